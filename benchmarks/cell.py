@@ -1,0 +1,334 @@
+"""One cell from its configuration to its records: train, keep snapshots, sample, score.
+
+A cell lives in a folder. Running it again goes on where it stopped and skips what is there; the folder alone says
+how far it is. Nothing here knows how cells are launched.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from . import plan
+from .checkpoint import load_snapshot, snapshot_path
+from .data.base import Dataset
+from .data.registry import load
+from .files import atomic_path, read_json, read_jsonl, write_json, write_jsonl
+from .metrics.evaluate import Evaluator
+from .metrics.registry import parse
+from .model import Model, build_model
+from .records import RECORDS, REFERENCE, RUN, STATUS, CellFiles
+from .sample import latents, sample
+from .train import Outcome, Progress, train
+
+STATUS_SECONDS = 0.5
+GRID_SAMPLES = 64
+log = logging.getLogger(__name__)
+
+
+def run_cell(folder: Path, *, should_stop: Callable[[], bool] = lambda: False, threads: int = 1) -> str:
+    """Bring one cell to its end and return its state: "done", "diverged" or "interrupted".
+
+    Raises whatever goes wrong, after the state "failed" and the reason are on disk. The caller holds the cell's lock.
+    """
+    files = CellFiles(folder)
+    config = files.config
+    status = _Status(folder, plan.budget_images(config))
+    attempt = _Attempt(folder, config, threads)
+    try:
+        device = pick_device(config["run"]["device"])
+        dataset = load_dataset(config)
+        model = build_model(config, dataset, device)
+        attempt.begin(device)
+        outcome = _train_once(config, model, dataset, folder, device, should_stop, status)
+        attempt.compute(model, config, dataset, device, outcome)
+        state = outcome.state
+        if state == "done":
+            state = _score(config, model, dataset, folder, device, should_stop, status)
+        elif state == "diverged":
+            _record_divergence(config, folder)
+        status.write(state=state, images=outcome.images)
+        return state
+    except BaseException as error:
+        status.write(state="failed", error=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        attempt.end()
+
+
+def load_dataset(config: dict[str, Any]) -> Dataset:
+    """The training set of a configuration. Raises UsageError where it is missing."""
+    data = config["data"]
+    root = None if data["root"] is None else Path(data["root"])
+    return load(data["name"], root=root, download=data["download"], variant=data["variant"])
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first accelerator there is, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _train_once(
+    config: dict[str, Any],
+    model: Model,
+    dataset: Dataset,
+    folder: Path,
+    device: torch.device,
+    should_stop: Callable[[], bool],
+    status: _Status,
+) -> Outcome:
+    if all(snapshot_path(folder, images).exists() for images in plan.snapshot_images(config)):
+        seconds = read_json(folder / RUN, {}).get("compute", {}).get("train_seconds", 0.0)
+        return Outcome("done", plan.budget_images(config), seconds)
+    status.write(state="running", phase="train")
+    return train(config, model, dataset, folder, device, should_stop=should_stop, report=status.progress)
+
+
+def _score(
+    config: dict[str, Any],
+    model: Model,
+    dataset: Dataset,
+    folder: Path,
+    device: torch.device,
+    should_stop: Callable[[], bool],
+    status: _Status,
+) -> str:
+    """Fill in the rows that `config` asks for and that are not there yet."""
+    status.write(state="running", phase="score")
+    wanted = list(plan.evaluations(config))
+    rows = read_jsonl(folder / RECORDS)
+    sampler = plan.sampler_text(config)
+    rows = [row for row in rows if row["sampler"] == sampler]  # other sampling settings: those rows are replaced
+    evaluator = Evaluator(dataset, config["eval"]["metrics"], device)
+    _write_reference(config, evaluator, folder.parents[1] / REFERENCE)
+    averaged = model.averaged()
+    loaded: int | None = None
+    benchmark, shape = config["benchmark"]["name"], dataset.shape
+    for done, evaluation in enumerate(wanted):
+        metrics = plan.missing(config, rows, evaluation)
+        if not metrics:
+            continue
+        if should_stop():
+            return "interrupted"
+        if loaded != evaluation.images:
+            load_snapshot(folder, evaluation.images, averaged.weights)
+            loaded = evaluation.images
+        noise = latents(benchmark, evaluation.draw, evaluation.nfe, evaluator.samples_needed, shape)
+        samples = sample(averaged, dataset, noise, config["eval"]["batch"], device)
+        values = evaluator.score(samples)
+        rows += [_row(config, evaluation, metric, values[metric]) for metric in metrics]
+        if evaluation.images == plan.budget_images(config) and evaluation.draw == 0:
+            _save_grid(folder / "samples" / f"nfe{evaluation.nfe}.npz", samples[:GRID_SAMPLES])
+        # In the order of the plan, so that an interrupted cell ends with the same file as an undisturbed one.
+        order = {item: position for position, item in enumerate(wanted)}
+        rows.sort(key=lambda row: _position(row, order, config["eval"]["metrics"]))
+        write_jsonl(folder / RECORDS, rows)
+        status.scored(done + 1, len(wanted))
+    _save_grid(folder / "samples" / "real.npz", _real_images(dataset, benchmark))
+    return "done"
+
+
+def _row(config: dict[str, Any], evaluation: plan.Evaluation, metric: str, value: float | None) -> dict[str, Any]:
+    identity = config["cell"]
+    return {
+        "benchmark": identity["benchmark"],
+        "method": identity["method"],
+        "version": config["method"]["version"],
+        "variant": identity["variant"],
+        "group": identity["group"],
+        "cell": identity["id"],
+        "seed": identity["seed"],
+        "images": evaluation.images,
+        "nfe": evaluation.nfe,
+        "draw": evaluation.draw,
+        "metric": metric,
+        "value": value,
+        "samples": parse(metric).samples,
+        "sampler": plan.sampler_text(config),
+    }
+
+
+def _position(row: dict[str, Any], order: dict[plan.Evaluation, int], metrics: list[str]) -> tuple[int, int, str]:
+    place = order.get(plan.Evaluation(row["images"], row["nfe"], row["draw"]), len(order))
+    return (place, metrics.index(row["metric"]) if row["metric"] in metrics else len(metrics), row["metric"])
+
+
+def _record_divergence(config: dict[str, Any], folder: Path) -> None:
+    """Divergence is a result: every row of the final snapshot is there, without a value."""
+    final = [item for item in plan.evaluations(config) if item.images == plan.budget_images(config)]
+    metrics = config["eval"]["metrics"]
+    write_jsonl(folder / RECORDS, [_row(config, item, metric, None) for item in final for metric in metrics])
+
+
+def _write_reference(config: dict[str, Any], evaluator: Evaluator, path: Path) -> None:
+    """What the metrics say of two halves of the real data and of noise: once a benchmark and metric."""
+    held = read_jsonl(path)
+    if set(config["eval"]["metrics"]) <= {row["metric"] for row in held}:
+        return
+    name = config["benchmark"]["name"]
+    fresh = [{"benchmark": name, **row} for row in evaluator.reference_rows()]
+    kept = [row for row in held if row["metric"] not in {new["metric"] for new in fresh}]
+    write_jsonl(path, kept + fresh)
+
+
+def _real_images(dataset: Dataset, benchmark: str) -> torch.Tensor:
+    from .seeding import generator
+
+    order = torch.randperm(len(dataset), generator=generator("real images to show", benchmark))
+    return dataset.images[order[:GRID_SAMPLES]]
+
+
+def _save_grid(path: Path, samples: torch.Tensor) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        numpy.savez(file, samples=samples.numpy())
+
+
+class _Status:
+    """status.json: what the cell is doing, for whoever watches. Written at most every half second while training."""
+
+    def __init__(self, folder: Path, total: int) -> None:
+        self.path = folder / STATUS
+        self.now: dict[str, Any] = {"phase": "train", "images": 0, "total": total, "stage": 0, "loss": None}
+        self.now |= {"images_per_s": None, "error": None, "pid": os.getpid()}
+        self.last = 0.0
+
+    def write(self, *, state: str, **changes: Any) -> None:
+        self.now |= {"state": state, **changes, "updated": round(time.time(), 3)}
+        write_json(self.path, self.now)
+        self.last = time.monotonic()
+
+    def progress(self, progress: Progress) -> None:
+        if time.monotonic() - self.last >= STATUS_SECONDS:
+            self.write(state="running", **vars(progress))
+
+    def scored(self, done: int, total: int) -> None:
+        if time.monotonic() - self.last >= STATUS_SECONDS:
+            self.write(state="running", scored=done, to_score=total)
+
+
+class _Attempt:
+    """run.json: under what circumstances each attempt ran, and what the training cost."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], threads: int) -> None:
+        self.path, self.threads = folder / RUN, threads
+        self.run = read_json(self.path, {"attempts": [], "compute": {}})
+        self.config = config
+
+    def begin(self, device: torch.device) -> None:
+        packages = ("consistency-bench", "torch", "numpy")
+        self.run["attempts"].append(
+            {
+                "started": _now(),
+                "ended": None,
+                "command": shlex.join(sys.argv),
+                "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+                "git": _git(),
+                "hardware": hardware(),
+                "device": str(device),
+                "threads": self.threads,
+            }
+        )
+        write_json(self.path, self.run)
+
+    def compute(
+        self, model: Model, config: dict[str, Any], dataset: Dataset, device: torch.device, outcome: Outcome
+    ) -> None:
+        if "parameters" not in self.run["compute"]:
+            self.run["compute"] |= measure_compute(model, config, dataset, device)
+        self.run["compute"] |= {
+            "train_seconds": round(outcome.train_seconds, 3),
+            "device": str(device),
+            "images": outcome.images,
+        }
+        write_json(self.path, self.run)
+
+    def end(self) -> None:
+        if self.run["attempts"]:
+            self.run["attempts"][-1]["ended"] = _now()
+            write_json(self.path, self.run)
+
+
+def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, device: torch.device) -> dict[str, float]:
+    """Parameters (modules included), network passes and FLOPs of one training step, counted on a small batch.
+
+    FLOPs are those of matrix products and convolutions, forward and backward, a multiplication and an addition each.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from .seeding import default_generator, generator
+    from .train import accumulate
+
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    batch = min(config["train"]["batch"], len(dataset))
+    x = dataset.to_model(dataset.images[:batch].to(device))
+    hook = model.network.register_forward_hook(count)
+    try:
+        with default_generator("flops", device=device), FlopCounterMode(display=False) as counter:
+            accumulate(model, x, None, 0.5, generator("flops", device=device), batch)
+    finally:
+        hook.remove()
+        model.weights.zero_grad(set_to_none=True)
+    return {
+        "parameters": sum(p.numel() for p in model.weights.parameters()),
+        "parameters_network": sum(p.numel() for p in model.network.parameters()),
+        "passes_per_step": float(passes),
+        "flops_per_image": counter.get_total_flops() / batch,
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The machine in a few words."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.system(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git() -> dict[str, Any]:
+    """Commit and dirtiness of the checkout this package runs from; nulls where it is installed otherwise."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,66 @@
+"""Everything about a configuration that can be found out before the first file is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..methods.parts.options import OptionError
+from . import ema
+from .cell import load_dataset, pick_device
+from .config.compose import Cell
+from .data.base import Dataset
+from .errors import UsageError
+from .metrics.evaluate import Evaluator
+from .model import build_model
+
+
+def check_cells(cells: Sequence[Cell]) -> None:
+    """Build what the cells will build, once a configuration.
+
+    Raises:
+        UsageError: a missing data set, an unknown part, metric or device, a refused value or combination.
+    """
+    datasets: dict[str, Dataset] = {}
+    groups = {cell.config["cell"]["group"]: cell for cell in cells}
+    for cell in groups.values():
+        config = cell.config
+        try:
+            ema.build_profile(config["train"]["ema"])
+            _check_device(config["run"]["device"])
+            key = repr(config["data"])
+            if key not in datasets:
+                datasets[key] = load_dataset(config)
+            model = build_model(config, datasets[key], torch.device("cpu"))
+            Evaluator(datasets[key], config["eval"]["metrics"], torch.device("cpu"))
+            levels = 1 + len(config["sample"]["sigma_mid"])
+            if max(config["eval"]["nfe"]) > levels:
+                raise UsageError(
+                    f"eval.nfe has {max(config['eval']['nfe'])}, but sample.sigma_mid has {levels - 1} intermediate "
+                    f"level(s): at most {levels} steps; add a level, noisiest first"
+                )
+            del model
+        except OptionError as error:
+            raise UsageError(str(error)) from None
+
+
+def _check_device(name: str) -> None:
+    device = pick_device(name)
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device.type, False):
+        usable = ", ".join(name for name, there in available.items() if there)
+        raise UsageError(f"run.device is {name}, which this machine does not have. Available: auto, {usable}")
+
+
+def check_writable(out: Path) -> None:
+    """Raise UsageError unless folders and files can be made in `out` (or where it would be made)."""
+    existing = out
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(f"output folder {out}: {existing} is not a folder; choose another with --out")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"output folder {out}: {existing} is not writable; choose another with --out")

@@ -1,0 +1,41 @@
+"""What a cell keeps of its weights: one checkpoint to resume from, and averaged snapshots to evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .files import atomic_path
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write the whole state of training to `checkpoints/last.pt`, atomically."""
+    with atomic_path(folder / "checkpoints" / "last.pt") as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """The state last saved, or None. Nothing but tensors and plain containers is ever unpickled."""
+    path = folder / "checkpoints" / "last.pt"
+    if not path.exists():
+        return None
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def snapshot_path(folder: Path, images: int) -> Path:
+    return folder / "snapshots" / f"{images:012d}.safetensors"
+
+
+def save_snapshot(folder: Path, images: int, average: nn.Module) -> None:
+    """Keep the averaged weights after `images` images, atomically."""
+    with atomic_path(snapshot_path(folder, images)) as temporary:
+        save_file({name: value.contiguous() for name, value in average.state_dict().items()}, temporary)
+
+
+def load_snapshot(folder: Path, images: int, average: nn.Module) -> None:
+    """Load the averaged weights after `images` images; names and shapes must match exactly."""
+    average.load_state_dict(load_file(snapshot_path(folder, images)))

@@ -1,0 +1,84 @@
+"""`bench doctor`: whether this machine has what the suite needs, one line a thing."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+from ..errors import UsageError
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "hydra-core", "mlflow", "submitit")
+OPTIONAL = {
+    "sbatch (SLURM)": ("sbatch", "sweeps on a cluster"),
+    "chromium": ("chromium", "the browser tests"),
+}
+
+
+def doctor() -> int:
+    """Exit status: 0 when everything needed is there, else 1. Optional parts are only mentioned."""
+    needed = [
+        _python(),
+        *map(_package, PACKAGES),
+        _check("torch imports", _torch),
+        _check("digits classifier", _digits),
+    ]
+    for good, text in needed:
+        print(f"{'ok     ' if good else 'MISSING'} {text}")
+    print(f"info    {os.cpu_count()} cores, {_accelerator()}")
+    for name in ("digits", "toy2d", "fashion_mnist", "cifar10"):
+        print(f"info    data set {name}: {_dataset(name)}")
+    for label, (program, purpose) in OPTIONAL.items():
+        print(f"info    {label}: {shutil.which(program) or 'not found'} (for {purpose})")
+    return 0 if all(good for good, _ in needed) else 1
+
+
+def _python() -> tuple[bool, str]:
+    return sys.version_info >= (3, 11), f"Python {platform.python_version()} (needs 3.11)"
+
+
+def _package(name: str) -> tuple[bool, str]:
+    try:
+        return True, f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return False, f"{name}: pip install -e . -c constraints.txt"
+
+
+def _check(what: str, probe: Callable[[], str]) -> tuple[bool, str]:
+    try:
+        return True, f"{what}: {probe()}"
+    except Exception as error:  # a doctor reports every ailment
+        return False, f"{what}: {type(error).__name__}: {error}"
+
+
+def _torch() -> str:
+    torch = importlib.import_module("torch")
+    return f"{torch.ones(2).sum().item():.0f} = 1 + 1"
+
+
+def _digits() -> str:
+    from ..metrics.digits_classifier import load_digits_classifier
+
+    load_digits_classifier()
+    return "weights are intact"
+
+
+def _accelerator() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} GPU(s): {torch.cuda.get_device_name()}"
+    return "MPS" if torch.backends.mps.is_available() else "no GPU"
+
+
+def _dataset(name: str) -> str:
+    from ..data.registry import load
+
+    try:
+        return f"{len(load(name)):,} samples"
+    except UsageError as error:
+        return str(error)

@@ -1,0 +1,117 @@
+"""The `bench` command. Each subcommand is a module of this package, imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError
+
+app = typer.Typer(
+    name="bench",
+    help="Train, sample and score consistency models (iCT, ECT, SCT, VCT) on equal terms, and report what came out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of all runs.")]
+Methods = Annotated[str, typer.Option("--methods", help="Comma-separated names; + composes: ict,ect,sct,vct,ict+ot.")]
+Seeds = Annotated[str, typer.Option("--seeds", help="Seeds and ranges: 0-2 or 0,3,7.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="benchmark=toy2d, preset=smoke, train.lr=1e-3; commas sweep."),
+]
+
+
+@app.command()
+def run(
+    settings: Settings = None,
+    methods: Methods = "ict,ect,sct,vct",
+    seeds: Seeds = "0-2",
+    out: Out = Path("runs"),
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at once. Default: one a GPU, or a core.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and their states; run nothing.")] = False,
+    mlflow_uri: Annotated[str | None, typer.Option(help="MLflow server. Default: a file in OUT.")] = None,
+    mlflow: Annotated[bool, typer.Option(help="Import the results into MLflow.")] = True,
+) -> None:
+    """Train and score methods × seeds, then write the leaderboard. The same command again goes on where it stopped."""
+    from .run import run as command
+
+    raise typer.Exit(
+        command(methods, seeds, settings or [], out, jobs=jobs, dry_run=dry_run, mlflow=mlflow, mlflow_uri=mlflow_uri)
+    )
+
+
+@app.command()
+def report(
+    out: Out = Path("runs"),
+    mlflow_uri: Annotated[str | None, typer.Option(help="MLflow server. Default: a file in OUT.")] = None,
+    mlflow: Annotated[bool, typer.Option(help="Import the results into MLflow.")] = True,
+) -> None:
+    """Rebuild leaderboard, plots and MLflow import from the files of all runs."""
+    from .report import report as command
+
+    raise typer.Exit(command(out, mlflow=mlflow, mlflow_uri=mlflow_uri))
+
+
+@app.command("list")
+def list_() -> None:
+    """List methods, benchmarks, presets and metrics."""
+    from .show import list_everything
+
+    raise typer.Exit(list_everything())
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A method, a benchmark, or a cell's id or folder.")],
+    settings: Settings = None,
+    out: Out = Path("runs"),
+) -> None:
+    """Show the resolved configuration of a method or benchmark, or one cell with its records."""
+    from .show import show as command
+
+    raise typer.Exit(command(name, settings or [], out))
+
+
+@app.command()
+def status(out: Out = Path("runs")) -> None:
+    """Show how far every cell is."""
+    from .status import status as command
+
+    raise typer.Exit(command(out))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, devices, shipped files, data sets, optional parts."""
+    from .doctor import doctor as command
+
+    raise typer.Exit(command())
+
+
+def main() -> None:
+    """Entry point: one clear sentence for what the user can mend, exit 2; 130 after Ctrl-C."""
+    try:
+        app()
+    except UsageError as error:
+        sys.exit(_complain(str(error)))
+    except PermissionError as error:
+        sys.exit(_complain(f"no permission for {error.filename}: choose another folder with --out"))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _complain(message: str) -> int:
+    print(f"bench: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,120 @@
+"""The typed shape of a configuration, and the checks of its values. No torch here: the command imports this first.
+
+The parts of a method and of a network have options of their own, checked where the parts are
+(`methods.registry`, `methods.networks.registry`); everything else is below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+from ..errors import UsageError
+
+# OmegaConf reads these classes at run time and knows Optional and list, not every spelling of a union.
+
+
+@dataclass
+class Benchmark:
+    """name, and a version that is bumped when data, recipe or evaluation change the numbers."""
+
+    name: str = MISSING
+    version: int = MISSING
+
+
+@dataclass
+class Data:
+    """The training set. root and download say where its files are and change no number."""
+
+    name: str = MISSING
+    variant: Optional[str] = None  # noqa: UP045
+    root: Optional[str] = None  # noqa: UP045
+    download: bool = True
+
+
+@dataclass
+class Train:
+    """The recipe. Batch and duration are global and in images; device count and accumulation never enter."""
+
+    images: int = MISSING
+    batch: int = MISSING
+    optimizer: str = "radam"
+    lr: float = MISSING
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    clip: Optional[float] = None  # noqa: UP045  global gradient norm
+    ema: dict[str, Any] = field(default_factory=dict)
+    max_skipped: int = 100
+    """Steps in a row with a non-finite gradient after which the run is recorded as diverged."""
+
+
+@dataclass
+class Eval:
+    """What is measured: metric names carry their extractor and sample count."""
+
+    metrics: list[str] = MISSING
+    nfe: list[int] = field(default_factory=lambda: [1, 2])
+    draws: int = 1
+    batch: int = 1000
+
+
+@dataclass
+class Run:
+    """How a cell is executed. Nothing here changes a number beyond rounding, so nothing here is in a cell's id."""
+
+    device: str = "auto"
+    micro_batch: Optional[int] = None  # noqa: UP045  images per forward pass; None takes the whole batch
+    snapshots: int = 8
+    checkpoint_seconds: float = 20.0
+
+
+@dataclass
+class Config:
+    """A whole configuration. `method`, `network` and `sample` are checked where their parts are."""
+
+    benchmark: Benchmark = field(default_factory=Benchmark)
+    method: dict[str, Any] = field(default_factory=dict)
+    data: Data = field(default_factory=Data)
+    network: dict[str, Any] = field(default_factory=dict)
+    train: Train = field(default_factory=Train)
+    sample: dict[str, Any] = field(default_factory=dict)
+    eval: Eval = field(default_factory=Eval)
+    run: Run = field(default_factory=Run)
+
+
+#: The sections with a fixed set of keys.
+SECTIONS: dict[str, type] = {"benchmark": Benchmark, "data": Data, "train": Train, "eval": Eval, "run": Run}
+
+OPTIMIZERS = ("radam", "adam")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def check_values(config: dict[str, Any]) -> None:
+    """Raise UsageError for the first value out of range, with what it must be."""
+    train, evaluation, run = config["train"], config["eval"], config["run"]
+
+    def must(key: str, value: Any, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise UsageError(f"{key} is {value}, must be {wanted}")
+
+    for key in ("images", "batch", "max_skipped"):
+        must(f"train.{key}", train[key], train[key] >= 1, "at least 1")
+    must("train.images", train["images"], train["images"] >= train["batch"], f"at least one batch ({train['batch']})")
+    must("train.lr", train["lr"], 0 < train["lr"] < float("inf"), "a number above 0")
+    must("train.clip", train["clip"], train["clip"] is None or train["clip"] > 0, "above 0, or null for no clipping")
+    must("train.optimizer", train["optimizer"], train["optimizer"] in OPTIMIZERS, f"one of: {', '.join(OPTIMIZERS)}")
+    betas = train["betas"]
+    must("train.betas", betas, len(betas) == 2 and all(0 <= b < 1 for b in betas), "two numbers from 0 to below 1")
+    nfe = evaluation["nfe"]
+    must("eval.nfe", nfe, bool(nfe) and all(n >= 1 for n in nfe), "a list of step counts, each at least 1")
+    must("eval.nfe", nfe, len(set(nfe)) == len(nfe), "a list without repetition")
+    metrics = evaluation["metrics"]
+    must("eval.metrics", metrics, bool(metrics) and len(set(metrics)) == len(metrics), "a list without repetition")
+    for key in ("draws", "batch"):
+        must(f"eval.{key}", evaluation[key], evaluation[key] >= 1, "at least 1")
+    must("run.device", run["device"], run["device"].split(":")[0] in DEVICES, f"one of: {', '.join(DEVICES)}")
+    micro = run["micro_batch"]
+    must("run.micro_batch", micro, micro is None or micro >= 1, "at least 1, or null for the whole batch")
+    must("run.snapshots", run["snapshots"], run["snapshots"] >= 1, "at least 1")
+    must("run.checkpoint_seconds", run["checkpoint_seconds"], run["checkpoint_seconds"] >= 0, "at least 0")

@@ -1,0 +1,84 @@
+"""Small-file discipline: atomic writes, and JSON lines that survive a torn end.
+
+Everything a run leaves behind is written to a temporary file beside its target and renamed over it, so a
+reader (or a process killed at any moment) sees the old content or the new, never a mixture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)  # mkstemp's 0600 would hide a shared run folder from colleagues
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, in UTF-8 with "\\n" line ends on every system."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. Raises ValueError on NaN or infinity (not JSON)."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, default: Any = None) -> Any:
+    """The value in a JSON file, or `default` where the file does not exist."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Replace a JSON-lines file atomically."""
+    lines = (json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n" for row in rows)
+    write_text(path, "".join(lines))
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Append one line. A crash may tear the last line; `read_jsonl` then leaves it out."""
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All complete rows of a JSON-lines file; [] where there is none.
+
+    A last line that was torn by a crash is left out. Raises ValueError, naming the line, for damage anywhere else.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}: line {number} is not JSON ({error.msg})") from None
+    return rows

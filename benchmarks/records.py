@@ -1,0 +1,107 @@
+"""Reading finished and running cells back from their files: the one door for reports and status views.
+
+A run folder is `<out>/<benchmark>/<method>/s<seed>-<id>/`. Files are the truth; whatever is shown elsewhere
+(Markdown, plots, MLflow) is rebuilt from what this module returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .files import read_json, read_jsonl
+
+if TYPE_CHECKING:
+    import pandas
+
+CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
+    "config.yaml",
+    "status.json",
+    "run.json",
+    "records.jsonl",
+    "train.jsonl",
+)
+REFERENCE = "reference.jsonl"  # one file per benchmark: what the metrics say of real halves and of noise
+
+#: The columns of `records_frame`, in order. `value` is NaN where a cell diverged.
+COLUMNS = (
+    "benchmark",
+    "method",
+    "version",
+    "variant",
+    "group",
+    "cell",
+    "seed",
+    "images",
+    "nfe",
+    "draw",
+    "metric",
+    "value",
+    "samples",
+)
+
+
+@dataclass(frozen=True)
+class CellFiles:
+    """One cell's folder, read lazily. All properties are plain data; missing files read as empty."""
+
+    path: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration; `config["cell"]` holds id, group, benchmark, method, variant, seed."""
+        import yaml
+
+        with (self.path / CONFIG).open(encoding="utf-8") as file:
+            return yaml.safe_load(file)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.config["cell"]
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return read_json(self.path / STATUS, {"state": "queued"})
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """`attempts` (one entry per start: versions, git, hardware, command) and `compute`."""
+        return read_json(self.path / RUN, {"attempts": [], "compute": {}})
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        return read_jsonl(self.path / RECORDS)
+
+    @cached_property
+    def train_log(self) -> list[dict[str, Any]]:
+        return read_jsonl(self.path / TRAIN_LOG)
+
+    def samples(self, nfe: int) -> Path:
+        """Where the first samples of the final snapshot lie (npz, key `samples`)."""
+        return self.path / "samples" / f"nfe{nfe}.npz"
+
+    @property
+    def real(self) -> Path:
+        """Where a few real images of the same benchmark lie (npz, key `samples`)."""
+        return self.path / "samples" / "real.npz"
+
+
+def find_cells(out: Path) -> list[CellFiles]:
+    """All cells below `out`, sorted by path."""
+    return [CellFiles(config.parent) for config in sorted(out.glob(f"*/*/s*-*/{CONFIG}"))]
+
+
+def records_frame(cells: Iterable[CellFiles]) -> pandas.DataFrame:
+    """One row per evaluation of every cell, with the columns `COLUMNS`."""
+    import pandas
+
+    rows = [row for cell in cells for row in cell.records]
+    return pandas.DataFrame(rows, columns=list(COLUMNS))
+
+
+def read_reference(out: Path, benchmark: str) -> list[dict[str, Any]]:
+    """What each metric gives for two halves of the real data (`what="halves"`) and for noise (`what="noise"`)."""
+    return read_jsonl(out / benchmark / REFERENCE)

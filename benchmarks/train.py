@@ -1,0 +1,226 @@
+"""The training loop. Its unit is images: batch, budget, schedules, logs and snapshots all count them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..methods.base import LossTerms, draw, loss
+from . import ema
+from .checkpoint import load_checkpoint, save_checkpoint, save_snapshot
+from .data.base import Dataset
+from .files import append_jsonl, read_jsonl, write_jsonl
+from .model import Model
+from .plan import budget_images, snapshot_images
+from .records import TRAIN_LOG
+from .seeding import default_generator, derive, generator
+
+LOG_ROWS = 200  # of a whole run
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a running cell tells about itself."""
+
+    images: int
+    total: int
+    stage: int
+    loss: float | None
+    images_per_s: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended: "done", "interrupted" or "diverged"; train_seconds counts all attempts."""
+
+    state: str
+    images: int
+    train_seconds: float
+
+
+def train(
+    config: dict[str, Any],
+    model: Model,
+    dataset: Dataset,
+    folder: Path,
+    device: torch.device,
+    *,
+    should_stop: Callable[[], bool],
+    report: Callable[[Progress], None],
+) -> Outcome:
+    """Train to the end of the budget, from the last checkpoint if there is one.
+
+    A run that was stopped at any moment and called again gives the same weights, bit for bit on the same hardware
+    and number of threads. Writes `checkpoints/`, `snapshots/` and `train.jsonl` in `folder`.
+    """
+    recipe, seed = config["train"], config["seed"]
+    batch, total = recipe["batch"], budget_images(config)
+    keep = set(snapshot_images(config))
+    log_every = max(1, math.ceil(total / LOG_ROWS / batch)) * batch
+    micro_batch = config["run"]["micro_batch"] or batch
+
+    data = dataset.images.to(device)
+    weights, average = model.weights.train(), model.averaged()
+    averaged_weights = average.weights
+    optimizer = make_optimizer(recipe, weights)
+    profile = ema.build_profile(recipe["ema"])
+    state = _State()
+    if checkpoint := load_checkpoint(folder, device):
+        weights.load_state_dict(checkpoint["weights"])
+        averaged_weights.load_state_dict(checkpoint["average"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        state = _State(**checkpoint["state"])
+    _truncate_log(folder, state.images)
+
+    started, seconds_before = time.monotonic(), state.seconds
+    last_saved, last_rate = started, (started, state.images)
+
+    def save() -> None:
+        save_checkpoint(
+            folder,
+            {
+                "weights": weights.state_dict(),
+                "average": averaged_weights.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "state": vars(state),
+            },
+        )
+
+    while state.images < total:
+        progress = state.images / total
+        index = data_order(len(data), seed, state.images, batch)
+        x = dataset.to_model(data[index.to(device)])
+        noise = generator("training noise", seed, state.images, device=device)
+        with default_generator("dropout", seed, state.images, device=device):
+            terms = accumulate(model, x, None, progress, noise, micro_batch)
+        norm = nn.utils.clip_grad_norm_(weights.parameters(), recipe["clip"] or math.inf)
+        finite = bool(torch.isfinite(norm) & torch.isfinite(terms.total))
+        if finite:
+            optimizer.step()
+            ema.update(averaged_weights, weights, profile.beta(batch))
+            state.add(terms, norm)
+        else:
+            state.skipped += 1
+        state.skipped_in_row = 0 if finite else state.skipped_in_row + 1
+        optimizer.zero_grad(set_to_none=True)
+        state.images += batch
+        state.seconds = seconds_before + time.monotonic() - started
+
+        if state.images % log_every == 0 or state.images == total:
+            now = time.monotonic()
+            rate = (state.images - last_rate[1]) / max(now - last_rate[0], 1e-9)
+            last_rate = (now, state.images)
+            row = state.log_row(model.method.times.stage(progress), recipe["lr"], state.images // batch, rate)
+            append_jsonl(folder / TRAIN_LOG, row)
+            report(Progress(state.images, total, row["stage"], row["loss"], rate))
+        if state.images in keep:
+            save_snapshot(folder, state.images, averaged_weights)
+        if state.skipped_in_row > recipe["max_skipped"]:
+            return Outcome("diverged", state.images, state.seconds)
+        stopping = should_stop()
+        if stopping or time.monotonic() - last_saved > config["run"]["checkpoint_seconds"]:
+            save()
+            last_saved = time.monotonic()
+        if stopping and state.images < total:
+            return Outcome("interrupted", state.images, state.seconds)
+    save()
+    return Outcome("done", state.images, state.seconds)
+
+
+@dataclass
+class _State:
+    """The numbers that travel with a checkpoint: where training stands, and the sums since the last row of the log."""
+
+    images: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    steps: int = 0
+    loss: float = 0.0
+    consistency: float = 0.0
+    penalty: float = 0.0
+    grad_norm: float = 0.0
+
+    def add(self, terms: LossTerms, norm: Tensor) -> None:
+        self.steps += 1
+        self.loss += terms.total.item()
+        self.consistency += terms.consistency.item()
+        self.penalty += terms.penalty.item()
+        self.grad_norm += norm.item()
+
+    def log_row(self, stage: int, lr: float, step: int, rate: float) -> dict[str, Any]:
+        """Means since the last row (null where every step was skipped); the sums start again."""
+        names = ("loss", "consistency", "penalty", "grad_norm")
+        means = {name: getattr(self, name) / self.steps if self.steps else None for name in names}
+        row = {"images": self.images, "step": step, **means, "stage": stage, "lr": lr, "skipped": self.skipped}
+        self.steps, self.loss, self.consistency, self.penalty, self.grad_norm = 0, 0.0, 0.0, 0.0, 0.0
+        return {**row, "images_per_s": round(rate, 1)}
+
+
+def accumulate(
+    model: Model, x: Tensor, labels: Tensor | None, progress: float, noise: torch.Generator, micro_batch: int
+) -> LossTerms:
+    """Gradients of the loss over one global batch, in passes of at most `micro_batch` images.
+
+    Everything random, and everything that looks across the batch, is settled for the whole batch first; each pass
+    counts by its share of the images, so the number of passes changes neither loss nor gradient.
+    """
+    drawn = draw(model.method, x, labels, progress, noise)
+    denoise = model.denoiser()
+    terms = []
+    for start in range(0, len(x), micro_batch):
+        rows = slice(start, start + micro_batch)
+        part = loss(
+            model.method, denoise, x[rows], None if labels is None else labels[rows], progress, drawn.rows(rows)
+        )
+        share = len(x[rows]) / len(x)
+        (part.total * share).backward()
+        terms.append([share * value.detach() for value in (part.total, part.consistency, part.penalty)])
+    total, consistency, penalty = (torch.stack(values).sum() for values in zip(*terms, strict=True))
+    return LossTerms(total=total, consistency=consistency, penalty=penalty)
+
+
+def data_order(size: int, seed: int, start: int, count: int) -> Tensor:
+    """Indices of images `start` to `start + count` of an endless stream of shuffled epochs, int64 [count].
+
+    Any part of the stream can be had without the parts before it; no image is seen twice in an epoch.
+    """
+    parts = []
+    position = start
+    while position < start + count:
+        epoch, offset = divmod(position, size)
+        order = _epoch(size, seed, epoch)
+        part = order[offset : offset + start + count - position]
+        parts.append(part)
+        position += len(part)
+    return torch.cat(parts)
+
+
+_epochs: dict[tuple[int, int, int], Tensor] = {}
+
+
+def _epoch(size: int, seed: int, epoch: int) -> Tensor:
+    key = (size, seed, epoch)
+    if key not in _epochs:
+        _epochs.clear()  # one permutation at a time: the stream only moves forward
+        _epochs[key] = torch.randperm(size, generator=torch.Generator().manual_seed(derive("data order", seed, epoch)))
+    return _epochs[key]
+
+
+def make_optimizer(recipe: dict[str, Any], weights: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of the section `train`; one learning rate for network and modules."""
+    kinds = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam}
+    return kinds[recipe["optimizer"]](weights.parameters(), lr=recipe["lr"], betas=tuple(recipe["betas"]))
+
+
+def _truncate_log(folder: Path, images: int) -> None:
+    """Drop what a killed attempt logged after its last checkpoint: it is going to be logged again."""
+    rows = read_jsonl(folder / TRAIN_LOG)
+    write_jsonl(folder / TRAIN_LOG, [row for row in rows if row["images"] <= images])

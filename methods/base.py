@@ -1,0 +1,241 @@
+"""What a method is, and the one loss that all of them share.
+
+A consistency method is a frozen record of parts (`Method`). iCT, ECT, SCT and VCT differ in these parts and in
+nothing else; the loss below is the same function for all of them. Randomness is drawn in `draw`, arithmetic is
+done in `loss`: with its draw given, the loss is a pure function of its arguments (dropout masks aside, which
+follow the state of the device's default generator). Golden values, exact resume and paired comparisons rest on that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .parts.kernels import Denoise, Kernel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian:
+    """Diagonal normal law of the noise given the image, N(mean, std²); both of the shape of the batch."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Images and the noise they travel with.
+
+    x, z: [B, ...]; labels: [B] or None; penalty: [B], what the coupling costs (a KL divergence, summed over
+    the elements of a sample); zeros where pairing is free.
+    """
+
+    x: Tensor
+    z: Tensor
+    labels: Tensor | None
+    penalty: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """Images that a teacher averages over; `labels` restricts each row to its own class where given."""
+
+    x: Tensor
+    labels: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Everything random about one batch: times t > r >= 0 [B], noise z [B, ...], the teacher's references.
+
+    Drawn for the whole (global) batch, so that splitting it for gradient accumulation changes nothing.
+    """
+
+    t: Tensor
+    r: Tensor
+    z: Tensor
+    references: References | None = None
+
+    def rows(self, rows: slice) -> Draw:
+        """The same draw for a part of the batch; the references stay those of the whole batch."""
+        return replace(self, t=self.t[rows], r=self.r[rows], z=self.z[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """Scalars: `total` is minimised; `consistency` is the batch mean of the unweighted distance, `penalty` of the KL."""
+
+    total: Tensor
+    consistency: Tensor
+    penalty: Tensor
+
+
+class Times(Protocol):
+    """Which pairs of noise levels are compared, as training goes on."""
+
+    def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n pairs t > r >= 0, float32 [n], on the generator's device. progress in [0, 1): share of the budget seen."""
+        ...
+
+    def last(self, progress: float) -> tuple[float, float]:
+        """The noisiest interval (t, r) of the current stage."""
+        ...
+
+    def stage(self, progress: float) -> int:
+        """The stage of the curriculum, counted from 0."""
+        ...
+
+
+class Distance(Protocol):
+    def __call__(self, student: Tensor, target: Tensor) -> Tensor:
+        """[B, ...], [B, ...] -> one value per sample [B]."""
+        ...
+
+
+class Weight(Protocol):
+    def __call__(self, t: Tensor, r: Tensor) -> Tensor:
+        """[B], [B] -> one value per sample [B]."""
+        ...
+
+    def penalty_scale(self, t: float, r: float) -> float:
+        """What a coupling's penalty is multiplied by, so that it keeps its balance against the weighted distance."""
+        ...
+
+
+class Coupling(Protocol):
+    """How an image gets its noise."""
+
+    @property
+    def has_density(self) -> bool:
+        """Whether p(z | x) is known in closed form (SCT's weights need it)."""
+        ...
+
+    def match(self, x: Tensor, z: Tensor) -> Tensor:
+        """Reorder the noise of the whole batch to suit the images. No gradient; called once per global batch."""
+        ...
+
+    def __call__(self, x: Tensor, z: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Pair: ...
+
+    def noise_law(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian | None:
+        """The law of z given x; None for the standard normal."""
+        ...
+
+    def penalty_weight(self, times: Times, weight: Weight, progress: float) -> float:
+        """The factor of the penalty at this point of training."""
+        ...
+
+
+class Teacher(Protocol):
+    """Which point at time r the target is computed from."""
+
+    @property
+    def needs_density(self) -> bool:
+        """Whether the coupling's p(z | x) enters the target."""
+        ...
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether the target is computed from images of the current batch alone."""
+        ...
+
+    def draw_references(self, x: Tensor, labels: Tensor | None, generator: torch.Generator) -> References | None:
+        """What the target averages over, drawn for the whole batch; None where nothing is needed."""
+        ...
+
+    def __call__(self, method: Method, pair: Pair, x_t: Tensor, draw: Draw) -> Tensor:
+        """The teacher's input x_r, of the shape of x_t. Called without gradient, before both network passes."""
+        ...
+
+
+class Sampler(Protocol):
+    def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """noise: [nfe, B, ...] standard normal, one slice a step -> samples [B, ...] float32, unclipped."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method of consistency training: everything that separates one paper from another."""
+
+    name: str
+    version: int
+    """Bumped when the method's numbers change; printed in every table."""
+    kernel: Kernel
+    times: Times
+    coupling: Coupling
+    teacher: Teacher
+    distance: Distance
+    weight: Weight
+    sampler: Sampler
+    modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    """Trained, averaged and saved with the network (VCT's encoder). Empty for most methods."""
+
+
+def draw(method: Method, x: Tensor, labels: Tensor | None, progress: float, generator: torch.Generator) -> Draw:
+    """Draw everything random about one global batch.
+
+    Args:
+        x: images [B, ...] in model units, on the generator's device.
+        labels: class indices [B] or None.
+        progress: share of the training budget seen, in [0, 1).
+    """
+    t, r = method.times.sample(len(x), progress, generator)
+    z = torch.randn(x.shape, generator=generator, device=x.device)
+    references = method.teacher.draw_references(x, labels, generator)
+    return Draw(t=t, r=r, z=method.coupling.match(x, z), references=references)
+
+
+def loss(method: Method, denoise: Denoise, x: Tensor, labels: Tensor | None, progress: float, draw: Draw) -> LossTerms:
+    """The loss of consistency training, common to all methods.
+
+    The student sees x_t, the noisier point; the teacher (the same weights, no gradient, the same dropout mask)
+    sees x_r. Where r = 0 the target is the teacher's *input*: the image itself for most methods, the posterior
+    mean for SCT. Gradient reaches the coupling through the student's input and the penalty alone.
+
+    Args:
+        denoise: the preconditioned network D(x_t, t, labels), see `Kernel.denoiser`.
+        x, labels, draw: one batch or the same rows of all three; see `draw` above.
+    """
+    pair = method.coupling(x, draw.z, labels, method.modules)
+    x_t = method.kernel.perturb(pair.x, draw.t, pair.z)
+    with torch.no_grad():
+        x_r = method.teacher(method, pair, x_t, draw)
+
+    same_dropout = dropout_replay(x.device)
+    student = denoise(x_t, draw.t, pair.labels)
+    with torch.no_grad(), same_dropout():
+        # At r = 0 the noise label ln(r) is not finite: those rows are evaluated at t and then replaced.
+        at_zero = draw.r == 0
+        target = denoise(x_r, torch.where(at_zero, draw.t, draw.r), pair.labels)
+        target = torch.where(at_zero.view(-1, *[1] * (x.ndim - 1)), x_r, target)
+
+    distance = method.distance(student, target)
+    penalty = pair.penalty.mean()
+    penalty_weight = method.coupling.penalty_weight(method.times, method.weight, progress)
+    total = (method.weight(draw.t, draw.r) * distance).mean() + penalty_weight * penalty
+    return LossTerms(total=total, consistency=distance.mean().detach(), penalty=penalty.detach())
+
+
+def dropout_replay(device: torch.device) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Remember the state of the default generators now; the returned context replays them from there.
+
+    Dropout draws from the default generator of the device it runs on, so a pass inside the context sees the
+    masks that a pass started now would see, on CPU and on any accelerator (iCT paper: shared dropout).
+    """
+    cpu_state = torch.get_rng_state()
+    module = torch.get_device_module(device) if device.type != "cpu" else None
+    device_state = module.get_rng_state(device) if module else None
+
+    @contextlib.contextmanager
+    def replay() -> Iterator[None]:
+        torch.set_rng_state(cpu_state)
+        if module:
+            module.set_rng_state(device_state, device)
+        yield
+
+    return replay

@@ -1,0 +1,92 @@
+"""Putting parts together: the parts as configured, the record built from them, and compositions `Method -> Method`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+from torch import nn
+
+from .base import Coupling, Distance, Method, References, Sampler, Teacher, Times, Weight
+from .parts.couplings import Independent, OptimalTransport, Variational
+from .parts.kernels import Kernel
+from .parts.options import OptionError
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The parts as configured; a builder says which kinds its paper admits."""
+
+    version: int
+    kernel: Kernel
+    times: Times
+    coupling: Coupling
+    teacher: Teacher
+    distance: Distance
+    weight: Weight
+    sampler: Sampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a method may need of the benchmark it runs on.
+
+    encoder: makes VCT's encoder of a size ("small" or "big"): (x, labels) -> mean, standard deviation.
+    bank: the training images in model units, for teachers that average over them.
+    """
+
+    encoder: Callable[[str], nn.Module]
+    bank: References
+
+
+def admit(part: object, kind: type[Part], method: str, section: str) -> Part:
+    """The part, if it is of the kind that the method is defined with.
+
+    Raises:
+        OptionError: it is of another kind.
+    """
+    if type(part) is not kind:
+        raise OptionError(f"'{method}' cannot have method.{section} {type(part).__name__}: it must be {kind.__name__}")
+    return part
+
+
+def assemble(name: str, parts: Parts, **kinds: type) -> Method:
+    """The method of these parts, each of `kinds` (part -> class) admitted as above."""
+    for section, kind in kinds.items():
+        admit(getattr(parts, section), kind, name, section)
+    return Method(name=name, **{part.name: getattr(parts, part.name) for part in fields(parts)})
+
+
+def variational(method: Method, coupling: Coupling, context: Context) -> Method:
+    """The method with noise from a learned encoder (VCT)."""
+    name = f"{method.name}+vc"
+    _must_be_uncoupled(method, name)
+    coupling = admit(coupling, Variational, name, "coupling")
+    if method.teacher.needs_density and not method.teacher.in_batch:
+        raise OptionError(
+            f"'{name}' needs method.teacher.references=batch: the encoder must see every reference at every step"
+        )
+    modules = nn.ModuleDict({**method.modules, "encoder": context.encoder(coupling.encoder)})
+    return replace(method, name=name, coupling=coupling, modules=modules)
+
+
+def optimal_transport(method: Method, coupling: Coupling, context: Context) -> Method:
+    """The method with noise assigned to images by minibatch optimal transport."""
+    name = f"{method.name}+ot"
+    _must_be_uncoupled(method, name)
+    if method.teacher.needs_density:
+        raise OptionError(
+            f"'{name}' is refused: minibatch optimal transport has no conditional density p(x_t | x), "
+            "which the weights of SCT's target need"
+        )
+    return replace(method, name=name, coupling=admit(coupling, OptimalTransport, name, "coupling"))
+
+
+def _must_be_uncoupled(method: Method, name: str) -> None:
+    if type(method.coupling) is not Independent:
+        raise OptionError(
+            f"'{name}' is refused: '{method.name}' already couples its noise ({type(method.coupling).__name__})"
+        )

@@ -1,0 +1,89 @@
+"""A residual multilayer perceptron for data of a few dozen dimensions (8×8 digits, points in the plane)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ResidualMLP(nn.Module):
+    """F(u, c_noise, labels) of EDM for flat data.
+
+    Args:
+        shape: of one sample; the output has `out_factor` times its first dimension.
+        width: of the hidden layers. blocks: residual blocks.
+        classes: number of classes for conditional data, 0 for none.
+        dropout: probability inside the blocks.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        width: int,
+        blocks: int,
+        dropout: float = 0.0,
+        classes: int = 0,
+        out_factor: int = 1,
+    ) -> None:
+        super().__init__()
+        self.out_shape = (out_factor * shape[0], *shape[1:])
+        self.classes = classes
+        self.embed_noise = NoiseEmbedding(width)
+        self.embed_label = nn.Linear(classes, width, bias=False) if classes else None
+        self.embed = nn.Linear(width, width)
+        self.input = nn.Linear(math.prod(shape), width)
+        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, math.prod(self.out_shape))
+        with torch.no_grad():  # as in DDPM++: F ≈ 0 at the start, so D is the best linear denoiser
+            self.output.weight.mul_(1e-5)
+            self.output.bias.zero_()
+
+    def forward(self, u: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """u: [B, *shape], c_noise: [B], labels: [B] class indices or None -> [B, *out_shape]."""
+        embedding = self.embed_noise(c_noise)
+        if self.embed_label is not None and labels is not None:
+            embedding = embedding + self.embed_label(F.one_hot(labels, self.classes).to(u.dtype))
+        embedding = F.silu(self.embed(embedding))
+        hidden = self.input(u.flatten(1))
+        for block in self.blocks:
+            hidden = block(hidden, embedding)
+        return self.output(F.silu(self.norm(hidden))).view(-1, *self.out_shape)
+
+
+class Block(nn.Module):
+    """hidden + W2 dropout(SiLU(W1 norm(hidden) + A embedding))."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, width)
+        self.affine = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.contract = nn.Linear(width, width)
+        with torch.no_grad():
+            self.contract.weight.mul_(1e-5)
+            self.contract.bias.zero_()
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        inner = F.silu(self.expand(self.norm(hidden)) + self.affine(embedding))
+        return hidden + self.contract(self.dropout(inner))
+
+
+class NoiseEmbedding(nn.Module):
+    """Sine and cosine features of c_noise = ln(σ) / 4, frequencies from 1 to 16 in a geometric row."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        frequencies = torch.logspace(0, math.log10(16), width // 2)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        angle = c_noise[:, None] * self.frequencies
+        return torch.cat([angle.sin(), angle.cos()], dim=1)

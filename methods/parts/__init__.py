@@ -1,0 +1,1 @@
+"""The parts that methods are composed from, one idea a file."""

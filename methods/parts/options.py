@@ -1,0 +1,63 @@
+"""From a section of the configuration to a part: names and types are checked, and said in one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+
+class OptionError(ValueError):
+    """An option that cannot be: one sentence for the user, with the valid choices."""
+
+
+def option_names(part: type) -> list[str]:
+    """The fields of a part's dataclass that a configuration may set: all but those marked `{"option": False}`."""
+    return [f.name for f in dataclasses.fields(part) if f.metadata.get("option", True)]
+
+
+def part_from_options(part: type, options: Mapping[str, Any], where: str) -> Any:
+    """Build a part (a frozen dataclass) from its section.
+
+    Args:
+        options: option name -> plain value.
+        where: the section's name for messages, such as "method.times".
+
+    Raises:
+        OptionError: an unknown name, a value of the wrong type, or one that the part refuses.
+    """
+    fields, hints = option_names(part), typing.get_type_hints(part)
+    values = {}
+    for option, value in options.items():
+        if option not in fields:
+            choices = ", ".join(fields) or "none, this part has no options"
+            raise OptionError(f"unknown key '{where}.{option}'. Available: {choices}")
+        values[option] = _converted(value, hints[option], f"{where}.{option}")
+    try:
+        return part(**values)
+    except ValueError as error:
+        raise OptionError(f"{where}.{error}") from None
+
+
+def _converted(value: Any, hint: Any, where: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        if value is None and types.NoneType in hint.__args__:
+            return None
+        hint = next(member for member in hint.__args__ if member is not types.NoneType)
+        return _converted(value, hint, where)
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return tuple(_converted(item, hint.__args__[0], where) for item in value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is float and is_number:
+        return float(value)
+    if hint is int and is_number and value == int(value):
+        return int(value)
+    if hint in (str, bool) and isinstance(value, hint):
+        return value
+    wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "a name"}.get(
+        hint, "a list of numbers"
+    )
+    raise OptionError(f"{where} is {value!r}, must be {wanted}")

@@ -1,0 +1,76 @@
+"""Names to methods: the one place that knows them all.
+
+A method `foo` is the function `foo(parts, context)` of the module `methods/foo.py`; a `+` composes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from .base import Method
+from .compose import Context, Parts, optimal_transport, variational
+from .parts import couplings, distances, kernels, samplers, teachers, times, weights
+from .parts.options import OptionError, option_names, part_from_options
+
+#: The kinds of every part, by the name that configurations use.
+KINDS: dict[str, dict[str, type]] = {
+    "kernel": {"ve": kernels.Kernel, "li": kernels.Kernel},
+    "times": {"karras_bins": times.KarrasBins, "lognormal_gap": times.LognormalGap},
+    "coupling": {
+        "independent": couplings.Independent,
+        "optimal_transport": couplings.OptimalTransport,
+        "variational": couplings.Variational,
+    },
+    "teacher": {"same_point": teachers.SamePoint, "posterior_mean": teachers.PosteriorMean},
+    "distance": {
+        "huber": distances.Huber,
+        "huber_elementwise_sum": distances.HuberElementwiseSum,
+        "huber_elementwise_mean": distances.HuberElementwiseMean,
+    },
+    "weight": {"gap": weights.Gap, "snr": weights.Snr},
+}
+
+COMPOSITIONS = {"vc": variational, "ot": optimal_transport}
+
+
+def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Context) -> Method:
+    """The method that a configuration describes.
+
+    Args:
+        options: the section `method`: name, version, and one mapping a part with its `kind`.
+        sampler: the section `sample`.
+
+    Raises:
+        OptionError: an unknown name, kind or key, a value of the wrong type or range, or parts that do not go together.
+    """
+    name, version = options["name"], options["version"]
+    unknown = set(options) - {"name", "version", *KINDS}
+    if unknown:
+        raise OptionError(f"unknown key 'method.{min(unknown)}'. Available: {', '.join(KINDS)}")
+    parts = Parts(
+        version=version,
+        sampler=part_from_options(samplers.Multistep, sampler, "sample"),
+        **{section: build_part(section, options[section]) for section in KINDS},
+    )
+    base, *compositions = name.split("+")
+    builder = getattr(importlib.import_module(f".{base}", __package__), base)
+    if not compositions:
+        return builder(parts, context)
+    method = builder(replace(parts, coupling=couplings.Independent()), context)
+    for composition in compositions:
+        method = COMPOSITIONS[composition](method, parts.coupling, context)
+    return method
+
+
+def build_part(section: str, options: Mapping[str, Any]) -> Any:
+    """One part from its section: `kind` chooses the class, the other keys are its options."""
+    kinds = KINDS[section]
+    kind = options["kind"]
+    if kind not in kinds:
+        raise OptionError(f"method.{section}.kind is '{kind}', must be one of: {', '.join(kinds)}")
+    part = kinds[kind]
+    values = dict(options) if "kind" in option_names(part) else {k: v for k, v in options.items() if k != "kind"}
+    return part_from_options(part, values, f"method.{section}")

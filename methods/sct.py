@@ -1,0 +1,20 @@
+"""SCT, stable consistency tuning: Wang, Geng & Li 2024, arXiv 2410.18958.
+
+ECT with a target of less variance: the teacher's point follows a score estimated from many reference images rather
+than from the one that was noised. Code was never released; what the paper leaves open is an option.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .base import Method
+from .compose import Context, Parts, admit
+from .ect import ect
+from .parts.teachers import PosteriorMean, SamePoint
+
+
+def sct(parts: Parts, context: Context) -> Method:
+    teacher = admit(parts.teacher, PosteriorMean, "sct", "teacher")
+    base = ect(replace(parts, teacher=SamePoint()), context)
+    return replace(base, name="sct", teacher=replace(teacher, bank=context.bank))

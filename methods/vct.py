@@ -1,0 +1,19 @@
+"""VCT, variational consistency training: Silvestri et al. 2025, arXiv 2502.18197.
+
+ECT whose noise comes from a small encoder q(z | x), trained by the same loss plus a KL divergence to the prior.
+On another base the same coupling is written `ict+vc` or `sct+vc`; `ect+vc` is this method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .base import Method
+from .compose import Context, Parts, variational
+from .ect import ect
+from .parts.couplings import Independent
+
+
+def vct(parts: Parts, context: Context) -> Method:
+    base = ect(replace(parts, coupling=Independent()), context)
+    return replace(variational(base, parts.coupling, context), name="vct")

@@ -1,0 +1,1 @@
+"""Where cells run: worker processes and what starts them."""

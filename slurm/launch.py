@@ -1,0 +1,130 @@
+"""Launching cells on this machine: worker processes over one list, each with threads of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..benchmarks import plan
+from ..benchmarks.config.compose import Cell
+from ..benchmarks.files import read_json, write_json, write_text
+from ..benchmarks.lock import is_held
+from ..benchmarks.records import CONFIG, STATUS, CellFiles
+
+TICK_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many workers run at once, with how many threads each, on which GPUs (none: the CPU)."""
+
+    jobs: int
+    threads: int
+    gpus: tuple[str, ...] = ()
+
+
+def default_slots(cells: int, jobs: int | None = None) -> Slots:
+    """One worker a GPU, or a core where there is none; threads share the cores out so that workers do not fight.
+
+    Depends on the whole grid and never on what is left of it: a resumed run keeps its number of threads, and with it
+    its rounding.
+    """
+    cores, gpus = available_cores(), visible_gpus()
+    jobs = max(1, min(jobs or len(gpus) or cores, cells))
+    return Slots(jobs=jobs, threads=max(1, cores // jobs), gpus=gpus)
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """NVIDIA GPUs as CUDA_VISIBLE_DEVICES names them, without importing torch."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(name for name in named.split(",") if name)
+    return tuple(str(index) for index in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*")))))
+
+
+def prepare(cells: Sequence[Cell], out: Path) -> list[Path]:
+    """Write the folders of cells that are to run: resolved configuration, and a place in the queue."""
+    import yaml
+
+    folders = []
+    for cell in cells:
+        folder = cell.path(out)
+        config = folder / CONFIG
+        text = yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True)
+        if not config.exists() or config.read_text(encoding="utf-8") != text:
+            write_text(config, text)
+        if not is_held(folder / "lock"):
+            total = plan.budget_images(cell.config)
+            before = read_json(folder / STATUS, {"images": 0})
+            write_json(folder / STATUS, {**before, "state": "queued", "total": total, "error": None})
+        folders.append(folder)
+    return folders
+
+
+def run_local(folders: Sequence[Path], slots: Slots, tick: Callable[[], None]) -> bool:
+    """Run the cells in worker processes until all have ended; True if interrupted (Ctrl-C, SIGTERM).
+
+    tick: called a few times a second, to show progress. On an interrupt the workers save between two steps and stop;
+    a second one does not make them faster.
+    """
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+
+    handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+        listing = Path(temporary) / "cells"
+        listing.write_text("".join(f"{folder.resolve()}\n" for folder in folders), encoding="utf-8")
+        workers = [_start(listing, slots, number) for number in range(min(slots.jobs, len(folders)))]
+        told = False
+        try:
+            while any(worker.poll() is None for worker in workers):
+                tick()
+                if interrupted and not told:
+                    for worker in workers:
+                        worker.send_signal(signal.SIGTERM)
+                    told = True
+                time.sleep(TICK_SECONDS)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    tick()
+    for folder in folders:
+        _settle(folder, interrupted, [worker.returncode for worker in workers])
+    return interrupted
+
+
+def _start(listing: Path, slots: Slots, number: int) -> subprocess.Popen[bytes]:
+    threads = str(slots.threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    if slots.gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = slots.gpus[number % len(slots.gpus)]
+    command = [sys.executable, "-m", f"{__package__}.worker", str(listing)]
+    # A session of its own: Ctrl-C in the terminal reaches this process alone, which then tells the workers once.
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def _settle(folder: Path, interrupted: bool, exits: list[int]) -> None:
+    """Give a cell that no worker finished its final state."""
+    status = CellFiles(folder).status
+    if status["state"] not in ("queued", "running") or is_held(folder / "lock"):
+        return
+    if interrupted:
+        write_json(folder / STATUS, {**status, "state": "interrupted"})
+    else:
+        died = ", ".join(f"signal {-code}" if code < 0 else f"exit {code}" for code in exits if code)
+        write_json(folder / STATUS, {**status, "state": "failed", "error": f"the worker process died ({died})"})

@@ -1,0 +1,124 @@
+"""Losses and gradients of the published codes on a closed-form network (tests/golden/losses.json says how)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from consistency_bench.methods.base import Draw, Method, loss
+from consistency_bench.methods.parts.couplings import Independent, Variational
+from consistency_bench.methods.parts.distances import Huber, HuberElementwiseSum
+from consistency_bench.methods.parts.kernels import Kernel
+from consistency_bench.methods.parts.samplers import Multistep
+from consistency_bench.methods.parts.teachers import SamePoint
+from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
+from consistency_bench.methods.parts.weights import Gap, Snr
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CASES = json.loads((Path(__file__).parents[1] / "golden" / "losses.json").read_text())["cases"]
+SHAPE = (3, 2, 4, 4)
+
+
+class ClosedForm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.tensor(0.7)), nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, u: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.a * torch.sin(1.3 * u + c_noise.view(-1, 1, 1, 1)) + self.b * u
+
+
+class ClosedFormEncoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.m, self.s = nn.Parameter(torch.tensor(0.15)), nn.Parameter(torch.tensor(0.25))
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        u = x / 0.5
+        return self.m * u, F.softplus(self.s * u - 1)
+
+
+def images() -> Tensor:
+    i = torch.arange(96, dtype=torch.float64)
+    return (0.9 * torch.sin(0.37 * i)).float().view(SHAPE)
+
+
+def noise() -> Tensor:
+    i = torch.arange(96, dtype=torch.float64)
+    return (1.3 * torch.sin(0.37 * i * 4 + 0.33)).float().view(SHAPE)
+
+
+def method_of(case: dict) -> Method:
+    ict = case["method"] == "ict"
+    return Method(
+        name=case["method"],
+        version=1,
+        kernel=Kernel(kind=case["kernel"], boundary="always" if ict else "never"),
+        times=KarrasBins() if ict else LognormalGap(q=case["q"], stages=8 if case["q"] == 2 else 4),
+        coupling=Variational(kl_weight=case["kl_weight"]) if case["coupling"] == "vae" else Independent(),
+        teacher=SamePoint(),
+        distance=HuberElementwiseSum() if ict else Huber(c=case["c"]),
+        weight=Snr() if case.get("weighting") == "karras" else Gap(),
+        sampler=Multistep(),
+        modules=nn.ModuleDict({"encoder": ClosedFormEncoder()} if case["coupling"] == "vae" else {}),
+    )
+
+
+def progress_of(case: dict, method: Method) -> float:
+    if case["method"] == "ict":
+        return case["step"] / case["total_steps"]
+    return case["stage"] / method.times.stages
+
+
+def times_of(case: dict, method: Method, progress: float) -> tuple[Tensor, Tensor]:
+    """t and r as the method itself derives them from the case's indices or times."""
+    if "indices" in case:
+        grid, index = method.times.grid(progress), torch.tensor(case["indices"])
+        return grid[index + 1].float(), grid[index].float()
+    t = torch.tensor(case["t"])
+    return t, method.times.cleaner(t, progress)
+
+
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda c: f"{c['method']}-{c['kernel']}-{c['coupling']}-{c.get('N', c.get('stage'))}"
+)
+def test_golden_loss_and_gradients(case: dict) -> None:
+    method = method_of(case)
+    network = ClosedForm()
+    progress = progress_of(case, method)
+    t, r = times_of(case, method, progress)
+    torch.testing.assert_close(t, torch.tensor(case["t"]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(r, torch.tensor(case["r"]), rtol=1e-4, atol=0)
+
+    # The published numbers hold for the published times, not for ours, which are exact to float64.
+    draw = Draw(t=torch.tensor(case["t"]), r=torch.tensor(case["r"]), z=noise())
+    terms = loss(method, method.kernel.denoiser(network), images(), None, progress, draw)
+    terms.total.backward()
+
+    tolerance = 2e-2 if case.get("N") == 1281 else 1e-4
+    expected = {
+        "loss": terms.total,
+        "consistency": terms.consistency,
+        "grad_a": network.a.grad,
+        "grad_b": network.b.grad,
+    }
+    if case["coupling"] == "vae":
+        encoder = method.modules["encoder"]
+        expected |= {"kl": terms.penalty, "grad_m": encoder.m.grad, "grad_s": encoder.s.grad}
+    for name, value in expected.items():
+        assert value is not None
+        assert value.item() == pytest.approx(case[name], rel=tolerance), name
+
+
+def test_every_case_of_the_file_is_covered() -> None:
+    assert len(CASES) == 8
+    assert {(c["method"], c["kernel"], c["coupling"]) for c in CASES} == {
+        ("ecm", "ve", "independent"),
+        ("ecm", "ve", "vae"),
+        ("ecm", "li", "independent"),
+        ("ict", "ve", "independent"),
+        ("ict", "ve", "vae"),
+    }
