@@ -217,7 +217,9 @@ def _epoch(size: int, seed: int, epoch: int) -> Tensor:
 def make_optimizer(recipe: dict[str, Any], weights: nn.Module) -> torch.optim.Optimizer:
     """The optimiser of the section `train`; one learning rate for network and modules."""
     kinds = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam}
-    return kinds[recipe["optimizer"]](weights.parameters(), lr=recipe["lr"], betas=tuple(recipe["betas"]))
+    betas = tuple(recipe["betas"])
+    # foreach halves the optimiser's time for small networks on a CPU, where it is not the default.
+    return kinds[recipe["optimizer"]](weights.parameters(), lr=recipe["lr"], betas=betas, foreach=True)
 
 
 def _truncate_log(folder: Path, images: int) -> None:

@@ -68,7 +68,7 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """Scalars: `total` is minimised; `consistency` is the batch mean of the unweighted distance, `penalty` of the KL."""
+    """Scalars: `total` is minimised; batch means of the unweighted distance (`consistency`) and the KL (`penalty`)."""
 
     total: Tensor
     consistency: Tensor

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .base import Method
-from .compose import Context, Parts, variational
+from .compose import Context, Parts, admit, variational
 from .ect import ect
-from .parts.couplings import Independent
+from .parts.couplings import Independent, Variational
 
 
 def vct(parts: Parts, context: Context) -> Method:
+    coupling = admit(parts.coupling, Variational, "vct", "coupling")
     base = ect(replace(parts, coupling=Independent()), context)
-    return replace(variational(base, parts.coupling, context), name="vct")
+    return replace(variational(base, coupling, context), name="vct")

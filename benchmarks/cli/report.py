@@ -26,7 +26,7 @@ def show_report(out: Path, *, mlflow: bool, mlflow_uri: str | None) -> None:
     from ...reports.build import build_report, report_is_current
 
     leaderboard = out / "leaderboard.md"
-    if not report_is_current(out):
+    if not report_is_current(out, mlflow=mlflow, mlflow_uri=mlflow_uri):
         leaderboard = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri).leaderboard
     _print_paths(leaderboard, out, mlflow, mlflow_uri)
 

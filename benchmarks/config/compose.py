@@ -206,6 +206,9 @@ def _composed_once(method: str, benchmark: str, preset: str) -> dict[str, Any]:
     plain = OmegaConf.to_container(config)  # interpolations stay: a user's value must reach all that follow it
     assert isinstance(plain, dict)
     if base != method:
+        coupled = plain["method"]["coupling"]["kind"]
+        if coupled != "independent":
+            raise UsageError(f"'{method}' is refused: '{base}' already couples its noise ({coupled})")
         coupling = COMPOSED_COUPLINGS[method.split("+")[-1]]
         plain["method"] |= {"name": method, "coupling": {"kind": coupling}}
     return plain  # type: ignore[return-value]

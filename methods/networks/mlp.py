@@ -32,11 +32,12 @@ class ResidualMLP(nn.Module):
         super().__init__()
         self.out_shape = (out_factor * shape[0], *shape[1:])
         self.classes = classes
-        self.embed_noise = NoiseEmbedding(width)
-        self.embed_label = nn.Linear(classes, width, bias=False) if classes else None
-        self.embed = nn.Linear(width, width)
+        embedding = width // 2
+        self.embed_noise = NoiseEmbedding(embedding)
+        self.embed_label = nn.Linear(classes, embedding, bias=False) if classes else None
+        self.embed = nn.Linear(embedding, embedding)
         self.input = nn.Linear(math.prod(shape), width)
-        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block(width, embedding, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, math.prod(self.out_shape))
         with torch.no_grad():  # as in DDPM++: F ≈ 0 at the start, so D is the best linear denoiser
@@ -56,13 +57,13 @@ class ResidualMLP(nn.Module):
 
 
 class Block(nn.Module):
-    """hidden + W2 dropout(SiLU(W1 norm(hidden) + A embedding))."""
+    """hidden + W2 dropout(SiLU(W1 (norm(hidden) · (1 + scale) + shift)))."""
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, embedding: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, width)
-        self.affine = nn.Linear(width, width)
+        self.affine = nn.Linear(embedding, 2 * width)
         self.dropout = nn.Dropout(dropout)
         self.contract = nn.Linear(width, width)
         with torch.no_grad():
@@ -70,7 +71,8 @@ class Block(nn.Module):
             self.contract.bias.zero_()
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        inner = F.silu(self.expand(self.norm(hidden)) + self.affine(embedding))
+        scale, shift = self.affine(embedding).chunk(2, dim=1)
+        inner = F.silu(self.expand(self.norm(hidden) * (1 + scale) + shift))
         return hidden + self.contract(self.dropout(inner))
 
 
@@ -81,7 +83,7 @@ class NoiseEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        frequencies = torch.logspace(0, math.log10(16), width // 2)
+        frequencies = torch.logspace(0, math.log10(4), width // 2)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, c_noise: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from consistency_bench.methods.base import Draw, Method, loss
 from consistency_bench.methods.parts.couplings import Independent, Variational
 from consistency_bench.methods.parts.distances import Huber, HuberElementwiseSum
@@ -15,8 +18,6 @@ from consistency_bench.methods.parts.samplers import Multistep
 from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
 from consistency_bench.methods.parts.weights import Gap, Snr
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "losses.json").read_text())["cases"]
 SHAPE = (3, 2, 4, 4)

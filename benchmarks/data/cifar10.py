@@ -1,0 +1,37 @@
+"""`cifar10`: the 50,000 training images of CIFAR-10, 32×32 RGB, through torchvision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..errors import UsageError
+from .base import Dataset
+
+
+def load(root: Path, download: bool = False) -> Dataset:
+    """The training images, uint8 [50000, 3, 32, 32]; ten classes.
+
+    `root` is the folder that holds `cifar-10-batches-py`; where `download` allows it, torchvision puts it there.
+    The batches are Python pickles, which can run code when they are read; torchvision compares every file
+    with its published MD5 before it opens one, so only the original files are ever unpickled.
+    Raises UsageError where files are missing, damaged or cannot be downloaded.
+    """
+    from torchvision.datasets import CIFAR10
+
+    try:
+        batches = CIFAR10(str(root), train=True, download=download)
+    except (OSError, RuntimeError) as error:
+        if download:
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"data set 'cifar10' could not be downloaded to {root} ({reason}): unpack cifar-10-python.tar.gz "
+                "into a folder and name it with data.root=FOLDER"
+            ) from error
+        raise UsageError(
+            f"data set 'cifar10' is missing or damaged in {root / CIFAR10.base_folder}: allow the download with "
+            "data.download=true, or unpack cifar-10-python.tar.gz into a folder and name it with data.root=FOLDER"
+        ) from error
+    images = torch.from_numpy(batches.data).permute(0, 3, 1, 2).contiguous()
+    return Dataset("cifar10", images, torch.tensor(batches.targets), classes=10)

@@ -1,0 +1,51 @@
+"""Data sets by name. Importing this module is cheap: each loader is imported when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from .base import Dataset
+
+NAMES = ("cifar10", "digits", "fashion_mnist", "toy2d")
+
+
+def default_root() -> Path:
+    """Where downloads go unless the user names a folder: `consistency-bench/data` in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "consistency-bench" / "data"
+
+
+def load(name: str, root: Path | None = None, download: bool = False, variant: str | None = None) -> Dataset:
+    """The training set called `name`, in memory.
+
+    root:     the folder with the files of a data set that is not shipped; `default_root()` if None.
+    download: whether the network may be used when the files are not there.
+    variant:  which distribution, for toy2d alone (its first one if None).
+
+    Raises UsageError for an unknown name or variant, and for files that are missing or damaged.
+    """
+    if name not in NAMES:
+        raise unknown("data set", name, NAMES)
+    if variant is not None and name != "toy2d":
+        raise UsageError(f"data set {name!r} has no variants, so {variant!r} has no meaning; only toy2d has them")
+    folder = default_root() if root is None else root.expanduser()
+    if name == "cifar10":
+        from . import cifar10
+
+        return cifar10.load(folder, download)
+    if name == "fashion_mnist":
+        from . import fashion_mnist
+
+        return fashion_mnist.load(folder, download)
+    if name == "toy2d":
+        from . import toy2d
+
+        return toy2d.load() if variant is None else toy2d.load(variant)
+    from . import digits
+
+    return digits.load()

@@ -1,0 +1,62 @@
+"""The small classifier whose features are the space of the `digits` metrics, and its shipped weights."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+WEIGHTS = Path(__file__).parent / "weights" / "digits_classifier.safetensors"
+SHA256 = "c1a0caeb3e508934cabcfa2da93c29ee5189b5a562394cc11f12151cb03db73a"
+
+#: A convention, like the scale of Inception's features: it puts the Fréchet distance of two halves of the real
+#: data at a few units. It multiplies Fréchet distances by its square.
+FEATURE_SCALE = 3.0
+
+
+class DigitsClassifier(nn.Module):
+    """Three convolutions and a mean over the image, as the Inception of FID ends: 64 features, then ten logits.
+
+    Without a dense layer before them the features see strokes rather than pixel positions. SiLU keeps them smooth.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *_block(1, 32),
+            *_block(32, 64, stride=2),
+            *_block(64, 64),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x: float32 [N, 1, 8, 8] in [-1, 1]. Returns the features [N, 64] and the logits [N, 10]."""
+        features = self.body(x)
+        return FEATURE_SCALE * features, self.head(features)
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.SiLU(),
+    )
+
+
+def load_digits_classifier() -> DigitsClassifier:
+    """The classifier with its shipped weights, in evaluation mode.
+
+    Raises RuntimeError where the file is not the shipped one: numbers from other weights do not compare.
+    """
+    content = WEIGHTS.read_bytes()
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise RuntimeError(f"{WEIGHTS} is not the file this version was released with: reinstall consistency-bench")
+    with torch.random.fork_rng(devices=[]):  # the initial values, overwritten at once, must not move the caller's draws
+        classifier = DigitsClassifier()
+    classifier.load_state_dict(safetensors.torch.load(content))
+    return classifier.eval().requires_grad_(False)

@@ -1,0 +1,127 @@
+"""The cells of an output folder as the reports see them: every file checked once, damage named by its path."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..benchmarks.records import (
+    CONFIG,
+    RECORDS,
+    REFERENCE,
+    RUN,
+    STATUS,
+    CellFiles,
+    find_cells,
+    read_reference,
+)
+
+#: States that will not change by themselves, and what the tables call them. Every other state is "unfinished".
+FINAL_STATES = {"done": "finished", "diverged": "diverged", "failed": "failed"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run. `budget` and `images` count training images: planned, and seen when it was read."""
+
+    files: CellFiles
+    id: str
+    group: str
+    benchmark: str
+    method: str
+    version: int
+    variant: str
+    seed: int
+    budget: int
+    batch: int
+    nfe: tuple[int, ...]
+    metrics: tuple[str, ...]
+    state: str
+    images: int
+    error: str | None
+    attempts: tuple[dict[str, Any], ...]
+    compute: dict[str, Any]
+
+
+def read_cells(out: Path) -> list[Cell]:
+    """All cells below `out`, sorted by path.
+
+    Raises LookupError where there is none, ValueError with the file's path where one is damaged.
+    """
+    cells = [_read(files) for files in find_cells(out)]
+    if not cells:
+        raise LookupError(f"there are no cells in {out}: nothing to report yet (`bench run` makes some)")
+    return cells
+
+
+def reference_values(out: Path, benchmark: str) -> dict[tuple[str, str], float]:
+    """(what, metric) -> value, where `what` is "halves" or "noise". Raises ValueError where damaged."""
+    with naming(out / benchmark / REFERENCE):
+        rows = read_reference(out, benchmark)
+        return {(str(row["what"]), str(row["metric"])): float(row["value"]) for row in rows}
+
+
+def plain(text: str) -> str:
+    """`text` on one line and without characters that cannot be seen (line ends, terminal and bidi controls)."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn any complaint about the content of a file into a ValueError of one line that names the file."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{path}: the entry {error} is missing") from None
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        message = " ".join(str(error).split())
+        raise ValueError(message if str(path) in message else f"{path}: {message}") from None
+
+
+def _read(files: CellFiles) -> Cell:
+    with naming(files.path / CONFIG):
+        config, identity = files.config, files.config["cell"]
+        facts = {
+            "id": str(identity["id"]),
+            "group": str(identity["group"]),
+            "benchmark": plain(str(identity["benchmark"])),
+            "method": plain(str(identity["method"])),
+            "variant": plain(str(identity["variant"])),
+            "seed": int(identity["seed"]),
+            "version": int(config["method"]["version"]),
+            "budget": int(config["train"]["images"]),
+            "batch": int(config["train"]["batch"]),
+            "nfe": tuple(int(nfe) for nfe in config["eval"]["nfe"]),
+            "metrics": tuple(str(metric) for metric in config["eval"]["metrics"]),
+        }
+        if not facts["nfe"] or not facts["metrics"]:
+            raise ValueError("eval.nfe and eval.metrics must name something to measure")
+    with naming(files.path / STATUS):
+        status = files.status
+        facts |= {"state": str(status["state"]), "images": int(status.get("images") or 0)}
+        facts["error"] = plain(str(status["error"])) if status.get("error") else None
+    with naming(files.path / RUN):
+        facts |= {"attempts": tuple(files.run["attempts"]), "compute": dict(files.run.get("compute") or {})}
+    with naming(files.path / RECORDS):
+        for number, row in enumerate(files.records, start=1):
+            _check(row, number, facts["id"])
+    return Cell(files=files, **facts)
+
+
+def _check(row: Any, number: int, cell: str) -> None:
+    if not isinstance(row, dict):
+        raise ValueError(f"row {number} is not an object")
+    if row["cell"] != cell:
+        raise ValueError(f"row {number} belongs to cell {row['cell']!r}, not {cell!r}")
+    for key in ("images", "nfe", "draw"):
+        if type(row[key]) is not int:
+            raise ValueError(f"row {number} has {key} {row[key]!r}, which is not a whole number")
+    if not isinstance(row["metric"], str):
+        raise ValueError(f"row {number} has metric {row['metric']!r}, which is not a name")
+    if row["value"] is not None and type(row["value"]) not in (int, float):
+        raise ValueError(f"row {number} has value {row['value']!r}, which is neither a number nor null")

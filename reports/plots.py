@@ -1,0 +1,338 @@
+"""The pictures of a report: curves, bars and samples. Object-oriented matplotlib only, so no global state is left.
+
+A configuration keeps its colour, marker, line and hatching in every picture; the last three carry it in grey.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from ..benchmarks.files import atomic_path
+from .cells import Cell, naming
+from .tables import Board, SeedValue, direction, labels
+
+#: The four methods keep their places in every report; other labels take the following ones in sorted order.
+FIXED = ("ict", "ect", "sct", "vct")
+COLORS = (0, 1, 2, 4, 5, 9, 3, 7, 6, 8)  # of the palette: neighbours here are easy to tell apart
+MARKERS = "osD^vPX<>*"
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
+COLUMNS = 16  # samples of one row of the grid
+LABEL_WIDTH, LABEL_LINES, LEGEND_COLUMNS = 26, 3, 4
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one configuration is drawn."""
+
+    color: tuple[float, float, float]
+    marker: str
+    line: Any
+    hatch: str
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """label -> style."""
+    order = [*FIXED, *sorted(set(names) - set(FIXED))]
+    palette = [seaborn.color_palette("colorblind", 10)[place] for place in COLORS]
+    return {
+        name: Style(
+            palette[place % 10],
+            MARKERS[place % len(MARKERS)],
+            LINES[place % len(LINES)],
+            HATCHES[place % len(HATCHES)],
+        )
+        for place, name in enumerate(order)
+        if name in names
+    }
+
+
+def save_plots(board: Board, values: Sequence[SeedValue], folder: Path, stem: str) -> dict[str, Path]:
+    """Write `<stem>-<kind>.png` for each kind that the data allow; kind -> path, in the order of a report."""
+    drawn: dict[str, Callable[[], Figure | None]] = {
+        "bars": lambda: bars(board),
+        "curves": lambda: curves(board, values),
+        "samples": lambda: samples(board),
+    }
+    paths = {}
+    # Labels come from configurations: a dollar sign in one is no formula.
+    look: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), "text.parse_math": False, "font.size": 9}
+    with matplotlib.rc_context(look):
+        for kind, draw in drawn.items():
+            if figure := draw():
+                paths[kind] = folder / f"{stem}-{kind}.png"
+                with atomic_path(paths[kind]) as temporary:
+                    # No software version in the file: the same data give the same bytes.
+                    figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None}, bbox_inches="tight")
+    return paths
+
+
+def curves(board: Board, values: Sequence[SeedValue]) -> Figure | None:
+    """The first metric against images seen, a panel per NFE: mean over seeds, band from the lowest to the highest.
+
+    A seed that diverged is left out of the mean and drawn by itself, dotted, up to a cross.
+    """
+    metric = board.metrics[0]
+    style = styles([entry.label for entry in board.entries])
+    values = [value for value in values if value.metric == metric and math.isfinite(value.value)]
+    if not values:
+        return None
+    texts = [_short(entry.label) for entry in board.entries]
+    legend = 0.17 * max(text.count("\n") + 1 for text in texts) * math.ceil((len(texts) + 2) / LEGEND_COLUMNS)
+    figure, panels = _panels(len(board.nfes), height=3.6 + legend)
+    for axes, nfe in zip(panels, board.nfes, strict=True):
+        for entry in board.entries:
+            look = style[entry.label]
+            own = [value for value in values if value.nfe == nfe and value.cell.group == entry.group]
+            steady = defaultdict(list)
+            lost = defaultdict(list)
+            for cell, _, _, images, value in sorted(own, key=lambda value: value.images):
+                if cell.state == "diverged":
+                    lost[cell.id].append((images, value))
+                else:
+                    steady[images].append(value)
+            lines = np.array([[np.mean(seeds), min(seeds), max(seeds)] for seeds in steady.values()]).reshape(-1, 3)
+            axes.plot(list(steady), lines[:, 0], color=look.color, ls=look.line, marker=look.marker, ms=5)
+            axes.fill_between(list(steady), lines[:, 1], lines[:, 2], color=look.color, alpha=0.18, lw=0)
+            for points in lost.values():
+                axes.plot(*zip(*points, strict=True), color=look.color, ls=":", lw=1)
+                axes.plot(*points[-1], color=look.color, marker="x", ms=9, mew=2)
+        axes.set_title(f"NFE {nfe}")
+        axes.set_xlabel("training images seen")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_xlim(left=0)
+        _reference_line(axes, board, metric, axes.axhline)
+    panels[0].set_ylabel(_axis_name(metric))
+    if direction(metric) < 0 and min(value.value for value in values) > 0:
+        _log_scale(panels[0])
+    handles = [
+        Line2D([], [], color=look.color, marker=look.marker, ls=look.line, ms=5, label=_short(name))
+        for name, look in ((entry.label, style[entry.label]) for entry in board.entries)
+    ]
+    if any(value.cell.state == "diverged" for value in values):
+        handles.append(Line2D([], [], color="0.3", ls=":", marker="x", ms=7, mew=2, label="seed that diverged"))
+    _legend(figure, board, metric, handles)
+    return figure
+
+
+def bars(board: Board) -> Figure | None:
+    """The first metric at the end of training: a bar per configuration, t interval over seeds, seeds as dots."""
+    metric = board.metrics[0]
+    style = styles([entry.label for entry in board.entries])
+    seeds = [value for row in board.rows for value in row.seeds[metric] if math.isfinite(value)]
+    if not seeds:
+        return None
+    figure, panels = _panels(len(board.nfes), height=1.5 + 0.45 * len(board.entries))
+    for axes, nfe in zip(panels, board.nfes, strict=True):
+        for place, row in enumerate(row for row in board.rows if row.nfe == nfe):
+            score, look = row.scores[metric], style[row.entry.label]
+            if not score.n:
+                axes.text(0, place, "  no finished seed", va="center", color="0.4")
+                continue
+            pale = [0.5 + 0.5 * part for part in look.color]
+            axes.barh(place, score.mean, 0.68, color=pale, edgecolor=look.color, hatch=look.hatch)
+            if score.half_width is not None:
+                axes.errorbar(score.mean, place, xerr=score.half_width, color="0.15", capsize=4, lw=1.5)
+            dots = [value for value in row.seeds[metric] if math.isfinite(value)]
+            heights = place + np.linspace(-0.16, 0.16, score.n) * (score.n > 1)
+            axes.scatter(dots, heights, s=18, color="white", edgecolor="0.15", zorder=3)
+        axes.set_title(f"NFE {nfe}")
+        axes.set_xlabel(_axis_name(metric))
+        axes.set_yticks(range(len(board.entries)), [_short(entry.label) for entry in board.entries])
+        axes.grid(visible=False, axis="y")
+        axes.set_axisbelow(True)
+        _reference_line(axes, board, metric, axes.axvline)
+    panels[0].invert_yaxis()  # shared by all panels: the best row is on top
+    if min(seeds) >= 0:
+        panels[0].set_xlim(0, _upper_limit(board, metric, max(seeds)))
+    dot = Line2D([], [], color="0.15", mfc="white", marker="o", ls="", ms=4, label="one training seed")
+    whisker = Line2D([], [], color="0.15", marker="|", ms=8, lw=1.5, label="95 % t interval of the mean")
+    _legend(figure, board, metric, [dot, whisker])
+    return figure
+
+
+def samples(board: Board) -> Figure | None:
+    """Real data, then the samples of every configuration from the same latents at NFE 1 and 2.
+
+    Of each configuration the lowest seed that all share is shown. Raises ValueError, naming the file, for samples
+    that are neither uint8 [n, 1 or 3, H, W] nor float [n, 2].
+    """
+    chosen = _chosen(board)
+    if not chosen:
+        return None
+    real = next((read_samples(cell.files.real) for cell in chosen.values() if cell.files.real.exists()), None)
+    blocks = {
+        nfe: {
+            label: read_samples(cell.files.samples(nfe))
+            for label, cell in chosen.items()
+            if cell.files.samples(nfe).exists()
+        }
+        for nfe in (1, 2)
+    }
+    blocks = {nfe: rows for nfe, rows in blocks.items() if rows}
+    rows = {} if real is None else {"real data": real}
+    if next(iter(blocks[min(blocks)].values())).ndim == 2:
+        return _scatter(rows, blocks, styles(list(chosen)))
+    return _grid(rows, blocks)
+
+
+def read_samples(path: Path) -> np.ndarray:
+    """The array of one sample file. Raises ValueError, naming the file, for anything but samples."""
+    with naming(path):
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                array = archive["samples"]
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(str(error)) from None
+        image = array.ndim == 4 and array.shape[1] in (1, 3) and array.dtype == np.uint8
+        point = array.ndim == 2 and array.shape[1] == 2 and array.dtype.kind == "f"
+        if not (image or point) or not len(array):
+            raise ValueError(f"samples of shape {array.shape} and type {array.dtype} are neither images nor points")
+        return array
+
+
+def _chosen(board: Board) -> dict[str, Cell]:
+    """label -> the cell whose samples are shown, in the order of the board."""
+    names = labels(board.cells)
+    options: dict[str, dict[int, Cell]] = {entry.label: {} for entry in board.entries}
+    for cell in board.cells:
+        if cell.state == "done" and cell.files.samples(1).exists():
+            options[names[cell.group]][cell.seed] = cell
+    options = {label: seeds for label, seeds in options.items() if seeds}
+    common = set.intersection(*(set(seeds) for seeds in options.values())) if options else set()
+    return {label: seeds[min(common or seeds)] for label, seeds in options.items()}
+
+
+def _grid(top: dict[str, np.ndarray], blocks: dict[int, dict[str, np.ndarray]]) -> Figure:
+    """One white canvas in pixels with every strip of samples, so that all rows share their columns exactly."""
+    first = next(iter(blocks[min(blocks)].values()))
+    height, width = first.shape[2:]
+    pad, gap = max(1, height // 16), max(2, round(0.62 * height))
+    strips: list[np.ndarray] = []
+    ticks: dict[float, str] = {}
+    headings: dict[float, str] = {}
+    position = 0
+
+    def add(strip: np.ndarray) -> None:
+        nonlocal position
+        strips.append(strip)
+        position += len(strip)
+
+    def add_rows(rows: dict[str, np.ndarray]) -> None:
+        for name, images in rows.items():
+            ticks[position + height / 2 - 0.5] = _short(name)
+            add(_strip(images, pad))
+
+    add_rows(top)
+    across = COLUMNS * (width + pad) - pad
+    for nfe, rows in blocks.items():
+        headings[position + gap - 1.5 * pad] = f"NFE {nfe}"
+        add(np.full((gap, across, 3), 255, np.uint8))
+        add_rows(rows)
+    canvas = np.concatenate(strips)
+    size = 7.2
+    figure = Figure(figsize=(size + 1.3, size * canvas.shape[0] / across + 0.1), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(canvas, interpolation="nearest", aspect="equal")
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    for y, text in headings.items():
+        axes.text(0, y, text, va="bottom", ha="left", weight="bold")
+    return figure
+
+
+def _strip(images: np.ndarray, pad: int) -> np.ndarray:
+    """uint8 [n, C, H, W] -> one row of at most 16 of them, uint8 [H + pad, 16 (W + pad) − pad, 3]."""
+    images = np.broadcast_to(images[:COLUMNS], (len(images[:COLUMNS]), 3, *images.shape[2:]))
+    height, width = images.shape[2:]
+    strip = np.full((height + pad, COLUMNS * (width + pad), 3), 255, np.uint8)
+    for column, image in enumerate(images):
+        left = column * (width + pad)
+        strip[:height, left : left + width] = image.transpose(1, 2, 0)
+    return strip[:, :-pad]
+
+
+def _scatter(top: dict[str, np.ndarray], blocks: dict[int, dict[str, np.ndarray]], style: dict[str, Style]) -> Figure:
+    """Points in the plane: a row per NFE, a panel for the real data and for each configuration, one scale."""
+    names = [*top, *dict.fromkeys(name for rows in blocks.values() for name in rows)]
+    figure = Figure(figsize=(0.6 + 1.8 * len(names), 0.3 + 1.9 * len(blocks)), layout="constrained")
+    panels = figure.subplots(len(blocks), len(names), sharex=True, sharey=True, squeeze=False)
+    extent = next(iter(top.values())) if top else np.concatenate([*blocks[min(blocks)].values()])
+    low, high = extent.min() - 0.3 * np.ptp(extent), extent.max() + 0.3 * np.ptp(extent)
+    for line, (nfe, rows) in zip(panels, blocks.items(), strict=True):
+        for axes, name in zip(line, names, strict=True):
+            points = (top | rows).get(name, np.empty((0, 2)))
+            color = style[name].color if name in style else "0.35"
+            axes.scatter(*points.T, s=5, color=color, alpha=0.6, linewidths=0)
+            axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+            axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
+            axes.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
+        line[0].set_ylabel(f"NFE {nfe}", weight="bold")
+    for axes, name in zip(panels[0], names, strict=True):
+        axes.set_title(_short(name), fontsize=9)
+    return figure
+
+
+def _panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(max(5.5, 4.3 * count), height), layout="constrained")
+    return figure, figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0]
+
+
+def _legend(figure: Figure, board: Board, metric: str, handles: list[Line2D]) -> None:
+    if ("halves", metric) in board.reference:
+        handles = [*handles, Line2D([], [], color="0.3", ls=(0, (1, 1)), label="two halves of the real data")]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(len(handles), LEGEND_COLUMNS),
+        frameon=False,
+        handlelength=3.5,
+    )
+
+
+def _reference_line(axes: Axes, board: Board, metric: str, draw: Callable[..., Line2D]) -> None:
+    if (value := board.reference.get(("halves", metric))) is not None:
+        draw(value, color="0.3", ls=(0, (1, 1)), lw=1.3, zorder=2.5)
+
+
+def _log_scale(axes: Axes) -> None:
+    """Log y axis whose ticks are plain numbers at 1, 2, 5, 10, …"""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _upper_limit(board: Board, metric: str, highest: float) -> float:
+    """Room for every interval, but a very wide one may not flatten the bars: at most twice the highest seed."""
+    ends = [row.scores[metric].high or 0.0 for row in board.rows]
+    return 1.06 * max(highest, min(max(ends), 2 * highest)) or 1.0
+
+
+def _axis_name(metric: str) -> str:
+    return metric + {1: " (higher is better)", 0: "", -1: " (lower is better)"}[direction(metric)]
+
+
+def _short(label: str) -> str:
+    """A label on at most three lines; of the keys in it only the last part: `kl_weight=3`."""
+    label = re.sub(r"(\w+\.)+(?=\w+=)", "", label).replace(",", ", ")
+    return textwrap.fill(label, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder="…")

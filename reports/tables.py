@@ -1,0 +1,254 @@
+"""From records to the leaderboard: one row per configuration and NFE, and who leads each metric how surely.
+
+The headline is always the last snapshot of a finished training (a rule fixed before any run), never the best.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .cells import FINAL_STATES, Cell
+from .published import Published, main_values
+from .statistics import Interval, paired_interval, seed_mean, t_interval
+
+LOWER_IS_BETTER = ("fd_", "kd_", "fid", "kid", "w2_")
+HIGHER_IS_BETTER = ("classes_", "modes_", "precision", "recall", "coverage")
+
+#: label -> seed -> value, for one metric at one NFE
+Values = Mapping[str, Mapping[int, float]]
+#: (nfe, metric) -> the same
+Finals = dict[tuple[int, str], dict[str, dict[int, float]]]
+
+
+class SeedValue(NamedTuple):
+    """What a metric says of one cell after `images` training images: its draws averaged, NaN where any is."""
+
+    cell: Cell
+    metric: str
+    nfe: int
+    images: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The cost of one training; None where no cell has recorded it. Hours are the mean over finished cells."""
+
+    mimg: float
+    parameters: int | None
+    passes_per_step: float | None
+    tflop: float | None
+    device_hours: float | None
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One configuration (all its seeds). `label` is its short name, unique within the benchmark.
+
+    `seeds` counts cells as finished, diverged, failed and unfinished; a kind without cells is left out.
+    """
+
+    label: str
+    method: str
+    version: int
+    variant: str
+    group: str
+    seeds: dict[str, int]
+    compute: Compute
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the leaderboard; `seeds`, `scores` and `published` go by metric.
+
+    `seeds` are the values behind the interval in `scores`; `best` names the metrics that the row surely leads.
+    """
+
+    entry: Entry
+    nfe: int
+    seeds: dict[str, tuple[float, ...]]
+    scores: dict[str, Interval]
+    best: frozenset[str]
+    published: dict[str, tuple[Published, ...]]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who leads one metric at one NFE.
+
+    `margins` holds, per rival, by how much the leader is better on common seeds (positive = better).
+    `certain` means: every margin's interval lies above zero and no seed of the leader diverged.
+    """
+
+    metric: str
+    nfe: int
+    leader: str | None
+    margins: dict[str, Interval]
+    undecided: tuple[str, ...]
+    certain: bool
+
+
+@dataclass(frozen=True)
+class Board:
+    """Everything the leaderboard says of one benchmark. `metrics[0]` at `nfes[0]` orders `entries` and `rows`."""
+
+    benchmark: str
+    metrics: tuple[str, ...]
+    nfes: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    entries: tuple[Entry, ...]
+    rows: tuple[Row, ...]
+    contests: dict[tuple[int, str], Contest]
+    reference: dict[tuple[str, str], float]
+
+
+def direction(metric: str) -> int:
+    """1 where a higher value is better, −1 where a lower one is, 0 where the name does not say."""
+    return metric.startswith(HIGHER_IS_BETTER) - metric.startswith(LOWER_IS_BETTER)
+
+
+def labels(cells: Iterable[Cell]) -> dict[str, str]:
+    """group -> "method variant"; the version, then the group, are added only where names would collide."""
+    groups = {cell.group: cell for cell in cells}
+    names = {group: f"{cell.method} {cell.variant}".strip() for group, cell in groups.items()}
+    for suffix in (lambda cell: f" v{cell.version}", lambda cell: f" #{cell.group}"):
+        count = Counter(names.values())
+        names = {group: name + suffix(groups[group]) if count[name] > 1 else name for group, name in names.items()}
+    return names
+
+
+def seed_values(cells: Iterable[Cell]) -> list[SeedValue]:
+    """All evaluations of `cells`, draws averaged. A repeated evaluation of a draw replaces the former one."""
+    values = []
+    for cell in cells:
+        draws: dict[tuple[str, int, int], dict[int, float]] = defaultdict(dict)
+        for row in cell.files.records:
+            value = math.nan if row["value"] is None else float(row["value"])
+            draws[row["metric"], row["nfe"], row["images"]][row["draw"]] = value
+        values += [SeedValue(cell, *key, seed_mean(found.values())) for key, found in draws.items()]
+    return values
+
+
+def leaderboard(
+    cells: Sequence[Cell], values: Iterable[SeedValue], reference: Mapping[tuple[str, str], float]
+) -> Board:
+    """The board of one benchmark from its cells and their `seed_values`."""
+    names = labels(cells)
+    metrics = _metrics(cells)
+    nfes = tuple(sorted({nfe for cell in cells for nfe in cell.nfe}))
+    finals = _finals(names, values, cells)
+    entries = _ranked([_entry(names[group], cells, group) for group in names], metrics[0], nfes[0], finals)
+    contests = {
+        (nfe, metric): contest(finals.get((nfe, metric), {}), metric, nfe) for nfe in nfes for metric in metrics
+    }
+    benchmark = cells[0].benchmark
+    rows = tuple(_row(entry, nfe, benchmark, contests, finals) for nfe in nfes for entry in entries)
+    return Board(benchmark, metrics, nfes, tuple(cells), entries, rows, contests, dict(reference))
+
+
+def _row(entry: Entry, nfe: int, benchmark: str, contests: Mapping[tuple[int, str], Contest], finals: Finals) -> Row:
+    metrics = [metric for at, metric in contests if at == nfe]
+    seeds = {metric: finals.get((nfe, metric), {}).get(entry.label, {}) for metric in metrics}
+    values = {metric: tuple(seeds[metric][seed] for seed in sorted(seeds[metric])) for metric in metrics}
+    return Row(
+        entry=entry,
+        nfe=nfe,
+        seeds=values,
+        scores={metric: t_interval(values[metric]) for metric in metrics},
+        best=frozenset(m for m in metrics if contests[nfe, m].certain and contests[nfe, m].leader == entry.label),
+        published={m: found for m in metrics if (found := main_values(entry.method, benchmark, nfe, m))},
+    )
+
+
+def contest(values: Values, metric: str, nfe: int) -> Contest:
+    """Who leads `metric`, and whether the paired differences against every rival make it certain.
+
+    A rival that diverged on all its seeds is beaten. One with fewer than two common seeds leaves the matter
+    undecided, and so does a metric whose better direction is not known.
+    """
+    sign = direction(metric)
+    means = {label: t_interval(seeds.values()) for label, seeds in values.items()}
+    ranked = sorted((-sign * mean.mean, label) for label, mean in means.items() if mean.n)
+    if not ranked or not sign:
+        return Contest(metric, nfe, None, {}, (), False)
+    leader = ranked[0][1]
+    rivals = [label for label in values if label != leader]
+    ours = {seed: sign * value for seed, value in values[leader].items()}
+    margins = {
+        label: paired_interval(ours, {seed: sign * value for seed, value in values[label].items()}) for label in rivals
+    }
+    undecided = tuple(
+        label
+        for label, margin in margins.items()
+        if (margin.low is None or margin.low <= 0) and not (means[label].n == 0 and means[label].lost)
+    )
+    certain = bool(rivals) and not undecided and not means[leader].lost
+    return Contest(metric, nfe, leader, margins, undecided, certain)
+
+
+def _metrics(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """Metric names in the order of the configuration; where cells differ, the most common list comes first."""
+    lists = Counter(cell.metrics for cell in cells)
+    ordered = sorted(lists, key=lambda metrics: (-lists[metrics], metrics))
+    return tuple(dict.fromkeys(metric for metrics in ordered for metric in metrics))
+
+
+def _finals(names: Mapping[str, str], values: Iterable[SeedValue], cells: Iterable[Cell]) -> Finals:
+    """Values at the last snapshot of finished cells. A diverged cell counts as NaN in all its metrics.
+
+    A configuration without a finished seed is there with an empty mapping: a rival not yet met.
+    """
+    finals: Finals = defaultdict(lambda: defaultdict(dict))
+    for cell in cells:
+        for key in itertools.product(cell.nfe, cell.metrics):
+            seeds = finals[key][names[cell.group]]
+            if cell.state == "diverged":
+                seeds[cell.seed] = math.nan
+    for cell, metric, nfe, images, value in values:
+        if cell.state == "done" and images == cell.budget:
+            finals[nfe, metric][names[cell.group]][cell.seed] = value
+    return finals
+
+
+def _entry(label: str, cells: Sequence[Cell], group: str) -> Entry:
+    own = [cell for cell in cells if cell.group == group]
+    kinds = Counter(FINAL_STATES.get(cell.state, "unfinished") for cell in own)
+    seeds = {kind: kinds[kind] for kind in (*FINAL_STATES.values(), "unfinished") if kinds[kind]}
+    first = own[0]
+    return Entry(label, first.method, first.version, first.variant, group, seeds, _compute(own))
+
+
+def _compute(cells: Sequence[Cell]) -> Compute:
+    budget = cells[0].budget
+    known = next((cell.compute for cell in cells if cell.compute), {})
+    flops = known.get("flops_per_image")
+    seconds = [
+        cell.compute["train_seconds"]
+        for cell in cells
+        if cell.state == "done" and cell.compute.get("train_seconds") is not None
+    ]
+    return Compute(
+        mimg=budget / 1e6,
+        parameters=known.get("parameters"),
+        passes_per_step=known.get("passes_per_step"),
+        tflop=None if flops is None else flops * budget / 1e12,
+        device_hours=math.fsum(seconds) / len(seconds) / 3600 if seconds else None,
+        device=known.get("device"),
+    )
+
+
+def _ranked(entries: list[Entry], metric: str, nfe: int, finals: Finals) -> tuple[Entry, ...]:
+    """Best mean first; then, by name, those without a value (or all, where no direction is known)."""
+    values = finals.get((nfe, metric), {})
+
+    def key(entry: Entry) -> tuple[bool, float, str]:
+        score = t_interval(values.get(entry.label, {}).values())
+        return score.n == 0, -direction(metric) * score.mean if score.n else 0.0, entry.label
+
+    return tuple(sorted(entries, key=key))

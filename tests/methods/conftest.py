@@ -1,0 +1,34 @@
+"""What the tests of methods share: every registered name, and a small model of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from consistency_bench.benchmarks.cell import load_dataset
+from consistency_bench.benchmarks.config.compose import choices, compose_cells
+from consistency_bench.benchmarks.data.base import Dataset
+from consistency_bench.benchmarks.model import Model, build_model
+
+METHODS = choices("method")
+
+
+def config_of(method: str, *settings: str, seed: int = 0) -> dict[str, Any]:
+    (cell,) = compose_cells([method], [seed], ["network.width=32", "network.blocks=2", *settings])
+    return cell.config
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load_dataset(config_of("ect"))
+
+
+@pytest.fixture(params=METHODS)
+def method_name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def small_model(name: str, dataset: Dataset, *settings: str, seed: int = 0) -> Model:
+    return build_model(config_of(name, *settings, seed=seed), dataset, torch.device("cpu"))

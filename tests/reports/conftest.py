@@ -1,0 +1,189 @@
+"""Cell folders written by the file contract, with numbers like those of a real small sweep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+SNAPSHOTS = 8
+HALVES = {"fd_digits_2k": 4.0, "kd_digits_2k": 0.002, "classes_digits_2k": 10.0, "w2_toy2d": 0.02}
+NOISE = {"fd_digits_2k": 898.0, "kd_digits_2k": 3.1, "classes_digits_2k": 1.0, "w2_toy2d": 2.5}
+LEVELS = {"ict": 42.0, "ect": 31.0, "sct": 30.0, "vct": 24.0}
+
+
+class Sweep:
+    """Writes cells below `out`. Every number depends on the arguments alone."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def cell(
+        self,
+        method: str,
+        seed: int,
+        *,
+        state: str = "done",
+        variant: str = "",
+        version: int = 1,
+        benchmark: str = "digits",
+        metrics: tuple[str, ...] = ("fd_digits_2k", "kd_digits_2k", "classes_digits_2k"),
+        level: float | None = None,
+        budget: int = 1_024_000,
+        shape: tuple[int, ...] = (64, 1, 8, 8),
+        error: str | None = None,
+        draws: int = 1,
+    ) -> Path:
+        """One cell; `level` is its first metric at the last snapshot and NFE 1."""
+        rng = np.random.default_rng([seed, len(method), *map(ord, method)])
+        group = _digest(benchmark, method, version, variant, budget)
+        identity = _digest(group, seed)
+        folder = self.out / benchmark / method / f"s{seed}-{identity}"
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        reached = {"done": SNAPSHOTS, "diverged": 5, "failed": 2, "running": 3}.get(state, 0)
+        config = {
+            "cell": {
+                "id": identity,
+                "group": group,
+                "benchmark": benchmark,
+                "method": method,
+                "variant": variant,
+                "seed": seed,
+            },
+            "method": {"name": method, "version": version, "coupling": {"kl_weight": 3.0}, "kernel": {}},
+            "data": {"name": benchmark},
+            "network": {"kind": "mlp", "width": [128, 128]},
+            "train": {"images": budget, "batch": 256},
+            "sample": {"latents_seed": 0},
+            "eval": {"samples": 2048, "nfe": [1, 2], "metrics": list(metrics)},
+            "run": {"threads": 1},
+            "seed": seed,
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        level = level if level is not None else LEVELS.get(method, 35.0) * (1 + 0.06 * rng.standard_normal())
+        rows, log = [], []
+        for snapshot in range(1, reached + 1):
+            images = budget * snapshot // SNAPSHOTS
+            for nfe in (1, 2):
+                for metric in metrics:
+                    for draw in range(draws):
+                        value = _value(metric, snapshot, nfe, level, draw)
+                        if state == "diverged" and snapshot == reached:
+                            value = None
+                        rows.append(
+                            {
+                                **{key: config["cell"][key] for key in ("benchmark", "method")},
+                                "version": version,
+                                "variant": variant,
+                                "group": group,
+                                "cell": identity,
+                                "seed": seed,
+                                "images": images,
+                                "nfe": nfe,
+                                "draw": draw,
+                                "metric": metric,
+                                "value": value,
+                                "samples": 2048,
+                            }
+                        )
+            log.append({"images": images, "step": images // 256, "loss": 1.0 / snapshot, "penalty": None})
+        write_lines(folder / "records.jsonl", rows)
+        write_lines(folder / "train.jsonl", log)
+        status = {
+            "state": state,
+            "phase": "train",
+            "images": budget * reached // SNAPSHOTS,
+            "total": budget,
+            "stage": 3,
+            "loss": None,
+            "images_per_s": 20_000.0,
+            "updated": 1_790_000_000,
+            "error": error,
+        }
+        (folder / "status.json").write_text(json.dumps(status))
+        attempt = {
+            "started": "2026-11-20T10:00:00+00:00",
+            "ended": "2026-11-20T10:01:00+00:00" if state != "running" else None,
+            "command": "bench run",
+            "versions": {"python": "3.11.9"},
+            "git": {"commit": "abc123", "dirty": False},
+            "hardware": {"cpu": "Example CPU", "cores": 2, "gpu": None},
+            "device": "cpu",
+            "threads": 1,
+            "train_seconds": 50.0,
+        }
+        compute = {
+            "parameters": 141_000,
+            "passes_per_step": 2.0,
+            "flops_per_image": 1_500_000.0,
+            "train_seconds": 50.0,
+            "device": "cpu",
+        }
+        (folder / "run.json").write_text(
+            json.dumps({"attempts": [attempt], "compute": compute if state != "queued" else {}})
+        )
+        if state == "done":
+            for name in ("nfe1", "nfe2", "real"):
+                np.savez(folder / "samples" / f"{name}.npz", samples=_samples(shape, name, rng))
+        self._reference(benchmark, metrics)
+        return folder
+
+    def default(self) -> Sweep:
+        """Four methods × three seeds: one cell diverged, one still running."""
+        for method in LEVELS:
+            for seed in range(3):
+                state = {("ict", 2): "diverged", ("sct", 1): "running"}.get((method, seed), "done")
+                error = "the loss was not finite at 640000 images" if state == "diverged" else None
+                self.cell(method, seed, state=state, error=error)
+        return self
+
+    def _reference(self, benchmark: str, metrics: tuple[str, ...]) -> None:
+        write_lines(
+            self.out / benchmark / "reference.jsonl",
+            [
+                {"benchmark": benchmark, "what": what, "metric": metric, "value": values[metric], "samples": 2048}
+                for what, values in (("halves", HALVES), ("noise", NOISE))
+                for metric in metrics
+                if metric in values
+            ],
+        )
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    """A JSON-lines file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
+
+
+def _value(metric: str, snapshot: int, nfe: int, level: float, draw: int) -> float:
+    if metric.startswith("classes_"):
+        return 10.0 if snapshot > 2 else 7.0
+    scale = {"kd_digits_2k": 0.001, "w2_toy2d": 0.01}.get(metric, 1.0)
+    fall = (500 / level) ** ((SNAPSHOTS - snapshot) / (SNAPSHOTS - 1))
+    return scale * level * fall * (0.8 if nfe == 2 else 1.0) + 0.001 * draw
+
+
+def _samples(shape: tuple[int, ...], name: str, rng: np.random.Generator) -> np.ndarray:
+    if len(shape) == 2:
+        centre = np.where(np.arange(shape[0]) % 2, 0.5, -0.5)[:, None] * [0.0, 1.0]
+        return (centre + 0.05 * rng.standard_normal(shape)).astype(np.float32)
+    if shape[1:] == (1, 8, 8):
+        from sklearn.datasets import load_digits
+
+        digits = load_digits().images[: shape[0], None] * 15.9
+        noise = 0 if name == "real" else 25 * rng.standard_normal(shape)
+        return np.clip(digits + noise, 0, 255).astype(np.uint8)
+    return rng.integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    """An empty output folder to write cells into."""
+    return Sweep(tmp_path / "runs")

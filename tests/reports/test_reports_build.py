@@ -1,0 +1,272 @@
+"""The whole report: leaderboard text, pictures, and when a rebuild is needed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from consistency_bench.reports.build import build_report, report_is_current
+from consistency_bench.reports.markdown import count_text, escape, number, score_text
+from consistency_bench.reports.statistics import Interval, t_interval
+
+PLOTS = ("bars", "curves", "samples")
+
+
+def built(out):
+    return build_report(out, mlflow=False).leaderboard.read_text(encoding="utf-8")
+
+
+def table_lines(text):
+    return [line for line in text.splitlines() if line.startswith("|")]
+
+
+def test_the_default_sweep_reads_well(sweep):
+    text = built(sweep.default().out)
+    assert text.startswith("# Leaderboard\n\n## digits\n")
+    assert "12 cells (10 finished, 1 diverged, 1 unfinished)" in text
+    assert "**Verdict.** So far, with 1 of 12 cells unfinished: at NFE 1 vct has the lowest fd_digits_2k" in text
+    assert "**Small scale:**" in text
+    assert "| *two halves of the real data* |" in text
+    assert "*898*" in text
+    assert "the loss was not finite at 640000 images" in text
+    assert "### Published values of these methods (CIFAR-10, fid50k" in text
+    assert "Hardware: Example CPU (2 cores)." in text
+    for link in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
+        assert (sweep.out / link).is_file()
+
+
+def test_tables_are_rectangular(sweep):
+    sweep.default().cell("ect", 0, variant="a|b `c` <script>\n| d |")
+    width = None
+    for line in built(sweep.out).splitlines():
+        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else None
+        assert width is None or cells is None or cells == width
+        width = cells
+
+
+def test_a_certain_winner_is_bold_and_said_to_be_certain(sweep):
+    for seed in range(3):
+        sweep.cell("ict", seed, level=40.0 + 3 * seed)
+        sweep.cell("ect", seed, level=30.0 + 3.1 * seed)
+    text = built(sweep.out)
+    assert "This is certain at the 95 % level" in text
+    assert re.search(r"\| 1 \| ect v1 \| 3 finished \| \*\*33\.1 ± 7\.7 \(n=3\)\*\* \|", text)
+    assert "So far" not in text
+    assert "unfinished" not in text
+
+
+def test_one_seed_has_no_interval(sweep):
+    sweep.cell("ect", 0, level=30.0)
+    sweep.cell("ict", 0, level=40.0)
+    text = built(sweep.out)
+    assert "| 30.0 (n=1) |" in text
+    assert "fewer than two seeds can be paired with ict" in text
+
+
+def test_one_configuration_is_compared_with_nothing(sweep):
+    sweep.cell("ect", 0)
+    assert "It is the only configuration here" in built(sweep.out)
+
+
+def test_nothing_finished_is_said(sweep):
+    sweep.cell("ect", 0, state="queued")
+    text = built(sweep.out)
+    assert "There is nothing to rank: no training has finished yet." in text
+    assert "![" not in text
+
+
+def test_same_records_same_bytes(sweep):
+    paths = build_report(sweep.default().out, mlflow=False)
+    before = [path.read_bytes() for path in (paths.leaderboard, *paths.plots)]
+    for path in (paths.leaderboard, *paths.plots):
+        path.unlink()
+    build_report(sweep.out, mlflow=False)
+    assert [path.read_bytes() for path in (paths.leaderboard, *paths.plots)] == before
+
+
+def test_hostile_text_stays_text(sweep):
+    for seed in range(2):
+        sweep.cell("ect", seed, variant="x=<img src=x onerror=alert(1)>|**y**\n# heading `z` [a](http://b) $q$")
+    sweep.cell("ict", 0, state="failed", error="Traceback\n  | <b>bold</b> | \x1b[31m\u202e" + "long " * 100)
+    text = built(sweep.out)
+    assert "<" not in text.replace("&lt;", "")
+    assert "\n# heading" not in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert r"\*\*y\*\* # heading \`z\` \[a\](http://b) \$q\$" in text
+    assert max(len(line) for line in table_lines(text)) < 700
+    page = MarkdownIt("commonmark").enable("table").render(text)
+    assert re.findall(r"<img src=\"([^\"]*)\"", page) == [f"plots/digits-{kind}.png" for kind in PLOTS]
+    assert "<a " not in page
+    assert page.count("<h1>") == 1
+    assert page.count("<table>") == 4
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("fd_digits_2k", "fd_digits_2k"),
+        ("_a_", r"\_a\_"),
+        ("a|b", r"a\|b"),
+        ("<&>", "&lt;&amp;&gt;"),
+        ("a\nb\\", "a b\\\\"),
+        ("\ud800", ""),
+    ],
+)
+def test_escape(raw, shown):
+    assert escape(raw) == shown
+
+
+def test_numbers_have_three_digits():
+    assert [number(value) for value in (0, 4.03, 31.24, 898.4, 12345.6, 0.00213, -7.5)] == [
+        *("0", "4.03", "31.2", "898", "12,346", "0.00213", "−7.50")
+    ]
+    assert [count_text(count) for count in (12, 141_000, 1_024_000)] == ["12", "141 k", "1.02 M"]
+
+
+def test_scores():
+    assert score_text(t_interval([1.0, 2.0, 3.0])) == "2.00 ± 2.48 (n=3)"
+    assert score_text(t_interval([5.0])) == "5.00 (n=1)"
+    assert score_text(t_interval([5.0, float("nan")])) == "5.00 (n=1, 1 diverged)"
+    assert score_text(t_interval([float("nan")])) == "diverged"
+    assert score_text(Interval(float("nan"), None, None, 0)) == "–"
+
+
+def test_published_values_stand_beside_ours(sweep):
+    for method in ("ict", "vct"):
+        sweep.cell(method, 0, benchmark="cifar10", metrics=("fid50k",), shape=(64, 3, 32, 32), budget=51_200_000)
+    text = built(sweep.out)
+    assert "| published fid50k |" in text
+    assert "| 2.83 (secondary) |" in text
+    assert "| 2.02 (secondary); 2.41 (secondary) |" in text
+    assert "orientation only" not in text
+    assert "Small scale" not in text
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "shape", "metric"),
+    [
+        ("digits", (64, 1, 8, 8), "fd_digits_2k"),
+        ("cifar10", (64, 3, 32, 32), "fid50k"),
+        ("toy2d", (200, 2), "w2_toy2d"),
+    ],
+)
+def test_pictures_are_there_and_not_blank(sweep, benchmark, shape, metric):
+    for method in ("ict", "ect"):
+        for seed in range(2):
+            sweep.cell(method, seed, benchmark=benchmark, shape=shape, metrics=(metric,))
+    paths = build_report(sweep.out, mlflow=False).plots
+    assert [path.name for path in paths] == [f"{benchmark}-{kind}.png" for kind in PLOTS]
+    for path in paths:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L"))
+            assert not {"Software", "Creation Time"} & image.info.keys()
+        assert pixels.shape[1] > 500
+        assert pixels.std() > 10
+
+
+def test_grid_shows_the_lowest_seed_that_all_share(sweep):
+    def filled(method, seed, grey):
+        folder = sweep.cell(method, seed)
+        np.savez(folder / "samples" / "nfe1.npz", samples=np.full((64, 1, 8, 8), grey, np.uint8))
+
+    filled("ict", 0, 91)
+    filled("ict", 1, 92)
+    filled("ect", 1, 93)
+    path = next(path for path in build_report(sweep.out, mlflow=False).plots if "samples" in path.name)
+    with Image.open(path) as image:
+        counts = np.bincount(np.asarray(image.convert("L")).ravel(), minlength=256)
+    assert counts[92] > 10_000 < counts[93]
+    assert counts[91] < 1000  # the edges of letters
+
+
+def test_many_configurations_still_fit(sweep):
+    for place in range(40):
+        sweep.cell("ect", 0, variant=f"method.coupling.kl_weight={place},train.learning_rate=0.001")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(build_report(sweep.out, mlflow=False).plots) == 3
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", "shape"])
+def test_damaged_samples_are_named(sweep, damage):
+    path = sweep.cell("ect", 0) / "samples" / "nfe2.npz"
+    if damage == "shape":
+        np.savez(path, samples=np.zeros((64, 5, 8, 8), np.uint8))
+    else:
+        path.write_bytes(damage)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        build_report(sweep.out, mlflow=False)
+
+
+def test_no_cells(tmp_path):
+    with pytest.raises(LookupError, match="there are no cells in"):
+        build_report(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_currency_follows_every_input_and_output(sweep):
+    folder = sweep.cell("ect", 0)
+    assert not report_is_current(sweep.out)
+    paths = build_report(sweep.out, mlflow=False)
+    assert report_is_current(sweep.out, mlflow=False)
+    assert not report_is_current(sweep.out)  # the MLflow import is still to be done
+    for path in (folder / name for name in ("records.jsonl", "status.json", "run.json")):
+        content = path.read_text()
+        path.write_text(content.replace("0", "1", 1))
+        assert not report_is_current(sweep.out, mlflow=False)
+        path.write_text(content)
+        assert report_is_current(sweep.out, mlflow=False)
+    sweep.cell("ict", 0)
+    assert not report_is_current(sweep.out, mlflow=False)
+    build_report(sweep.out, mlflow=False)
+    reference = sweep.out / "digits" / "reference.jsonl"
+    reference.write_text(reference.read_text().replace("4.0", "5.0"))
+    assert not report_is_current(sweep.out, mlflow=False)
+    build_report(sweep.out, mlflow=False)
+    paths.plots[0].unlink()
+    assert not report_is_current(sweep.out, mlflow=False)
+
+
+def test_another_version_of_the_package_rebuilds(sweep, monkeypatch):
+    sweep.cell("ect", 0)
+    build_report(sweep.out, mlflow=False)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "99.0")
+    assert not report_is_current(sweep.out, mlflow=False)
+
+
+@pytest.mark.parametrize("stamp", ["{", "[]", '{"fingerprint": 1}'])
+def test_an_unreadable_stamp_is_no_stamp(sweep, stamp):
+    sweep.cell("ect", 0)
+    (sweep.out / ".report.json").write_text(stamp)
+    assert not report_is_current(sweep.out)
+
+
+def test_the_check_imports_nothing_heavy(sweep):
+    sweep.cell("ect", 0)
+    code = (
+        "import sys, json; from pathlib import Path; from consistency_bench.reports.build import report_is_current;"
+        "report_is_current(Path(sys.argv[1])); print(json.dumps(sorted(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(sweep.out)], capture_output=True, text=True, check=True)
+    heavy = {"pandas", "matplotlib", "seaborn", "scipy", "mlflow", "torch", "numpy", "jinja2"}
+    assert not heavy & set(json.loads(result.stdout))
+
+
+def test_drawing_leaves_no_global_state(sweep):
+    import matplotlib
+    from matplotlib import pyplot
+
+    sweep.cell("ect", 0)
+    before = dict(matplotlib.rcParams)
+    build_report(sweep.out, mlflow=False)
+    assert pyplot.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before

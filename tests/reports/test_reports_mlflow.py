@@ -1,0 +1,149 @@
+"""The MLflow import, looked at in its own sqlite file."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pytest
+
+from consistency_bench.reports.build import build_report, report_is_current
+from consistency_bench.reports.cells import read_cells
+from consistency_bench.reports.mlflow_export import default_uri, export, flattened
+
+
+def rows(out, query):
+    with sqlite3.connect(out / "mlflow.db") as connection:
+        return connection.execute(query).fetchall()
+
+
+def counts(out):
+    return tuple(
+        rows(out, f"select count(*) from {table}")[0][0] for table in ("experiments", "runs", "metrics", "params")
+    )
+
+
+def test_import_is_idempotent_and_takes_up_changes(sweep):
+    sweep.default()
+    first = export(sweep.out, read_cells(sweep.out))
+    assert (first.created, first.updated, first.unchanged) == (12, 0, 0)
+    before = counts(sweep.out)
+    assert before[1] == 13  # the sweep and its cells
+    again = export(sweep.out, read_cells(sweep.out))
+    assert (again.created, again.updated, again.unchanged) == (0, 0, 12)
+    assert counts(sweep.out) == before
+
+    # The running cell finishes: snapshots 4 to 8 of three metrics at two NFEs, and five losses, are new.
+    sweep.cell("sct", 1)
+    changed = export(sweep.out, read_cells(sweep.out))
+    assert (changed.created, changed.updated, changed.unchanged) == (0, 1, 11)
+    after = counts(sweep.out)
+    assert after[1] == before[1]
+    assert after[2] == before[2] + 5 * (3 * 2 + 1)
+    assert after[3] == before[3]
+    states = rows(sweep.out, "select value, count(*) from tags where key = 'bench.state' group by value")
+    assert dict(states) == {"done": 11, "diverged": 1}
+
+
+def test_what_a_run_holds(sweep):
+    folder = sweep.cell("vct", 0, variant="method.coupling.kl_weight=3")
+    export(sweep.out, read_cells(sweep.out))
+    params = dict(rows(sweep.out, "select key, value from params"))
+    assert params["train.batch"] == "256"
+    assert params["method.coupling.kl_weight"] == "3.0"
+    assert params["network.width"] == "[128, 128]"
+    assert "eval.samples" not in params  # may change without another cell: a tag
+    tags = dict(rows(sweep.out, "select t.key, t.value from tags t join params p using (run_uuid)"))
+    assert tags["eval.samples"] == "2048"
+    assert tags["bench.cell"] == folder.name.split("-")[1]
+    assert tags["bench.method"] == "vct"
+    assert tags["bench.variant"] == "method.coupling.kl_weight=3"
+    assert tags["bench.git.commit"] == "abc123"
+    assert tags["bench.git.dirty"] == "False"
+    points = rows(sweep.out, "select step, value from metrics where key = 'fd_digits_2k_nfe1' order by step")
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    assert points == [
+        (row["images"], row["value"]) for row in records if (row["metric"], row["nfe"]) == ("fd_digits_2k", 1)
+    ]
+    assert rows(sweep.out, "select count(*) from metrics where key = 'train_loss'") == [(8,)]
+    location = rows(sweep.out, "select artifact_location from experiments where name = 'digits'")[0][0]
+    assert location == (sweep.out / "mlartifacts" / "digits").as_uri()
+
+
+def test_divergence_is_imported_as_such(sweep):
+    sweep.cell("ict", 0, state="diverged", error="not finite")
+    for _ in range(2):
+        export(sweep.out, read_cells(sweep.out))
+        # NaN does not equal itself, yet it is logged once.
+        assert rows(sweep.out, "select count(*) from metrics where is_nan") == [(6,)]
+    assert rows(sweep.out, "select count(*) from runs where status = 'FAILED'") == [(1,)]
+
+
+def test_changed_files_without_new_points_add_none(sweep):
+    folder = sweep.cell("ict", 0, state="diverged")
+    export(sweep.out, read_cells(sweep.out))
+    before = counts(sweep.out)
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(status | {"updated": 1}))
+    assert export(sweep.out, read_cells(sweep.out)).updated == 1
+    assert counts(sweep.out) == before
+
+
+def test_a_moved_folder_keeps_its_runs(sweep):
+    sweep.cell("ect", 0)
+    export(sweep.out, read_cells(sweep.out))
+    moved = sweep.out.rename(sweep.out.with_name("elsewhere"))
+    assert export(moved, read_cells(moved)).unchanged == 1
+
+
+def test_two_sweeps_share_a_store(sweep, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    sweep.cell("ect", 0)
+    export(sweep.out, read_cells(sweep.out), uri)
+    other = type(sweep)(tmp_path / "other")
+    other.cell("ect", 0)
+    assert export(other.out, read_cells(other.out), uri).created == 1
+    assert counts(tmp_path)[1] == 4
+
+
+def test_benchmarks_are_experiments(sweep):
+    sweep.cell("ect", 0)
+    sweep.cell("ect", 0, benchmark="toy2d", metrics=("w2_toy2d",), shape=(64, 2))
+    export(sweep.out, read_cells(sweep.out))
+    assert {name for (name,) in rows(sweep.out, "select name from experiments")} >= {"digits", "toy2d"}
+
+
+def test_a_deleted_experiment_is_brought_back(sweep):
+    from mlflow import MlflowClient
+
+    sweep.cell("ect", 0)
+    export(sweep.out, read_cells(sweep.out))
+    client = MlflowClient(tracking_uri=default_uri(sweep.out))
+    client.delete_experiment(client.get_experiment_by_name("digits").experiment_id)
+    export(sweep.out, read_cells(sweep.out))
+    assert client.get_experiment_by_name("digits").lifecycle_stage == "active"
+
+
+def test_a_damaged_training_log_is_named(sweep):
+    folder = sweep.cell("ect", 0)
+    (folder / "train.jsonl").write_text('{"images": "x"}\n')
+    with pytest.raises(ValueError, match=r"train\.jsonl"):
+        export(sweep.out, read_cells(sweep.out))
+
+
+def test_flattened_leaves():
+    config = {"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None, "f": {}, "g": "text"}
+    assert dict(flattened(config)) == {"a.b": "1", "a.c.d": "[1, 2]", "e": "null", "f": "{}", "g": "text"}
+
+
+def test_the_report_imports_quietly(sweep, capfd):
+    sweep.cell("ect", 0)
+    paths = build_report(sweep.out)
+    assert paths.mlflow == default_uri(sweep.out)
+    assert report_is_current(sweep.out)
+    assert not report_is_current(sweep.out, mlflow_uri="sqlite:///elsewhere.db")
+    assert report_is_current(sweep.out, mlflow=False)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    (sweep.out / "mlflow.db").unlink()
+    assert not report_is_current(sweep.out)

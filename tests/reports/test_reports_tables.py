@@ -1,0 +1,208 @@
+"""Rows, ranks and bold marks from synthetic cells."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from consistency_bench.reports.cells import read_cells, reference_values
+from consistency_bench.reports.published import NAMES, main_values, orientation, read_published
+from consistency_bench.reports.tables import contest, direction, labels, leaderboard, seed_values
+
+
+def board_of(out, benchmark="digits"):
+    cells = read_cells(out)
+    return leaderboard(cells, seed_values(cells), reference_values(out, benchmark))
+
+
+def row_of(board, label, nfe=1):
+    return next(row for row in board.rows if (row.entry.label, row.nfe) == (label, nfe))
+
+
+def test_the_default_sweep(sweep):
+    board = board_of(sweep.default().out)
+    assert board.nfes == (1, 2)
+    assert board.metrics == ("fd_digits_2k", "kd_digits_2k", "classes_digits_2k")
+    assert len(board.rows) == 8
+    means = [row.scores["fd_digits_2k"].mean for row in board.rows if row.nfe == 1]
+    assert means == sorted(means)
+    assert row_of(board, "ict").entry.seeds == {"finished": 2, "diverged": 1}
+    assert row_of(board, "sct").entry.seeds == {"finished": 2, "unfinished": 1}
+    score = row_of(board, "ict").scores["fd_digits_2k"]
+    assert (score.n, score.lost) == (2, 1)
+    assert board.reference["halves", "fd_digits_2k"] == 4.0
+
+
+def test_compute_columns(sweep):
+    sweep.cell("ect", 0)
+    compute = board_of(sweep.out).entries[0].compute
+    assert compute.parameters == 141_000
+    assert compute.mimg == 1.024
+    assert compute.tflop == pytest.approx(1.536)
+    assert compute.device_hours == pytest.approx(50 / 3600)
+
+
+def test_headline_is_the_last_snapshot_even_where_an_earlier_one_is_better(sweep):
+    folder = sweep.cell("ect", 0, level=30.0)
+    records = folder / "records.jsonl"
+    rows = [json.loads(line) for line in records.read_text().splitlines()]
+    for row in rows:
+        if row["images"] < 1_024_000 and row["metric"] == "fd_digits_2k":
+            row["value"] = 1.0
+    records.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
+    assert row_of(board_of(sweep.out), "ect").scores["fd_digits_2k"].mean == pytest.approx(30.0)
+
+
+def test_draws_are_averaged_within_the_seed(sweep):
+    for seed in range(2):
+        sweep.cell("ect", seed, level=30.0, draws=3)
+    score = row_of(board_of(sweep.out), "ect").scores["fd_digits_2k"]
+    assert score.n == 2
+    assert score.mean == pytest.approx(30.001)
+
+
+def test_a_repeated_evaluation_replaces_the_former(sweep):
+    folder = sweep.cell("ect", 0, level=30.0)
+    rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    with (folder / "records.jsonl").open("a") as file:
+        file.write(json.dumps(rows[-6] | {"value": 55.0}) + "\n")
+    assert (rows[-6]["nfe"], rows[-6]["metric"]) == (1, "fd_digits_2k")
+    assert row_of(board_of(sweep.out), "ect").scores["fd_digits_2k"].mean == 55.0
+
+
+def test_bold_needs_every_paired_interval(sweep):
+    for seed, (ict, ect) in enumerate([(40.0, 30.0), (50.0, 40.1), (60.0, 49.9)]):
+        sweep.cell("ict", seed, level=ict)
+        sweep.cell("ect", seed, level=ect)
+    # The spread over seeds is wide, but every pair differs by 10: pairing makes it certain.
+    board = board_of(sweep.out)
+    assert "fd_digits_2k" in row_of(board, "ect").best
+    assert not row_of(board, "ict").best
+    assert "classes_digits_2k" not in row_of(board, "ect").best  # equal values
+    sweep.cell("vct", 0, level=35.0)  # one seed: cannot be told apart from anything
+    assert not row_of(board_of(sweep.out), "ect").best
+
+
+def test_directions():
+    assert [direction(name) for name in ("fd_digits_2k", "kd_x", "fid50k", "kid2k", "w2_toy2d")] == [-1] * 5
+    assert [direction(name) for name in ("classes_digits_2k", "modes_8", "precision", "recall", "coverage")] == [1] * 5
+    assert direction("loss") == 0
+
+
+def test_higher_is_better_leads_with_the_higher():
+    found = contest({"a": {0: 7.0, 1: 7.1, 2: 7.0}, "b": {0: 9.0, 1: 9.1, 2: 9.2}}, "classes_x", 1)
+    assert (found.leader, found.certain) == ("b", True)
+    assert found.margins["a"].mean == pytest.approx(2.0667, abs=1e-3)
+
+
+def test_unknown_direction_leads_nothing():
+    assert contest({"a": {0: 1.0, 1: 1.0}, "b": {0: 2.0, 1: 2.0}}, "something", 1).leader is None
+
+
+def test_a_leader_with_a_diverged_seed_is_not_certain():
+    values = {"a": {0: 1.0, 1: 1.1, 2: math.nan}, "b": {0: 9.0, 1: 9.1, 2: 9.0}}
+    assert not contest(values, "fd_x", 1).certain
+
+
+def test_a_rival_that_always_diverged_is_beaten_and_one_without_values_is_not():
+    leader = {0: 1.0, 1: 1.1, 2: 1.0}
+    assert contest({"a": leader, "b": dict.fromkeys(leader, math.nan)}, "fd_x", 1).certain
+    assert not contest({"a": leader, "b": {}}, "fd_x", 1).certain
+    assert not contest({"a": leader}, "fd_x", 1).certain
+
+
+def test_equal_methods_are_seldom_called_different():
+    rng = np.random.default_rng(3)
+    calls = 0
+    for sample in rng.normal(30.0, 3.0, (2000, 2, 3)):
+        a, b = (dict(enumerate(seeds)) for seeds in sample)
+        calls += contest({"a": a, "b": b}, "fd_x", 1).certain
+    assert calls / 2000 <= 0.06  # 5 % with the simulation's own error
+
+
+def test_labels_are_short_and_unique(sweep):
+    sweep.cell("ect", 0)
+    sweep.cell("ect", 0, variant="train.lr=0.1")
+    sweep.cell("ict", 0, version=1)
+    sweep.cell("ict", 0, version=2)
+    sweep.cell("vct", 0)
+    sweep.cell("vct", 0, budget=8192)
+    names = sorted(labels(read_cells(sweep.out)).values())
+    assert names[:4] == ["ect", "ect train.lr=0.1", "ict v1", "ict v2"]
+    assert [name.split("#")[0] for name in names[4:]] == ["vct v1 ", "vct v1 "]
+    assert len(set(names)) == 6
+
+
+def test_nothing_finished_gives_rows_without_values(sweep):
+    sweep.cell("ect", 0, state="queued")
+    sweep.cell("ict", 0, state="running")
+    board = board_of(sweep.out)
+    assert {row.scores["fd_digits_2k"].n for row in board.rows} == {0}
+    assert board.contests[1, "fd_digits_2k"].leader is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("records.jsonl", "{}\n", "the entry 'cell' is missing"),
+        ("records.jsonl", "3\n", "row 1 is not an object"),
+        ("records.jsonl", '{"cell": 1\n{}\n', "line 1 is not JSON"),
+        ("records.jsonl", "\x00\udcff", "codec can't decode"),
+        ("records.jsonl", '{"cell": "0"}\n', "belongs to cell '0'"),
+        ("status.json", "[]", "list"),
+        ("status.json", "{", "Expecting"),
+        ("config.yaml", "cell: [", "flow node"),
+        ("config.yaml", "cell: {}", "'id' is missing"),
+        ("run.json", "{}", "'attempts' is missing"),
+    ],
+)
+def test_damage_is_named_by_file(sweep, name, content, message):
+    folder = sweep.cell("ect", 0)
+    (folder / name).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_cells(sweep.out)
+    assert str(folder / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("value", "12"), ("value", True), ("images", 1.5), ("nfe", None), ("metric", 3)]
+)
+def test_damaged_rows_are_named(sweep, key, value):
+    records = sweep.cell("ect", 0) / "records.jsonl"
+    rows = [json.loads(line) for line in records.read_text().splitlines()]
+    rows[4][key] = value
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=f"row 5 has {key}") as caught:
+        read_cells(sweep.out)
+    assert str(records) in str(caught.value)
+
+
+def test_published_values_are_matched_by_method_data_nfe_and_metric():
+    [value] = main_values("ect", "cifar10", 1, "fid50k")
+    assert (value.value, value.training_mimg, value.source_kind) == (3.60, 51.2, "primary")
+    assert [row.value for row in main_values("ict", "cifar10", 2, "fid50k")] == [2.46]
+    assert [row.value for row in main_values("sct", "cifar10", 1, "fid50k")] == [3.11]
+    assert [row.value for row in main_values("ict+ot", "cifar10", 1, "fid50k")] == [6.75]
+    # Two secondary sources contradict each other: both are shown.
+    assert [(row.value, row.source_kind) for row in main_values("vct", "cifar10", 2, "fid50k")] == [
+        (2.02, "secondary"),
+        (2.41, "secondary"),
+    ]
+    assert not main_values("ect", "cifar10", 1, "fid10k")
+    assert not main_values("ect", "digits", 1, "fid50k")
+    assert not main_values("ict+vc", "cifar10", 1, "fid50k")
+    assert not main_values("ict", "imagenet64", 1, "precision")  # only attributed, never confirmed
+
+
+def test_every_published_name_is_in_the_file():
+    assert {*NAMES.values()} <= {row.method for row in read_published()}
+
+
+def test_orientation_has_a_line_per_published_variant():
+    lines = orientation(["ict", "ect", "sct", "vct", "ect+vc"])
+    assert [row.method for row, _ in lines] == ["iCT", "ECT", "SCT", "VCT", "VCT"]
+    assert lines[1][1] == {1: 3.60, 2: 2.11}
