@@ -14,6 +14,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .errors import UsageError
+
+
+class DamagedError(UsageError, ValueError):
+    """A file that does not hold what it should; the message names it."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -44,11 +50,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, default: Any = None) -> Any:
-    """The value in a JSON file, or `default` where the file does not exist."""
+    """The value in a JSON file, or `default` where there is none. Raises DamagedError where it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
+    except ValueError as error:
+        raise DamagedError(f"{path} is not JSON ({error})") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -66,19 +74,33 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """All complete rows of a JSON-lines file; [] where there is none.
 
-    A last line that was torn by a crash is left out. Raises ValueError, naming the line, for damage anywhere else.
+    A last line that was torn by a crash is left out. Raises DamagedError, naming the line, for damage anywhere else.
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # not JSON, or cut within a character
             if number == len(lines):
                 break
-            raise ValueError(f"{path}: line {number} is not JSON ({error.msg})") from None
+            raise DamagedError(f"{path}: line {number} is not JSON ({error})") from None
     return rows
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UsageError unless files can be made in `folder`, or where it would be made. Leaves nothing behind."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UsageError(f"output folder {folder}: {existing} is not a folder; choose another with --out")
+    try:
+        with tempfile.TemporaryFile(dir=existing):  # only trying tells: permissions say nothing of /proc, or to root
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"output folder {folder}: {existing} is not writable ({error.strerror}); choose another with --out"
+        ) from None

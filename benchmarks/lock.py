@@ -70,7 +70,7 @@ def acquire(path: Path) -> Lock | None:
 
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock."""
-    return path.exists() and not _is_stale(path)
+    return path.exists() and not _is_stale(path, _owner(path))
 
 
 def _owner(path: Path) -> dict[str, Any]:
@@ -80,8 +80,7 @@ def _owner(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _is_stale(path: Path) -> bool:
-    owner = _owner(path)
+def _is_stale(path: Path, owner: dict[str, Any]) -> bool:
     try:
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -92,15 +91,15 @@ def _is_stale(path: Path) -> bool:
 
 
 def _remove_if_stale(path: Path) -> bool:
-    if not _is_stale(path):
+    judged = _owner(path)  # read once: what is judged stale below must be what is removed
+    if not _is_stale(path, judged):
         return False
-    judged = _owner(path).get("token")
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         path.rename(aside)
     except FileNotFoundError:  # somebody else was faster
         return True
-    if _owner(aside).get("token") != judged:
+    if _owner(aside).get("token") != judged.get("token"):
         with contextlib.suppress(FileExistsError):  # a fresh lock slipped in between: put it back
             os.link(aside, path)
     aside.unlink()

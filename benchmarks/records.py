@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import read_json, read_jsonl
+from .files import DamagedError, read_json, read_jsonl
 
 if TYPE_CHECKING:
     import pandas
@@ -52,11 +52,20 @@ class CellFiles:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration; `config["cell"]` holds id, group, benchmark, method, variant, seed."""
+        """The resolved configuration; `config["cell"]` holds id, group, benchmark, method, variant, seed.
+
+        Raises DamagedError where the file holds anything else.
+        """
         import yaml
 
-        with (self.path / CONFIG).open(encoding="utf-8") as file:
-            return yaml.safe_load(file)
+        path = self.path / CONFIG
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise DamagedError(f"{path} is not YAML ({error})") from None
+        if not isinstance(config, dict) or "cell" not in config:
+            raise DamagedError(f"{path} is not the configuration of a cell")
+        return config
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -12,6 +12,10 @@ from .seeding import generator
 BLOCK = 500
 
 
+class NotFiniteError(ValueError):
+    """The network gives values that are not finite: it has diverged."""
+
+
 def latents(benchmark: str, draw: int, nfe: int, count: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise [nfe, count, *shape], fixed by (benchmark, draw): no method, seed or batch size enters.
 
@@ -34,11 +38,13 @@ def sample(model: Model, dataset: Dataset, noise: Tensor, batch: int, device: to
     Args:
         noise: [nfe, count, *shape], from `latents`.
 
-    Raises ValueError where the network gives values that are not finite.
+    Raises NotFiniteError where the network gives values that are not finite.
     """
     denoise = model.denoiser(evaluating=True)
-    parts = [
-        dataset.from_model(model.method.sampler(model.method, denoise, part.to(device)).cpu())
-        for part in noise.split(batch, dim=1)
-    ]
+    parts = []
+    for part in noise.split(batch, dim=1):
+        samples = model.method.sampler(model.method, denoise, part.to(device)).cpu()
+        if not torch.isfinite(samples).all():
+            raise NotFiniteError("the network gives samples that are not finite")
+        parts.append(dataset.from_model(samples))
     return torch.cat(parts)

@@ -102,6 +102,9 @@ def train(
             terms = accumulate(model, x, None, progress, noise, micro_batch)
         norm = nn.utils.clip_grad_norm_(weights.parameters(), recipe["clip"] or math.inf)
         finite = bool(torch.isfinite(norm) & torch.isfinite(terms.total))
+        lr = learning_rate(recipe, progress)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
         if finite:
             optimizer.step()
             ema.update(averaged_weights, weights, profile.beta(batch))
@@ -117,7 +120,7 @@ def train(
             now = time.monotonic()
             rate = (state.images - last_rate[1]) / max(now - last_rate[0], 1e-9)
             last_rate = (now, state.images)
-            row = state.log_row(model.method.times.stage(progress), recipe["lr"], state.images // batch, rate)
+            row = state.log_row(model.method.times.stage(progress), lr, state.images // batch, rate)
             append_jsonl(folder / TRAIN_LOG, row)
             report(Progress(state.images, total, row["stage"], row["loss"], rate))
         if state.images in keep:
@@ -212,6 +215,12 @@ def _epoch(size: int, seed: int, epoch: int) -> Tensor:
         _epochs.clear()  # one permutation at a time: the stream only moves forward
         _epochs[key] = torch.randperm(size, generator=torch.Generator().manual_seed(derive("data order", seed, epoch)))
     return _epochs[key]
+
+
+def learning_rate(recipe: dict[str, Any], progress: float) -> float:
+    """The learning rate after a share `progress` of the budget: constant, then linearly to 0 over the cooldown."""
+    cooldown = recipe["lr_cooldown"]
+    return recipe["lr"] * min(1.0, (1 - progress) / cooldown) if cooldown else recipe["lr"]
 
 
 def make_optimizer(recipe: dict[str, Any], weights: nn.Module) -> torch.optim.Optimizer:

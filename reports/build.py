@@ -31,8 +31,8 @@ class ReportPaths:
 def build_report(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None) -> ReportPaths:
     """Write `leaderboard.md` and `plots/` into `out` and import its cells into MLflow.
 
-    Unfinished sweeps are reported as such. Raises LookupError where there are no cells, ValueError (one line, with
-    the file's path) where a file is damaged, OSError where `out` cannot be written.
+    Unfinished sweeps are reported as such. Raises LookupError where there are no cells, DamagedError (one line,
+    with the file's path) where a file is damaged, OSError where `out` cannot be written.
     """
     from .cells import read_cells, reference_values
     from .markdown import Plot, leaderboard_text

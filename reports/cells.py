@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ..benchmarks.files import DamagedError
 from ..benchmarks.records import (
     CONFIG,
     RECORDS,
@@ -51,7 +52,7 @@ class Cell:
 def read_cells(out: Path) -> list[Cell]:
     """All cells below `out`, sorted by path.
 
-    Raises LookupError where there is none, ValueError with the file's path where one is damaged.
+    Raises LookupError where there is none, DamagedError with the file's path where one is damaged.
     """
     cells = [_read(files) for files in find_cells(out)]
     if not cells:
@@ -60,7 +61,7 @@ def read_cells(out: Path) -> list[Cell]:
 
 
 def reference_values(out: Path, benchmark: str) -> dict[tuple[str, str], float]:
-    """(what, metric) -> value, where `what` is "halves" or "noise". Raises ValueError where damaged."""
+    """(what, metric) -> value, where `what` is "halves" or "noise". Raises DamagedError where damaged."""
     with naming(out / benchmark / REFERENCE):
         rows = read_reference(out, benchmark)
         return {(str(row["what"]), str(row["metric"])): float(row["value"]) for row in rows}
@@ -73,14 +74,14 @@ def plain(text: str) -> str:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turn any complaint about the content of a file into a ValueError of one line that names the file."""
+    """Turn any complaint about the content of a file into a DamagedError of one line that names the file."""
     try:
         yield
     except KeyError as error:
-        raise ValueError(f"{path}: the entry {error} is missing") from None
+        raise DamagedError(f"{path}: the entry {error} is missing") from None
     except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         message = " ".join(str(error).split())
-        raise ValueError(message if str(path) in message else f"{path}: {message}") from None
+        raise DamagedError(message if str(path) in message else f"{path}: {message}") from None
 
 
 def _read(files: CellFiles) -> Cell:

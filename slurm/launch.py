@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -88,7 +89,7 @@ def run_local(folders: Sequence[Path], slots: Slots, tick: Callable[[], None]) -
     handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         listing = Path(temporary) / "cells"
-        listing.write_text("".join(f"{folder.resolve()}\n" for folder in folders), encoding="utf-8")
+        listing.write_text(json.dumps([str(folder.resolve()) for folder in folders]), encoding="utf-8")
         workers = [_start(listing, slots, number) for number in range(min(slots.jobs, len(folders)))]
         told = False
         try:
@@ -113,7 +114,7 @@ def _start(listing: Path, slots: Slots, number: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if slots.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = slots.gpus[number % len(slots.gpus)]
-    command = [sys.executable, "-m", f"{__package__}.worker", str(listing)]
+    command = [sys.executable, "-m", f"{__package__}.worker", str(listing), str(os.getpid())]
     # A session of its own: Ctrl-C in the terminal reaches this process alone, which then tells the workers once.
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
@@ -123,8 +124,8 @@ def _settle(folder: Path, interrupted: bool, exits: list[int]) -> None:
     status = CellFiles(folder).status
     if status["state"] not in ("queued", "running") or is_held(folder / "lock"):
         return
+    died = ", ".join(f"signal {-code}" if code < 0 else f"exit {code}" for code in exits if code)
     if interrupted:
         write_json(folder / STATUS, {**status, "state": "interrupted"})
-    else:
-        died = ", ".join(f"signal {-code}" if code < 0 else f"exit {code}" for code in exits if code)
+    elif died:  # else another `bench run` has just put the cell back in its own queue
         write_json(folder / STATUS, {**status, "state": "failed", "error": f"the worker process died ({died})"})

@@ -1,12 +1,13 @@
 """A worker process: it takes cells off a list, one after another, until all of them are finished.
 
-`python -m consistency_bench.slurm.worker LIST` reads folders of cells from the file LIST, one a line. A worker claims
-a cell by its lock, so any number of workers, started by anybody, can share a list. On SIGINT or SIGTERM, and when the
-process that started it is gone, it saves between two steps and leaves.
+`python -m consistency_bench.slurm.worker LIST [PARENT]` reads folders of cells from the file LIST, a JSON list. A
+worker claims a cell by its lock, so any number of workers, started by anybody, can share a list. On SIGINT or SIGTERM,
+and when the process PARENT that started it is gone, it saves between two steps and leaves.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from ..benchmarks import plan
 from ..benchmarks.files import write_json
@@ -25,13 +27,14 @@ INTERRUPTED = 130
 
 
 class StopFlag:
-    """Set by a signal, or when the parent process is gone; looked at between two steps."""
+    """Set by a signal, or when the process `parent` is no longer this one's parent; looked at between two steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: int | None) -> None:
         self._event = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._event.set())
-        threading.Thread(target=self._watch, args=(os.getppid(),), daemon=True).start()
+        if parent is not None:
+            threading.Thread(target=self._watch, args=(parent,), daemon=True).start()
 
     def _watch(self, parent: int) -> None:
         while os.getppid() == parent:
@@ -44,12 +47,14 @@ class StopFlag:
 
 def main(arguments: list[str]) -> int:
     """Run the cells of a list; 130 when interrupted, else 0. How each cell ended is in its folder."""
-    folders = [Path(line) for line in Path(arguments[0]).read_text(encoding="utf-8").splitlines()]
+    listing, *parent = arguments
+    stop = StopFlag(int(parent[0]) if parent else None)
+    logging.captureWarnings(True)  # into the log of the cell at work
+    cells = {Path(name): CellFiles(Path(name)).config for name in json.loads(Path(listing).read_text(encoding="utf-8"))}
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    stop = StopFlag()
     tried: set[Path] = set()
     while not stop():
-        open_cells = [folder for folder in folders if folder not in tried and _is_open(folder)]
+        open_cells = [folder for folder in cells if folder not in tried and _is_open(folder, cells[folder])]
         claimed = False
         for folder in open_cells:
             if stop():
@@ -58,7 +63,7 @@ def main(arguments: list[str]) -> int:
             if lock is None:
                 continue
             with lock:
-                if not _is_open(folder):  # another worker was faster
+                if not _is_open(folder, cells[folder]):  # another worker was faster
                     continue
                 claimed = True
                 _run(folder, lock, stop, threads)
@@ -70,10 +75,9 @@ def main(arguments: list[str]) -> int:
     return INTERRUPTED
 
 
-def _is_open(folder: Path) -> bool:
+def _is_open(folder: Path, config: dict[str, Any]) -> bool:
     """Whether there is work left. A cell that failed is closed until the next launch puts it back in the queue."""
-    files = CellFiles(folder)
-    return files.status["state"] != "failed" and not plan.is_finished(folder, files.config)
+    return CellFiles(folder).status["state"] != "failed" and not plan.is_finished(folder, config)
 
 
 def _run(folder: Path, lock: Lock, stop: StopFlag, threads: int) -> None:
@@ -83,6 +87,8 @@ def _run(folder: Path, lock: Lock, stop: StopFlag, threads: int) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    for leftover in folder.glob("*/.*.tmp"):  # of an attempt that was killed while it wrote
+        leftover.unlink(missing_ok=True)
     try:
         import torch
 

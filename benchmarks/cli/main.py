@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
+from .status import INTERRUPTED
 
 app = typer.Typer(
     name="bench",
@@ -25,7 +25,7 @@ Methods = Annotated[str, typer.Option("--methods", help="Comma-separated names; 
 Seeds = Annotated[str, typer.Option("--seeds", help="Seeds and ranges: 0-2 or 0,3,7.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="benchmark=toy2d, preset=smoke, train.lr=1e-3; commas sweep."),
+    typer.Argument(metavar="KEY=VALUE", help="benchmark=toy2d, preset=smoke, train.lr=1e-3; commas sweep."),
 ]
 
 
@@ -102,16 +102,16 @@ def main() -> None:
         app()
     except UsageError as error:
         sys.exit(_complain(str(error)))
-    except PermissionError as error:
-        sys.exit(_complain(f"no permission for {error.filename}: choose another folder with --out"))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except OSError as error:  # no permission, no space left, …
+        if error.filename is None:
+            raise
+        sys.exit(_complain(f"{error.filename}: {error.strerror}"))
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise
 
 
 def _complain(message: str) -> int:
-    print(f"bench: {message}", file=sys.stderr)
+    print(f"bench: {' '.join(message.split())}", file=sys.stderr)
     return 2

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from .. import plan
 from ..config.compose import Cell, compose_cells, parse_methods, parse_seeds
+from ..files import check_writable
 from ..records import CellFiles
+from .status import INTERRUPTED, current
 
 
 def run(
@@ -25,38 +27,37 @@ def run(
 ) -> int:
     """Exit status: 0 all done, 1 a cell failed or diverged, 130 interrupted. Raises UsageError for bad input."""
     cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings)
+    check_writable(out)
     pending = [cell for cell in cells if not plan.is_finished(cell.path(out), cell.config)]
     if dry_run:
         if pending:
-            _check(pending, out)
+            _check(pending)
         return _show_grid(cells, pending, out)
     if not pending:
-        print(f"all {len(cells)} cells are done already")
+        print(f"all {len(cells)} cells are done already" if len(cells) > 1 else "the cell is done already")
         _report(out, mlflow, mlflow_uri)
         return _exit_status(cells, out)
 
-    _check(pending, out)
+    _check(pending)
     from ...slurm.launch import default_slots, prepare, run_local
     from .progress import watch
 
     slots = default_slots(len(cells), jobs)
     done = len(cells) - len(pending)
-    where = f"{slots.jobs} at once, {slots.threads} thread(s) each"
-    print(f"{len(cells)} cells, {done} done, {len(pending)} to run ({where}); output in {out}", flush=True)
+    where = f"{slots.jobs} at once, threads of each: {slots.threads}"
+    print(f"cells: {len(cells)}, {done} done, {len(pending)} to run ({where}); output in {out}", flush=True)
     folders = prepare(pending, out)
     with watch(folders, out) as tick:
         interrupted = run_local(folders, slots, tick)
     if interrupted:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     _report(out, mlflow, mlflow_uri)
     return _exit_status(cells, out)
 
 
-def _check(pending: Sequence[Cell], out: Path) -> None:
-    from ..check import check_cells, check_writable
+def _check(pending: Sequence[Cell]) -> None:
+    from ..check import check_cells
 
-    check_writable(out)
     check_cells(pending)
 
 
@@ -64,7 +65,7 @@ def _show_grid(cells: Sequence[Cell], pending: Sequence[Cell], out: Path) -> int
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{len(cells)} cells, {len(pending)} to run", title_justify="left", box=None)
+    table = Table(title=f"cells: {len(cells)}, {len(pending)} to run", title_justify="left", box=None)
     for column in ("cell", "variant", "state", "images", "estimate"):
         table.add_column(column, justify="right" if column in ("images", "estimate") else "left", overflow="fold")
     costs = _measured_costs(out)
@@ -72,7 +73,7 @@ def _show_grid(cells: Sequence[Cell], pending: Sequence[Cell], out: Path) -> int
     total = 0.0
     for cell in cells:
         files = CellFiles(cell.path(out))
-        state = files.status["state"] if cell.path(out).exists() else "new"
+        state = current(files)["state"] if cell.path(out).exists() else "new"
         config = cell.config
         cost = costs.get((config["cell"]["benchmark"], cell.method))
         estimate = None if cost is None or cell.name not in waiting else cost * config["train"]["images"]

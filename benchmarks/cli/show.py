@@ -9,17 +9,22 @@ from typing import Any
 
 from ..config.compose import FOLDER, choices, compose_cells, parse_methods
 from ..errors import UsageError
+from ..metrics.registry import DISTANCES, EXTRACTORS
 from ..records import CellFiles, find_cells
 
 
 def list_everything() -> int:
-    """Print methods, benchmarks and presets with the first line of their yaml files."""
+    """Print methods, benchmarks and presets with the first line of their yaml files, and the metrics."""
     for group, title in (("method", "methods"), ("benchmark", "benchmarks"), ("preset", "presets")):
         print(f"{title}:")
         names = choices(group)
         width = max(map(len, names))
         for name in names:
             print(f"  {name:<{width}}  {_summary(FOLDER / group / f'{name}.yaml')}")
+    print("metrics (distance_extractor_count; 2k is 2,000 samples):")
+    for extractor, distances in EXTRACTORS.items():
+        for distance in distances:
+            print(f"  {distance}_{extractor}_2k: {DISTANCES[distance]}")
     return 0
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
 from ..lock import is_held
-from ..records import find_cells
+from ..records import CellFiles, find_cells
+
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
 def status(out: Path) -> int:
@@ -20,15 +23,18 @@ def status(out: Path) -> int:
     cells = find_cells(out)
     if not cells:
         raise UsageError(f"no cells below {out}: run `bench run` first, or name the folder of the runs with --out")
-    statuses = {}
-    for cell in cells:
-        now = cell.status
-        if now["state"] == "running" and not is_held(cell.path / "lock"):
-            now = {**now, "state": "interrupted"}  # its process is gone without a word
-        statuses[str(cell.path.relative_to(out))] = now
+    statuses = {str(cell.path.relative_to(out)): current(cell) for cell in cells}
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table(statuses, rows=len(statuses)))
     for name, now in statuses.items():
         if now.get("error"):
-            console.print(f"{name}: {now['error']} (see {out / name / 'log.txt'})", markup=False)
+            print(f"{name}: {now['error']} (see {out / name / 'log.txt'})")
     return 0 if Counter(now["state"] for now in statuses.values())["done"] == len(cells) else 1
+
+
+def current(cell: CellFiles) -> dict[str, Any]:
+    """The cell's status; one that says "running" though its process is gone without a word is "interrupted"."""
+    status = cell.status
+    if status["state"] == "running" and not is_held(cell.path / "lock"):
+        return {**status, "state": "interrupted"}
+    return status

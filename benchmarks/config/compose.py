@@ -11,7 +11,8 @@ import difflib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override, QuotedString, ValueType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -89,6 +90,8 @@ def _method_name(name: str) -> str:
     # A composition without a file is composed all the same: whatever cannot be is refused there, with its reason.
     if name not in known and not (base in bases and suffixes and set(suffixes) <= set(COMPOSED_COUPLINGS)):
         raise unknown("method", name, known)
+    if len(suffixes) > 1:
+        raise UsageError(f"'{name}' is refused: a method couples its noise in one way, not in {len(suffixes)}")
     return name
 
 
@@ -102,7 +105,7 @@ def parse_seeds(text: str) -> list[int]:
     for item in text.split(","):
         first, dash, last = item.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"--seeds is '{text}', must be whole numbers and ranges such as 0-2 or 0,3,7")
+            raise UsageError(f"--seeds is {text!r}, must be whole numbers and ranges such as 0-2 or 0,3,7")
         low, high = int(first), int(last if dash else first)
         if high < low:
             raise UsageError(f"--seeds has the range '{item.strip()}', which ends before it starts")
@@ -133,33 +136,36 @@ def compose_cells(methods: Sequence[str], seeds: Sequence[int], overrides: Seque
 
 
 def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed: dict[str, Override] = {}
     for text in overrides:
-        if "=" not in text or text.startswith(("+", "~", "-", "=")):
-            raise UsageError(f"'{text}' is not of the form key=value, such as train.lr=1e-3 or benchmark=toy2d")
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{reason} (values with special characters need quotes: key='\"a b\"')") from None
-    seen: set[str] = set()
-    for override in parsed:
+        if not re.fullmatch(r"[A-Za-z]\w*(\.\w+)*=.*", text, re.ASCII | re.DOTALL):
+            raise UsageError(f"{text!r} is not of the form key=value, such as train.lr=1e-3 or benchmark=toy2d")
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            raise UsageError(
+                f"{text!r} cannot be read: a value with spaces or special characters needs quotes inside the quotes "
+                "of the shell, such as data.root='\"/my data\"'"
+            ) from None
         key = override.key_or_group
-        if key in seen:
+        if key in parsed:
             raise UsageError(f"key '{key}' is given twice")
-        seen.add(key)
         if key in ("method", "method.name", "seed"):
             raise UsageError(f"'{key}=' is not set this way: use --{'seeds' if key == 'seed' else 'methods'}")
-        if override.is_sweep_override() and key.split(".")[0] not in (*IDENTITY, *GROUPS):
+        section, _, name = key.partition(".")
+        if override.is_sweep_override() and (section not in (*IDENTITY, *GROUPS) or name in PLACES.get(section, ())):
             raise UsageError(f"key '{key}' cannot be swept: it changes no training run, so its values would share one")
-    return parsed
+        parsed[key] = override
+    return list(parsed.values())
 
 
 def _alternatives(override: Override) -> Iterable[Any]:
-    if override.is_sweep_override():
-        if not override.is_choice_sweep():
-            raise UsageError(f"'{override.input_line}' is no list of values: write {override.key_or_group}=1,2,3")
-        return [_plain(value) for value in override.sweep_iterator()]
-    return [_plain(override.value())]
+    if not override.is_sweep_override():
+        return [_plain(override.value())]
+    if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
+        raise UsageError(f"'{override.input_line}' is no list of values: write {override.key_or_group}=1,2,3")
+    return [_plain(value) for value in override.sweep_iterator()]
 
 
 def _plain(value: Any) -> Any:
@@ -169,7 +175,13 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(_plain(key)): _plain(item) for key, item in value.items()}
-    return value
+    return _whole(value)
+
+
+def _whole(value: Any) -> Any:
+    """2.0 and 2e0 are the whole number 2: a person who types any of them means the same."""
+    exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if exact else value
 
 
 def _resolve(method: str, settings: list[tuple[Override, Any]]) -> dict[str, Any]:
@@ -182,15 +194,11 @@ def _resolve(method: str, settings: list[tuple[Override, Any]]) -> dict[str, Any
     for key in values:
         _check_key(config, key)
     for key, value in values.items():
-        if key.endswith(".kind") and key.startswith("method."):
-            _change_kind(config, key.split(".")[1], value)
-    for key, value in values.items():
-        OmegaConf.update(config, key, value, force_add=True, merge=False)
-    plain = _typed(config)
+        if key.endswith(".kind"):
+            _change_kind(config, key.removesuffix(".kind"), value)
+    plain = _typed(config, values)
     check_values(plain)
-    labels = [f"{key}={_text(value)}" for key, value in values.items() if key.split(".")[0] in IDENTITY]
-    preset = [f"preset={groups['preset']}"] if groups.get("preset", "none") != "none" else []
-    return {"cell": {"variant": ", ".join([*preset, *labels])}, **plain}
+    return {"cell": {"variant": _variant(plain)}, **plain}
 
 
 def _composed(method: str, benchmark: str, preset: str) -> Any:
@@ -227,7 +235,8 @@ def _check_key(config: Any, key: str) -> None:
         return
     typed = fields(schema.SECTIONS[section]) if section in schema.SECTIONS else ()
     known = [item.name for item in typed] or list(config[section])
-    free = section in ("network", "sample") or names[:1] == ["ema"]
+    # Networks and samplers refuse what they do not know themselves: another kind has other options.
+    free = len(names) == 1 if section in ("network", "sample") else len(names) == 2 and names[0] == "ema"
     if not names or (not free and (len(names) > 1 or names[0] not in known)):
         near = difflib.get_close_matches(".".join(names), known)
         guess = f" Did you mean: {section}.{near[0]}?" if near else ""
@@ -236,32 +245,72 @@ def _check_key(config: Any, key: str) -> None:
 
 def _change_kind(config: Any, section: str, kind: Any) -> None:
     """Another kind of a part keeps the options that it shares with the old one."""
+    from ...methods.networks.registry import NETWORKS
     from ...methods.parts.options import option_names
     from ...methods.registry import KINDS
+    from ..ema import PROFILES
 
-    part = KINDS[section].get(str(kind))
+    kinds: dict[str, Mapping[str, type]] = {"network": NETWORKS, "train.ema": PROFILES}
+    kinds |= {f"method.{part}": known for part, known in KINDS.items()}
+    part = kinds.get(section, {}).get(str(kind))
     if part is not None:  # an unknown kind is refused when the part is built
-        kept = {key: value for key, value in config.method[section].items() if key in option_names(part)}
-        config.method[section] = {"kind": kind, **kept}
+        options = OmegaConf.select(config, section)
+        kept = {key: value for key, value in options.items() if key in option_names(part)}
+        OmegaConf.update(config, section, {"kind": kind, **kept}, merge=False)
 
 
-def _typed(config: Any) -> dict[str, Any]:
+def _typed(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with `values` (by key) set, interpolations resolved and every type checked."""
+    resolved: Any = None
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), config)
-        plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        for key, value in values.items():
+            OmegaConf.update(config, key, value, force_add=True, merge=False)
+        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), resolved)
+        plain = OmegaConf.to_container(merged, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "configuration"
+        if resolved is not None and (wanted := schema.wanted(key)):
+            value = OmegaConf.select(resolved, key)
+            shown = repr(value) if isinstance(value, str) else _text(value)
+            raise UsageError(f"{key} is {shown}, must be {wanted}") from None
         reason = (getattr(error, "msg", None) or str(error)).splitlines()[0]
         raise UsageError(f"{key}: {reason}") from None
     assert isinstance(plain, dict)
     return plain  # type: ignore[return-value]
 
 
+def _variant(config: dict[str, Any]) -> str:
+    """What differs from the defaults of method and benchmark, `key=value, …`: equal for cells of equal id."""
+    default = _leaves(_scientific(_default(config["method"]["name"], config["benchmark"]["name"])))
+    own = _leaves(_scientific(config))
+    changed = [key for key in sorted(own) if key not in default or own[key] != default[key]]
+    return ", ".join(f"{key}={_text(own[key])}" for key in changed)
+
+
+@lru_cache(maxsize=256)
+def _default(method: str, benchmark: str) -> dict[str, Any]:
+    return _typed(_composed(method, benchmark, "none"), {})
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        name: leaf for key, item in value.items() for name, leaf in _leaves(item, f"{prefix}.{key}".strip(".")).items()
+    }
+
+
+def _scientific(config: dict[str, Any]) -> Any:
+    """What of a configuration changes numbers, the seed apart, each value in one spelling."""
+    sections = {name: {k: v for k, v in config[name].items() if k not in PLACES.get(name, ())} for name in IDENTITY}
+    return _canonical(sections)
+
+
 def _identified(config: dict[str, Any]) -> Cell:
     """The cell of a configuration: its id is a hash of what changes numbers, its group the same without the seed."""
-    scientific = {
-        section: {k: v for k, v in config[section].items() if k not in PLACES.get(section, ())} for section in IDENTITY
-    }
+    scientific = _scientific(config)
     identity = {
         "id": _digest({**scientific, "seed": config["seed"]}),
         "group": _digest(scientific),
@@ -274,19 +323,16 @@ def _identified(config: dict[str, Any]) -> Cell:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(_canonical(value), sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _canonical(value: Any) -> Any:
-    """2 and 2.0 are one value: a person who types either means the same run."""
     if isinstance(value, dict):
         return {str(key): _canonical(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_canonical(item) for item in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    return value
+    return _whole(value)
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value) if not isinstance(value, str) else value
+    return value if isinstance(value, str) else json.dumps(value, default=OmegaConf.to_container)

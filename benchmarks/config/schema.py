@@ -6,6 +6,7 @@ The parts of a method and of a network have options of their own, checked where 
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -42,6 +43,8 @@ class Train:
     batch: int = MISSING
     optimizer: str = "radam"
     lr: float = MISSING
+    lr_cooldown: float = 0.0
+    """Share of the budget, at its end, over which lr falls linearly to 0; 0 keeps it constant, as the papers do."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     clip: Optional[float] = None  # noqa: UP045  global gradient norm
     ema: dict[str, Any] = field(default_factory=dict)
@@ -90,6 +93,26 @@ OPTIMIZERS = ("radam", "adam")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
+def wanted(key: str) -> str | None:
+    """The type of the value at `key`, in words; None where this schema knows no such key."""
+    section, _, name = key.partition(".")
+    name, element, _ = name.partition("[")
+    hint = typing.get_type_hints(SECTIONS[section]).get(name) if section in SECTIONS else None
+    if hint is None:
+        return None
+    arguments = typing.get_args(hint)
+    optional = type(None) in arguments
+    kind = arguments[0] if element or optional else typing.get_origin(hint) or hint
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        list: "a list in square brackets",
+    }
+    return words.get(kind, "a mapping such as {kind: …}") + (" or null" if optional else "")
+
+
 def check_values(config: dict[str, Any]) -> None:
     """Raise UsageError for the first value out of range, with what it must be."""
     train, evaluation, run = config["train"], config["eval"], config["run"]
@@ -98,10 +121,17 @@ def check_values(config: dict[str, Any]) -> None:
         if not holds:
             raise UsageError(f"{key} is {value}, must be {wanted}")
 
+    for key, items in (("train.betas", train["betas"]), ("eval.nfe", evaluation["nfe"])):
+        must(key, items, all(isinstance(item, int | float) for item in items), "a list of numbers")
+    metrics = evaluation["metrics"]
+    must("eval.metrics", metrics, all(isinstance(name, str) for name in metrics), "a list of names")
     for key in ("images", "batch", "max_skipped"):
         must(f"train.{key}", train[key], train[key] >= 1, "at least 1")
     must("train.images", train["images"], train["images"] >= train["batch"], f"at least one batch ({train['batch']})")
     must("train.lr", train["lr"], 0 < train["lr"] < float("inf"), "a number above 0")
+    must(
+        "train.lr_cooldown", train["lr_cooldown"], 0 <= train["lr_cooldown"] <= 1, "a share of the budget, from 0 to 1"
+    )
     must("train.clip", train["clip"], train["clip"] is None or train["clip"] > 0, "above 0, or null for no clipping")
     must("train.optimizer", train["optimizer"], train["optimizer"] in OPTIMIZERS, f"one of: {', '.join(OPTIMIZERS)}")
     betas = train["betas"]
@@ -109,11 +139,11 @@ def check_values(config: dict[str, Any]) -> None:
     nfe = evaluation["nfe"]
     must("eval.nfe", nfe, bool(nfe) and all(n >= 1 for n in nfe), "a list of step counts, each at least 1")
     must("eval.nfe", nfe, len(set(nfe)) == len(nfe), "a list without repetition")
-    metrics = evaluation["metrics"]
-    must("eval.metrics", metrics, bool(metrics) and len(set(metrics)) == len(metrics), "a list without repetition")
+    must("eval.metrics", metrics, bool(metrics), "a list of at least one metric")
+    must("eval.metrics", metrics, len(set(metrics)) == len(metrics), "a list without repetition")
     for key in ("draws", "batch"):
         must(f"eval.{key}", evaluation[key], evaluation[key] >= 1, "at least 1")
-    must("run.device", run["device"], run["device"].split(":")[0] in DEVICES, f"one of: {', '.join(DEVICES)}")
+    must("run.device", run["device"], run["device"] in DEVICES, f"one of: {', '.join(DEVICES)}")
     micro = run["micro_batch"]
     must("run.micro_batch", micro, micro is None or micro >= 1, "at least 1, or null for the whole batch")
     must("run.snapshots", run["snapshots"], run["snapshots"] >= 1, "at least 1")

@@ -1,0 +1,68 @@
+"""What the tests of the harness share: cells small enough to train in a blink, and the `bench` command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import settings
+
+from consistency_bench.benchmarks.config.compose import Cell, compose_cells
+from consistency_bench.benchmarks.files import write_text
+
+settings.register_profile("no deadline", deadline=None)  # machines differ in speed, and are busy
+settings.load_profile("no deadline")
+torch.set_num_threads(1)  # as a worker has on a busy machine: tiny tensors lose by more
+
+BENCH = Path(sys.executable).with_name("bench")
+#: Ten steps of a tiny network on points in the plane, scored by one metric: a fraction of a second a cell.
+TINY = (
+    "benchmark=toy2d",
+    "network.width=16",
+    "network.blocks=1",
+    "train.images=2560",
+    "eval.metrics=[fd_points_500]",
+    "run.snapshots=2",
+)
+
+
+def tiny_cell(method: str, *settings: str, seed: int = 0) -> Cell:
+    """One tiny cell; `settings` go before the defaults above where both name a key."""
+    named = {setting.partition("=")[0] for setting in settings}
+    (cell,) = compose_cells([method], [seed], [*(s for s in TINY if s.partition("=")[0] not in named), *settings])
+    return cell
+
+
+def put(cell: Cell, out: Path) -> Path:
+    """The cell's folder below `out`, with its configuration in it."""
+    folder = cell.path(out)
+    write_text(folder / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False))
+    return folder
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without what would change the command's output."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    return {**kept, **extra}
+
+
+Bench = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Runs `bench` with the given arguments as a process of its own, in `tmp_path`."""
+
+    def run(*arguments: str | Path, **extra: str) -> subprocess.CompletedProcess[str]:
+        command = [str(BENCH), *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment(**extra), timeout=300
+        )
+
+    return run

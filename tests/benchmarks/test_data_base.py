@@ -1,0 +1,74 @@
+"""The way between samples in memory and the model's scale."""
+
+import pytest
+import torch
+
+from consistency_bench.benchmarks.data.base import Dataset
+
+GREYS = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
+
+
+def images(tensor: torch.Tensor = GREYS) -> Dataset:
+    return Dataset("greys", tensor, torch.zeros(len(tensor), dtype=torch.int64), classes=1)
+
+
+def points() -> Dataset:
+    return Dataset("points", torch.randn(5, 2), torch.zeros(5, dtype=torch.int64), classes=1)
+
+
+def test_every_grey_level_survives_the_round_trip():
+    data = images()
+    x = data.to_model(GREYS)
+    assert x.dtype == torch.float32
+    assert x.min() == -1
+    assert x.max() == 1
+    assert torch.equal(data.from_model(x), GREYS)
+
+
+def test_quantisation_clamps_and_rounds_half_up():
+    x = torch.tensor([-7.0, -1.0, -1 + 0.49 / 127.5, -1 + 0.51 / 127.5, 0.0, 1.0, 7.0])
+    # 0 lies exactly between 127 and 128: half goes up.
+    assert images().from_model(x).tolist() == [0, 0, 0, 1, 128, 255, 255]
+
+
+def test_quantisation_has_no_bias_where_truncation_darkens_by_half_a_level():
+    x = torch.linspace(-0.9, 0.9, 100_001, dtype=torch.float64)
+    error = images().from_model(x).double() - (127.5 * x + 127.5)
+    assert abs(error.mean()) < 1e-3
+    assert error.abs().max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_never_becomes_an_image(bad):
+    with pytest.raises(ValueError, match="not finite"):
+        images().from_model(torch.tensor([0.0, bad]))
+
+
+def test_flip_mirrors_exactly_the_images_it_names():
+    data = images()
+    flip = torch.tensor([True, False, True, False])
+    x, plain = data.to_model(GREYS, flip), data.to_model(GREYS)
+    assert torch.equal(x[flip], plain[flip].flip(-1))
+    assert torch.equal(x[~flip], plain[~flip])
+
+
+def test_points_pass_unchanged_in_both_directions():
+    data = points()
+    assert torch.equal(data.to_model(data.images), data.images)
+    assert torch.equal(data.from_model(100 * data.images), 100 * data.images)
+
+
+def test_shape_and_length():
+    assert (images().shape, len(images()), images().quantised) == ((1, 8, 8), 4, True)
+    assert (points().shape, len(points()), points().quantised) == ((2,), 5, False)
+
+
+def test_fingerprint_is_stable_and_sees_every_change():
+    pixel = GREYS.clone()
+    pixel[3, 0, 7, 7] = 0
+    different = [images(), images(pixel), images(GREYS.reshape(4, 1, 4, 16)), images(GREYS[:3]), points()]
+    different.append(Dataset("greys", GREYS, torch.tensor([0, 0, 0, 1]), classes=2))
+    assert len({data.fingerprint for data in different}) == len(different)
+    assert images().fingerprint == images(GREYS.clone()).fingerprint
+    # A strided view is the same data.
+    assert images(GREYS.flip(0)).fingerprint == images(GREYS.flip(0).mT.contiguous().mT).fingerprint
