@@ -331,7 +331,7 @@ def test_equal_values_of_a_sweep_are_one_cell() -> None:
         ("train.batch=2.5", "train.batch is 2.5, must be a whole number"),
         ("train.batch=null", "train.batch is null, must be a whole number"),
         ("train.batch=[1]", "train.batch is [1], must be a whole number"),
-        ("train.images=100", "train.images is 100, must be at least one batch (256)"),
+        ("train.images=10", "train.images is 10, must be at least one batch"),
         ("train.lr=nan", "train.lr is nan, must be a number above 0"),
         ("train.lr=inf", "train.lr is inf, must be a number above 0"),
         ("train.lr=0", "train.lr is 0.0, must be a number above 0"),
