@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+
 from consistency_bench.benchmarks.data.registry import load
 
 from ..conftest import require
