@@ -31,7 +31,7 @@ from .metrics.evaluate import Evaluator
 from .metrics.registry import parse
 from .model import Model, build_model
 from .records import RECORDS, REFERENCE, RUN, STATUS, CellFiles
-from .sample import latents, sample
+from .sample import NotFiniteError, latents, sample
 from .train import Outcome, Progress, train
 
 STATUS_SECONDS = 0.5
@@ -57,8 +57,11 @@ def run_cell(folder: Path, *, should_stop: Callable[[], bool] = lambda: False, t
         attempt.compute(model, config, dataset, device, outcome)
         state = outcome.state
         if state == "done":
-            state = _score(config, model, dataset, folder, device, should_stop, status)
-        elif state == "diverged":
+            try:
+                state = _score(config, model, dataset, folder, device, should_stop, status)
+            except NotFiniteError:  # finite weights that blow up when sampled from
+                state = "diverged"
+        if state == "diverged":
             _record_divergence(config, folder)
         status.write(state=state, images=outcome.images)
         return state

@@ -99,7 +99,7 @@ def doctor() -> None:
 def main() -> None:
     """Entry point: one clear sentence for what the user can mend, exit 2; 130 after Ctrl-C."""
     try:
-        app()
+        app(prog_name="bench")
     except UsageError as error:
         sys.exit(_complain(str(error)))
     except OSError as error:  # no permission, no space left, …

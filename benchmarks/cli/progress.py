@@ -98,7 +98,7 @@ class _Lines:
             if (changed and status["state"] != "queued") or (periodic and status["state"] == "running"):
                 seen, _, loss, rate, left = _numbers(status)
                 details = f" {seen}, loss {loss}, {rate} images/s, {left} left" if rate != "-" else ""
-                error = f": {status['error']}" if status.get("error") else ""
+                error = f": {status['error'].splitlines()[0]}" if status.get("error") else ""
                 print(f"{time.strftime('%H:%M:%S')} {name} {what}{details}{error}", flush=True)
         if periodic:
             self.last = time.monotonic()

@@ -11,7 +11,7 @@ from .. import plan
 from ..config.compose import Cell, compose_cells, parse_methods, parse_seeds
 from ..files import check_writable
 from ..records import CellFiles
-from .status import INTERRUPTED, current
+from .status import INTERRUPTED, complaint, current
 
 
 def run(
@@ -112,6 +112,5 @@ def _exit_status(cells: Sequence[Cell], out: Path) -> int:
         files = CellFiles(cell.path(out))
         states[files.status["state"]] += 1
         if files.status["state"] in ("failed", "diverged"):
-            reason = files.status.get("error") or f"diverged after {files.status['images']:,} images"
-            print(f"{cell.name}: {reason} (see {files.path / 'log.txt'})", file=sys.stderr)
+            print(complaint(cell.name, files.status, out), file=sys.stderr)
     return 0 if states["done"] == len(cells) else 1

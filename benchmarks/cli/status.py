@@ -28,7 +28,7 @@ def status(out: Path) -> int:
     console.print(table(statuses, rows=len(statuses)))
     for name, now in statuses.items():
         if now.get("error"):
-            print(f"{name}: {now['error']} (see {out / name / 'log.txt'})")
+            print(complaint(name, now, out))
     return 0 if Counter(now["state"] for now in statuses.values())["done"] == len(cells) else 1
 
 
@@ -38,3 +38,9 @@ def current(cell: CellFiles) -> dict[str, Any]:
     if status["state"] == "running" and not is_held(cell.path / "lock"):
         return {**status, "state": "interrupted"}
     return status
+
+
+def complaint(name: str, status: dict[str, Any], out: Path) -> str:
+    """One line on what became of a cell that failed or diverged; the log has the rest."""
+    reason = status.get("error") or f"diverged after {status['images']:,} images"
+    return f"{name}: {reason.splitlines()[0]} (see {out / name / 'log.txt'})"
