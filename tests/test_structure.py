@@ -1,98 +1,297 @@
-"""The shape of the project: packages, the direction of imports, and where names may be known."""
+"""What the documentation says of the project's shape, held against the source."""
 
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import itertools
+import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
+
+from consistency_bench.benchmarks import ema
+from consistency_bench.benchmarks.config import schema
+from consistency_bench.benchmarks.config.compose import GROUPS, choices
+from consistency_bench.methods.networks.registry import NETWORKS
+from consistency_bench.methods.parts.options import option_names
+from consistency_bench.methods.parts.samplers import Multistep
+from consistency_bench.methods.registry import KINDS
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("methods", "benchmarks", "slurm", "reports")
-SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+TOP = ("methods", "benchmarks", "slurm", "reports")
+SOURCES = [path for folder in TOP for path in sorted((ROOT / folder).rglob("*.py"))]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
-#: What each folder may import of the others: all of a folder, or single modules of it.
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+# Packages
+
+
+def test_the_package_list_is_that_of_the_folders() -> None:
+    """A subpackage that is forgotten works when installed editable and is missing from the wheel."""
+    folders = {path.parent for folder in TOP for path in (ROOT / folder).rglob("__init__.py")}
+    packages = {"consistency_bench." + name_of(folder).replace("/", ".") for folder in folders}
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == packages
+
+
+def test_every_module_is_in_a_package() -> None:
+    for path in SOURCES:
+        assert (path.parent / "__init__.py").exists(), name_of(path)
+
+
+def test_every_file_that_is_not_code_is_shipped() -> None:
+    shipped = {
+        path
+        for package, patterns in PYPROJECT["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.removeprefix("consistency_bench.").replace(".", "/")).glob(pattern)
+    }
+    needed = {path for folder in TOP for path in (ROOT / folder).rglob("*") if path.is_file()}
+    needed = {path for path in needed if path.suffix not in (".py", ".pyc")}
+    assert needed - shipped == set()
+    assert any(path.suffix == ".yaml" for path in shipped)
+    assert any(path.suffix == ".safetensors" for path in shipped)
+
+
+# Imports
+
+
+class Import(NamedTuple):
+    source: Path
+    target: str  # dotted, from the top folder: "benchmarks.files"; or an outside package: "torch.nn"
+    level: int  # 0: absolute
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    package = name_of(path.parent).split("/")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (Import(path, alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            if node.module:
+                yield Import(path, ".".join([*base, node.module]), node.level)
+            else:
+                yield from (Import(path, ".".join([*base, alias.name]), node.level) for alias in node.names)
+
+
+IMPORTS = [item for path in SOURCES for item in imports_of(path)]
+INSIDE = [item for item in IMPORTS if item.level]
+OUTSIDE = [item for item in IMPORTS if not item.level]
+
+#: What each part of the project may import of the project, by prefix.
 ALLOWED = {
-    "methods": (),
-    "benchmarks": ("methods",),
-    "slurm": ("benchmarks",),
-    "reports": ("benchmarks.records", "benchmarks.files"),
-    "benchmarks.cli": ("methods", "benchmarks", "slurm", "reports"),
+    "methods": ("methods",),
+    "benchmarks": ("benchmarks", "methods"),
+    "slurm": ("slurm", "benchmarks"),
+    # Reports read files, and nothing of how the files came to be; a metric's name says which way is better.
+    "reports": ("reports", "benchmarks.records", "benchmarks.files", "benchmarks.metrics.registry"),
+    "benchmarks/cli": TOP,  # knows everyone
 }
 
 
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+def part_of(path: Path) -> str:
+    return max((part for part in ALLOWED if name_of(path).startswith(f"{part}/")), key=len)
 
 
-def imports_between_folders(path: Path) -> Iterator[str]:
-    """Modules of our own that a file imports relatively, as dotted paths below the root."""
-    package = module_of(path).split(".")[:-1]
+def begins(target: str, prefixes: tuple[str, ...]) -> bool:
+    return any(target == prefix or target.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def test_dependencies_point_one_way() -> None:
+    against = [
+        f"{name_of(item.source)} imports {item.target}"
+        for item in INSIDE
+        if not begins(item.target, ALLOWED[part_of(item.source)])
+    ]
+    assert against == []
+
+
+def test_nobody_imports_the_command() -> None:
+    users = {name_of(item.source.parent) for item in INSIDE if begins(item.target, ("benchmarks.cli",))}
+    assert users <= {"benchmarks/cli"}
+
+
+def test_imports_between_our_packages_are_relative() -> None:
+    absolute = [
+        f"{name_of(item.source)} imports {item.target}"
+        for item in OUTSIDE
+        if begins(item.target, (*TOP, "consistency_bench", "tests"))
+    ]
+    assert absolute == []
+
+
+def test_methods_need_torch_and_scipy_alone() -> None:
+    used = {item.target.split(".")[0] for item in OUTSIDE if part_of(item.source) == "methods"}
+    assert used - set(sys.stdlib_module_names) <= {"torch", "scipy"}
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    # Where the names differ, or another package is known to bring it along.
+    names = {"sklearn": "scikit-learn", "hydra": "hydra-core", "omegaconf": "hydra-core", "yaml": "hydra-core"}
+    names |= {"markupsafe": "jinja2"}
+    declared = {re.split(r"[\s<>=!~\[]", requirement)[0] for requirement in PYPROJECT["project"]["dependencies"]}
+    used = {item.target.split(".")[0] for item in OUTSIDE} - set(sys.stdlib_module_names)
+    assert {names.get(name, name) for name in used} - declared == set()
+
+
+LIGHT = ("benchmarks/cli/", "benchmarks/config/", "benchmarks/files.py", "benchmarks/records.py", "benchmarks/lock.py")
+LIGHT += ("benchmarks/seeding.py", "benchmarks/plan.py", "benchmarks/errors.py", "slurm/")
+HEAVY = ("torch", "torchvision", "mlflow", "pandas", "matplotlib", "seaborn", "scipy", "sklearn", "submitit", "rich")
+
+
+def test_what_the_command_imports_at_once_is_light() -> None:
+    heavy = [
+        f"{name_of(path)} imports {target}"
+        for path in SOURCES
+        if name_of(path).startswith(LIGHT)
+        for target in at_once(path)
+        if begins(target, HEAVY)
+    ]
+    assert heavy == []
+
+
+def at_once(path: Path) -> Iterator[str]:
+    """What is imported when the module is: at its top, and not for type checkers alone."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module
+
+
+# No branch on a method's name
+
+METHODS = choices("method")
+NAMED = ("methods/registry.py", "benchmarks/config/compose.py")
+
+
+def compared_names(path: Path) -> Iterator[str]:
+    """Names of methods that a comparison or a `match` in this file mentions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = package[: len(package) - node.level + 1]
-            if node.module:
-                yield ".".join([*base, node.module])
-            else:
-                yield from (".".join([*base, name.name]) for name in node.names)
-
-
-def is_below(module: str, roof: str) -> bool:
-    return module == roof or module.startswith(f"{roof}.")
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=module_of)
-def test_imports_point_one_way(path: Path) -> None:
-    module = module_of(path)
-    home = "benchmarks.cli" if is_below(module, "benchmarks.cli") else module.split(".")[0]
-    for imported in imports_between_folders(path):
-        allowed = (home.split(".")[0], *ALLOWED[home])
-        assert any(is_below(imported, roof) for roof in allowed), f"{module} imports {imported}"
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=module_of)
-def test_our_own_packages_are_imported_relatively(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        for name in names:
-            assert (name or "").split(".")[0] not in ("consistency_bench", *FOLDERS), (
-                f"{module_of(path)} imports {name}"
-            )
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=module_of)
-def test_no_branch_on_a_method_name(path: Path) -> None:
-    """Comparing with a method's name is for the registry and the composition of configurations alone."""
-    if module_of(path) in ("methods.registry", "benchmarks.config.compose"):
-        return
-    names = {file.stem for file in (ROOT / "benchmarks" / "config" / "method").glob("*.yaml")}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        constants: list[ast.AST] = []
         if isinstance(node, ast.Compare):
-            constants = [node.left, *node.comparators]
-        elif isinstance(node, ast.MatchValue):
-            constants = [node.value]
-        for constant in constants:
-            for inner in ast.walk(constant):
-                assert not (isinstance(inner, ast.Constant) and inner.value in names), (
-                    f"{module_of(path)}: {inner.lineno}"
-                )
+            parts: list[ast.AST] = [node.left, *node.comparators]
+        elif isinstance(node, ast.match_case):
+            parts = [node.pattern]
+        else:
+            continue
+        for part in itertools.chain.from_iterable(map(ast.walk, parts)):
+            if isinstance(part, ast.Constant) and part.value in METHODS:
+                yield f"{name_of(path)}:{part.lineno} compares with {part.value!r}"
 
 
-def test_every_package_is_listed_for_the_wheel() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    listed = set(project["tool"]["setuptools"]["packages"])
-    found = {f"consistency_bench.{module_of(path.parent)}" for path in SOURCES if path.name == "__init__.py"}
-    assert listed == found
-    assert {f"consistency_bench.{module_of(path.parent)}" for path in SOURCES} == found  # no folder without __init__
+def test_nothing_branches_on_a_method_s_name() -> None:
+    found = [line for path in SOURCES if name_of(path) not in NAMED for line in compared_names(path)]
+    assert found == []
 
 
-def test_the_readme_holds_exactly_two_set_up_commands() -> None:
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    commands = [line for line in lines if line.startswith("python3 -m venv ")]
-    assert len(commands) == 2
-    assert commands[0].endswith("bench run --methods ict,ect,sct,vct")
-    assert commands[1].endswith("pytest")
+def test_every_method_without_a_composition_is_a_file() -> None:
+    bases = {name for name in METHODS if "+" not in name}
+    for name in bases:
+        source = (ROOT / "methods" / f"{name}.py").read_text(encoding="utf-8")
+        assert re.search(rf"^def {name}\(parts: Parts, context: Context\) -> Method:", source, re.MULTILINE)
+    files = {path.stem for path in (ROOT / "methods").glob("*.py")}
+    assert files - bases == {"__init__", "base", "compose", "registry"}
+
+
+# Configuration
+
+YAMLS = sorted((ROOT / "benchmarks" / "config").glob("*/*.yaml"))
+
+
+def unknown_options(path: Path) -> Iterator[str]:
+    """Keys of a yaml file that no section, part, network, profile or sampler has."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    content.pop("defaults", None)
+    for section, values in content.items():
+        if section == "method":
+            for part, options in values.items():
+                if part in KINDS:
+                    yield from foreign(f"method.{part}", options, KINDS[part])
+                elif part not in ("name", "version"):
+                    yield f"method.{part}"
+        elif section == "network":
+            if values["kind"] in NETWORKS:  # those to come cannot be looked up
+                yield from foreign("network", values, NETWORKS)
+        elif section == "sample":
+            yield from (f"sample.{key}" for key in values if key not in option_names(Multistep))
+        elif section in schema.SECTIONS:
+            known = schema.SECTIONS[section].__dataclass_fields__
+            yield from (f"{section}.{key}" for key in values if key not in known)
+            yield from foreign("train.ema", values.get("ema", {}), ema.PROFILES)
+        else:
+            yield section
+
+
+def foreign(where: str, options: dict[str, Any], kinds: dict[str, Any]) -> Iterator[str]:
+    """Options that the kind they stand beside does not have; without a kind, that no kind has."""
+    kind = options.get("kind")
+    if kind is not None and kind not in kinds:
+        yield f"{where}.kind={kind}"
+        return
+    known = {name for part in ([kinds[kind]] if kind else kinds.values()) for name in option_names(part)}
+    yield from (f"{where}.{key}" for key in options if key != "kind" and key not in known)
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=[f"{path.parent.name}/{path.stem}" for path in YAMLS])
+def test_every_option_of_a_yaml_file_exists(path: Path) -> None:
+    assert list(unknown_options(path)) == []
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=[f"{path.parent.name}/{path.stem}" for path in YAMLS])
+def test_every_yaml_file_says_what_it_is(path: Path) -> None:
+    first, second, *_ = path.read_text(encoding="utf-8").splitlines()
+    assert first == "# @package _global_"
+    assert second.startswith("# ")
+    assert second.endswith((".", ")"))
+
+
+def test_every_group_of_files_is_known() -> None:
+    assert {path.parent.name for path in YAMLS} == {*GROUPS, "method"}
+
+
+def test_methods_and_benchmarks_carry_versions() -> None:
+    for group in ("method", "benchmark"):
+        for name in choices(group):
+            path = ROOT / "benchmarks" / "config" / group / f"{name}.yaml"
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            assert content[group]["name"] == name
+            assert isinstance(content[group]["version"], int)
+
+
+# Versions
+
+
+def test_versions_agree() -> None:
+    declared = PYPROJECT["project"]["version"]
+    assert importlib.metadata.version("consistency-bench") == declared
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+)", changelog, re.MULTILINE)
+    assert newest is not None
+    assert newest[1].strip("[]") == declared
+    python = PYPROJECT["project"]["requires-python"].removeprefix(">=")
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == "py" + python.replace(".", "")
+    assert PYPROJECT["tool"]["pyright"]["pythonVersion"] == python
+    assert f"Python ≥ {python}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_constraints_satisfy_what_is_required() -> None:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.partition("==") for line in lines if "==" in line and not line.startswith("#")]
+    pinned = {canonicalize_name(name): version.split()[0] for name, _, version in pins}
+    project = PYPROJECT["project"]
+    for text in [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), text
