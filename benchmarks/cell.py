@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,8 @@ def run_cell(folder: Path, *, should_stop: Callable[[], bool] = lambda: False, t
         attempt.compute(model, config, dataset, device, outcome)
         state = outcome.state
         if state == "done":
-            try:
-                state = _score(config, model, dataset, folder, device, should_stop, status)
-            except NotFiniteError:  # finite weights that blow up when sampled from
-                state = "diverged"
-        if state == "diverged":
+            state = _score(config, model, dataset, folder, device, should_stop, status)
+        elif state == "diverged":
             _record_divergence(config, folder)
         status.write(state=state, images=outcome.images)
         return state
@@ -111,7 +108,7 @@ def _score(
     should_stop: Callable[[], bool],
     status: _Status,
 ) -> str:
-    """Fill in the rows that `config` asks for and that are not there yet."""
+    """Fill in the rows that `config` asks for and that are not there yet; "diverged" if a final one has no value."""
     status.write(state="running", phase="score")
     wanted = list(plan.evaluations(config))
     rows = read_jsonl(folder / RECORDS)
@@ -132,10 +129,13 @@ def _score(
             load_snapshot(folder, evaluation.images, averaged.weights)
             loaded = evaluation.images
         noise = latents(benchmark, evaluation.draw, evaluation.nfe, evaluator.samples_needed, shape)
-        samples = sample(averaged, dataset, noise, config["eval"]["batch"], device)
-        values = evaluator.score(samples)
+        try:
+            samples = sample(averaged, dataset, noise, config["eval"]["batch"], device)
+            values: Mapping[str, float | None] = evaluator.score(samples)
+        except NotFiniteError:  # weights that blow up when sampled from: that there is no value is the result
+            samples, values = None, dict.fromkeys(metrics)
         rows += [_row(config, evaluation, metric, values[metric]) for metric in metrics]
-        if evaluation.images == plan.budget_images(config) and evaluation.draw == 0:
+        if samples is not None and evaluation.images == plan.budget_images(config) and evaluation.draw == 0:
             _save_grid(folder / "samples" / f"nfe{evaluation.nfe}.npz", samples[:GRID_SAMPLES])
         # In the order of the plan, so that an interrupted cell ends with the same file as an undisturbed one.
         order = {item: position for position, item in enumerate(wanted)}
@@ -143,7 +143,8 @@ def _score(
         write_jsonl(folder / RECORDS, rows)
         status.scored(done + 1, len(wanted))
     _save_grid(folder / "samples" / "real.npz", _real_images(dataset, benchmark))
-    return "done"
+    final = [row["value"] for row in rows if row["images"] == plan.budget_images(config)]
+    return "diverged" if None in final else "done"
 
 
 def _row(config: dict[str, Any], evaluation: plan.Evaluation, metric: str, value: float | None) -> dict[str, Any]:

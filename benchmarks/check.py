@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
+from ..methods.networks.registry import build_factory
 from ..methods.parts.options import OptionError
 from . import ema
 from .cell import load_dataset, pick_device
@@ -30,6 +29,7 @@ def check_cells(cells: Sequence[Cell]) -> None:
         config = cell.config
         try:
             ema.build_profile(config["train"]["ema"])
+            build_factory(config["network"], shape=(1,), classes=0)  # before data is looked for, or downloaded
             _check_device(config["run"]["device"])
             key = repr(config["data"])
             if key not in datasets:
@@ -53,14 +53,3 @@ def _check_device(name: str) -> None:
     if not available.get(device.type, False):
         usable = ", ".join(name for name, there in available.items() if there)
         raise UsageError(f"run.device is {name}, which this machine does not have. Available: auto, {usable}")
-
-
-def check_writable(out: Path) -> None:
-    """Raise UsageError unless folders and files can be made in `out` (or where it would be made)."""
-    existing = out
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UsageError(f"output folder {out}: {existing} is not a folder; choose another with --out")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"output folder {out}: {existing} is not writable; choose another with --out")

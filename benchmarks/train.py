@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..methods.base import LossTerms, draw, loss
 from . import ema
-from .checkpoint import load_checkpoint, save_checkpoint, save_snapshot
+from .checkpoint import load_checkpoint, save_checkpoint, save_snapshot, snapshot_path
 from .data.base import Dataset
 from .files import append_jsonl, read_jsonl, write_jsonl
 from .model import Model
@@ -72,7 +72,7 @@ def train(
     optimizer = make_optimizer(recipe, weights)
     profile = ema.build_profile(recipe["ema"])
     state = _State()
-    if checkpoint := load_checkpoint(folder, device):
+    if checkpoint := _usable_checkpoint(folder, device, keep):
         weights.load_state_dict(checkpoint["weights"])
         averaged_weights.load_state_dict(checkpoint["average"])
         optimizer.load_state_dict(checkpoint["optimizer"])
@@ -229,6 +229,18 @@ def make_optimizer(recipe: dict[str, Any], weights: nn.Module) -> torch.optim.Op
     betas = tuple(recipe["betas"])
     # foreach halves the optimiser's time for small networks on a CPU, where it is not the default.
     return kinds[recipe["optimizer"]](weights.parameters(), lr=recipe["lr"], betas=betas, foreach=True)
+
+
+def _usable_checkpoint(folder: Path, device: torch.device, keep: set[int]) -> dict[str, Any] | None:
+    """The last checkpoint; None where it lies beyond a snapshot that is wanted and not there.
+
+    More snapshots asked for later are had by training again from the start: the same bits come out.
+    """
+    checkpoint = load_checkpoint(folder, device)
+    if checkpoint is None:
+        return None
+    behind = [images for images in keep if images <= checkpoint["state"]["images"]]
+    return checkpoint if all(snapshot_path(folder, images).exists() for images in behind) else None
 
 
 def _truncate_log(folder: Path, images: int) -> None:

@@ -36,6 +36,9 @@ def part_from_options(part: type, options: Mapping[str, Any], where: str) -> Any
             choices = ", ".join(fields) or "none, this part has no options"
             raise OptionError(f"unknown key '{where}.{option}'. Available: {choices}")
         values[option] = _converted(value, hints[option], f"{where}.{option}")
+    for field in dataclasses.fields(part):
+        if field.default is field.default_factory is dataclasses.MISSING and field.name not in values:
+            raise OptionError(f"{where}.{field.name} is missing")
     try:
         return part(**values)
     except ValueError as error:

@@ -166,6 +166,7 @@ SCIENCE = {
     "train.images": ("2560", "5120"),
     "train.batch": ("16", "32"),
     "train.lr": ("3e-3", "4e-3"),
+    "train.lr_cooldown": ("0.5", "0.6"),
     "train.optimizer": ("adam",),
     "train.clip": ("7", "8"),
     "train.betas": ("[0.5,0.9]", "[0.9,0.5]"),
