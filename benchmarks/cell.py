@@ -32,7 +32,8 @@ from .metrics.registry import parse
 from .model import Model, build_model
 from .records import RECORDS, REFERENCE, RUN, STATUS, CellFiles
 from .sample import NotFiniteError, latents, sample
-from .train import Outcome, Progress, train
+from .seeding import default_generator, generator
+from .train import Outcome, Progress, accumulate, train
 
 STATUS_SECONDS = 0.5
 GRID_SAMPLES = 64
@@ -191,8 +192,6 @@ def _write_reference(config: dict[str, Any], evaluator: Evaluator, path: Path) -
 
 
 def _real_images(dataset: Dataset, benchmark: str) -> torch.Tensor:
-    from .seeding import generator
-
     order = torch.randperm(len(dataset), generator=generator("real images to show", benchmark))
     return dataset.images[order[:GRID_SAMPLES]]
 
@@ -273,9 +272,6 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
     FLOPs are those of matrix products and convolutions, forward and backward, a multiplication and an addition each.
     """
     from torch.utils.flop_counter import FlopCounterMode
-
-    from .seeding import default_generator, generator
-    from .train import accumulate
 
     passes = 0
 

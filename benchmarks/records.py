@@ -6,16 +6,12 @@ A run folder is `<out>/<benchmark>/<method>/s<seed>-<id>/`. Files are the truth;
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .files import DamagedError, read_json, read_jsonl
-
-if TYPE_CHECKING:
-    import pandas
 
 CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
     "config.yaml",
@@ -26,7 +22,7 @@ CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
 )
 REFERENCE = "reference.jsonl"  # one file per benchmark: what the metrics say of real halves and of noise
 
-#: The columns of `records_frame`, in order. `value` is NaN where a cell diverged.
+#: What a row of records.jsonl holds, beside `sampler` (the sampling settings). `value` is null after a divergence.
 COLUMNS = (
     "benchmark",
     "method",
@@ -101,14 +97,6 @@ class CellFiles:
 def find_cells(out: Path) -> list[CellFiles]:
     """All cells below `out`, sorted by path."""
     return [CellFiles(config.parent) for config in sorted(out.glob(f"*/*/s*-*/{CONFIG}"))]
-
-
-def records_frame(cells: Iterable[CellFiles]) -> pandas.DataFrame:
-    """One row per evaluation of every cell, with the columns `COLUMNS`."""
-    import pandas
-
-    rows = [row for cell in cells for row in cell.records]
-    return pandas.DataFrame(rows, columns=list(COLUMNS))
 
 
 def read_reference(out: Path, benchmark: str) -> list[dict[str, Any]]:

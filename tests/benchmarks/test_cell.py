@@ -262,6 +262,21 @@ def test_missing_data_fails_before_anything_is_trained(tmp_path: Path) -> None:
     assert not (folder / "snapshots").exists()
 
 
+def test_what_training_cost_survives_being_killed_before_it_was_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    folder = put(tiny_cell("ect"), tmp_path)
+    monkeypatch.setattr(cells, "measure_compute", die)
+    with pytest.raises(SystemExit):
+        run_cell(folder)
+    monkeypatch.undo()
+    assert run_cell(folder) == "done"
+    assert read_json(folder / RUN)["compute"]["train_seconds"] > 0
+
+
 def test_methods_see_the_same_data_and_latents(tmp_path: Path) -> None:
     """Two methods that differ in nothing that acts on a fresh network give the same samples of it."""
     rows = []
