@@ -1,4 +1,4 @@
-"""One writer a cell: a lock file with an owner and a heartbeat, made of O_EXCL and rename alone (no flock).
+"""One writer a cell: a lock file with an owner and a heartbeat, made of link and rename alone (no flock).
 
 A lock is stale when its owner is known to be dead (same host), or has not beaten for two minutes (any host).
 """
@@ -55,17 +55,21 @@ def acquire(path: Path) -> Lock | None:
     """The lock at `path`, or None while a living process holds it."""
     token = uuid.uuid4().hex
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "token": token}
-    for _ in range(2):
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            if not _remove_if_stale(path):
-                return None
-            continue
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(owner, file)
-        return Lock(path, token)
-    return None
+    # Written aside and linked into place: whoever sees the lock sees its owner. A link fails where a lock is already.
+    draft = path.with_name(f"{path.name}.{token}")
+    draft.write_text(json.dumps(owner), encoding="utf-8")
+    try:
+        for _ in range(2):
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                if not _remove_if_stale(path):
+                    return None
+            else:
+                return Lock(path, token)
+        return None
+    finally:
+        draft.unlink()
 
 
 def is_held(path: Path) -> bool:
@@ -76,7 +80,7 @@ def is_held(path: Path) -> bool:
 def _owner(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):  # not there, or its owner is just writing it
+    except (FileNotFoundError, json.JSONDecodeError):  # not there, or damaged
         return {}
 
 
@@ -92,6 +96,8 @@ def _is_stale(path: Path, owner: dict[str, Any]) -> bool:
 
 def _remove_if_stale(path: Path) -> bool:
     judged = _owner(path)  # read once: what is judged stale below must be what is removed
+    if not path.exists():
+        return True
     if not _is_stale(path, judged):
         return False
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")

@@ -11,6 +11,7 @@ from .. import plan
 from ..config.compose import Cell, compose_cells, parse_methods, parse_seeds
 from ..files import check_writable
 from ..records import CellFiles
+from .report import check_mlflow_uri
 from .status import INTERRUPTED, complaint, current
 
 
@@ -28,6 +29,7 @@ def run(
     """Exit status: 0 all done, 1 a cell failed or diverged, 130 interrupted. Raises UsageError for bad input."""
     cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings)
     check_writable(out)
+    check_mlflow_uri(mlflow_uri)
     pending = [cell for cell in cells if not plan.is_finished(cell.path(out), cell.config)]
     if dry_run:
         if pending:
