@@ -59,7 +59,7 @@ def _naming_mlflow(uri: str | None) -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0]
         raise UsageError(
-            f"MLflow at {uri or 'its file'}: {reason}; leaderboard and plots are written, `bench report` repeats the import"
+            f"MLflow at {uri or 'its file'}: {reason}; leaderboard and plots are written, `bench report` tries again"
         ) from None
 
 

@@ -108,6 +108,7 @@ MISTAKES = {
     "unicode key": (["schlüssel=3"], "'schlüssel=3' is not of the form key=value"),
     "unicode value": (["train.lr=três"], "'train.lr=três' cannot be read"),
     "brackets": (["train.lr=[[["], "'train.lr=[[[' cannot be read"),
+    "mlflow": (["--mlflow-uri", "./mlruns"], "--mlflow-uri is './mlruns', must begin with one of: http, https, sqlite"),
     "line end": (["train.lr=1\n2"], r"'train.lr=1\n2' "),
 }
 
@@ -221,6 +222,19 @@ def test_a_damaged_file_is_named(subcommand: str, file: str, call: Callable[...,
     assert said.status == 2
     (line,) = said.err.splitlines()
     assert line.startswith(f"bench: {cell.name}/{file}")
+
+
+def test_what_mlflow_complains_of_is_one_sentence(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    from consistency_bench.reports import build
+
+    def fail(*_: object, **__: object) -> None:
+        raise type("MlflowException", (Exception,), {"__module__": "mlflow.exceptions"})("no such host\nmore of it")
+
+    monkeypatch.setattr(build, "build_report", fail)
+    said = call("report", "--out", ".", "--mlflow-uri", "http://nowhere")
+    assert said.status == 2
+    expected = "no such host; leaderboard and plots are written, `bench report` tries again"
+    assert said.err == f"bench: MLflow at http://nowhere: {expected}\n"
 
 
 def test_a_full_disk_is_one_sentence(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
