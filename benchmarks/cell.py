@@ -23,7 +23,7 @@ import numpy
 import torch
 
 from . import plan
-from .checkpoint import load_snapshot, snapshot_path
+from .checkpoint import load_checkpoint, load_snapshot, snapshot_path
 from .data.base import Dataset
 from .data.registry import load
 from .files import atomic_path, read_json, read_jsonl, write_json, write_jsonl
@@ -94,7 +94,10 @@ def _train_once(
     status: _Status,
 ) -> Outcome:
     if all(snapshot_path(folder, images).exists() for images in plan.snapshot_images(config)):
-        seconds = read_json(folder / RUN, {}).get("compute", {}).get("train_seconds", 0.0)
+        # run.json may lag: an attempt can be killed after its last checkpoint and before it wrote what training cost.
+        checkpoint = load_checkpoint(folder, torch.device("cpu"))
+        written = read_json(folder / RUN, {}).get("compute", {}).get("train_seconds", 0.0)
+        seconds = checkpoint["state"]["seconds"] if checkpoint else written
         return Outcome("done", plan.budget_images(config), seconds)
     status.write(state="running", phase="train")
     return train(config, model, dataset, folder, device, should_stop=should_stop, report=status.progress)
