@@ -14,7 +14,7 @@ from .config.compose import Cell
 from .data.base import Dataset
 from .errors import UsageError
 from .metrics.evaluate import Evaluator
-from .model import build_model
+from .model import Model, build_model
 
 
 def check_cells(cells: Sequence[Cell]) -> None:
@@ -36,15 +36,18 @@ def check_cells(cells: Sequence[Cell]) -> None:
                 datasets[key] = load_dataset(config)
             model = build_model(config, datasets[key], torch.device("cpu"))
             Evaluator(datasets[key], config["eval"]["metrics"], torch.device("cpu"))
-            levels = 1 + len(config["sample"]["sigma_mid"])
-            if max(config["eval"]["nfe"]) > levels:
-                raise UsageError(
-                    f"eval.nfe has {max(config['eval']['nfe'])}, but sample.sigma_mid has {levels - 1} intermediate "
-                    f"level(s): at most {levels} steps; add a level, noisiest first"
-                )
+            for nfe in config["eval"]["nfe"]:
+                _check_steps(model, nfe)
             del model
         except OptionError as error:
             raise UsageError(str(error)) from None
+
+
+def _check_steps(model: Model, nfe: int) -> None:
+    try:
+        model.method.sampler.check(model.method.times, nfe)
+    except ValueError as error:
+        raise UsageError(f"eval.{error}") from None
 
 
 def _check_device(name: str) -> None:

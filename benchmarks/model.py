@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..methods.base import Method, References
+from ..methods.base import Method
 from ..methods.compose import Context
 from ..methods.networks.registry import build_factory
+from ..methods.parts.bank import Bank
 from ..methods.parts.kernels import Denoise
 from ..methods.registry import build
 from .data.base import Dataset
 from .ema import averaged_copy
+from .plan import budget_images
 from .seeding import default_generator
 
 
@@ -40,7 +41,7 @@ class Model:
         return Model(replace(self.method, modules=modules), averaged_copy(self.network))
 
 
-def build_model(config: Mapping[str, Any], dataset: Dataset, device: torch.device) -> Model:
+def build_model(config: dict[str, Any], dataset: Dataset, device: torch.device) -> Model:
     """The model of a configuration, with the initial weights of its seed.
 
     The network's weights come from a stream that does not name the method: all methods start from the same point.
@@ -52,8 +53,9 @@ def build_model(config: Mapping[str, Any], dataset: Dataset, device: torch.devic
     factory = build_factory(config["network"], dataset.shape, classes=0)
     with default_generator("init network", seed):
         network = factory.network()
-    bank = References(x=dataset.to_model(dataset.images.to(device)), labels=None)
+    bank = Bank(images=dataset.images.to(device), to_model=dataset.to_model)
+    steps = budget_images(config) // config["train"]["batch"]
     with default_generator("init modules", seed):
-        method = build(config["method"], config["sample"], Context(encoder=factory.encoder, bank=bank))
+        method = build(config["method"], config["sample"], Context(encoder=factory.encoder, bank=bank, steps=steps))
     method.modules.to(device)
     return Model(method, network.to(device))

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .parts.kernels import Denoise, Kernel
+from .parts.bank import References
+from .parts.kernels import Denoise, Kernel, per_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +43,10 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class References:
-    """Images that a teacher averages over; `labels` restricts each row to its own class where given."""
-
-    x: Tensor
-    labels: Tensor | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Draw:
     """Everything random about one batch: times t > r >= 0 [B], noise z [B, ...], the teacher's references.
+
+    coupled: bool [B], the rows that the coupling acts on; None for all of them.
 
     Drawn for the whole (global) batch, so that splitting it for gradient accumulation changes nothing.
     """
@@ -60,10 +55,17 @@ class Draw:
     r: Tensor
     z: Tensor
     references: References | None = None
+    coupled: Tensor | None = None
 
     def rows(self, rows: slice) -> Draw:
         """The same draw for a part of the batch; the references stay those of the whole batch."""
-        return replace(self, t=self.t[rows], r=self.r[rows], z=self.z[rows])
+        return Draw(
+            t=self.t[rows],
+            r=self.r[rows],
+            z=self.z[rows],
+            references=None if self.references is None else self.references.rows(rows),
+            coupled=None if self.coupled is None else self.coupled[rows],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,15 @@ class LossTerms:
 
 class Times(Protocol):
     """Which pairs of noise levels are compared, as training goes on."""
+
+    @property
+    def phases(self) -> int:
+        """Into how many pieces the noise levels are cut, each with a consistency function of its own; mostly 1."""
+        ...
+
+    def edge(self, t: Tensor) -> Tensor:
+        """[B] -> [B]: the level that t is mapped to, the cleaner end of its phase; 0 everywhere in a single phase."""
+        ...
 
     def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """n pairs t > r >= 0, float32 [n], on the generator's device. progress in [0, 1): share of the budget seen."""
@@ -115,11 +126,23 @@ class Coupling(Protocol):
         """Whether p(z | x) is known in closed form (SCT's weights need it)."""
         ...
 
+    @property
+    def needs_average(self) -> bool:
+        """Whether pairs are made with the averaged network instead of the trained one."""
+        ...
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that are coupled, drawn at random; the others are paired independently."""
+        ...
+
     def match(self, x: Tensor, z: Tensor) -> Tensor:
         """Reorder the noise of the whole batch to suit the images. No gradient; called once per global batch."""
         ...
 
-    def __call__(self, x: Tensor, z: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Pair: ...
+    def __call__(self, method: Method, x: Tensor, labels: Tensor | None, draw: Draw, predict: Denoise) -> Pair:
+        """The pairs of a batch. predict: the denoiser, of the averaged network if `needs_average`."""
+        ...
 
     def noise_law(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian | None:
         """The law of z given x; None for the standard normal."""
@@ -143,8 +166,18 @@ class Teacher(Protocol):
         """Whether the target is computed from images of the current batch alone."""
         ...
 
-    def draw_references(self, x: Tensor, labels: Tensor | None, generator: torch.Generator) -> References | None:
-        """What the target averages over, drawn for the whole batch; None where nothing is needed."""
+    @property
+    def shared_dropout(self) -> bool:
+        """Whether the teacher's pass sees the student's dropout mask; false reproduces codes that do not share it."""
+        ...
+
+    def draw_references(
+        self, x: Tensor, labels: Tensor | None, index: Tensor | None, generator: torch.Generator
+    ) -> References | None:
+        """What the target averages over, drawn for the whole batch; None where nothing is needed.
+
+        index: where the images of the batch lie in the training set, int64 [B].
+        """
         ...
 
     def __call__(self, method: Method, pair: Pair, x_t: Tensor, draw: Draw) -> Tensor:
@@ -153,6 +186,10 @@ class Teacher(Protocol):
 
 
 class Sampler(Protocol):
+    def check(self, times: Times, nfe: int) -> None:
+        """Raise ValueError, in one sentence, where this sampler cannot take `nfe` steps."""
+        ...
+
     def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """noise: [nfe, B, ...] standard normal, one slice a step -> samples [B, ...] float32, unclipped."""
         ...
@@ -176,49 +213,85 @@ class Method:
     """Trained, averaged and saved with the network (VCT's encoder). Empty for most methods."""
 
 
-def draw(method: Method, x: Tensor, labels: Tensor | None, progress: float, generator: torch.Generator) -> Draw:
+def draw(
+    method: Method,
+    x: Tensor,
+    labels: Tensor | None,
+    progress: float,
+    generator: torch.Generator,
+    index: Tensor | None = None,
+) -> Draw:
     """Draw everything random about one global batch.
 
     Args:
         x: images [B, ...] in model units, on the generator's device.
         labels: class indices [B] or None.
         progress: share of the training budget seen, in [0, 1).
+        index: where the images lie in the training set, int64 [B]; needed by `references=sampled:n` alone.
     """
     t, r = method.times.sample(len(x), progress, generator)
     z = torch.randn(x.shape, generator=generator, device=x.device)
-    references = method.teacher.draw_references(x, labels, generator)
-    return Draw(t=t, r=r, z=method.coupling.match(x, z), references=references)
+    references = method.teacher.draw_references(x, labels, index, generator)
+    share = method.coupling.share
+    coupled = None if share == 1 else torch.rand(len(x), generator=generator, device=x.device) < share
+    return Draw(t=t, r=r, z=method.coupling.match(x, z), references=references, coupled=coupled)
 
 
-def loss(method: Method, denoise: Denoise, x: Tensor, labels: Tensor | None, progress: float, draw: Draw) -> LossTerms:
+def loss(
+    method: Method,
+    denoise: Denoise,
+    x: Tensor,
+    labels: Tensor | None,
+    progress: float,
+    draw: Draw,
+    average: Denoise | None = None,
+) -> LossTerms:
     """The loss of consistency training, common to all methods.
 
     The student sees x_t, the noisier point; the teacher (the same weights, no gradient, the same dropout mask)
-    sees x_r. Where r = 0 the target is the teacher's *input*: the image itself for most methods, the posterior
-    mean for SCT. Gradient reaches the coupling through the student's input and the penalty alone.
+    sees x_r. Where r is the level that the function maps to (0, or the edge of t's phase), the target is the
+    teacher's *input*: the image itself for most methods, the posterior mean for SCT. Gradient reaches the coupling
+    through the student's input and the penalty alone.
 
     Args:
         denoise: the preconditioned network D(x_t, t, labels), see `Kernel.denoiser`.
         x, labels, draw: one batch or the same rows of all three; see `draw` above.
+        average: the denoiser of the averaged weights, for couplings with `needs_average`.
+
+    Raises:
+        ValueError: the coupling needs the averaged weights and `average` is None.
     """
-    pair = method.coupling(x, draw.z, labels, method.modules)
+    predict = average if method.coupling.needs_average else denoise
+    if predict is None:
+        raise ValueError("this coupling predicts with the averaged weights: the loss needs their denoiser")
+    pair = method.coupling(method, x, labels, draw, predict)
     x_t = method.kernel.perturb(pair.x, draw.t, pair.z)
     with torch.no_grad():
         x_r = method.teacher(method, pair, x_t, draw)
+    edge = method.times.edge(draw.t)
 
-    same_dropout = dropout_replay(x.device)
-    student = denoise(x_t, draw.t, pair.labels)
+    same_dropout = dropout_replay(x.device) if method.teacher.shared_dropout else contextlib.nullcontext
+    student = to_edge(denoise(x_t, draw.t, pair.labels), x_t, draw.t, edge)
     with torch.no_grad(), same_dropout():
-        # At r = 0 the noise label ln(r) is not finite: those rows are evaluated at t and then replaced.
-        at_zero = draw.r == 0
-        target = denoise(x_r, torch.where(at_zero, draw.t, draw.r), pair.labels)
-        target = torch.where(at_zero.view(-1, *[1] * (x.ndim - 1)), x_r, target)
+        # At r = 0 the noise label ln(r) is not finite: rows at the edge are evaluated at t and then replaced.
+        at_edge = draw.r == edge
+        level = torch.where(at_edge, draw.t, draw.r)
+        target = to_edge(denoise(x_r, level, pair.labels), x_r, level, edge)
+        target = torch.where(per_sample(at_edge, x), x_r, target)
 
     distance = method.distance(student, target)
     penalty = pair.penalty.mean()
     penalty_weight = method.coupling.penalty_weight(method.times, method.weight, progress)
     total = (method.weight(draw.t, draw.r) * distance).mean() + penalty_weight * penalty
     return LossTerms(total=total, consistency=distance.mean().detach(), penalty=penalty.detach())
+
+
+def to_edge(denoised: Tensor, x: Tensor, t: Tensor, edge: Tensor) -> Tensor:
+    """f(x, t) = D + (edge / t) (x - D): from x at level t to `edge` [B] along the line to the denoised image.
+
+    D itself where the edge is 0; phased consistency models (the PCM papers, and SCT's phased option) have others.
+    """
+    return denoised + per_sample(edge / t, x) * (x - denoised)
 
 
 def dropout_replay(device: torch.device) -> Callable[[], contextlib.AbstractContextManager[None]]:

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from torch import nn
 
-from .base import Coupling, Distance, Method, References, Sampler, Teacher, Times, Weight
-from .parts.couplings import Independent, OptimalTransport, Variational
+from .base import Coupling, Distance, Method, Sampler, Teacher, Times, Weight
+from .parts.bank import Bank
+from .parts.couplings import GeneratorAugmented, Independent, OptimalTransport, Variational
 from .parts.kernels import Kernel
 from .parts.options import OptionError
 
@@ -34,12 +35,14 @@ class Parts:
 class Context:
     """What a method may need of the benchmark it runs on.
 
-    encoder: makes VCT's encoder of a size ("small" or "big"): (x, labels) -> mean, standard deviation.
-    bank: the training images in model units, for teachers that average over them.
+    encoder: makes VCT's encoder of a size ("small", "big", "48x2"): (x, labels) -> mean, standard deviation.
+    bank: the training images, for teachers that average over them; with labels where training is conditional.
+    steps: optimiser steps of the whole budget, for stage clocks that count them.
     """
 
     encoder: Callable[[str], nn.Module]
-    bank: References
+    bank: Bank
+    steps: int
 
 
 def admit(part: object, kind: type[Part], method: str, section: str) -> Part:
@@ -69,6 +72,10 @@ def variational(method: Method, coupling: Coupling, context: Context) -> Method:
         raise OptionError(
             f"'{name}' needs method.teacher.references=batch: the encoder must see every reference at every step"
         )
+    if method.teacher.needs_density and not coupling.has_density:
+        raise OptionError(
+            f"'{name}' needs method.coupling.share=1: noise of two kinds has no density that it could use"
+        )
     modules = nn.ModuleDict({**method.modules, "encoder": context.encoder(coupling.encoder)})
     return replace(method, name=name, coupling=coupling, modules=modules)
 
@@ -83,6 +90,20 @@ def optimal_transport(method: Method, coupling: Coupling, context: Context) -> M
             "which the weights of SCT's target need"
         )
     return replace(method, name=name, coupling=admit(coupling, OptimalTransport, name, "coupling"))
+
+
+def generator_augmented(method: Method, coupling: Coupling, context: Context) -> Method:
+    """The method with some pairs built from its own predictions (GC)."""
+    name = f"{method.name}+gc"
+    _must_be_uncoupled(method, name)
+    if method.teacher.needs_density:
+        raise OptionError(
+            f"'{name}' is refused: generated images have no conditional density p(x_t | x), "
+            "which the weights of SCT's target need"
+        )
+    if method.times.phases > 1:
+        raise OptionError(f"'{name}' needs method.times.phases=1: a phased model predicts no clean image in one step")
+    return replace(method, name=name, coupling=admit(coupling, GeneratorAugmented, name, "coupling"))
 
 
 def _must_be_uncoupled(method: Method, name: str) -> None:

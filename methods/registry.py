@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from .base import Method
-from .compose import Context, Parts, optimal_transport, variational
+from .compose import Context, Parts, generator_augmented, optimal_transport, variational
 from .parts import couplings, distances, kernels, samplers, teachers, times, weights
 from .parts.options import OptionError, option_names, part_from_options
 
@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, type]] = {
         "independent": couplings.Independent,
         "optimal_transport": couplings.OptimalTransport,
         "variational": couplings.Variational,
+        "generator_augmented": couplings.GeneratorAugmented,
     },
     "teacher": {"same_point": teachers.SamePoint, "posterior_mean": teachers.PosteriorMean},
     "distance": {
@@ -33,7 +34,7 @@ KINDS: dict[str, dict[str, type]] = {
     "weight": {"gap": weights.Gap, "snr": weights.Snr},
 }
 
-COMPOSITIONS = {"vc": variational, "ot": optimal_transport}
+COMPOSITIONS = {"vc": variational, "ot": optimal_transport, "gc": generator_augmented}
 
 
 def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Context) -> Method:
@@ -52,8 +53,9 @@ def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Conte
         raise OptionError(f"unknown key 'method.{min(unknown)}'. Available: {', '.join(KINDS)}")
     parts = Parts(
         version=version,
-        sampler=part_from_options(samplers.Multistep, sampler, "sample"),
-        **{section: build_part(section, options[section]) for section in KINDS},
+        sampler=_part(samplers.KINDS, {"kind": "multistep", **sampler}, "sample"),
+        times=replace(build_part("times", options["times"]), total_steps=context.steps),
+        **{section: build_part(section, options[section]) for section in KINDS if section != "times"},
     )
     base, *compositions = name.split("+")
     builder = getattr(importlib.import_module(f".{base}", __package__), base)
@@ -67,10 +69,13 @@ def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Conte
 
 def build_part(section: str, options: Mapping[str, Any]) -> Any:
     """One part from its section: `kind` chooses the class, the other keys are its options."""
-    kinds = KINDS[section]
+    return _part(KINDS[section], options, f"method.{section}")
+
+
+def _part(kinds: Mapping[str, type], options: Mapping[str, Any], where: str) -> Any:
     kind = options["kind"]
     if kind not in kinds:
-        raise OptionError(f"method.{section}.kind is '{kind}', must be one of: {', '.join(kinds)}")
+        raise OptionError(f"{where}.kind is '{kind}', must be one of: {', '.join(kinds)}")
     part = kinds[kind]
     values = dict(options) if "kind" in option_names(part) else {k: v for k, v in options.items() if k != "kind"}
-    return part_from_options(part, values, f"method.{section}")
+    return part_from_options(part, values, where)

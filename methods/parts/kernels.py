@@ -35,6 +35,8 @@ class Kernel:
     kind: "ve" or "li" (above).
     boundary: "always" uses m = sigma_min in training and evaluation (iCT), "never" m = 0 (ECT).
     eval_shift: m in evaluation when boundary is "never" (0.003 in the published ECT code for CIFAR-10).
+    time_input: what the network is told of t: "quarter_log" is ln(t) / 4 (EDM), "thousand_log" 1000 ln(t) / 4, as in
+        the consistency models' code for ImageNet-64.
     """
 
     kind: str = "ve"
@@ -43,12 +45,15 @@ class Kernel:
     sigma_max: float = 80.0
     sigma_data: float = 0.5
     eval_shift: float = 0.0
+    time_input: str = "quarter_log"
 
     def __post_init__(self) -> None:
         if self.kind not in ("ve", "li"):
             raise ValueError(f"kind is '{self.kind}', must be one of: ve, li")
         if self.boundary not in ("always", "never"):
             raise ValueError(f"boundary is '{self.boundary}', must be one of: always, never")
+        if self.time_input not in ("quarter_log", "thousand_log"):
+            raise ValueError(f"time_input is '{self.time_input}', must be one of: quarter_log, thousand_log")
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(
                 f"sigma_min = {self.sigma_min:g} and sigma_max = {self.sigma_max:g}: must be 0 < min < max"
@@ -63,6 +68,11 @@ class Kernel:
     def alpha(self, t: Tensor) -> Tensor:
         """The factor of the image at noise level t, [B] -> [B]."""
         return t.new_ones(t.shape) if self.kind == "ve" else 1 - t / self.sigma_max
+
+    @property
+    def alpha_slope(self) -> float:
+        """dα/dt, the same at every level."""
+        return 0.0 if self.kind == "ve" else -1 / self.sigma_max
 
     def perturb(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """x_t = α(t) x + t z; x, z: [B, ...], t: [B]."""
@@ -88,9 +98,10 @@ class Kernel:
             offset = self.sigma_min
         else:
             offset = self.eval_shift if evaluating else 0.0
+        factor = 250.0 if self.time_input == "thousand_log" else 0.25
 
         def denoise(x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
             c_skip, c_out, c_in = (per_sample(c, x_t) for c in self.precondition(t, offset))
-            return c_skip * x_t + c_out * network(c_in * x_t, t.log() / 4, labels)
+            return c_skip * x_t + c_out * network(c_in * x_t, t.log() * factor, labels)
 
         return denoise

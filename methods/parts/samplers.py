@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base import Method
-from .kernels import Denoise
+from ..base import Method, Times, to_edge
+from .couplings import assigned
+from .kernels import Denoise, per_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class Multistep:
 
     sigma_mid: the intermediate levels, noisiest first; n steps use the first n - 1.
     renoise: how much noise is put back at level σ: "sigma" (ECT, VCT) or "sqrt_diff", sqrt(σ² - σ_min²) (iCT).
-    recouple: "learned" passes the fresh noise through the method's coupling (VCT), "none" leaves it as drawn.
+    recouple: what couples the fresh noise to the images so far: "learned" the method's law of the noise (VCT), "ot" an
+        optimal assignment within the batch of samples, "none" nothing.
     """
 
     sigma_mid: tuple[float, ...] = ()
@@ -30,32 +32,89 @@ class Multistep:
     def __post_init__(self) -> None:
         if self.renoise not in ("sigma", "sqrt_diff"):
             raise ValueError(f"renoise is '{self.renoise}', must be one of: sigma, sqrt_diff")
-        if self.recouple not in ("none", "learned"):
-            raise ValueError(f"recouple is '{self.recouple}', must be one of: none, learned")
+        if self.recouple not in ("none", "learned", "ot"):
+            raise ValueError(f"recouple is '{self.recouple}', must be one of: none, learned, ot")
         if any(sigma <= 0 for sigma in self.sigma_mid) or list(self.sigma_mid) != sorted(self.sigma_mid, reverse=True):
             raise ValueError(f"sigma_mid is {list(self.sigma_mid)}, must be positive levels, noisiest first")
 
-    @torch.no_grad()
-    def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        steps = len(noise)
-        if not 1 <= steps <= len(self.sigma_mid) + 1:
+    def check(self, times: Times, nfe: int) -> None:
+        if times.phases > 1:
+            raise ValueError(f"a model of {times.phases} phases is sampled with sample.kind=phased")
+        if not 1 <= nfe <= len(self.sigma_mid) + 1:
             raise ValueError(
-                f"nfe is {steps}: with {len(self.sigma_mid)} intermediate level(s) in sample.sigma_mid it must be "
+                f"nfe is {nfe}: with {len(self.sigma_mid)} intermediate level(s) in sample.sigma_mid it must be "
                 f"from 1 to {len(self.sigma_mid) + 1}"
             )
+
+    @torch.no_grad()
+    def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        self.check(method.times, len(noise))
         kernel = method.kernel
         # The state is kept in float64 and each network call sees float32, as in the published samplers.
         x = noise[0].double() * kernel.sigma_max
-        x = self._call(denoise, x, kernel.sigma_max, labels)
+        x = _call(denoise, x, x.new_full((len(x),), kernel.sigma_max), labels)
         for sigma, fresh in zip(self.sigma_mid, noise[1:], strict=False):
-            if self.recouple == "learned":
-                fresh = method.coupling(x.float(), fresh, labels, method.modules).z
+            fresh = self._recoupled(method, x.float(), fresh, labels)
             level = x.new_full((len(x),), sigma)
             std = math.sqrt(max(sigma**2 - kernel.sigma_min**2, 0)) if self.renoise == "sqrt_diff" else sigma
-            x = kernel.alpha(level).view(-1, *[1] * (x.ndim - 1)) * x + std * fresh.double()
-            x = self._call(denoise, x, sigma, labels)
+            x = per_sample(kernel.alpha(level), x) * x + std * fresh.double()
+            x = _call(denoise, x, level, labels)
         return x.float()
 
-    def _call(self, denoise: Denoise, x: Tensor, sigma: float, labels: Tensor | None) -> Tensor:
-        level = torch.full((len(x),), sigma, device=x.device)
-        return denoise(x.float(), level, labels).double()
+    def _recoupled(self, method: Method, x: Tensor, fresh: Tensor, labels: Tensor | None) -> Tensor:
+        if self.recouple == "ot":
+            return assigned(x, fresh)
+        law = method.coupling.noise_law(x, labels, method.modules) if self.recouple == "learned" else None
+        return fresh if law is None else law.mean + law.std * fresh
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phased:
+    """Deterministic sampling of a phased model: from edge to edge, one network call a phase (PCM and MCM papers).
+
+    eta: lands at eta times the edge instead of at the edge ("edge skipping", SCT; the published value is not known).
+        The last step always lands at 0.
+    """
+
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.eta <= 1:
+            raise ValueError(f"eta is {self.eta:g}, must be above 0 and at most 1")
+
+    def check(self, times: Times, nfe: int) -> None:
+        if nfe != times.phases:
+            raise ValueError(
+                f"nfe is {nfe}: a model of {times.phases} phase(s) in method.times.phases takes as many steps"
+            )
+
+    @torch.no_grad()
+    def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        self.check(method.times, len(noise))
+        x = noise[0].double() * method.kernel.sigma_max
+        t = x.new_full((len(x),), method.kernel.sigma_max)
+        edge = method.times.edge(t)
+        for _ in range(method.times.phases):
+            x = to_edge(_call(denoise, x, t, labels), x, t, self.eta * edge)
+            t, edge = self.eta * edge, method.times.edge(edge)
+        return x.float()
+
+
+def _call(denoise: Denoise, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    return denoise(x.float(), t.float(), labels).double()
+
+
+def guided(denoise: Denoise, weak: Denoise, w: float) -> Denoise:
+    """D + (w - 1)(D - D_weak): away from a worse model, here an earlier snapshot of the same run (SCT).
+
+    Two network calls a step; `nfe` goes on counting steps.
+    """
+
+    def both(x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        strong = denoise(x_t, t, labels)
+        return strong + (w - 1) * (strong - weak(x_t, t, labels))
+
+    return both
+
+
+KINDS: dict[str, type[Multistep] | type[Phased]] = {"multistep": Multistep, "phased": Phased}

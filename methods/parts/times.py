@@ -6,7 +6,7 @@ Progress is the share of the training budget in images, so a schedule scales to 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -17,8 +17,11 @@ from torch import Tensor
 class KarrasBins:
     """Neighbours on a grid that doubles in eight stages from 10 to 1280 intervals (iCT, Song & Dhariwal 2024).
 
-    The index follows a log-normal law of the noise level, integrated over each interval (iCT, eq. 10);
-    stage = floor(stages · progress), which is the paper's clock when the number of stages divides the steps.
+    The index follows a log-normal law of the noise level, integrated over each interval (iCT, eq. 10).
+
+    stage_clock: "progress" is stage = floor(stages · progress); "steps" the paper's floor(k / floor(K / stages)) at
+        step k of K, which differs where the number of stages does not divide K: the last stage is then longer.
+    total_steps: K; set from the budget, not an option.
     """
 
     s0: int = 10
@@ -28,8 +31,13 @@ class KarrasBins:
     sigma_max: float = 80.0
     p_mean: float = -1.1
     p_std: float = 2.0
+    stage_clock: str = "progress"
+    total_steps: int | None = field(default=None, metadata={"option": False})
+
+    phases = 1
 
     def __post_init__(self) -> None:
+        _check_choice("stage_clock", self.stage_clock, ("progress", "steps"))
         if self.s0 < 1 or self.s1 < self.s0:
             raise ValueError(f"s0 = {self.s0} and s1 = {self.s1}: must be 1 <= s0 <= s1")
         if self.p_std <= 0:
@@ -44,7 +52,13 @@ class KarrasBins:
         return int(math.log2(self.s1 // self.s0)) + 1
 
     def stage(self, progress: float) -> int:
+        if self.stage_clock == "steps":
+            length = max(1, _steps(self.total_steps) // self.stages)
+            return min(round(progress * _steps(self.total_steps)) // length, self.stages - 1)
         return min(int(self.stages * progress), self.stages - 1)
+
+    def edge(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
 
     def grid(self, progress: float) -> Tensor:
         """The nodes σ_1 = σ_min < … < σ_N = σ_max of the current stage, float64 [N]."""
@@ -80,12 +94,33 @@ def _lognormal_bins(grid: Tensor, mean: float, std: float) -> Tensor:
     return bins / bins.sum()
 
 
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is '{value}', must be one of: {', '.join(choices)}")
+
+
+def _steps(total: int | None) -> int:
+    if total is None:
+        raise ValueError("a stage clock that counts steps needs the total number of steps")
+    return total
+
+
 @dataclass(frozen=True, kw_only=True)
 class LognormalGap:
-    """Continuous log-normal t, and r = max(0, t (1 - n(t) / q^(s+1))) in stage s (ECT, Geng et al. 2025).
+    """Continuous log-normal t, and r = max(0, t (1 - n(t) / q^a)) with a growing exponent a (ECT, Geng et al. 2025).
 
-    mapping: "sigmoid" has n(t) = 1 + k·sigmoid(-b t), "const" n(t) = 1. stage s = floor(stages · progress).
+    mapping: how r follows t. "sigmoid" has n(t) = 1 + k·sigmoid(-b t) and the staircase a = stage + first_exponent;
+        "const" the same staircase with n(t) = 1; "smooth" n(t) as in sigmoid and, in place of the staircase,
+        a = first_exponent + (stages - 1) · progress (for SCT's "smoother schedule", whose constants are not published).
+    first_exponent: 1 as in the published code; 0 has the paper's stage of pure denoising before the others.
+    stage_clock: "progress" is stage = floor(stages · progress); "ticks" reproduces the published loop, whose stages
+        start one step late.
     t_max: clamps t from above (needed by the li kernel, whose image vanishes at σ_max); None leaves it unbounded.
+    truncate: (low, high) redraws t from the law restricted to these levels, as TCM does; () leaves it whole.
+    r_min: what r is raised to, short of t itself (1e-6 in TCM); 0 allows r = 0.
+    phases: cuts (0, σ_max] into that many pieces at the nodes of the ρ = 7 grid of [0.002, σ_max]; r stays within t's
+        piece (SCT's phased option, after the PCM and MCM papers).
+    total_steps: of the budget; set from it, not an option.
     """
 
     p_mean: float = -1.1
@@ -96,34 +131,83 @@ class LognormalGap:
     k: float = 8.0
     b: float = 1.0
     sigma_max: float = 80.0
+    first_exponent: int = 1
+    stage_clock: str = "progress"
     t_max: float | None = None
+    truncate: tuple[float, ...] = ()
+    r_min: float = 0.0
+    phases: int = 1
+    total_steps: int | None = field(default=None, metadata={"option": False})
 
     def __post_init__(self) -> None:
-        if self.mapping not in ("sigmoid", "const"):
-            raise ValueError(f"mapping is '{self.mapping}', must be one of: sigmoid, const")
+        _check_choice("mapping", self.mapping, ("sigmoid", "const", "smooth"))
+        _check_choice("stage_clock", self.stage_clock, ("progress", "ticks"))
         if self.q <= 1:
             raise ValueError(f"q is {self.q:g}, must be above 1")
         if self.stages < 1:
             raise ValueError(f"stages is {self.stages}, must be at least 1")
+        if self.phases < 1:
+            raise ValueError(f"phases is {self.phases}, must be at least 1")
+        if self.first_exponent not in (0, 1):
+            raise ValueError(f"first_exponent is {self.first_exponent}, must be 0 or 1")
         if self.p_std <= 0:
             raise ValueError(f"p_std is {self.p_std:g}, must be above 0")
+        if self.sigma_max <= 0.002:
+            raise ValueError(f"sigma_max is {self.sigma_max:g}, must be above 0.002")
         if self.t_max is not None and self.t_max <= 0:
             raise ValueError(f"t_max is {self.t_max:g}, must be above 0 or null")
+        if self.r_min < 0:
+            raise ValueError(f"r_min is {self.r_min:g}, must be at least 0")
+        if self.truncate and not (len(self.truncate) == 2 and 0 < self.truncate[0] < self.truncate[1]):
+            raise ValueError(f"truncate is {list(self.truncate)}, must be [low, high] with 0 < low < high, or []")
 
     def stage(self, progress: float) -> int:
+        if self.stage_clock == "ticks":
+            progress = max(0.0, progress - 1 / _steps(self.total_steps))
         return min(int(self.stages * progress), self.stages - 1)
+
+    def exponent(self, progress: float) -> float:
+        """The a of the map t -> r."""
+        if self.mapping == "smooth":
+            return self.first_exponent + (self.stages - 1) * progress
+        return self.stage(progress) + self.first_exponent
+
+    def edges(self) -> Tensor:
+        """0 = s_0 < s_1 < … < s_M = σ_max for M phases, float64 [M + 1]."""
+        if self.phases == 1:
+            return torch.tensor([0.0, self.sigma_max], dtype=torch.float64)
+        edges = _karras_grid(self.phases, 7.0, 0.002, self.sigma_max).clone()
+        edges[0] = 0.0
+        return edges
+
+    def edge(self, t: Tensor) -> Tensor:
+        if self.phases == 1:
+            return torch.zeros_like(t)
+        edges = self.edges().to(t)
+        return edges[(torch.bucketize(t, edges) - 1).clamp(0, self.phases - 1)]
 
     def cleaner(self, t: Tensor, progress: float) -> Tensor:
         """The map t -> r, [B] -> [B]."""
-        n = 1 + self.k * torch.sigmoid(-self.b * t) if self.mapping == "sigmoid" else 1.0
-        return (t * (1 - n / self.q ** (self.stage(progress) + 1))).clamp(min=0)
+        n = 1.0 if self.mapping == "const" else 1 + self.k * torch.sigmoid(-self.b * t)
+        r = (t * (1 - n / self.q ** self.exponent(progress))).clamp(min=0)
+        if self.r_min:
+            r = torch.maximum(r, torch.minimum(0.999 * t, t.new_tensor(self.r_min)))
+        return torch.maximum(r, self.edge(t))
 
     def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        normal = torch.randn(n, generator=generator, device=generator.device)
-        t = (self.p_mean + self.p_std * normal).exp()
+        t = (self.p_mean + self.p_std * self._normal(n, generator)).exp()
+        if self.truncate:
+            t = t.clamp(*self.truncate)  # against rounding at the ends; the law is truncated already
         if self.t_max is not None:
             t = t.clamp(max=self.t_max)
         return t, self.cleaner(t, progress)
+
+    def _normal(self, n: int, generator: torch.Generator) -> Tensor:
+        if not self.truncate:
+            return torch.randn(n, generator=generator, device=generator.device)
+        low, high = (math.erf((math.log(level) - self.p_mean) / self.p_std / math.sqrt(2)) for level in self.truncate)
+        uniform = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64)
+        return (math.sqrt(2) * torch.erfinv(low + (high - low) * uniform)).float()
 
     def last(self, progress: float) -> tuple[float, float]:
         t = torch.tensor([self.sigma_max], dtype=torch.float64)

@@ -25,7 +25,7 @@ from consistency_bench.benchmarks.config.compose import (
 )
 from consistency_bench.benchmarks.errors import UsageError
 from consistency_bench.benchmarks.metrics.registry import parse
-from consistency_bench.methods.base import References
+from consistency_bench.methods.parts.bank import Bank
 from consistency_bench.methods.compose import Context
 from consistency_bench.methods.networks.registry import NETWORKS, build_factory
 from consistency_bench.methods.registry import build
@@ -115,8 +115,8 @@ def test_every_combination_of_files_composes_and_its_parts_can_be_built(
     config = one(f"benchmark={benchmark}", f"preset={preset}", method=method).config
     assert config["cell"]["method"] == config["method"]["name"] == method
     assert config["cell"]["benchmark"] == config["benchmark"]["name"] == config["data"]["name"] == benchmark
-    bank = References(x=torch.zeros(4, 2), labels=None)
-    built = build(config["method"], config["sample"], Context(encoder=lambda _: nn.Identity(), bank=bank))
+    bank = Bank(images=torch.zeros(4, 2))
+    built = build(config["method"], config["sample"], Context(encoder=lambda _: nn.Identity(), bank=bank, steps=8))
     assert built.name == method
     ema.build_profile(config["train"]["ema"])
     if config["network"]["kind"] in NETWORKS:

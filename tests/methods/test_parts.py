@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from consistency_bench.methods.base import Draw, Gaussian, Method, Pair, References
+from consistency_bench.methods.base import Draw, Gaussian, Method, Pair
+from consistency_bench.methods.parts.bank import Bank, all_references
 from consistency_bench.methods.parts.couplings import (
     Independent,
     OptimalTransport,
@@ -238,7 +239,8 @@ def test_transport_is_the_best_permutation_and_leaves_images_alone() -> None:
     best = min(cost(z[list(order)]) for order in permutations(range(6)))
     assert cost(matched) == pytest.approx(best)
     labels = torch.arange(6)
-    pair = coupling(x, matched, labels, nn.ModuleDict())
+    draw = Draw(t=torch.ones(6), r=torch.zeros(6), z=matched)
+    pair = coupling(method_with(SamePoint()), x, labels, draw, lambda x, t, labels: x)
     assert pair.x is x
     assert pair.labels is labels
 
@@ -261,15 +263,15 @@ def method_with(teacher: PosteriorMean | SamePoint) -> Method:
 
 
 def test_posterior_weights_and_step() -> None:
-    references = References(x=levels(0, 1, -1, 0.5)[:, None], labels=None)
-    teacher = PosteriorMean(references="all", bank=references)
+    bank = Bank(images=levels(0, 1, -1, 0.5)[:, None])
+    references, teacher = all_references(bank), PosteriorMean(references="all", bank=bank)
     method, x_t = method_with(teacher), levels(0.7)[:, None]
     cases = [
         (1.0, 0.5, (0.264906, 0.323557, 0.079788, 0.331748), 0.409643, 0.554822),
         (2.0, 1.0, (0.259744, 0.273061, 0.192423, 0.274773), 0.218025, 0.459012),
     ]
     for t, r, weights, mean, point in cases:
-        close(log_likelihood(method, x_t, levels(t), references).softmax(1)[0], *weights, rtol=4e-6)
+        close(log_likelihood(method, x_t, levels(t), bank).softmax(1)[0], *weights, rtol=4e-6)
         pair = Pair(x=levels(0)[:, None], z=x_t / t, labels=None, penalty=levels(0))
         at_r = teacher(method, pair, x_t, Draw(t=levels(t), r=levels(r), z=pair.z, references=references))
         at_0 = teacher(method, pair, x_t, Draw(t=levels(t), r=levels(0), z=pair.z, references=references))
@@ -279,7 +281,7 @@ def test_posterior_weights_and_step() -> None:
 
 def test_learned_noise_of_unit_variance_gives_the_plain_weights() -> None:
     generator = torch.Generator().manual_seed(0)
-    references = References(x=torch.randn(5, 3, generator=generator), labels=None)
+    bank = Bank(images=torch.randn(5, 3, generator=generator))
     x_t, t = torch.randn(4, 3, generator=generator), torch.tensor([0.3, 1.0, 4.0, 20.0])
 
     class Standard(nn.Module):
@@ -288,7 +290,7 @@ def test_learned_noise_of_unit_variance_gives_the_plain_weights() -> None:
 
     plain = method_with(SamePoint())
     learned = replace(plain, coupling=Variational(), modules=nn.ModuleDict({"encoder": Standard()}))
-    one, other = (log_likelihood(m, x_t, t, references).softmax(1) for m in (plain, learned))
+    one, other = (log_likelihood(m, x_t, t, bank).softmax(1) for m in (plain, learned))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 

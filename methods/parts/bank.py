@@ -1,0 +1,109 @@
+"""Images that teachers average over, kept as they are stored and found by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 2**25
+"""Elements converted to float32 at a time (128 MiB): uint8 images of a large training set never exist as floats."""
+
+
+def unchanged(images: Tensor) -> Tensor:
+    return images
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """A set of images, on the device that trains.
+
+    images: [N, ...] as stored (uint8), or in model units.
+    labels: class indices [N]; None where classes play no part, and then every image serves every row.
+    to_model: from stored images to model units, float32.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    to_model: Callable[[Tensor], Tensor] = unchanged
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def by_class(self) -> dict[int, Tensor]:
+        """Class -> positions of its images, int64 [n], rising. Empty without labels."""
+        if self.labels is None:
+            return {}
+        return {label: (self.labels == label).nonzero()[:, 0] for label in self.labels.unique().tolist()}
+
+    def chunks(self, index: Tensor | None) -> Iterator[Tensor]:
+        """The images at `index` [n] (None: all), flat and in model units: float [m, d] pieces that make up [n, d].
+
+        No other image is read, so what lies in them cannot matter.
+        """
+        if self._whole is not None:
+            yield self._whole if index is None else self._whole[index]
+            return
+        size = max(1, CHUNK_ELEMENTS // max(1, self.images[0].numel()))
+        for start in range(0, len(self) if index is None else len(index), size):
+            rows = slice(start, start + size)
+            yield self.to_model(self.images[rows if index is None else index[rows]]).flatten(1)
+
+    @cached_property
+    def _whole(self) -> Tensor | None:
+        """All images as floats, where they are few enough to keep."""
+        return self.to_model(self.images).flatten(1) if self.images.numel() <= CHUNK_ELEMENTS else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """Which images of a pool a teacher averages over, row by row of a batch.
+
+    sets: class -> positions in the pool, int64 [n]; under None the positions for rows of any class. A value of None
+        stands for the whole pool.
+    own: where each row's own image lies in the pool, int64 [B]: the row's own image is then taken out of its set,
+        together with one more if it was not in it, and put in exactly once. None where every set holds it already.
+    """
+
+    pool: Bank
+    sets: dict[int | None, Tensor | None]
+    own: Tensor | None = None
+
+    def rows(self, rows: slice) -> References:
+        """The same references for a part of the batch."""
+        return References(pool=self.pool, sets=self.sets, own=None if self.own is None else self.own[rows])
+
+    def groups(self, labels: Tensor | None, rows: Tensor) -> Iterator[tuple[Tensor, Tensor | None, int | None]]:
+        """Those of the batch's `rows` (positions, int64 [b]) that share a set: (rows, the set, their class)."""
+        if None in self.sets:
+            yield rows, self.sets[None], None
+        elif labels is None:
+            raise ValueError("the references go by class, but the batch has no labels")
+        else:
+            for label in labels[rows].unique().tolist():
+                yield rows[labels[rows] == label], self.sets[label], label
+
+
+def all_references(pool: Bank) -> References:
+    """All images of the pool; of a pool with labels, those of each row's own class."""
+    sets: dict[int | None, Tensor | None] = {None: None}
+    return References(pool=pool, sets=sets if pool.labels is None else {**pool.by_class})
+
+
+def sampled_references(pool: Bank, labels: Tensor | None, own: Tensor, n: int, rng: torch.Generator) -> References:
+    """n images for every row, its own among them and the others drawn without replacement from its class.
+
+    One draw serves all rows of a class. With n or fewer images in the pool (or class) it is all of them.
+    """
+    if pool.labels is None or labels is None:
+        return References(pool=pool, sets={None: _draw(torch.arange(len(pool), device=own.device), n, rng)}, own=own)
+    present = sorted(set(labels.tolist()))
+    return References(pool=pool, sets={label: _draw(pool.by_class[label], n, rng) for label in present}, own=own)
+
+
+def _draw(positions: Tensor, n: int, rng: torch.Generator) -> Tensor:
+    return positions[torch.randperm(len(positions), generator=rng, device=positions.device)[:n]]
