@@ -30,13 +30,13 @@ from .files import atomic_path, read_json, read_jsonl, write_json, write_jsonl
 from .metrics.evaluate import Evaluator
 from .metrics.registry import parse
 from .model import Model, build_model
+from .pictures import coupling_arrays, real_arrays, sample_arrays
 from .records import RECORDS, REFERENCE, RUN, STATUS, CellFiles
 from .sample import NotFiniteError, latents, sample
 from .seeding import default_generator, generator
 from .train import Outcome, Progress, accumulate, train
 
 STATUS_SECONDS = 0.5
-GRID_SAMPLES = 64
 log = logging.getLogger(__name__)
 
 
@@ -119,6 +119,7 @@ def _score(
     sampler = plan.sampler_text(config)
     rows = [row for row in rows if row["sampler"] == sampler]  # other sampling settings: those rows are replaced
     evaluator = Evaluator(dataset, config["eval"]["metrics"], device)
+    files = CellFiles(folder)
     _write_reference(config, evaluator, folder.parents[1] / REFERENCE)
     averaged = model.averaged()
     loaded: int | None = None
@@ -140,13 +141,14 @@ def _score(
             samples, values = None, dict.fromkeys(metrics)
         rows += [_row(config, evaluation, metric, values[metric]) for metric in metrics]
         if samples is not None and evaluation.images == plan.budget_images(config) and evaluation.draw == 0:
-            _save_grid(folder / "samples" / f"nfe{evaluation.nfe}.npz", samples[:GRID_SAMPLES])
+            _save_arrays(files.samples(evaluation.nfe), sample_arrays(dataset, samples, noise[0]))
+            _save_arrays(files.coupling, _coupling_arrays(config, averaged, dataset))
         # In the order of the plan, so that an interrupted cell ends with the same file as an undisturbed one.
         order = {item: position for position, item in enumerate(wanted)}
         rows.sort(key=lambda row: _position(row, order, config["eval"]["metrics"]))
         write_jsonl(folder / RECORDS, rows)
         status.scored(done + 1, len(wanted))
-    _save_grid(folder / "samples" / "real.npz", _real_images(dataset, benchmark))
+    _save_arrays(files.real, real_arrays(dataset, benchmark))
     final = [row["value"] for row in rows if row["images"] == plan.budget_images(config)]
     return "diverged" if None in final else "done"
 
@@ -194,14 +196,16 @@ def _write_reference(config: dict[str, Any], evaluator: Evaluator, path: Path) -
     write_jsonl(path, kept + fresh)
 
 
-def _real_images(dataset: Dataset, benchmark: str) -> torch.Tensor:
-    order = torch.randperm(len(dataset), generator=generator("real images to show", benchmark))
-    return dataset.images[order[:GRID_SAMPLES]]
+def _coupling_arrays(config: dict[str, Any], averaged: Model, dataset: Dataset) -> dict[str, torch.Tensor]:
+    batch, conditional = config["train"]["batch"], bool(config["data"].get("conditional"))
+    return coupling_arrays(averaged, dataset, config["benchmark"]["name"], batch, conditional=conditional)
 
 
-def _save_grid(path: Path, samples: torch.Tensor) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        numpy.savez(file, samples=samples.numpy())
+def _save_arrays(path: Path, arrays: Mapping[str, torch.Tensor]) -> None:
+    """Write `arrays` atomically; where there are none, no file."""
+    if arrays:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            numpy.savez(file, **{name: array.numpy() for name, array in arrays.items()})
 
 
 class _Status:

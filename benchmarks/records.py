@@ -85,13 +85,18 @@ class CellFiles:
         return read_jsonl(self.path / TRAIN_LOG)
 
     def samples(self, nfe: int) -> Path:
-        """Where the first samples of the final snapshot lie (npz, key `samples`)."""
+        """Where the first samples of the final snapshot lie (npz, key `samples`; of points also `latents`, `modes`)."""
         return self.path / "samples" / f"nfe{nfe}.npz"
 
     @property
     def real(self) -> Path:
         """Where a few real images of the same benchmark lie (npz, key `samples`)."""
         return self.path / "samples" / "real.npz"
+
+    @property
+    def coupling(self) -> Path:
+        """Where points lie with the noise that a coupling of theirs chose (npz, keys `x`, `noise`, `coupled`)."""
+        return self.path / "samples" / "coupling.npz"
 
 
 def find_cells(out: Path) -> list[CellFiles]:
