@@ -203,9 +203,10 @@ def _coupling_arrays(config: dict[str, Any], averaged: Model, dataset: Dataset) 
 
 def _save_arrays(path: Path, arrays: Mapping[str, torch.Tensor]) -> None:
     """Write `arrays` atomically; where there are none, no file."""
-    if arrays:
+    content: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+    if content:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            numpy.savez(file, **{name: array.numpy() for name, array in arrays.items()})
+            numpy.savez(file, **content)
 
 
 class _Status:
