@@ -25,24 +25,23 @@ def real_arrays(dataset: Dataset, benchmark: str) -> dict[str, Tensor]:
 
 
 def sample_arrays(dataset: Dataset, samples: Tensor, noise: Tensor) -> dict[str, Tensor]:
-    """The first `samples`; of points also the `latents` they came from, and the `modes` they lie in if it has any.
+    """The first `samples`; of points also the `latents` they came from and the `modes` they lie in.
 
-    samples, noise: [N, ...], the noise standard normal. modes: int64, -1 far from every mode.
+    samples, noise: [N, ...], the noise standard normal.
     """
-    count = shown(dataset)
-    arrays = {"samples": samples[:count]}
-    if not dataset.quantised:
-        arrays["latents"] = noise[:count]
-        if isinstance(dataset.exact, Mixture):
-            arrays["modes"] = dataset.exact.nearest(samples[:count])
-    return arrays
+    samples, noise = samples[: shown(dataset)], noise[: shown(dataset)]
+    return (
+        {"samples": samples}
+        if dataset.quantised
+        else {"samples": samples, "latents": noise, **_modes(dataset, samples)}
+    )
 
 
 @torch.no_grad()
 def coupling_arrays(
     model: Model, dataset: Dataset, benchmark: str, batch: int, *, conditional: bool
 ) -> dict[str, Tensor]:
-    """Points `x`, `noise` drawn apart from them, and the noise `coupled` with them: three float32 [n, 2].
+    """Points `x`, `noise` drawn apart from them, and the noise `coupled` with them: three float32 [n, 2]; and `modes`.
 
     Empty for images, and where the coupling leaves noise as it was drawn.
 
@@ -65,4 +64,11 @@ def coupling_arrays(
         law = coupling.noise_law(points, labels, model.method.modules)
         parts.append((matched if law is None else law.mean + law.std * matched).cpu())
     coupled = torch.cat(parts)
-    return {} if torch.equal(coupled, noise) else {"x": x, "noise": noise, "coupled": coupled}
+    if torch.equal(coupled, noise):
+        return {}
+    return {"x": x, "noise": noise, "coupled": coupled, **_modes(dataset, x)}
+
+
+def _modes(dataset: Dataset, points: Tensor) -> dict[str, Tensor]:
+    """`modes`: the mode that each point lies in, int64, -1 far from all; nothing where the distribution has none."""
+    return {"modes": dataset.exact.nearest(points)} if isinstance(dataset.exact, Mixture) else {}

@@ -95,7 +95,7 @@ class CellFiles:
 
     @property
     def coupling(self) -> Path:
-        """Where points lie with the noise that a coupling of theirs chose (npz, keys `x`, `noise`, `coupled`)."""
+        """Points with the noise that their coupling chose (npz, keys `x`, `noise`, `coupled`, `modes`)."""
         return self.path / "samples" / "coupling.npz"
 
 

@@ -63,6 +63,8 @@ def test_a_learned_coupling_is_that_of_the_averaged_encoder(tmp_path: Path) -> N
         mean, std = averaged.method.modules["encoder"](torch.from_numpy(kept["x"]), None)
     coupled = mean + std * torch.from_numpy(kept["noise"])
     assert kept["coupled"] == pytest.approx(coupled.numpy(), abs=1e-6)
+    assert set(kept) == {"x", "noise", "coupled", "modes"}
+    assert {mode for mode, (_, y) in zip(kept["modes"], kept["x"], strict=True) if y > 0} <= {0, -1}
     real = {tuple(point) for point in dataset.images.tolist()}
     assert all(tuple(point) in real for point in kept["x"].tolist())
 
