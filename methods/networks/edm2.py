@@ -181,8 +181,8 @@ class MPFourier(nn.Module):
 
 def normalize(v: Tensor, dims: Sequence[int], eps: float = 1e-4) -> Tensor:
     """v / (eps + root mean square of v over `dims`); the mean is taken in float32, the type stays."""
-    rms = torch.linalg.vector_norm(v.float(), dim=dims, keepdim=True) / math.sqrt(math.prod(v.shape[d] for d in dims))
-    return v / (eps + rms).to(v.dtype)
+    norm = torch.linalg.vector_norm(v.float(), dim=dims, keepdim=True)  # its gradient at 0 is 0, that of sqrt is not
+    return v / (eps + norm / math.sqrt(v.numel() / norm.numel())).to(v.dtype)
 
 
 def mp_silu(v: Tensor) -> Tensor:

@@ -14,6 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import (
+    flop_registry,
+    register_flop_formula,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 # --- plan ------------------------------------------------------------------------------------------------------------
 
@@ -118,6 +124,8 @@ def heads_per_64_channels(step: Step) -> int | None:
     return heads
 
 
+Shape = tuple[int, ...]
+
 # --- layers ----------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +208,25 @@ def attend(q: Tensor, k: Tensor, v: Tensor, size: torch.Size) -> Tensor:
     """Attention of [B, heads, H·W, d] as an image [B, heads · d, H, W]. Every kernel takes its softmax in float32."""
     out = F.scaled_dot_product_attention(q, k, v)
     return out.transpose(2, 3).reshape(len(q), -1, *size)
+
+
+def _count_attention_on_cpus() -> None:
+    """torch counts the FLOPs of fused attention on GPUs alone; without this, a CPU would report less for the same."""
+    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    if forward in flop_registry:
+        return
+
+    @register_flop_formula(forward)
+    def _(q: Shape, k: Shape, v: Shape, *_: object, **__: object) -> int:
+        return sdpa_flop_count(q, k, v)
+
+    @register_flop_formula(backward)
+    def _(grad: Shape, q: Shape, k: Shape, v: Shape, *_: object, **__: object) -> int:
+        return sdpa_backward_flop_count(grad, q, k, v)
+
+
+_count_attention_on_cpus()
 
 
 # --- resampling ------------------------------------------------------------------------------------------------------
