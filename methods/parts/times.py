@@ -163,7 +163,8 @@ class LognormalGap:
 
     def stage(self, progress: float) -> int:
         if self.stage_clock == "ticks":
-            progress = max(0.0, progress - 1 / _steps(self.total_steps))
+            total = _steps(self.total_steps)
+            return self.stages * max(0, round(progress * total) - 1) // total
         return min(int(self.stages * progress), self.stages - 1)
 
     def exponent(self, progress: float) -> float:

@@ -1,0 +1,388 @@
+"""What the options of times, couplings and samplers do, and the numbers of the papers behind them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from consistency_bench.benchmarks.data.base import Dataset
+from consistency_bench.methods.base import Draw, Method, draw, loss, to_edge
+from consistency_bench.methods.parts.couplings import (
+    GeneratorAugmented,
+    Independent,
+    OptimalTransport,
+    Variational,
+    assigned,
+    std_rule,
+)
+from consistency_bench.methods.parts.distances import Huber
+from consistency_bench.methods.parts.kernels import Denoise, Kernel
+from consistency_bench.methods.parts.options import OptionError
+from consistency_bench.methods.parts.samplers import Multistep, Phased, guided
+from consistency_bench.methods.parts.teachers import SamePoint
+from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
+from consistency_bench.methods.parts.weights import Gap
+
+from .conftest import small_model
+from .test_golden_losses import ClosedForm, ClosedFormEncoder, images, noise
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def method_with(**parts: object) -> Method:
+    base = Method(
+        name="test",
+        version=1,
+        kernel=Kernel(boundary="never"),
+        times=LognormalGap(),
+        coupling=Independent(),
+        teacher=SamePoint(),
+        distance=Huber(c=1e-8),
+        weight=Gap(),
+        sampler=Multistep(),
+    )
+    return replace(base, **parts)  # type: ignore[arg-type]
+
+
+def halve(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    return x / 2
+
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_paper_s_stage_clock_has_a_longer_last_stage() -> None:
+    exact, paper = KarrasBins(), KarrasBins(stage_clock="steps", total_steps=403)
+    stages = [paper.stage(k / 403) for k in range(403)]
+    assert [stages.count(s) for s in range(8)] == [50] * 7 + [53]
+    assert [exact.stage(k / 400) for k in range(400)] == [
+        KarrasBins(stage_clock="steps", total_steps=400).stage(k / 400) for k in range(400)
+    ]
+
+
+def test_the_published_ticks_start_stages_one_step_late() -> None:
+    times = LognormalGap(stage_clock="ticks", total_steps=200_000)
+    assert times.stage(25_000 / 200_000) == 0
+    assert times.stage(25_001 / 200_000) == 1
+    assert times.stage(50_000 / 200_000) == 1
+    assert times.stage(50_001 / 200_000) == 2
+    assert times.stage(0.0) == 0
+
+
+def test_a_first_exponent_of_zero_is_denoising() -> None:
+    times = LognormalGap(first_exponent=0)
+    t = torch.logspace(-3, 3, 50)
+    assert (times.cleaner(t, 0.0) == 0).all()
+    torch.testing.assert_close(times.cleaner(t, 1 / 8), LognormalGap().cleaner(t, 0.0))
+
+
+def test_the_smooth_mapping_has_no_steps_and_the_staircase_s_ends() -> None:
+    smooth, stairs, t = LognormalGap(mapping="smooth"), LognormalGap(), torch.tensor([0.1, 1.0, 10.0])
+    torch.testing.assert_close(smooth.cleaner(t, 0.0), stairs.cleaner(t, 0.0))
+    torch.testing.assert_close(smooth.cleaner(t, 1 - 1e-9), stairs.cleaner(t, 0.999))
+    ratios = torch.stack([smooth.cleaner(t, u / 1000) / t for u in range(1000)])
+    assert (ratios.diff(dim=0) >= 0).all()
+    assert ratios.diff(dim=0).max() < 0.01
+    assert smooth.last(0.5)[1] == pytest.approx(80 * (1 - 2**-4.5), rel=1e-9)  # 8 sigmoid(-80) is nothing
+
+
+def test_truncated_times_follow_the_restricted_law() -> None:
+    whole = LognormalGap().sample(400_000, 0.5, generator())[0]
+    cut = LognormalGap(truncate=(0.002, 80)).sample(400_000, 0.5, generator(1))[0]
+    assert cut.min() >= 0.002
+    assert cut.max() <= 80
+    inside = whole[(whole >= 0.002) & (whole <= 80)].log()
+    assert cut.log().mean() == pytest.approx(inside.mean().item(), abs=0.015)
+    assert cut.log().std() == pytest.approx(inside.std().item(), abs=0.015)
+
+
+def test_r_min_keeps_r_off_zero_and_below_t() -> None:
+    times = LognormalGap(r_min=1e-6)
+    t = torch.tensor([1e-7, 1e-3, 1.0])
+    r = times.cleaner(t, 0.0)
+    assert (r > 0).all()
+    assert (r < t).all()
+    assert r[1:].tolist() == pytest.approx([1e-6, 1e-6])
+
+
+@pytest.mark.parametrize("phases", [1, 2, 4, 8])
+@pytest.mark.parametrize("progress", [0.0, 0.5, 0.99])
+def test_r_stays_in_its_phase(phases: int, progress: float) -> None:
+    times = LognormalGap(phases=phases)
+    edges = times.edges()
+    assert edges[0] == 0
+    assert edges[-1] == 80
+    assert len(edges) == phases + 1
+    t, r = times.sample(20_000, progress, generator())
+    assert (t > r).all()
+    upper = torch.bucketize(t.double(), edges).clamp(max=phases)
+    assert (r >= edges.float()[upper - 1]).all()
+    torch.testing.assert_close(times.edge(t), edges.float()[upper - 1])
+    torch.testing.assert_close(times.edge(edges[1:]), edges[:-1])  # an edge belongs to the phase below it
+
+
+def test_edges_lie_on_the_karras_grid() -> None:
+    expected = KarrasBins(s0=4).grid(0.0)
+    torch.testing.assert_close(LognormalGap(phases=4).edges()[1:], expected[1:])
+
+
+# --- phases ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_phase_function_and_edge_skipping() -> None:
+    """D = .3, x = 2, t = 4, edge 1.5: .9375, and .87375 with eta = .9."""
+    x, t = torch.tensor([2.0]), torch.tensor([4.0])
+    assert to_edge(torch.tensor([0.3]), x, t, torch.tensor([1.5])).item() == pytest.approx(0.9375)
+    assert to_edge(torch.tensor([0.3]), x, t, torch.tensor([0.9 * 1.5])).item() == pytest.approx(0.87375)
+    assert to_edge(torch.tensor([0.3]), x, torch.tensor([1.5]), torch.tensor([1.5])).item() == pytest.approx(2.0)
+
+
+def test_one_phase_changes_nothing() -> None:
+    denoised, x = torch.randn(5, 3, generator=generator()), torch.randn(5, 3, generator=generator(1))
+    assert torch.equal(to_edge(denoised, x, torch.rand(5) + 0.1, torch.zeros(5)), denoised)
+
+
+def test_a_perfect_phased_model_has_no_loss_and_lands_on_the_edge() -> None:
+    """For data at one point every flow is a straight line, so D = 0 is the solution in every phase."""
+    method = method_with(times=LognormalGap(phases=4))
+    x = torch.zeros(64, 3)
+    drawn = draw(method, x, None, 0.4, generator())
+    terms = loss(method, lambda x, t, labels: torch.zeros_like(x), x, None, 0.4, drawn)
+    assert terms.consistency.item() < 1e-5
+    wrong = loss(method, halve, x, None, 0.4, drawn)
+    assert wrong.consistency.item() > 1e-2
+
+
+def test_phased_sampling_goes_from_edge_to_edge() -> None:
+    levels: list[float] = []
+
+    def zero(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        levels.append(t[0].item())
+        return torch.zeros_like(x)
+
+    times = LognormalGap(phases=3)
+    method = method_with(times=times, sampler=Phased())
+    noise_ = torch.ones(3, 2, 1)
+    assert (Phased()(method, zero, noise_) == 0).all()
+    edges = times.edges().tolist()
+    assert levels == pytest.approx([edges[3], edges[2], edges[1]])
+    levels.clear()
+    Phased(eta=0.9)(method, zero, noise_)
+    assert levels == pytest.approx([edges[3], 0.9 * edges[2], 0.9 * edges[1]])
+    with pytest.raises(ValueError, match="takes as many steps"):
+        Phased()(method, zero, noise_[:2])
+    with pytest.raises(ValueError, match=r"sample\.kind=phased"):
+        Multistep(sigma_mid=(1.0,))(method, zero, noise_[:2])
+
+
+# --- guidance, recoupling --------------------------------------------------------------------------------------------
+
+
+def test_guidance_goes_away_from_the_weaker_model() -> None:
+    x, t = torch.tensor([2.0]), torch.tensor([1.0])
+    strong, weak = lambda x, t, labels=None: 0.5 * x, lambda x, t, labels=None: 0.25 * x
+    assert guided(strong, weak, 1.0)(x, t, None).item() == 1.0
+    assert guided(strong, weak, 1.4)(x, t, None).item() == pytest.approx(1.0 + 0.4 * 0.5)
+
+
+def test_noise_can_be_assigned_again_at_sampling() -> None:
+    method = method_with()
+    noise_ = torch.randn(2, 16, 3, generator=generator())
+    plain, assigned_ = (Multistep(sigma_mid=(2.0,), recouple=how)(method, halve, noise_) for how in ("none", "ot"))
+    first = halve(80 * noise_[0], torch.ones(16))
+    torch.testing.assert_close(assigned_, halve(first + 2 * assigned(first, noise_[1]), torch.ones(16)))
+    assert not torch.allclose(plain, assigned_)
+
+
+# --- couplings -------------------------------------------------------------------------------------------------------
+
+
+def golden_ect(**parts: object) -> tuple[Method, Draw]:
+    method = method_with(**parts)
+    t = torch.tensor([0.3, 3.0, 60.0])
+    return method, Draw(t=t, r=method.times.cleaner(t, 3 / 8), z=noise())
+
+
+def test_transport_in_smaller_batches() -> None:
+    x, z = torch.randn(10, 4, generator=generator()), torch.randn(10, 4, generator=generator(1))
+    parts = OptimalTransport(batch=4).match(x, z)
+    for rows in (slice(0, 4), slice(4, 8), slice(8, 10)):
+        assert torch.equal(parts[rows], assigned(x[rows], z[rows]))
+    assert torch.equal(OptimalTransport(batch=10).match(x, z), OptimalTransport().match(x, z))
+
+
+def test_generated_pairs_keep_their_noise() -> None:
+    method, drawn = golden_ect(coupling=GeneratorAugmented())
+    drawn = replace(drawn, coupled=torch.tensor([True, False, True]), r=torch.tensor([0.0, 2.0, 50.0]))
+    calls: list[Tensor] = []
+
+    def predict(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        calls.append(t)
+        return x / 2
+
+    pair = method.coupling(method, images(), None, drawn, predict)
+    assert pair.z is drawn.z
+    assert torch.equal(pair.x[:2], images()[:2])  # r = 0 predicts the image itself; row 1 was not drawn
+    torch.testing.assert_close(pair.x[2], (images()[2] + 50 * drawn.z[2]) / 2)
+    assert torch.isfinite(calls[0].log()).all()
+    assert len(calls) == 1
+
+
+def test_the_generated_fraction_is_what_it_says() -> None:
+    for fraction in (0.0, 0.3, 1.0):
+        method = method_with(coupling=GeneratorAugmented(generated_fraction=fraction))
+        coupled = draw(method, torch.zeros(50_000, 1), None, 0.5, generator()).coupled
+        share = 1.0 if coupled is None else coupled.float().mean().item()
+        assert share == pytest.approx(fraction, abs=0.01)
+
+
+def test_times_and_noise_do_not_depend_on_the_coupling() -> None:
+    x = torch.randn(8, 3, generator=generator())
+    couplings = (Independent(), Variational(share=0.5), GeneratorAugmented())
+    plain, *others = (draw(method_with(coupling=c), x, None, 0.3, generator(9)) for c in couplings)
+    for other in others:
+        assert torch.equal(plain.t, other.t)
+        assert torch.equal(plain.z, other.z)
+
+
+def test_the_averaged_model_predicts_unless_asked_otherwise() -> None:
+    asked: list[str] = []
+
+    def named(name: str) -> Denoise:
+        def denoise(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+            asked.append(name)
+            return x / 2
+
+        return denoise
+
+    for predictor, expected in (("ema", "average"), ("online", "trained")):
+        asked.clear()
+        method, drawn = golden_ect(coupling=GeneratorAugmented(predictor=predictor))
+        loss(method, named("trained"), images(), None, 0.4, drawn, named("average"))
+        assert asked == [expected, "trained", "trained"]
+    method, drawn = golden_ect(coupling=GeneratorAugmented())
+    with pytest.raises(ValueError, match="averaged weights"):
+        loss(method, named("trained"), images(), None, 0.4, drawn)
+
+
+def test_generated_pairs_carry_no_gradient_of_the_prediction() -> None:
+    """The gradient is that of the plain loss on the generated images as constants."""
+    method, drawn = golden_ect(coupling=GeneratorAugmented(predictor="online"))
+    network = ClosedForm()
+    denoise = method.kernel.denoiser(network)
+    with torch.no_grad():
+        generated = method.coupling(method, images(), None, drawn, denoise).x
+    gradients = []
+    for coupling, x in ((method.coupling, images()), (Independent(), generated)):
+        network.zero_grad()
+        loss(replace(method, coupling=coupling), denoise, x, None, 3 / 8, drawn).total.backward()
+        assert network.a.grad is not None
+        gradients.append(network.a.grad.clone())
+    assert torch.equal(*gradients)
+
+
+def vct(**options: object) -> tuple[Method, Draw]:
+    coupling = Variational(**options)  # type: ignore[arg-type]
+    return golden_ect(coupling=coupling, modules=nn.ModuleDict({"encoder": ClosedFormEncoder()}))
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("learned", 0.6), ("fixed:0.3", 0.3), ("fixed:1", 1.0), ("scaled:0.5", 0.3)]
+)
+def test_encoder_variance(rule: str, expected: float) -> None:
+    torch.testing.assert_close(std_rule(rule)(torch.full((2, 3), 0.6)), torch.full((2, 3), expected))
+
+
+@pytest.mark.parametrize("rule", ["", "fix:1", "fixed", "fixed:", "fixed:0", "fixed:-1", "fixed:nan", "scaled:inf"])
+def test_bad_encoder_variance(rule: str) -> None:
+    with pytest.raises(ValueError, match=r"must be one of: learned, fixed:<std>, scaled:<factor>"):
+        Variational(encoder_variance=rule)
+
+
+def test_a_fixed_variance_enters_noise_and_kl() -> None:
+    method, drawn = vct(encoder_variance="fixed:0.3")
+    pair = method.coupling(method, images(), None, drawn, halve)
+    mean, _ = ClosedFormEncoder()(images())
+    torch.testing.assert_close(pair.z, mean + 0.3 * drawn.z)
+    elements = 0.5 * (0.09 + mean**2 - 1) - math.log(0.3)
+    torch.testing.assert_close(pair.penalty, elements.flatten(1).sum(1))
+
+
+def test_uncoupled_rows_keep_their_noise_and_pay_nothing() -> None:
+    method, drawn = vct(share=0.5)
+    drawn = replace(drawn, coupled=torch.tensor([True, False, True]))
+    pair = method.coupling(method, images(), None, drawn, halve)
+    assert torch.equal(pair.z[1], drawn.z[1])
+    assert not torch.equal(pair.z[0], drawn.z[0])
+    assert pair.penalty[1] == 0
+    assert (pair.penalty[[0, 2]] > 0).all()
+
+
+def test_the_kl_warms_up() -> None:
+    method, _ = vct(kl_schedule="constant", kl_warmup=0.25)
+    weights = [method.coupling.penalty_weight(method.times, method.weight, u) for u in (0, 0.125, 0.25, 0.9)]
+    assert weights == pytest.approx([0, 5, 10, 10])
+
+
+def test_the_encoder_gets_gradient_without_a_kl_weight() -> None:
+    method, drawn = vct(kl_weight=0)
+    loss(method, method.kernel.denoiser(ClosedForm()), images(), None, 3 / 8, drawn).total.backward()
+    encoder = method.modules["encoder"]
+    assert isinstance(encoder, ClosedFormEncoder)
+    assert encoder.m.grad is not None
+    assert encoder.m.grad.abs() > 0
+
+
+def test_teacher_without_the_student_s_dropout() -> None:
+    drop = nn.Dropout(0.5)
+    masks: list[Tensor] = []
+    for shared in (True, False):
+        method, drawn = golden_ect(teacher=SamePoint(shared_dropout=shared))
+        masks.clear()
+
+        def denoise(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+            masks.append(drop(torch.ones_like(x)))
+            return x * masks[-1]
+
+        loss(method, denoise, images(), None, 3 / 8, drawn)
+        assert torch.equal(*masks) is shared
+
+
+def test_the_time_input_of_the_imagenet_code() -> None:
+    seen: list[Tensor] = []
+
+    def network(u: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        seen.append(c_noise)
+        return u
+
+    t = torch.tensor([0.5, 80.0])
+    for form in ("quarter_log", "thousand_log"):
+        Kernel(time_input=form).denoiser(network)(torch.zeros(2, 1), t, None)
+    torch.testing.assert_close(seen[0], t.log() / 4)
+    torch.testing.assert_close(seen[1], 1000 * t.log() / 4)
+
+
+# --- what goes together ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "reason"),
+    [
+        ("sct+vc", ["method.coupling.share=0.5"], "needs method.coupling.share=1"),
+        ("sct+vc", ["method.teacher.references=sampled:8"], "references=batch"),
+        ("ect+gc", ["method.times.phases=4"], "needs method.times.phases=1"),
+        ("sct+gc", [], "no conditional density"),
+        ("ect", ["sample.kind=ddim"], "sample.kind is 'ddim', must be one of: multistep, phased"),
+    ],
+)
+def test_what_cannot_be_together_is_refused_with_its_reason(
+    method: str, settings: list[str], reason: str, digits: Dataset
+) -> None:
+    with pytest.raises(OptionError, match=reason):
+        small_model(method, digits, *settings)
