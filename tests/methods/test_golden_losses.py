@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,14 +43,14 @@ class ClosedFormEncoder(nn.Module):
         return self.m * u, F.softplus(self.s * u - 1)
 
 
-def images() -> Tensor:
+def images(dtype: torch.dtype = torch.float32) -> Tensor:
     i = torch.arange(96, dtype=torch.float64)
-    return (0.9 * torch.sin(0.37 * i)).float().view(SHAPE)
+    return (0.9 * torch.sin(0.37 * i)).to(dtype).view(SHAPE)
 
 
-def noise() -> Tensor:
+def noise(dtype: torch.dtype = torch.float32) -> Tensor:
     i = torch.arange(96, dtype=torch.float64)
-    return (1.3 * torch.sin(0.37 * i * 4 + 0.33)).float().view(SHAPE)
+    return (1.3 * torch.sin(0.37 * i * 4 + 0.33)).to(dtype).view(SHAPE)
 
 
 def method_of(case: dict) -> Method:
@@ -112,6 +113,43 @@ def test_golden_loss_and_gradients(case: dict) -> None:
     for name, value in expected.items():
         assert value is not None
         assert value.item() == pytest.approx(case[name], rel=tolerance), name
+
+
+WHOLE_IMAGE = [
+    # The iCT cases of the file with the distance of the paper: loss, mean distance, gradients (float64, derived).
+    (("independent", 11), {"loss": 2.046440, "consistency": 0.440511, "grad_a": 0.342049, "grad_b": 0.561356}),
+    (("independent", 1281), {"loss": 1.202449, "consistency": 0.002323, "grad_a": -9.93352, "grad_b": -5.68513}),
+    (
+        ("vae", 11),
+        {
+            "loss": 21.541269,
+            "consistency": 0.462471,
+            "grad_a": 0.801536,
+            "grad_b": 1.609206,
+            "grad_m": 8.036269,
+            "grad_s": 1.149547,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("which", "expected"), WHOLE_IMAGE, ids=str)
+def test_ict_with_the_distance_of_its_paper(which: tuple[str, int], expected: dict[str, float]) -> None:
+    (case,) = (c for c in CASES if c["method"] == "ict" and (c["coupling"], c["N"]) == which)
+    method = replace(method_of(case), distance=Huber())
+    method.modules.double()
+    network, progress = ClosedForm().double(), progress_of(case, method)
+    grid, index = method.times.grid(progress), torch.tensor(case["indices"])  # type: ignore[attr-defined]
+    draw = Draw(t=grid[index + 1], r=grid[index], z=noise(torch.float64))
+    terms = loss(method, method.kernel.denoiser(network), images(torch.float64), None, progress, draw)
+    terms.total.backward()
+    values = {"loss": terms.total, "consistency": terms.consistency}
+    values |= {"grad_a": network.a.grad, "grad_b": network.b.grad}
+    if case["coupling"] == "vae":
+        encoder = method.modules["encoder"]
+        values |= {"grad_m": encoder.m.grad, "grad_s": encoder.s.grad}
+    for name, wanted in expected.items():
+        assert values[name].item() == pytest.approx(wanted, rel=1e-3 if name == "consistency" else 5e-6), name
 
 
 def test_every_case_of_the_file_is_covered() -> None:

@@ -65,7 +65,7 @@ def test_golden_losses_of_the_posterior_mean(
     method = replace(
         sct(references="batch"), times=LognormalGap(q=q, stages=stages), distance=Huber(c=c), weight=weight
     )
-    x, z, levels = images().double(), noise().double(), torch.tensor(t, dtype=torch.float64)
+    x, z, levels = images(torch.float64), noise(torch.float64), torch.tensor(t, dtype=torch.float64)
     progress = stage / stages
     drawn = Draw(t=levels, r=method.times.cleaner(levels, progress), z=z, references=all_references(Bank(images=x)))
     weights = log_likelihood(method, x + levels.view(-1, 1, 1, 1) * z, levels, Bank(images=x)).softmax(1)
@@ -80,7 +80,7 @@ def test_golden_losses_of_the_posterior_mean(
 
 
 def test_off_diagonal_weights_and_displacement_of_the_golden_inputs() -> None:
-    x, z = images().double(), noise().double()
+    x, z = images(torch.float64), noise(torch.float64)
     t = torch.tensor([1.0, 3, 20], dtype=torch.float64)
     method = sct(references="batch")
     x_t = method.kernel.perturb(x, t, z)
