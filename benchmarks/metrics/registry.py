@@ -24,6 +24,7 @@ DISTANCES = {
 EXTRACTORS = {
     "digits": ("fd", "kd", "classes"),
     "points": ("fd", "kd", "w2", "modes"),
+    "pixels8": ("fd",),
 }
 
 HIGHER_IS_BETTER = frozenset({"classes", "modes"})

@@ -149,3 +149,21 @@ def test_w2_compares_with_a_fixed_choice_of_real_points():
     # Against a single point, W2² is the mean squared length of the real points.
     expected = float(data.images.double().square().sum(dim=1).mean()) ** 0.5
     assert first["w2_points_500"] == pytest.approx(expected, rel=0.05)
+
+
+def test_pixel_cells_are_means_and_serve_images_of_any_size():
+    images = torch.randint(0, 256, (6, 3, 24, 24), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    data = Dataset("made up", images, torch.zeros(6, dtype=torch.int64), 1)
+    values = build("pixels8", data, torch.device("cpu"))(images).values
+    cells = (images.double() / 127.5 - 1).view(6, 3, 8, 3, 8, 3).mean((3, 5)).flatten(1)
+    torch.testing.assert_close(values, cells, rtol=0, atol=1e-6)
+    with pytest.raises(UsageError, match="reads images"):
+        build("pixels8", registry.load("toy2d"), torch.device("cpu"))
+
+
+def test_pixel_cells_tell_images_from_noise(digits, resampled):
+    evaluator = Evaluator(digits, ["fd_pixels8_1k"])
+    value = {row["what"]: row["value"] for row in evaluator.reference_rows()}
+    assert value["noise"] > 50 * value["halves"]
+    near, far = (evaluator.score(noisy(digits, resampled, std))["fd_pixels8_1k"] for std in (0.05, 0.5))
+    assert near < far < value["noise"]
