@@ -4,67 +4,149 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..benchmarks.files import read_json, write_json, write_text
-from ..benchmarks.records import CONFIG, RECORDS, REFERENCE, RUN, STATUS, find_cells
+from ..benchmarks.records import CONFIG, RECORDS, REFERENCE, RUN, STATUS, TRAIN_LOG, find_cells
+
+if TYPE_CHECKING:
+    from .ablations import Ablation
+    from .cells import Cell
+    from .markdown import Page, Plot, Section
+    from .tables import SeedValue
 
 STAMP = ".report.json"
+LONGEST_SLUG = 60
 CAPTIONS = {
     "bars": "End of training: mean and 95 % t interval over seeds, each seed a dot.",
     "curves": "Progress: mean over seeds against training images seen; the band spans the seeds.",
     "samples": "Real data, and samples from common latents, of the lowest seed that all configurations share.",
+    "transport": "Lines from the same noise to its samples at NFE 1, coloured by the mode they end in (grey: none), "
+    "over real data (black); one seed.",
+    "coupling": "Lines from the same data to the noise that training pairs them with, coloured by the mode of the "
+    "data; one seed.",
+    "values": "End of training against the swept value: mean and 95 % t interval over seeds, each seed a dot.",
+    "grid": "End of training for both swept keys: the mean, below it half the width of its 95 % t interval; the "
+    "default is framed.",
 }
+ABLATION_CAPTIONS = CAPTIONS | {"curves": "Progress of each value: mean over seeds against training images seen."}
 
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """What was written. `mlflow` is the address of the MLflow store, None where there was no import."""
+    """What was written: pages and pictures. `mlflow` is the address of the store, None where there was no import."""
 
     leaderboard: Path
+    ablations: tuple[Path, ...]
     plots: tuple[Path, ...]
     mlflow: str | None
 
 
 def build_report(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None) -> ReportPaths:
-    """Write `leaderboard.md` and `plots/` into `out` and import its cells into MLflow.
+    """Write `leaderboard.md`, `ablations/` and `plots/` into `out` and import its cells into MLflow.
 
     Unfinished sweeps are reported as such. Raises LookupError where there are no cells, DamagedError (one line,
     with the file's path) where a file is damaged, OSError where `out` cannot be written.
     """
-    from .cells import read_cells, reference_values
-    from .markdown import Plot, leaderboard_text
-    from .plots import save_plots
-    from .tables import leaderboard, seed_values
+    from .cells import read_cells
+    from .markdown import leaderboard_text
 
     # Taken before reading: files that change while the report is made leave it out of date.
     fingerprint = _fingerprint(out)
     cells = read_cells(out)
-    pages, plots = [], []
+    pages, written = [], _Written([], [])
     for benchmark in sorted({cell.benchmark for cell in cells}):
-        own = [cell for cell in cells if cell.benchmark == benchmark]
-        values = seed_values(own)
-        board = leaderboard(own, values, reference_values(out, benchmark))
-        drawn = save_plots(board, values, out / "plots", re.sub(r"[^\w-]", "-", benchmark))
-        pictures = [Plot(f"plots/{path.name}", f"{benchmark}: {kind}", CAPTIONS[kind]) for kind, path in drawn.items()]
-        pages.append((board, pictures))
-        plots += drawn.values()
+        pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
     write_text(out / "leaderboard.md", leaderboard_text(pages))
     address = None
     if mlflow:
         from .mlflow_export import export
 
         address = export(out, cells, mlflow_uri).uri
-    files = ["leaderboard.md", *(f"plots/{path.name}" for path in plots)]
+    files = ["leaderboard.md", *(path.relative_to(out).as_posix() for path in (*written.ablations, *written.plots))]
     if mlflow and mlflow_uri is None:
         files.append("mlflow.db")
     write_json(
         out / STAMP,
         {"fingerprint": fingerprint, "mlflow": _destination(mlflow, mlflow_uri), "files": files},
     )
-    return ReportPaths(out / "leaderboard.md", tuple(plots), address)
+    return ReportPaths(out / "leaderboard.md", tuple(written.ablations), tuple(written.plots), address)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The files of a report beside the leaderboard, as they come."""
+
+    ablations: list[Path]
+    plots: list[Path]
+
+
+def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
+    """What the leaderboard says of the cells of one benchmark; their pictures and ablations are written."""
+    from .ablations import ablations
+    from .cells import reference_values
+    from .markdown import Page
+    from .plots import save_plots
+    from .tables import leaderboard, seed_values
+    from .transport import crossings, crossings_apart, save_transport_plots
+
+    benchmark = cells[0].benchmark
+    values = seed_values(cells)
+    board = leaderboard(cells, values, reference_values(out, benchmark))
+    stem = _slug(benchmark)
+    drawn = save_plots(board, values, out / "plots", stem)
+    transport = save_transport_plots(board, out / "plots", stem)
+    written.plots.extend([*drawn.values(), *transport.values()])
+    sections = [_section(out, ablation, values, written) for ablation in ablations(board, values)]
+    return Page(
+        board=board,
+        plots=_pictures(drawn, benchmark, CAPTIONS),
+        ablations=sections,
+        crossings=crossings(board),
+        crossings_apart=crossings_apart(board),
+        transport=_pictures(transport, benchmark, CAPTIONS),
+    )
+
+
+def _section(out: Path, ablation: Ablation, values: Sequence[SeedValue], written: _Written) -> Section:
+    """Write the page of an ablation and its pictures."""
+    from .ablation_plots import save_ablation_plots
+    from .ablation_text import ablation_page, listed, reading, title
+    from .markdown import Section
+
+    name = f"{_slug(ablation.board.benchmark)}-{_slug(ablation.method)}-{_slug(ablation.factor.key)}"
+    taken = {path.name for path in written.ablations}
+    path = next(p for n in itertools.count(1) if (p := out / "ablations" / _numbered(name, n)).name not in taken)
+    drawn = save_ablation_plots(ablation, values, out / "plots", f"ablation-{path.stem}")
+    about = title(ablation)
+    write_text(path, ablation_page(ablation, _pictures(drawn, about, ABLATION_CAPTIONS, "../")))
+    written.ablations.append(path)
+    written.plots.extend(drawn.values())
+    grid = ablation.grid
+    kinds = ("values", "grid") if grid and grid.columns == ablation.factor else ("values",)  # one map for two keys
+    shown = {kind: drawn[kind] for kind in kinds if kind in drawn}
+    pictures = _pictures(shown, about, ABLATION_CAPTIONS)
+    return Section(f"ablations/{path.name}", about, listed(ablation), reading(ablation), pictures)
+
+
+def _pictures(drawn: Mapping[str, Path], about: str, captions: Mapping[str, str], up: str = "") -> list[Plot]:
+    from .markdown import Plot
+
+    return [Plot(f"{up}plots/{path.name}", f"{about}: {kind}", captions[kind]) for kind, path in drawn.items()]
+
+
+def _slug(text: str) -> str:
+    """`text` as a part of a file name on any system and in any link."""
+    return re.sub(r"[^\w.-]", "-", text, flags=re.ASCII)[:LONGEST_SLUG]
+
+
+def _numbered(name: str, number: int) -> str:
+    return f"{name}.md" if number == 1 else f"{name}-{number}.md"
 
 
 def report_is_current(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None) -> bool:
@@ -90,7 +172,7 @@ def _destination(mlflow: bool, uri: str | None) -> str:
 def _fingerprint(out: Path) -> str:
     digest = hashlib.sha256(importlib.metadata.version("consistency-bench").encode())
     folders = [cell.path for cell in find_cells(out)]
-    paths = [folder / name for folder in folders for name in (CONFIG, STATUS, RUN, RECORDS)]
+    paths = [folder / name for folder in folders for name in (CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG)]
     for path in [*paths, *sorted(out.glob(f"*/{REFERENCE}"))]:
         content = path.read_bytes() if path.exists() else b""
         digest.update(f"{path.relative_to(out).as_posix()} {hashlib.sha256(content).hexdigest()}\n".encode())

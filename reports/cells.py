@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,11 @@ FINAL_STATES = {"done": "finished", "diverged": "diverged", "failed": "failed"}
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run. `budget` and `images` count training images: planned, and seen when it was read."""
+    """One training run. `budget` and `images` count training images: planned, and seen when it was read.
+
+    `variant` says in `key=value`s what differs from the defaults, and in words what was special about the sampling
+    (`sampling`, which is empty for plain samples of the headline's weights).
+    """
 
     files: CellFiles
     id: str
@@ -37,6 +43,7 @@ class Cell:
     method: str
     version: int
     variant: str
+    sampling: str
     seed: int
     budget: int
     batch: int
@@ -92,11 +99,13 @@ def _read(files: CellFiles) -> Cell:
             "group": str(identity["group"]),
             "benchmark": plain(str(identity["benchmark"])),
             "method": plain(str(identity["method"])),
-            "variant": plain(str(identity["variant"])),
+            "variant": _variant(plain(str(identity["variant"])), sampling := _sampling(config)),
+            "sampling": sampling,
             "seed": int(identity["seed"]),
             "version": int(config["method"]["version"]),
-            "budget": int(config["train"]["images"]),
-            "batch": int(config["train"]["batch"]),
+            "batch": (batch := int(config["train"]["batch"])),
+            # A training ends with a whole batch, and so does what its last rows are made of.
+            "budget": math.ceil(int(config["train"]["images"]) / batch) * batch,
             "nfe": tuple(int(nfe) for nfe in config["eval"]["nfe"]),
             "metrics": tuple(str(metric) for metric in config["eval"]["metrics"]),
         }
@@ -112,6 +121,25 @@ def _read(files: CellFiles) -> Cell:
         for number, row in enumerate(files.records, start=1):
             _check(row, number, facts["id"])
     return Cell(files=files, **facts)
+
+
+#: Keys of a variant that `_sampling` says in words.
+_SAMPLING_KEYS = re.compile(r"(?:^|, )(?:sample\.guidance|sample\.guide_at|eval\.ema)=[^,]*")
+
+
+def _variant(text: str, sampling: str) -> str:
+    return ", ".join(filter(None, [_SAMPLING_KEYS.sub("", text).removeprefix(", "), sampling]))
+
+
+def _sampling(config: dict[str, Any]) -> str:
+    """`guided w=1.3 by 50 %, EMA power-0.05`: a number made so is never to be taken for a plain one."""
+    sample, words = config.get("sample") or {}, []
+    if (weight := float(sample.get("guidance", 1))) != 1:
+        share = sample.get("guide_at")
+        words.append(f"guided w={weight:g}" + ("" if share is None else f" by {100 * float(share):g} %"))
+    if (average := config["eval"].get("ema")) is not None:
+        words.append(f"EMA {plain(str(average))}")
+    return ", ".join(words)
 
 
 def _check(row: Any, number: int, cell: str) -> None:

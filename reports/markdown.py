@@ -20,7 +20,8 @@ from markupsafe import Markup
 from .cells import FINAL_STATES, Cell, plain
 from .published import ORIENTATION_NFE, Published, orientation
 from .statistics import Interval
-from .tables import Board, Contest, Row, direction
+from .tables import Board, Compute, Contest, Row, direction
+from .transport import Crossings
 
 #: The shortest full training of these methods published for CIFAR-10 (ECT's README, 100k iterations), in images.
 SHORTEST_PUBLISHED = 12_800_000
@@ -40,6 +41,29 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Section:
+    """An ablation as the leaderboard mentions it: the link to its page, what was varied and what came out."""
+
+    link: str
+    title: str
+    values: str
+    reading: str
+    plots: Sequence[Plot]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the leaderboard shows of one benchmark. `crossings` belong to the pictures in `transport`."""
+
+    board: Board
+    plots: Sequence[Plot]
+    ablations: Sequence[Section]
+    crossings: Sequence[Crossings]
+    crossings_apart: float | None
+    transport: Sequence[Plot]
+
+
+@dataclass(frozen=True)
 class Text:
     """A table cell; `mark` is the Markdown put on both sides of it, "**" or "*"."""
 
@@ -47,8 +71,14 @@ class Text:
     mark: str = ""
 
 
-def leaderboard_text(pages: Iterable[tuple[Board, Sequence[Plot]]]) -> str:
-    """The whole document for these boards and the pictures of each, ending in one newline."""
+def leaderboard_text(pages: Iterable[Page]) -> str:
+    """The whole document, ending in one newline."""
+    template = environment().get_template("leaderboard.md.j2")
+    return template.render(pages=list(map(_page, pages))).strip() + "\n"
+
+
+def environment() -> jinja2.Environment:
+    """Where the templates live: every expression in them is escaped, and a missing one is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         finalize=escape,
@@ -57,8 +87,7 @@ def leaderboard_text(pages: Iterable[tuple[Board, Sequence[Plot]]]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["line"] = _line
-    template = environment.get_template("leaderboard.md.j2")
-    return template.render(pages=[_page(board, plots) for board, plots in pages]).strip() + "\n"
+    return environment
 
 
 def escape(value: Any) -> str:
@@ -132,7 +161,8 @@ def _range(margin: Interval) -> str:
     return f"{number(margin.mean)}, 95 % interval {low} to {high}"
 
 
-def _page(board: Board, plots: Sequence[Plot]) -> dict[str, Any]:
+def _page(page: Page) -> dict[str, Any]:
+    board = page.board
     published = any(row.published for row in board.rows)
     return {
         "board": board,
@@ -142,7 +172,11 @@ def _page(board: Board, plots: Sequence[Plot]) -> dict[str, Any]:
         "verdict": verdict(board),
         "tables": [_table(board, nfe) for nfe in board.nfes],
         "device": ", ".join(sorted({entry.compute.device for entry in board.entries if entry.compute.device})),
-        "plots": plots,
+        "pretrained": any(entry.compute.pretraining_mimg for entry in board.entries),
+        "plots": page.plots,
+        "ablations": page.ablations,
+        "crossings": [_crossing_cells(row, page.crossings_apart) for row in page.crossings],
+        "transport": page.transport,
         "troubles": _troubles(board),
         "orientation": [] if published else _orientation(board),
     }
@@ -194,7 +228,7 @@ def _cells(row: Row, rank: int, names: Sequence[str], metrics: Sequence[str], pu
     }
     costs = [
         NOTHING if compute.parameters is None else count_text(compute.parameters),
-        number(compute.mimg),
+        _mimg(compute),
         NOTHING if compute.passes_per_step is None else f"{compute.passes_per_step:g}",
         NOTHING if compute.tflop is None else number(compute.tflop),
         NOTHING if compute.device_hours is None else number(compute.device_hours),
@@ -205,6 +239,12 @@ def _cells(row: Row, rank: int, names: Sequence[str], metrics: Sequence[str], pu
         *(Text(_published(row.published.get(metric, ()))) for metric in published),
         *(Text(cost) for cost in costs),
     ]
+
+
+def _mimg(compute: Compute) -> str:
+    """`51.2 + 200`: this training, and the one that made the weights it started from."""
+    pretraining = "" if compute.pretraining_mimg is None else f" + {number(compute.pretraining_mimg)}"
+    return number(compute.mimg) + pretraining
 
 
 def count_text(count: float) -> str:
@@ -279,6 +319,17 @@ def _troubles(board: Board) -> list[list[Text]]:
         ]
         for cell in cells
     ]
+
+
+def _crossing_cells(row: Crossings, apart: float | None) -> list[Text]:
+    independent = NOTHING if apart is None else f"{100 * apart:.1f} (independent)"
+    coupled = independent if row.coupled is None else _percent(row.coupled)
+    return [Text(row.label), Text(_percent(row.samples)), Text(coupled)]
+
+
+def _percent(share: Interval) -> str:
+    half = "" if share.half_width is None else f" ± {100 * share.half_width:.1f}"
+    return f"{100 * share.mean:.1f}{half} (n={share.n})"
 
 
 def _shortened(message: str) -> str:

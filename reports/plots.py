@@ -10,7 +10,7 @@ import re
 import textwrap
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
 COLUMNS = 16  # samples of one row of the grid
 LABEL_WIDTH, LABEL_LINES, LEGEND_COLUMNS = 26, 3, 4
+
+
+#: kind -> what draws it
+Drawings = Mapping[str, Callable[[], Figure | None]]
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,16 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 
 def save_plots(board: Board, values: Sequence[SeedValue], folder: Path, stem: str) -> dict[str, Path]:
     """Write `<stem>-<kind>.png` for each kind that the data allow; kind -> path, in the order of a report."""
-    drawn: dict[str, Callable[[], Figure | None]] = {
+    drawn: Drawings = {
         "bars": lambda: bars(board),
         "curves": lambda: curves(board, values),
         "samples": lambda: samples(board),
     }
+    return save_figures(drawn, folder, stem)
+
+
+def save_figures(drawn: Drawings, folder: Path, stem: str) -> dict[str, Path]:
+    """Draw each kind in the look of the reports and write `<stem>-<kind>.png`; a figure that is None is left out."""
     paths = {}
     # Labels come from configurations: a dollar sign in one is no formula.
     look: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), "text.parse_math": False, "font.size": 9}
@@ -93,9 +102,9 @@ def curves(board: Board, values: Sequence[SeedValue]) -> Figure | None:
     values = [value for value in values if value.metric == metric and math.isfinite(value.value)]
     if not values:
         return None
-    texts = [_short(entry.label) for entry in board.entries]
+    texts = [short(entry.label) for entry in board.entries]
     legend = 0.17 * max(text.count("\n") + 1 for text in texts) * math.ceil((len(texts) + 2) / LEGEND_COLUMNS)
-    figure, panels = _panels(len(board.nfes), height=3.6 + legend)
+    figure, panels = side_by_side(len(board.nfes), height=3.6 + legend)
     for axes, nfe in zip(panels, board.nfes, strict=True):
         for entry in board.entries:
             look = style[entry.label]
@@ -117,12 +126,12 @@ def curves(board: Board, values: Sequence[SeedValue]) -> Figure | None:
         axes.set_xlabel("training images seen")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlim(left=0)
-        _reference_line(axes, board, metric, axes.axhline)
-    panels[0].set_ylabel(_axis_name(metric))
+        reference_line(board, metric, axes.axhline)
+    panels[0].set_ylabel(axis_name(metric))
     if direction(metric) < 0 and min(value.value for value in values) > 0:
-        _log_scale(panels[0])
+        log_scale(panels[0])
     handles = [
-        Line2D([], [], color=look.color, marker=look.marker, ls=look.line, ms=5, label=_short(name))
+        Line2D([], [], color=look.color, marker=look.marker, ls=look.line, ms=5, label=short(name))
         for name, look in ((entry.label, style[entry.label]) for entry in board.entries)
     ]
     if any(value.cell.state == "diverged" for value in values):
@@ -138,7 +147,7 @@ def bars(board: Board) -> Figure | None:
     seeds = [value for row in board.rows for value in row.seeds[metric] if math.isfinite(value)]
     if not seeds:
         return None
-    figure, panels = _panels(len(board.nfes), height=1.5 + 0.45 * len(board.entries))
+    figure, panels = side_by_side(len(board.nfes), height=1.5 + 0.45 * len(board.entries))
     for axes, nfe in zip(panels, board.nfes, strict=True):
         for place, row in enumerate(row for row in board.rows if row.nfe == nfe):
             score, look = row.scores[metric], style[row.entry.label]
@@ -153,11 +162,11 @@ def bars(board: Board) -> Figure | None:
             heights = place + np.linspace(-0.16, 0.16, score.n) * (score.n > 1)
             axes.scatter(dots, heights, s=18, color="white", edgecolor="0.15", zorder=3)
         axes.set_title(f"NFE {nfe}")
-        axes.set_xlabel(_axis_name(metric))
-        axes.set_yticks(range(len(board.entries)), [_short(entry.label) for entry in board.entries])
+        axes.set_xlabel(axis_name(metric))
+        axes.set_yticks(range(len(board.entries)), [short(entry.label) for entry in board.entries])
         axes.grid(visible=False, axis="y")
         axes.set_axisbelow(True)
-        _reference_line(axes, board, metric, axes.axvline)
+        reference_line(board, metric, axes.axvline)
     panels[0].invert_yaxis()  # shared by all panels: the best row is on top
     if min(seeds) >= 0:
         panels[0].set_xlim(0, _upper_limit(board, metric, max(seeds)))
@@ -173,7 +182,7 @@ def samples(board: Board) -> Figure | None:
     Of each configuration the lowest seed that all share is shown. Raises ValueError, naming the file, for samples
     that are neither uint8 [n, 1 or 3, H, W] nor float [n, 2].
     """
-    chosen = _chosen(board)
+    chosen = shown_cells(board)
     if not chosen:
         return None
     real = next((read_samples(cell.files.real) for cell in chosen.values() if cell.files.real.exists()), None)
@@ -207,7 +216,7 @@ def read_samples(path: Path) -> np.ndarray:
         return array
 
 
-def _chosen(board: Board) -> dict[str, Cell]:
+def shown_cells(board: Board) -> dict[str, Cell]:
     """label -> the cell whose samples are shown, in the order of the board."""
     names = labels(board.cells)
     options: dict[str, dict[int, Cell]] = {entry.label: {} for entry in board.entries}
@@ -236,7 +245,7 @@ def _grid(top: dict[str, np.ndarray], blocks: dict[int, dict[str, np.ndarray]]) 
 
     def add_rows(rows: dict[str, np.ndarray]) -> None:
         for name, images in rows.items():
-            ticks[position + height / 2 - 0.5] = _short(name)
+            ticks[position + height / 2 - 0.5] = short(name)
             add(_strip(images, pad))
 
     add_rows(top)
@@ -288,33 +297,47 @@ def _scatter(top: dict[str, np.ndarray], blocks: dict[int, dict[str, np.ndarray]
             axes.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
         line[0].set_ylabel(f"NFE {nfe}", weight="bold")
     for axes, name in zip(panels[0], names, strict=True):
-        axes.set_title(_short(name), fontsize=9)
+        axes.set_title(short(name), fontsize=9)
     return figure
 
 
-def _panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+def side_by_side(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with `count` panels in a row that share their axes."""
     figure = Figure(figsize=(max(5.5, 4.3 * count), height), layout="constrained")
     return figure, figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0]
 
 
 def _legend(figure: Figure, board: Board, metric: str, handles: list[Line2D]) -> None:
-    if ("halves", metric) in board.reference:
-        handles = [*handles, Line2D([], [], color="0.3", ls=(0, (1, 1)), label="two halves of the real data")]
+    legend_below(figure, [*handles, *reference_handles(board, metric)])
+
+
+def legend_below(figure: Figure, handles: Sequence[Line2D], title: str | None = None) -> None:
+    """One legend for all panels, below them, in lines of about equal length."""
+    lines = math.ceil(len(handles) / LEGEND_COLUMNS)
     figure.legend(
         handles=handles,
+        title=title,
         loc="outside lower center",
-        ncols=min(len(handles), LEGEND_COLUMNS),
+        ncols=math.ceil(len(handles) / lines),
         frameon=False,
         handlelength=3.5,
     )
 
 
-def _reference_line(axes: Axes, board: Board, metric: str, draw: Callable[..., Line2D]) -> None:
+def reference_handles(board: Board, metric: str) -> list[Line2D]:
+    """The legend's entry for `reference_line`, where there is one."""
+    if ("halves", metric) not in board.reference:
+        return []
+    return [Line2D([], [], color="0.3", ls=(0, (1, 1)), label="two halves of the real data")]
+
+
+def reference_line(board: Board, metric: str, draw: Callable[..., Line2D]) -> None:
+    """The value of two halves of the real data, by `draw` (`axhline` or `axvline` of some axes), where it is known."""
     if (value := board.reference.get(("halves", metric))) is not None:
         draw(value, color="0.3", ls=(0, (1, 1)), lw=1.3, zorder=2.5)
 
 
-def _log_scale(axes: Axes) -> None:
+def log_scale(axes: Axes) -> None:
     """Log y axis whose ticks are plain numbers at 1, 2, 5, 10, …"""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -328,11 +351,12 @@ def _upper_limit(board: Board, metric: str, highest: float) -> float:
     return 1.06 * max(highest, min(max(ends), 2 * highest)) or 1.0
 
 
-def _axis_name(metric: str) -> str:
+def axis_name(metric: str) -> str:
+    """A metric and which way is better."""
     return metric + {1: " (higher is better)", 0: "", -1: " (lower is better)"}[direction(metric)]
 
 
-def _short(label: str) -> str:
+def short(label: str) -> str:
     """A label on at most three lines; of the keys in it only the last part: `kl_weight=3`."""
     label = re.sub(r"(\w+\.)+(?=\w+=)", "", label).replace(",", ", ")
     return textwrap.fill(label, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder="…")

@@ -37,9 +37,14 @@ class SeedValue(NamedTuple):
 
 @dataclass(frozen=True)
 class Compute:
-    """The cost of one training; None where no cell has recorded it. Hours are the mean over finished cells."""
+    """The cost of one training; None where no cell has recorded it. Hours are the mean over finished cells.
+
+    `pretraining_mimg` is what the weights it started from had seen, in millions of images; None where it started
+    from random ones.
+    """
 
     mimg: float
+    pretraining_mimg: float | None
     parameters: int | None
     passes_per_step: float | None
     tflop: float | None
@@ -142,7 +147,7 @@ def leaderboard(
     names = labels(cells)
     metrics = _metrics(cells)
     nfes = tuple(sorted({nfe for cell in cells for nfe in cell.nfe}))
-    finals = _finals(names, values, cells)
+    finals = final_values(names, values, cells)
     entries = _ranked([_entry(names[group], cells, group) for group in names], metrics[0], nfes[0], finals)
     contests = {
         (nfe, metric): contest(finals.get((nfe, metric), {}), metric, nfe) for nfe in nfes for metric in metrics
@@ -199,7 +204,7 @@ def _metrics(cells: Sequence[Cell]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(metric for metrics in ordered for metric in metrics))
 
 
-def _finals(names: Mapping[str, str], values: Iterable[SeedValue], cells: Iterable[Cell]) -> Finals:
+def final_values(names: Mapping[str, str], values: Iterable[SeedValue], cells: Iterable[Cell]) -> Finals:
     """Values at the last snapshot of finished cells. A diverged cell counts as NaN in all its metrics.
 
     A configuration without a finished seed is there with an empty mapping: a rival not yet met.
@@ -227,7 +232,7 @@ def _entry(label: str, cells: Sequence[Cell], group: str) -> Entry:
 def _compute(cells: Sequence[Cell]) -> Compute:
     budget = cells[0].budget
     known = next((cell.compute for cell in cells if cell.compute), {})
-    flops = known.get("flops_per_image")
+    flops, pretraining = known.get("flops_per_image"), known.get("pretraining_images")
     seconds = [
         cell.compute["train_seconds"]
         for cell in cells
@@ -235,6 +240,7 @@ def _compute(cells: Sequence[Cell]) -> Compute:
     ]
     return Compute(
         mimg=budget / 1e6,
+        pretraining_mimg=pretraining / 1e6 if pretraining else None,
         parameters=known.get("parameters"),
         passes_per_step=known.get("passes_per_step"),
         tflop=None if flops is None else flops * budget / 1e12,
