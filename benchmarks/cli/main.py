@@ -20,6 +20,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+prepare = typer.Typer(help="Convert once what training can start from.", no_args_is_help=True)
+app.add_typer(prepare, name="prepare")
+
 Out = Annotated[Path, typer.Option("--out", help="Folder of all runs.")]
 Methods = Annotated[str, typer.Option("--methods", help="Comma-separated names; + composes: ict,ect,sct,vct,ict+ot.")]
 Seeds = Annotated[str, typer.Option("--seeds", help="Seeds and ranges: 0-2 or 0,3,7.")]
@@ -94,6 +97,19 @@ def doctor() -> None:
     from .doctor import doctor as command
 
     raise typer.Exit(command())
+
+
+@prepare.command()
+def weights(
+    name: Annotated[str, typer.Argument(help="Such as edm-cifar10-32x32-uncond-vp; a wrong name lists all.")],
+    source: Annotated[Path, typer.Option("--from", help="The published file. Nothing in it is executed.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder. Default: in the user's cache.")] = None,
+    sha256: Annotated[str | None, typer.Option("--sha256", help="What the file's SHA-256 must be.")] = None,
+) -> None:
+    """Convert published weights of EDM or EDM2 to safetensors."""
+    from .prepare import weights as command
+
+    raise typer.Exit(command(name, source, out, sha256))
 
 
 def main() -> None:
