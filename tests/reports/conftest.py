@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +41,15 @@ class Sweep:
         shape: tuple[int, ...] = (64, 1, 8, 8),
         error: str | None = None,
         draws: int = 1,
+        settings: Mapping[str, Any] | None = None,
+        compute: Mapping[str, Any] | None = None,
+        penalty: float | None = None,
     ) -> Path:
-        """One cell; `level` is its first metric at the last snapshot and NFE 1."""
+        """One cell; `level` is its first metric at the last snapshot and NFE 1.
+
+        settings: values of the configuration by dotted key; `compute` adds to what training cost; `penalty` is that
+        of the last row of the training log.
+        """
         rng = np.random.default_rng([seed, len(method), *map(ord, method)])
         group = _digest(benchmark, method, version, variant, budget)
         identity = _digest(group, seed)
@@ -63,6 +74,9 @@ class Sweep:
             "run": {"threads": 1},
             "seed": seed,
         }
+        for key, value in (settings or {}).items():
+            *sections, name = key.split(".")
+            functools.reduce(lambda part, section: part.setdefault(section, {}), sections, config)[name] = value
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         level = level if level is not None else LEVELS.get(method, 35.0) * (1 + 0.06 * rng.standard_normal())
         rows, log = [], []
@@ -90,7 +104,10 @@ class Sweep:
                                 "samples": 2048,
                             }
                         )
-            log.append({"images": images, "step": images // 256, "loss": 1.0 / snapshot, "penalty": None})
+            last = snapshot == reached
+            log.append(
+                {"images": images, "step": images // 256, "loss": 1.0 / snapshot, "penalty": penalty if last else 9.0}
+            )
         write_lines(folder / "records.jsonl", rows)
         write_lines(folder / "train.jsonl", log)
         status = {
@@ -116,7 +133,7 @@ class Sweep:
             "threads": 1,
             "train_seconds": 50.0,
         }
-        compute = {
+        cost = {
             "parameters": 141_000,
             "passes_per_step": 2.0,
             "flops_per_image": 1_500_000.0,
@@ -124,7 +141,7 @@ class Sweep:
             "device": "cpu",
         }
         (folder / "run.json").write_text(
-            json.dumps({"attempts": [attempt], "compute": compute if state != "queued" else {}})
+            json.dumps({"attempts": [attempt], "compute": {**cost, **(compute or {})} if state != "queued" else {}})
         )
         if state == "done":
             for name in ("nfe1", "nfe2", "real"):
@@ -139,6 +156,18 @@ class Sweep:
                 state = {("ict", 2): "diverged", ("sct", 1): "running"}.get((method, seed), "done")
                 error = "the loss was not finite at 640000 images" if state == "diverged" else None
                 self.cell(method, seed, state=state, error=error)
+        return self
+
+    def sweep(self, method: str, key: str, values: Mapping[Any, Iterable[float]], default: Any, **kwargs: Any) -> Sweep:
+        """Cells of one swept key: value -> the level of each seed, NaN where it diverged."""
+        for value, levels in values.items():
+            variant = "" if value == default else f"{key}={value}"
+            for seed, level in enumerate(levels):
+                state = "diverged" if math.isnan(level) else "done"
+                level = 50.0 if math.isnan(level) else level
+                settings = {**kwargs.get("settings", {}), key: value}
+                more = {**kwargs, "variant": variant, "state": state, "level": level, "settings": settings}
+                self.cell(method, seed, **more)
         return self
 
     def _reference(self, benchmark: str, metrics: tuple[str, ...]) -> None:

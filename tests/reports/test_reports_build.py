@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -84,12 +85,27 @@ def test_nothing_finished_is_said(sweep):
 
 
 def test_same_records_same_bytes(sweep):
-    paths = build_report(sweep.default().out, mlflow=False)
-    before = [path.read_bytes() for path in (paths.leaderboard, *paths.plots)]
-    for path in (paths.leaderboard, *paths.plots):
+    sweep.default().sweep("vct", "train.lr", {1e-3: [30.0, 31.0], 1e-2: [25.0, math.nan]}, 1e-3)
+    paths = build_report(sweep.out, mlflow=False)
+    files = (paths.leaderboard, *paths.ablations, *paths.plots)
+    assert len(files) == 1 + 1 + 3 + 2
+    before = [path.read_bytes() for path in files]
+    for path in files:
         path.unlink()
+    assert not report_is_current(sweep.out, mlflow=False)
     build_report(sweep.out, mlflow=False)
-    assert [path.read_bytes() for path in (paths.leaderboard, *paths.plots)] == before
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_pretraining_is_said_where_there_was_one(sweep):
+    sweep.cell("ect", 0, compute={"pretraining_images": 200_000_000})
+    sweep.cell("ict", 0)
+    text = built(sweep.out)
+    assert "| 1.02 + 200 |" in text
+    assert "| 1.02 |" in text
+    assert "- a + b in Mimg" in text
+    sweep.cell("ect", 0)
+    assert "- a + b in Mimg" not in built(sweep.out)
 
 
 def test_hostile_text_stays_text(sweep):
@@ -219,7 +235,7 @@ def test_currency_follows_every_input_and_output(sweep):
     paths = build_report(sweep.out, mlflow=False)
     assert report_is_current(sweep.out, mlflow=False)
     assert not report_is_current(sweep.out)  # the MLflow import is still to be done
-    for path in (folder / name for name in ("records.jsonl", "status.json", "run.json")):
+    for path in (folder / name for name in ("records.jsonl", "status.json", "run.json", "train.jsonl")):
         content = path.read_text()
         path.write_text(content.replace("0", "1", 1))
         assert not report_is_current(sweep.out, mlflow=False)

@@ -45,6 +45,54 @@ def test_compute_columns(sweep):
     assert compute.device_hours == pytest.approx(50 / 3600)
 
 
+def test_pretraining_is_charged(sweep):
+    sweep.cell("ect", 0, compute={"pretraining_images": 200_000_000})
+    sweep.cell("ict", 0, compute={"pretraining_images": 0})
+    assert {entry.label: entry.compute.pretraining_mimg for entry in board_of(sweep.out).entries} == {
+        "ect": 200.0,
+        "ict": None,
+    }
+
+
+def test_a_budget_that_is_no_multiple_of_the_batch_ends_with_a_whole_batch(sweep):
+    sweep.cell("ect", 0, level=30.0, settings={"train.images": 1_023_900})  # rows end at 1,024,000 = 4,000 batches
+    assert row_of(board_of(sweep.out), "ect").scores["fd_digits_2k"].mean == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, ""),
+        ({"sample.guidance": 1, "sample.guide_at": 0.5, "eval.ema": None}, ""),
+        ({"sample.guidance": 1.3, "sample.guide_at": 0.5}, "guided w=1.3 by 50 %"),
+        ({"sample.guidance": 2.0}, "guided w=2"),
+        ({"eval.ema": "power-0.05"}, "EMA power-0.05"),
+        ({"sample.guidance": 1.3, "sample.guide_at": 0.25, "eval.ema": "a\nb"}, "guided w=1.3 by 25 %, EMA a b"),
+        ({"sample": None}, ""),
+    ],
+)
+def test_special_sampling_is_in_the_label(sweep, settings, words):
+    sweep.cell("sct", 0, variant="train.lr=0.1", settings=settings)
+    assert list(labels(read_cells(sweep.out)).values()) == [f"sct train.lr=0.1{', ' * bool(words)}{words}"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "label"),
+    [
+        ("eval.ema=p, sample.guidance=1.3, sample.guide_at=0.5", "sct guided w=1.3 by 50 %, EMA p"),
+        (
+            "data.conditional=true, eval.ema=p, sample.guidance=1.3",
+            "sct data.conditional=true, guided w=1.3 by 50 %, EMA p",
+        ),
+        ("sample.guide_at=0.5, train.lr=1", "sct train.lr=1, guided w=1.3 by 50 %, EMA p"),
+    ],
+)
+def test_special_sampling_is_not_said_twice(sweep, variant, label):
+    settings = {"sample.guidance": 1.3, "sample.guide_at": 0.5, "eval.ema": "p"}
+    sweep.cell("sct", 0, variant=variant, settings=settings)
+    assert list(labels(read_cells(sweep.out)).values()) == [label]
+
+
 def test_headline_is_the_last_snapshot_even_where_an_earlier_one_is_better(sweep):
     folder = sweep.cell("ect", 0, level=30.0)
     records = folder / "records.jsonl"
