@@ -22,7 +22,7 @@ from typing import Any
 import numpy
 import torch
 
-from . import plan
+from . import ema, plan
 from .checkpoint import load_checkpoint, load_snapshot, snapshot_path
 from .data.base import Dataset
 from .data.registry import load
@@ -31,8 +31,9 @@ from .metrics.evaluate import Evaluator
 from .metrics.registry import parse
 from .model import Model, build_model
 from .pictures import coupling_arrays, real_arrays, sample_arrays
+from .precision import float32_products
 from .records import RECORDS, REFERENCE, RUN, STATUS, CellFiles
-from .sample import NotFiniteError, latents, sample
+from .sample import Guide, NotFiniteError, latents, sample, sample_labels
 from .seeding import default_generator, generator
 from .train import Outcome, Progress, accumulate, train
 
@@ -93,14 +94,16 @@ def _train_once(
     should_stop: Callable[[], bool],
     status: _Status,
 ) -> Outcome:
-    if all(snapshot_path(folder, images).exists() for images in plan.snapshot_images(config)):
+    names = ema.build_profiles(config["train"])
+    if all(snapshot_path(folder, images, name).exists() for images in plan.snapshot_images(config) for name in names):
         # run.json may lag: an attempt can be killed after its last checkpoint and before it wrote what training cost.
         checkpoint = load_checkpoint(folder, torch.device("cpu"))
         written = read_json(folder / RUN, {}).get("compute", {}).get("train_seconds", 0.0)
         seconds = checkpoint["state"]["seconds"] if checkpoint else written
         return Outcome("done", plan.budget_images(config), seconds)
     status.write(state="running", phase="train")
-    return train(config, model, dataset, folder, device, should_stop=should_stop, report=status.progress)
+    with float32_products(tf32=config["train"]["precision"] == "tf32"):
+        return train(config, model, dataset, folder, device, should_stop=should_stop, report=status.progress)
 
 
 def _score(
@@ -122,8 +125,9 @@ def _score(
     files = CellFiles(folder)
     _write_reference(config, evaluator, folder.parents[1] / REFERENCE)
     averaged = model.averaged()
+    draw = _drawer(config, averaged, _guide(config, model, folder), dataset, device)
     loaded: int | None = None
-    benchmark, shape = config["benchmark"]["name"], dataset.shape
+    benchmark = config["benchmark"]["name"]
     for done, evaluation in enumerate(wanted):
         metrics = plan.missing(config, rows, evaluation)
         if not metrics:
@@ -131,11 +135,11 @@ def _score(
         if should_stop():
             return "interrupted"
         if loaded != evaluation.images:
-            load_snapshot(folder, evaluation.images, averaged.weights)
+            load_snapshot(folder, evaluation.images, averaged.weights, _evaluated(config))
             loaded = evaluation.images
-        noise = latents(benchmark, evaluation.draw, evaluation.nfe, evaluator.samples_needed, shape)
+        noise = latents(benchmark, evaluation.draw, evaluation.nfe, evaluator.samples_needed, dataset.shape)
         try:
-            samples = sample(averaged, dataset, noise, config["eval"]["batch"], device)
+            samples = draw(evaluation.draw, noise)
             values: Mapping[str, float | None] = evaluator.score(samples)
         except NotFiniteError:  # weights that blow up when sampled from: that there is no value is the result
             samples, values = None, dict.fromkeys(metrics)
@@ -151,6 +155,38 @@ def _score(
     _save_arrays(files.real, real_arrays(dataset, benchmark))
     final = [row["value"] for row in rows if row["images"] == plan.budget_images(config)]
     return "diverged" if None in final else "done"
+
+
+def _evaluated(config: dict[str, Any]) -> str:
+    """The name of the average that is evaluated."""
+    return config["eval"]["ema"] or ema.HEADLINE
+
+
+def _guide(config: dict[str, Any], model: Model, folder: Path) -> Guide | None:
+    """The earlier snapshot of this run that guides its sampling, where guidance is on."""
+    images = plan.guide_images(config)
+    if images is None:
+        return None
+    earlier = model.averaged()
+    load_snapshot(folder, images, earlier.weights, _evaluated(config))
+    return Guide(earlier, config["sample"]["guidance"])
+
+
+def _drawer(
+    config: dict[str, Any], averaged: Model, guide: Guide | None, dataset: Dataset, device: torch.device
+) -> Callable[[int, torch.Tensor], torch.Tensor]:
+    """(number of the draw, its latents) -> samples, with the settings of the sections `sample` and `eval`."""
+
+    def draw(number: int, noise: torch.Tensor) -> torch.Tensor:
+        labels = None
+        if config["data"]["conditional"]:
+            law = config["sample"]["labels"]
+            labels = sample_labels(config["benchmark"]["name"], number, noise.shape[1], dataset, law)
+        truncate = config["eval"]["quantise"] == "truncate"
+        batch = config["eval"]["batch"]
+        return sample(averaged, dataset, noise, batch, device, labels=labels, guide=guide, truncate=truncate)
+
+    return draw
 
 
 def _row(config: dict[str, Any], evaluation: plan.Evaluation, metric: str, value: float | None) -> dict[str, Any]:
@@ -197,7 +233,7 @@ def _write_reference(config: dict[str, Any], evaluator: Evaluator, path: Path) -
 
 
 def _coupling_arrays(config: dict[str, Any], averaged: Model, dataset: Dataset) -> dict[str, torch.Tensor]:
-    batch, conditional = config["train"]["batch"], bool(config["data"].get("conditional"))
+    batch, conditional = config["train"]["batch"], config["data"]["conditional"]
     return coupling_arrays(averaged, dataset, config["benchmark"]["name"], batch, conditional=conditional)
 
 
@@ -281,6 +317,7 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
     """
     from torch.utils.flop_counter import FlopCounterMode
 
+    average = model.averaged() if model.method.coupling.needs_average else None
     passes = 0
 
     def count(*_: object) -> None:
@@ -288,13 +325,18 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
         passes += 1
 
     batch = min(config["train"]["batch"], len(dataset))
-    x = dataset.to_model(dataset.images[:batch].to(device))
-    hook = model.network.register_forward_hook(count)
+    index = torch.arange(batch, device=device)
+    x, labels = model.batch(index)
+    predict = average.denoiser(evaluating=True) if average else None
+    networks = [model.network, *([average.network] if average else [])]
+    hooks = [network.register_forward_hook(count) for network in networks]
     try:
         with default_generator("flops", device=device), FlopCounterMode(display=False) as counter:
-            accumulate(model, x, None, 0.5, generator("flops", device=device), batch)
+            noise = generator("flops", device=device)
+            accumulate(model, x, labels, 0.5, noise, batch, index=index, average=predict)
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         model.weights.zero_grad(set_to_none=True)
     return {
         "parameters": sum(p.numel() for p in model.weights.parameters()),

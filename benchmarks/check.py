@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ def check_cells(cells: Sequence[Cell]) -> None:
     for cell in groups.values():
         config = cell.config
         try:
-            ema.build_profile(config["train"]["ema"])
+            _check_averages(config)
             build_factory(config["network"], shape=(1,), classes=0)  # before data is looked for, or downloaded
             _check_device(config["run"]["device"])
             key = repr(config["data"])
@@ -41,6 +42,16 @@ def check_cells(cells: Sequence[Cell]) -> None:
             del model
         except OptionError as error:
             raise UsageError(str(error)) from None
+
+
+def _check_averages(config: dict[str, Any]) -> None:
+    extra = [name for name in ema.build_profiles(config["train"]) if name != ema.HEADLINE]
+    asked = config["eval"]["ema"]
+    if asked is not None and asked not in extra:
+        raise UsageError(
+            f"eval.ema is '{asked}', must be null for train.ema or one of train.ema_extra"
+            + (f": {', '.join(extra)}" if extra else ", which is empty")
+        )
 
 
 def _check_steps(model: Model, nfe: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .ema import HEADLINE
 from .files import atomic_path
 
 
@@ -26,16 +27,17 @@ def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None
     return torch.load(path, map_location=device, weights_only=True)
 
 
-def snapshot_path(folder: Path, images: int) -> Path:
-    return folder / "snapshots" / f"{images:012d}.safetensors"
+def snapshot_path(folder: Path, images: int, ema: str = HEADLINE) -> Path:
+    """Where the weights averaged by the profile of this name lie."""
+    return folder / "snapshots" / f"{images:012d}{ema and f'-{ema}'}.safetensors"
 
 
-def save_snapshot(folder: Path, images: int, average: nn.Module) -> None:
+def save_snapshot(folder: Path, images: int, average: nn.Module, ema: str = HEADLINE) -> None:
     """Keep the averaged weights after `images` images, atomically."""
-    with atomic_path(snapshot_path(folder, images)) as temporary:
+    with atomic_path(snapshot_path(folder, images, ema)) as temporary:
         save_file({name: value.contiguous() for name, value in average.state_dict().items()}, temporary)
 
 
-def load_snapshot(folder: Path, images: int, average: nn.Module) -> None:
+def load_snapshot(folder: Path, images: int, average: nn.Module, ema: str = HEADLINE) -> None:
     """Load the averaged weights after `images` images; names and shapes must match exactly."""
-    average.load_state_dict(load_file(snapshot_path(folder, images)))
+    average.load_state_dict(load_file(snapshot_path(folder, images, ema)))

@@ -1,4 +1,4 @@
-"""Exponential moving averages of the weights, for evaluation only: no method here trains against one."""
+"""Exponential moving averages of the weights: for evaluation, and for couplings that predict with the average."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy
 import torch
 from torch import nn
 
 from ..methods.parts.options import OptionError, part_from_options
 
+HEADLINE = ""
+"""The name of the average that is evaluated unless another is asked for, `train.ema`."""
+
 
 class Profile(Protocol):
-    def beta(self, batch: int) -> float:
-        """What is kept of the average at one step of `batch` images."""
+    @property
+    def name(self) -> str:
+        """Kind and value, such as `power-0.05`: how an extra average is asked for."""
+        ...
+
+    def beta(self, step: int, batch: int) -> float:
+        """What is kept of the average at its step number `step` (from 1), of `batch` images."""
         ...
 
 
@@ -29,7 +38,11 @@ class HalfLife:
         if self.images <= 0:
             raise ValueError(f"images is {self.images:g}, must be above 0")
 
-    def beta(self, batch: int) -> float:
+    @property
+    def name(self) -> str:
+        return f"halflife-{self.images:.12g}"
+
+    def beta(self, step: int, batch: int) -> float:
         return 0.5 ** (batch / self.images)
 
 
@@ -43,19 +56,99 @@ class Constant:
         if not 0 <= self.factor < 1:
             raise ValueError(f"factor is {self.factor:g}, must be from 0 to below 1")
 
-    def beta(self, batch: int) -> float:
+    @property
+    def name(self) -> str:
+        return f"constant-{self.factor:.12g}"
+
+    def beta(self, step: int, batch: int) -> float:
         return self.factor
 
 
-PROFILES: dict[str, type[HalfLife] | type[Constant]] = {"halflife": HalfLife, "constant": Constant}
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """An average whose profile grows as a power of the step, t^γ (EDM2, Karras et al. 2024): beta = (1 - 1/n)^(γ+1).
+
+    sigma_rel: the profile's standard deviation as a share of the training so far; a profile that is flat has 0.2887.
+    inverted: keeps 1 - beta, which is nearly nothing: the average is then the trained network itself, as in VCT's code.
+    """
+
+    sigma_rel: float = 0.1
+    inverted: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_rel <= 0.28:
+            raise ValueError(f"sigma_rel is {self.sigma_rel:g}, must be above 0 and at most 0.28")
+
+    @property
+    def name(self) -> str:
+        return f"power-{self.sigma_rel:.12g}" + ("-inverted" if self.inverted else "")
+
+    @property
+    def gamma(self) -> float:
+        """The exponent: sigma_rel² = (γ + 1) / ((γ + 2)² (γ + 3)), a cubic with one root above -1 (EDM2, eq. 126)."""
+        inverse = self.sigma_rel**-2
+        return float(numpy.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+
+    def beta(self, step: int, batch: int) -> float:
+        kept = (1 - 1 / step) ** (self.gamma + 1)
+        return 1 - kept if self.inverted else kept
 
 
-def build_profile(options: Mapping[str, Any]) -> Profile:
-    """The profile of the section `train.ema`: `kind` and its options."""
+PROFILES: dict[str, type[HalfLife] | type[Constant] | type[Power]] = {
+    "halflife": HalfLife,
+    "constant": Constant,
+    "power": Power,
+}
+
+
+def build_profile(options: Mapping[str, Any], where: str = "train.ema") -> Profile:
+    """The profile of a section: `kind` and its options.
+
+    Raises:
+        OptionError: an unknown kind or key, or a value it refuses.
+    """
     kind = options.get("kind")
     if kind not in PROFILES:
-        raise OptionError(f"train.ema.kind is {kind!r}, must be one of: {', '.join(PROFILES)}")
-    return part_from_options(PROFILES[kind], {k: v for k, v in options.items() if k != "kind"}, "train.ema")
+        raise OptionError(f"{where}.kind is {kind!r}, must be one of: {', '.join(PROFILES)}")
+    return part_from_options(PROFILES[kind], {k: v for k, v in options.items() if k != "kind"}, where)
+
+
+def build_profiles(recipe: Mapping[str, Any]) -> dict[str, Profile]:
+    """All profiles of the section `train`: `ema` under the name HEADLINE, each of `ema_extra` under its own.
+
+    Raises:
+        OptionError: as above, or two extra profiles that are the same.
+    """
+    profiles = {HEADLINE: build_profile(recipe["ema"])}
+    for number, options in enumerate(recipe["ema_extra"]):
+        profile = build_profile(options, f"train.ema_extra[{number}]")
+        if profile.name in profiles:
+            raise OptionError(f"train.ema_extra has {profile.name} twice")
+        profiles[profile.name] = profile
+    return profiles
+
+
+class Averages:
+    """All averages of one run, by name.
+
+    headline: where the average `train.ema` is kept, on which the others start.
+    """
+
+    def __init__(self, recipe: Mapping[str, Any], headline: nn.Module) -> None:
+        self.profiles = build_profiles(recipe)
+        self.weights = {name: averaged_copy(headline) if name else headline for name in self.profiles}
+
+    def update(self, weights: nn.Module, step: int, batch: int) -> None:
+        """Take in the weights after update number `step`, counted from 1."""
+        for name, profile in self.profiles.items():
+            update(self.weights[name], weights, profile.beta(step, batch))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: average.state_dict() for name, average in self.weights.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, average in self.weights.items():
+            average.load_state_dict(state[name])
 
 
 def averaged_copy(weights: nn.Module) -> nn.Module:

@@ -12,16 +12,36 @@ from typing import Any
 from .files import read_jsonl
 from .records import RECORDS, STATUS, CellFiles
 
+#: Keys of the section `sample` that sampling in general has; the others are options of the method's sampler.
+COMMON = ("labels", "guidance", "guide_at")
+
 
 def snapshot_images(config: dict[str, Any]) -> list[int]:
-    """At how many images seen the averaged weights are kept: equal shares of the budget, in whole batches."""
-    batch, total, count = config["train"]["batch"], config["train"]["images"], config["run"]["snapshots"]
-    return sorted({math.ceil(total * (k + 1) / count / batch) * batch for k in range(count)})
+    """At how many images seen the averaged weights are kept: equal shares of the budget, and the guide's place."""
+    guide = guide_images(config)
+    return sorted({*_regular_snapshots(config), *([] if guide is None else [guide])})
+
+
+def _regular_snapshots(config: dict[str, Any]) -> list[int]:
+    count, total = config["run"]["snapshots"], config["train"]["images"]
+    return [_whole_batches(config, total * (k + 1) / count) for k in range(count)]
+
+
+def _whole_batches(config: dict[str, Any], images: float) -> int:
+    """Rounded up to whole batches."""
+    batch = config["train"]["batch"]
+    return math.ceil(images / batch) * batch
 
 
 def budget_images(config: dict[str, Any]) -> int:
     """The budget rounded up to whole batches: what the run has seen when it ends."""
-    return snapshot_images(config)[-1]
+    return _whole_batches(config, config["train"]["images"])
+
+
+def guide_images(config: dict[str, Any]) -> int | None:
+    """After how many images the guiding snapshot of the same run is taken; None without guidance."""
+    sample = config["sample"]
+    return None if sample["guidance"] == 1 else _whole_batches(config, config["train"]["images"] * sample["guide_at"])
 
 
 @dataclass(frozen=True)
@@ -34,16 +54,41 @@ class Evaluation:
 
 
 def evaluations(config: dict[str, Any]) -> Iterator[Evaluation]:
-    """All passes of a cell, in the order of its records."""
+    """All passes of a cell, in the order of its records. With guidance only snapshots later than the guide count."""
+    after = guide_images(config) or 0
     for images in snapshot_images(config):
         for nfe in config["eval"]["nfe"]:
             for draw in range(config["eval"]["draws"]):
-                yield Evaluation(images, nfe, draw)
+                if images > after:
+                    yield Evaluation(images, nfe, draw)
+
+
+def sampler_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The options of the method's sampler."""
+    return {key: value for key, value in config["sample"].items() if key not in COMMON}
+
+
+def apart(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of sampling and evaluation whose numbers must not share a row with the usual ones, by key.
+
+    They change no training run and so no id, but variant and group.
+    """
+    sample, evaluation = config["sample"], config["eval"]
+    settings = {}
+    if sample["guidance"] != 1:
+        settings |= {"sample.guidance": sample["guidance"], "sample.guide_at": sample["guide_at"]}
+    if config["data"]["conditional"] and sample["labels"] != "data":
+        settings["sample.labels"] = sample["labels"]
+    if evaluation["ema"] is not None:
+        settings["eval.ema"] = evaluation["ema"]
+    if evaluation["quantise"] != "round":
+        settings["eval.quantise"] = evaluation["quantise"]
+    return settings
 
 
 def sampler_text(config: dict[str, Any]) -> str:
     """The sampling settings of a row, so that a row made with others is never taken for this one."""
-    return json.dumps(config["sample"], sort_keys=True)
+    return json.dumps({**config["sample"], **apart(config)}, sort_keys=True)
 
 
 def missing(config: dict[str, Any], rows: list[dict[str, Any]], evaluation: Evaluation) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from ..methods.parts.samplers import guided
 from .data.base import Dataset
 from .model import Model
 from .seeding import generator
@@ -32,19 +35,55 @@ def latents(benchmark: str, draw: int, nfe: int, count: int, shape: tuple[int, .
     return torch.stack(steps)
 
 
-def sample(model: Model, dataset: Dataset, noise: Tensor, batch: int, device: torch.device) -> Tensor:
+def sample_labels(benchmark: str, draw: int, count: int, dataset: Dataset, law: str) -> Tensor:
+    """The classes that samples are asked for, int64 [count], fixed by (benchmark, draw) as the latents are.
+
+    law: "data" draws from the data set's labels with replacement, "uniform" gives every class the same chance.
+    """
+    choices = dataset.labels if law == "data" else torch.arange(dataset.classes)
+    blocks = [
+        torch.randint(len(choices), (BLOCK,), generator=generator("sample labels", benchmark, draw, block))
+        for block in range(-(-count // BLOCK))
+    ]
+    return choices[torch.cat(blocks)[:count]]
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A worse model to be led away from: an earlier snapshot of the same run; weight 1 leaves the sampler alone."""
+
+    model: Model
+    weight: float
+
+
+def sample(
+    model: Model,
+    dataset: Dataset,
+    noise: Tensor,
+    batch: int,
+    device: torch.device,
+    *,
+    labels: Tensor | None = None,
+    guide: Guide | None = None,
+    truncate: bool = False,
+) -> Tensor:
     """Samples as the data set stores them (uint8 images, or points), on the CPU, in batches of `batch`.
 
     Args:
         noise: [nfe, count, *shape], from `latents`.
+        labels: [count], from `sample_labels`, for a conditional model.
+        truncate: cut to whole grey levels instead of rounding.
 
     Raises NotFiniteError where the network gives values that are not finite.
     """
     denoise = model.denoiser(evaluating=True)
+    if guide is not None:
+        denoise = guided(denoise, guide.model.denoiser(evaluating=True), guide.weight)
     parts = []
-    for part in noise.split(batch, dim=1):
-        samples = model.method.sampler(model.method, denoise, part.to(device)).cpu()
+    for rows in torch.arange(noise.shape[1]).split(batch):
+        wanted = None if labels is None else labels[rows].to(device)
+        samples = model.method.sampler(model.method, denoise, noise[:, rows].to(device), wanted).cpu()
         if not torch.isfinite(samples).all():
             raise NotFiniteError("the network gives samples that are not finite")
-        parts.append(dataset.from_model(samples))
+        parts.append(dataset.from_model(samples, truncate=truncate))
     return torch.cat(parts)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..methods.base import LossTerms, draw, loss
+from ..methods.parts.kernels import Denoise
 from . import ema
 from .checkpoint import load_checkpoint, save_checkpoint, save_snapshot, snapshot_path
 from .data.base import Dataset
@@ -66,15 +67,14 @@ def train(
     log_every = max(1, math.ceil(total / LOG_ROWS / batch)) * batch
     micro_batch = config["run"]["micro_batch"] or batch
 
-    data = dataset.images.to(device)
     weights, average = model.weights.train(), model.averaged()
-    averaged_weights = average.weights
+    averages = ema.Averages(recipe, average.weights)
+    predict = average.denoiser(evaluating=True)
     optimizer = make_optimizer(recipe, weights)
-    profile = ema.build_profile(recipe["ema"])
     state = _State()
-    if checkpoint := _usable_checkpoint(folder, device, keep):
+    if checkpoint := _usable_checkpoint(folder, device, keep, list(averages.profiles)):
         weights.load_state_dict(checkpoint["weights"])
-        averaged_weights.load_state_dict(checkpoint["average"])
+        averages.load_state_dict(checkpoint["averages"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         state = _State(**checkpoint["state"])
     _truncate_log(folder, state.images)
@@ -87,7 +87,7 @@ def train(
             folder,
             {
                 "weights": weights.state_dict(),
-                "average": averaged_weights.state_dict(),
+                "averages": averages.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "state": vars(state),
             },
@@ -95,19 +95,21 @@ def train(
 
     while state.images < total:
         progress = state.images / total
-        index = data_order(len(data), seed, state.images, batch)
-        x = dataset.to_model(data[index.to(device)])
+        index = batch_index(len(dataset), seed, state.images, batch, flip=config["data"]["flip"]).to(device)
+        x, labels = model.batch(index)
         noise = generator("training noise", seed, state.images, device=device)
         with default_generator("dropout", seed, state.images, device=device):
-            terms = accumulate(model, x, None, progress, noise, micro_batch)
-        norm = nn.utils.clip_grad_norm_(weights.parameters(), recipe["clip"] or math.inf)
-        finite = bool(torch.isfinite(norm) & torch.isfinite(terms.total))
-        lr = learning_rate(recipe, progress)
+            terms = accumulate(model, x, labels, progress, noise, micro_batch, index=index, average=predict)
+        norm, sound = settle_gradients(recipe, weights)
+        finite = sound and bool(torch.isfinite(terms.total))
+        lr = learning_rate(recipe, state.images, total)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        if finite:
+        if finite or recipe["nonfinite"] == "zero":
             optimizer.step()
-            ema.update(averaged_weights, weights, profile.beta(batch))
+            state.updates += 1
+            averages.update(weights, state.updates, batch)
+        if finite:
             state.add(terms, norm)
         else:
             state.skipped += 1
@@ -124,7 +126,8 @@ def train(
             append_jsonl(folder / TRAIN_LOG, row)
             report(Progress(state.images, total, row["stage"], row["loss"], rate))
         if state.images in keep:
-            save_snapshot(folder, state.images, averaged_weights)
+            for name, average_weights in averages.weights.items():
+                save_snapshot(folder, state.images, average_weights, name)
         if state.skipped_in_row > recipe["max_skipped"]:
             return Outcome("diverged", state.images, state.seconds)
         stopping = should_stop()
@@ -143,6 +146,7 @@ class _State:
 
     images: int = 0
     seconds: float = 0.0
+    updates: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
     steps: int = 0
@@ -168,26 +172,46 @@ class _State:
 
 
 def accumulate(
-    model: Model, x: Tensor, labels: Tensor | None, progress: float, noise: torch.Generator, micro_batch: int
+    model: Model,
+    x: Tensor,
+    labels: Tensor | None,
+    progress: float,
+    noise: torch.Generator,
+    micro_batch: int,
+    *,
+    index: Tensor | None = None,
+    average: Denoise | None = None,
 ) -> LossTerms:
     """Gradients of the loss over one global batch, in passes of at most `micro_batch` images.
 
     Everything random, and everything that looks across the batch, is settled for the whole batch first; each pass
     counts by its share of the images, so the number of passes changes neither loss nor gradient.
+
+    Args:
+        index: where the images x lie in the model's bank, int64 [B], for teachers that draw references from it.
+        average: the denoiser of the averaged weights, for couplings that predict with it.
     """
-    drawn = draw(model.method, x, labels, progress, noise)
-    denoise = model.denoiser()
+    method, denoise = model.method, model.denoiser()
+    drawn = draw(method, x, labels, progress, noise, index)
     terms = []
     for start in range(0, len(x), micro_batch):
         rows = slice(start, start + micro_batch)
-        part = loss(
-            model.method, denoise, x[rows], None if labels is None else labels[rows], progress, drawn.rows(rows)
-        )
+        own_labels = None if labels is None else labels[rows]
+        part = loss(method, denoise, x[rows], own_labels, progress, drawn.rows(rows), average)
         share = len(x[rows]) / len(x)
         (part.total * share).backward()
         terms.append([share * value.detach() for value in (part.total, part.consistency, part.penalty)])
     total, consistency, penalty = (torch.stack(values).sum() for values in zip(*terms, strict=True))
     return LossTerms(total=total, consistency=consistency, penalty=penalty)
+
+
+def batch_index(size: int, seed: int, start: int, count: int, *, flip: bool) -> Tensor:
+    """Where images `start` to `start + count` of the run lie in the bank, int64 [count].
+
+    With flips each comes mirrored, at N more, on the toss of a coin. start: a multiple of count, as batches begin.
+    """
+    index = data_order(size, seed, start, count)
+    return index + size * torch.randint(2, (count,), generator=generator("flips", seed, start)) if flip else index
 
 
 def data_order(size: int, seed: int, start: int, count: int) -> Tensor:
@@ -217,10 +241,31 @@ def _epoch(size: int, seed: int, epoch: int) -> Tensor:
     return _epochs[key]
 
 
-def learning_rate(recipe: dict[str, Any], progress: float) -> float:
-    """The learning rate after a share `progress` of the budget: constant, then linearly to 0 over the cooldown."""
-    cooldown = recipe["lr_cooldown"]
-    return recipe["lr"] * min(1.0, (1 - progress) / cooldown) if cooldown else recipe["lr"]
+def learning_rate(recipe: dict[str, Any], images: int, total: int) -> float:
+    """The learning rate after `images` of `total`.
+
+    Constant, or falling as an inverse square root once `lr_decay` images are seen; linearly to 0 over the cooldown.
+    """
+    lr, cooldown, decay = recipe["lr"], recipe["lr_cooldown"], recipe["lr_decay"]
+    if cooldown:
+        lr *= min(1.0, (1 - images / total) / cooldown)
+    return lr / math.sqrt(max(images / decay, 1)) if decay else lr
+
+
+def settle_gradients(recipe: dict[str, Any], weights: nn.Module) -> tuple[Tensor, bool]:
+    """Clip the gradients; their global norm before that, and whether all of them were finite.
+
+    With nonfinite=zero those that are not become 0 before the norm is taken.
+    """
+    gradients = [p.grad for p in weights.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    sound = bool(torch.isfinite(norm))
+    if not sound and recipe["nonfinite"] == "zero":
+        for gradient in gradients:
+            gradient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+        norm = nn.utils.get_total_norm(gradients)
+    nn.utils.clip_grads_with_norm_(weights.parameters(), recipe["clip"] or math.inf, norm)
+    return norm, sound
 
 
 def make_optimizer(recipe: dict[str, Any], weights: nn.Module) -> torch.optim.Optimizer:
@@ -231,7 +276,7 @@ def make_optimizer(recipe: dict[str, Any], weights: nn.Module) -> torch.optim.Op
     return kinds[recipe["optimizer"]](weights.parameters(), lr=recipe["lr"], betas=betas, foreach=True)
 
 
-def _usable_checkpoint(folder: Path, device: torch.device, keep: set[int]) -> dict[str, Any] | None:
+def _usable_checkpoint(folder: Path, device: torch.device, keep: set[int], names: list[str]) -> dict[str, Any] | None:
     """The last checkpoint; None where it lies beyond a snapshot that is wanted and not there.
 
     More snapshots asked for later are had by training again from the start: the same bits come out.
@@ -240,7 +285,8 @@ def _usable_checkpoint(folder: Path, device: torch.device, keep: set[int]) -> di
     if checkpoint is None:
         return None
     behind = [images for images in keep if images <= checkpoint["state"]["images"]]
-    return checkpoint if all(snapshot_path(folder, images).exists() for images in behind) else None
+    there = all(snapshot_path(folder, images, name).exists() for images in behind for name in names)
+    return checkpoint if there else None
 
 
 def _truncate_log(folder: Path, images: int) -> None:

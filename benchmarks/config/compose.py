@@ -25,6 +25,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from .. import plan
 from ..errors import UsageError, unknown
 from . import schema
 from .schema import Config, check_values
@@ -67,8 +68,9 @@ class Cell:
 
 
 def choices(group: str) -> list[str]:
-    """The names of a group of yaml files: "benchmark", "method" or "preset"."""
-    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
+    """The names of a group of yaml files: "benchmark", "method" or "preset" (`paper/ict_cifar10` is in a folder)."""
+    folder = FOLDER / group
+    return sorted(path.relative_to(folder).as_posix().removesuffix(".yaml") for path in folder.rglob("*.yaml"))
 
 
 def parse_methods(text: str) -> list[str]:
@@ -96,7 +98,7 @@ def _method_name(name: str) -> str:
 
 
 #: What a suffix puts in the place of the independent coupling, for compositions without a yaml file of their own.
-COMPOSED_COUPLINGS = {"vc": "variational", "ot": "optimal_transport"}
+COMPOSED_COUPLINGS = {"vc": "variational", "ot": "optimal_transport", "gc": "generator_augmented"}
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -190,7 +192,13 @@ def _resolve(method: str, settings: list[tuple[Override, Any]]) -> dict[str, Any
     for group, name in groups.items():
         if name not in choices(group):
             raise unknown(group, str(name), choices(group))
-    config = _composed(method, groups.get("benchmark", "digits"), groups.get("preset", "none"))
+    preset = groups.get("preset", "none")
+    home = _home(preset)
+    benchmark = groups.get("benchmark", home.get("benchmark", DEFAULT_BENCHMARK))
+    for what, given in (("method", method), ("benchmark", benchmark)):
+        if given != home.get(what, given):
+            raise UsageError(f"preset '{preset}' is for {what} {home[what]}, not {given}: {HINTS[what]}{home[what]}")
+    config = _composed(method, benchmark, preset)
     for key in values:
         _check_key(config, key)
     for key, value in values.items():
@@ -201,6 +209,24 @@ def _resolve(method: str, settings: list[tuple[Override, Any]]) -> dict[str, Any
     return {"cell": {"variant": _variant(plain)}, **plain}
 
 
+DEFAULT_BENCHMARK = "digits"
+HINTS = {"method": "write --methods ", "benchmark": "leave benchmark= out, or write benchmark="}
+
+
+@lru_cache(maxsize=256)
+def _home(preset: str) -> dict[str, str]:
+    """The method and the benchmark that a preset is for; {} where it goes with all."""
+    return dict(_loaded(f"preset/{preset}").get("for", {}))
+
+
+def _loaded(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of a yaml file and of those it builds on, as plain data with interpolations unresolved."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(FOLDER)):
+        plain = OmegaConf.to_container(compose(name, overrides=list(overrides)))
+    assert isinstance(plain, dict)
+    return plain  # type: ignore[return-value]
+
+
 def _composed(method: str, benchmark: str, preset: str) -> Any:
     """A fresh copy of the configuration that these three files make."""
     return OmegaConf.create(_composed_once(method, benchmark, preset))
@@ -209,17 +235,25 @@ def _composed(method: str, benchmark: str, preset: str) -> Any:
 @lru_cache(maxsize=256)
 def _composed_once(method: str, benchmark: str, preset: str) -> dict[str, Any]:
     base = method if method in choices("method") else method.split("+")[0]
-    with initialize_config_dir(version_base="1.3", config_dir=str(FOLDER)):
-        config = compose("config", overrides=[f"benchmark='{benchmark}'", f"method='{base}'", f"preset='{preset}'"])
-    plain = OmegaConf.to_container(config)  # interpolations stay: a user's value must reach all that follow it
-    assert isinstance(plain, dict)
+    # Interpolations stay: a user's value must reach all that follow it.
+    plain = _loaded("config", [f"benchmark='{benchmark}'", f"method='{base}'"])
     if base != method:
         coupled = plain["method"]["coupling"]["kind"]
         if coupled != "independent":
             raise UsageError(f"'{method}' is refused: '{base}' already couples its noise ({coupled})")
         coupling = COMPOSED_COUPLINGS[method.split("+")[-1]]
         plain["method"] |= {"name": method, "coupling": {"kind": coupling}}
-    return plain  # type: ignore[return-value]
+    changes = {section: values for section, values in _loaded(f"preset/{preset}").items() if section != "for"}
+    return _laid_over(plain, changes)
+
+
+def _laid_over(below: Any, above: Any) -> Any:
+    """The values of `above` over those `below`. A mapping of another kind replaces all: kinds have own options."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    if "kind" in above and above["kind"] != below.get("kind"):
+        return above
+    return below | {key: _laid_over(below.get(key), value) for key, value in above.items()}
 
 
 def _check_key(config: Any, key: str) -> None:
@@ -246,16 +280,18 @@ def _check_key(config: Any, key: str) -> None:
 def _change_kind(config: Any, section: str, kind: Any) -> None:
     """Another kind of a part keeps the options that it shares with the old one."""
     from ...methods.networks.registry import NETWORKS
+    from ...methods.parts import samplers
     from ...methods.parts.options import option_names
     from ...methods.registry import KINDS
     from ..ema import PROFILES
 
-    kinds: dict[str, Mapping[str, type]] = {"network": NETWORKS, "train.ema": PROFILES}
+    kinds: dict[str, Mapping[str, type]] = {"network": NETWORKS, "train.ema": PROFILES, "sample": samplers.KINDS}
     kinds |= {f"method.{part}": known for part, known in KINDS.items()}
     part = kinds.get(section, {}).get(str(kind))
     if part is not None:  # an unknown kind is refused when the part is built
         options = OmegaConf.select(config, section)
-        kept = {key: value for key, value in options.items() if key in option_names(part)}
+        common = plan.COMMON if section == "sample" else ()
+        kept = {key: value for key, value in options.items() if key in (*option_names(part), *common)}
         OmegaConf.update(config, section, {"kind": kind, **kept}, merge=False)
 
 
@@ -281,16 +317,26 @@ def _typed(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _variant(config: dict[str, Any]) -> str:
-    """What differs from the defaults of method and benchmark, `key=value, …`: equal for cells of equal id."""
-    default = _leaves(_scientific(_default(config["method"]["name"], config["benchmark"]["name"])))
+    """What differs from the defaults of method and benchmark, `key=value, …`: equal for cells of equal group.
+
+    Said from the nearest preset of this method and benchmark, typed or not: a paper's recipe is one name.
+    """
+    method, benchmark = config["method"]["name"], config["benchmark"]["name"]
+    home = {"method": method, "benchmark": benchmark}
     own = _leaves(_scientific(config))
-    changed = [key for key in sorted(own) if key not in default or own[key] != default[key]]
-    return ", ".join(f"{key}={_text(own[key])}" for key in changed)
+    changed: dict[str, list[str]] = {}
+    for preset in ("none", *(name for name in choices("preset") if _home(name) == home)):
+        usual = _default_leaves(method, benchmark, preset)
+        changed[preset] = [key for key in sorted(own) if key not in usual or own[key] != usual[key]]
+    nearest = min(changed, key=lambda preset: len(changed[preset]))
+    named = [] if nearest == "none" else [f"preset={nearest}"]
+    settings = {key: own[key] for key in changed[nearest]} | plan.apart(config)
+    return ", ".join([*named, *(f"{key}={_text(value)}" for key, value in settings.items())])
 
 
 @lru_cache(maxsize=256)
-def _default(method: str, benchmark: str) -> dict[str, Any]:
-    return _typed(_composed(method, benchmark, "none"), {})
+def _default_leaves(method: str, benchmark: str, preset: str) -> dict[str, Any]:
+    return _leaves(_scientific(_typed(_composed(method, benchmark, preset), {})))
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -309,11 +355,14 @@ def _scientific(config: dict[str, Any]) -> Any:
 
 
 def _identified(config: dict[str, Any]) -> Cell:
-    """The cell of a configuration: its id is a hash of what changes numbers, its group the same without the seed."""
+    """The cell of a configuration: its id is a hash of what changes training, its group the same without the seed.
+
+    The group, which is a row of a table, also knows the settings of sampling that keep a number out of other rows.
+    """
     scientific = _scientific(config)
     identity = {
         "id": _digest({**scientific, "seed": config["seed"]}),
-        "group": _digest(scientific),
+        "group": _digest({**scientific, **_canonical(plan.apart(config))}),
         "benchmark": config["benchmark"]["name"],
         "method": config["method"]["name"],
         "seed": config["seed"],

@@ -27,12 +27,18 @@ class Benchmark:
 
 @dataclass
 class Data:
-    """The training set. root and download say where its files are and change no number."""
+    """The training set. root and download say where its files are and change no number.
+
+    conditional: the network, the method's parts and sampling are told each image's class.
+    flip: every image comes mirrored left to right half of the time.
+    """
 
     name: str = MISSING
     variant: Optional[str] = None  # noqa: UP045
     root: Optional[str] = None  # noqa: UP045
     download: bool = True
+    conditional: bool = False
+    flip: bool = False
 
 
 @dataclass
@@ -45,11 +51,22 @@ class Train:
     lr: float = MISSING
     lr_cooldown: float = 0.0
     """Share of the budget, at its end, over which lr falls linearly to 0; 0 keeps it constant, as the papers do."""
+    lr_decay: Optional[float] = None  # noqa: UP045
+    """Images after which lr falls as 1 / sqrt(images seen / lr_decay) (EDM2, ECT on ImageNet-64); null: it does not."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     clip: Optional[float] = None  # noqa: UP045  global gradient norm
     ema: dict[str, Any] = field(default_factory=dict)
+    """The averaged weights that are evaluated: the headline."""
+    ema_extra: list[dict[str, Any]] = field(default_factory=list)
+    """Further averages, kept with every snapshot under their own names, see `eval.ema`."""
+    precision: str = "fp32"
+    """Of training: fp32 (no TF32), tf32, or bf16 (autocast of the network alone)."""
+    nonfinite: str = "skip"
+    """What becomes of a step with a non-finite gradient: skip it, or put zero in the place of those entries."""
+    init: Optional[str] = None  # noqa: UP045
+    """Published weights to start from: a name that `bench prepare weights` knows, or a prepared file."""
     max_skipped: int = 100
-    """Steps in a row with a non-finite gradient after which the run is recorded as diverged."""
+    """Steps in a row with a non-finite loss or gradient after which the run is recorded as diverged."""
 
 
 @dataclass
@@ -60,6 +77,8 @@ class Eval:
     nfe: list[int] = field(default_factory=lambda: [1, 2])
     draws: int = 1
     batch: int = 1000
+    ema: Optional[str] = None  # noqa: UP045  one of train.ema_extra by its name; null is the headline
+    quantise: str = "round"
 
 
 @dataclass
@@ -90,6 +109,11 @@ class Config:
 SECTIONS: dict[str, type] = {"benchmark": Benchmark, "data": Data, "train": Train, "eval": Eval, "run": Run}
 
 OPTIMIZERS = ("radam", "adam")
+PRECISIONS = ("fp32", "tf32", "bf16")
+NONFINITE = ("skip", "zero")
+QUANTISE = ("round", "truncate")
+LABELS = ("data", "uniform")
+GUIDE_AT = (0.25, 0.5, 0.75)
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -132,8 +156,11 @@ def check_values(config: dict[str, Any]) -> None:
     must(
         "train.lr_cooldown", train["lr_cooldown"], 0 <= train["lr_cooldown"] <= 1, "a share of the budget, from 0 to 1"
     )
+    decay = train["lr_decay"]
+    must("train.lr_decay", decay, decay is None or decay > 0, "above 0, in images, or null")
     must("train.clip", train["clip"], train["clip"] is None or train["clip"] > 0, "above 0, or null for no clipping")
-    must("train.optimizer", train["optimizer"], train["optimizer"] in OPTIMIZERS, f"one of: {', '.join(OPTIMIZERS)}")
+    for key, names in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("nonfinite", NONFINITE)):
+        must(f"train.{key}", train[key], train[key] in names, f"one of: {', '.join(names)}")
     betas = train["betas"]
     must("train.betas", betas, len(betas) == 2 and all(0 <= b < 1 for b in betas), "two numbers from 0 to below 1")
     nfe = evaluation["nfe"]
@@ -143,8 +170,18 @@ def check_values(config: dict[str, Any]) -> None:
     must("eval.metrics", metrics, len(set(metrics)) == len(metrics), "a list without repetition")
     for key in ("draws", "batch"):
         must(f"eval.{key}", evaluation[key], evaluation[key] >= 1, "at least 1")
+    quantise = evaluation["quantise"]
+    must("eval.quantise", quantise, quantise in QUANTISE, f"one of: {', '.join(QUANTISE)}")
     must("run.device", run["device"], run["device"] in DEVICES, f"one of: {', '.join(DEVICES)}")
     micro = run["micro_batch"]
     must("run.micro_batch", micro, micro is None or micro >= 1, "at least 1, or null for the whole batch")
     must("run.snapshots", run["snapshots"], run["snapshots"] >= 1, "at least 1")
     must("run.checkpoint_seconds", run["checkpoint_seconds"], run["checkpoint_seconds"] >= 0, "at least 0")
+    sample = config["sample"]
+    must("sample.labels", sample["labels"], sample["labels"] in LABELS, f"one of: {', '.join(LABELS)}")
+    guidance, guide_at = sample["guidance"], sample["guide_at"]
+    weighs = isinstance(guidance, int | float) and not isinstance(guidance, bool) and 1 <= guidance < float("inf")
+    must("sample.guidance", guidance, weighs, "a number of at least 1, which turns guidance off")
+    must("sample.guide_at", guide_at, guide_at in GUIDE_AT, f"one of: {', '.join(map(str, GUIDE_AT))}")
+    if guidance != 1 and train["images"] <= train["batch"]:
+        raise UsageError("sample.guidance needs a budget of several batches: an earlier snapshot is the guide")

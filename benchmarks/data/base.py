@@ -54,26 +54,19 @@ class Dataset:
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
-    def to_model(self, batch: Tensor, flip: Tensor | None = None) -> Tensor:
+    def to_model(self, batch: Tensor) -> Tensor:
         """Samples as the model sees them: float32 of the same shape.
 
         Images become x = uint8/127.5 - 1, the law of EDM and of every method here, so that black is -1, white
         is 1 and the published noise levels mean the same. Points pass unchanged.
-
-        `flip`, a bool tensor [B], says which images are mirrored left to right. It is an argument and not a
-        random draw so that the caller's generator decides: a resumed run then sees the same batches.
         """
-        if not self.quantised:
-            return batch
-        if flip is not None:
-            batch = torch.where(flip[:, None, None, None], batch.flip(-1), batch)
-        return batch.float() / 127.5 - 1
+        return batch.float() / 127.5 - 1 if self.quantised else batch
 
-    def from_model(self, x: Tensor) -> Tensor:
+    def from_model(self, x: Tensor, *, truncate: bool = False) -> Tensor:
         """The model's output as samples: uint8 images of the same shape, or points unchanged.
 
-        Images are clamped and rounded half up from 127.5x + 127.5. Truncating instead (which a bare cast
-        does) darkens every image by half a grey level on average, and Fréchet distances see that.
+        Images are clamped and rounded half up from 127.5x + 127.5. `truncate` cuts instead, as a bare cast does: every
+        image is then darker by half a grey level on average, and Fréchet distances see that.
 
         Raises ValueError where an image holds NaN or infinity: as uint8 a diverged sample would pass for an image.
         """
@@ -81,4 +74,4 @@ class Dataset:
             return x
         if not torch.isfinite(x).all():
             raise ValueError("cannot quantise samples that are not finite")
-        return (x.float() * 127.5 + 127.5).clamp(0, 255).add(0.5).floor().to(torch.uint8)
+        return (x.float() * 127.5 + 127.5).clamp(0, 255).add(0.0 if truncate else 0.5).floor().to(torch.uint8)

@@ -232,7 +232,7 @@ def test_a_network_that_ends_in_no_numbers_has_diverged(benchmark: str, tmp_path
 
 
 def broken(cell: Cell, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the disk is on fire")
 
     monkeypatch.setattr(cells, "sample", fail)

@@ -13,9 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from consistency_bench.benchmarks import ema
+from consistency_bench.benchmarks import ema, plan
 from consistency_bench.benchmarks.config.compose import (
     Cell,
     choices,
@@ -24,13 +23,13 @@ from consistency_bench.benchmarks.config.compose import (
     parse_seeds,
 )
 from consistency_bench.benchmarks.errors import UsageError
-from consistency_bench.benchmarks.metrics.registry import parse
-from consistency_bench.methods.parts.bank import Bank
 from consistency_bench.methods.compose import Context
-from consistency_bench.methods.networks.registry import NETWORKS, build_factory
+from consistency_bench.methods.networks.registry import build_factory
+from consistency_bench.methods.parts.bank import Bank
 from consistency_bench.methods.registry import build
 
-METHODS, BENCHMARKS, PRESETS = choices("method"), choices("benchmark"), choices("preset")
+METHODS, BENCHMARKS = choices("method"), choices("benchmark")
+EVERYWHERE = [name for name in choices("preset") if not name.startswith("paper/")]
 
 
 def one(*overrides: str, method: str = "ect", seed: int = 0) -> Cell:
@@ -64,7 +63,7 @@ def test_no_method_is_an_error(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["ekt", "ECT", "ect+xx", "+", "ect+", "+vc", "ot", "ect ict", "../ect", "é"])
 def test_an_unknown_method_is_an_error_with_the_choices(name: str) -> None:
-    with pytest.raises(UsageError, match=r"^unknown method .* Available: ect, ect\+ot, ict"):
+    with pytest.raises(UsageError, match=r"^unknown method .* Available: ect, ect\+gc, ect\+ot, ict"):
         parse_methods(name)
 
 
@@ -108,20 +107,34 @@ def test_bad_seeds_are_an_error(text: str) -> None:
 # Every yaml
 
 
-@pytest.mark.parametrize(("method", "benchmark", "preset"), list(itertools.product(METHODS, BENCHMARKS, PRESETS)))
+#: One sample of each benchmark.
+SHAPES = {
+    "cifar10": (3, 32, 32),
+    "digits": (1, 8, 8),
+    "fashion_mnist": (1, 28, 28),
+    "ffhq64": (3, 64, 64),
+    "imagenet64": (3, 64, 64),
+    "toy2d": (2,),
+}
+
+
+@pytest.mark.parametrize(("method", "benchmark", "preset"), list(itertools.product(METHODS, BENCHMARKS, EVERYWHERE)))
 def test_every_combination_of_files_composes_and_its_parts_can_be_built(
     method: str, benchmark: str, preset: str
 ) -> None:
     config = one(f"benchmark={benchmark}", f"preset={preset}", method=method).config
     assert config["cell"]["method"] == config["method"]["name"] == method
     assert config["cell"]["benchmark"] == config["benchmark"]["name"] == config["data"]["name"] == benchmark
-    bank = Bank(images=torch.zeros(4, 2))
-    built = build(config["method"], config["sample"], Context(encoder=lambda _: nn.Identity(), bank=bank, steps=8))
+    with torch.device("meta"):
+        factory = build_factory(config["network"], SHAPES[benchmark], classes=0)
+        factory.network()
+        context = Context(encoder=factory.encoder, bank=BANK, steps=9)
+        built = build(config["method"], plan.sampler_options(config), context)
     assert built.name == method
-    ema.build_profile(config["train"]["ema"])
-    if config["network"]["kind"] in NETWORKS:
-        build_factory(config["network"], (2,), classes=0).network()
-        assert all(parse(metric) for metric in config["eval"]["metrics"])
+    assert set(ema.build_profiles(config["train"])) == {ema.HEADLINE}
+
+
+BANK = Bank(torch.zeros(4, 2))
 
 
 def test_the_default_is_digits_without_a_preset() -> None:
@@ -176,6 +189,13 @@ SCIENCE = {
     "method.weight.kind": ("snr",),
     "method.times.p_mean": ("-2", "-3"),
     "data.variant": ("spiral", "eight_modes"),
+    "data.conditional": ("true",),
+    "data.flip": ("true",),
+    "train.lr_decay": ("1000", "2000"),
+    "train.precision": ("bf16", "tf32"),
+    "train.nonfinite": ("zero",),
+    "train.init": ("edm", "other"),
+    "train.ema_extra": ("[{kind: power, sigma_rel: 0.1}]", "[{kind: power, sigma_rel: 0.2}]"),
 }
 #: Keys that change no trained weight, each with a value that is not the default.
 PLACES = {
@@ -191,6 +211,8 @@ PLACES = {
     "run.checkpoint_seconds": "1",
     "sample.sigma_mid": "[0.9]",
     "sample.renoise": "sqrt_diff",
+    "sample.labels": "uniform",
+    "sample.guide_at": "0.25",
 }
 
 SETTINGS = [f"{key}={value}" for key, values in SCIENCE.items() for value in values]
@@ -282,7 +304,39 @@ def test_the_variant_says_what_differs_from_the_defaults() -> None:
     assert variant("data.root=/x", "run.snapshots=3", "eval.nfe=[1]") == ""
 
 
+@pytest.mark.parametrize(
+    "setting", ["sample.guidance=1.3", "eval.ema=power-0.05", "eval.quantise=truncate"], ids=lambda text: text
+)
+def test_a_number_of_another_kind_is_another_row_of_the_same_training(setting: str) -> None:
+    usual, other = one().config["cell"], one(setting).config["cell"]
+    assert other["id"] == usual["id"]
+    assert other["group"] != usual["group"]
+    assert setting in other["variant"]
+
+
+def test_guidance_by_another_snapshot_is_another_row() -> None:
+    groups = {one("sample.guidance=1.3", f"sample.guide_at={at}").config["cell"]["group"] for at in (0.25, 0.5, 0.75)}
+    assert len(groups) == 3
+
+
 # Sweeps
+
+
+def test_values_with_a_colon_are_accepted_as_typed() -> None:
+    cells = compose_cells(
+        ["vct"],
+        [0],
+        ["method.coupling.kl_weight=1,3,10,30,90", "method.coupling.encoder_variance=learned,fixed:0.3,fixed:1"],
+    )
+    couplings = [cell.config["method"]["coupling"] for cell in cells]
+    found = [(coupling["kl_weight"], coupling["encoder_variance"]) for coupling in couplings]
+    assert found == list(itertools.product((1, 3, 10, 30, 90), ("learned", "fixed:0.3", "fixed:1")))
+    assert len({cell.config["cell"]["variant"] for cell in cells}) == 15
+    usual = next(cell for cell in cells if cell.config["cell"]["variant"] == "")
+    assert usual.id == one(method="vct").id
+    assert one("method.teacher.references=sampled:64", method="sct").config["method"]["teacher"]["references"] == (
+        "sampled:64"
+    )
 
 
 def test_sweeps_multiply_and_seeds_vary_fastest() -> None:
@@ -342,6 +396,15 @@ def test_equal_values_of_a_sweep_are_one_cell() -> None:
         ("train.betas=[1,2]", "train.betas is [1.0, 2.0], must be two numbers from 0 to below 1"),
         ("train.betas=[a,b]", "train.betas[0] is 'a', must be a number"),
         ("train.betas=3", "train.betas is 3, must be a list in square brackets"),
+        ("train.lr_decay=0", "train.lr_decay is 0.0, must be above 0, in images, or null"),
+        ("train.precision=fp16", "train.precision is fp16, must be one of: fp32, tf32, bf16"),
+        ("train.nonfinite=raise", "train.nonfinite is raise, must be one of: skip, zero"),
+        ("train.ema_extra=power", "train.ema_extra is 'power', must be a list in square brackets"),
+        ("eval.quantise=floor", "eval.quantise is floor, must be one of: round, truncate"),
+        ("sample.labels=all", "sample.labels is all, must be one of: data, uniform"),
+        ("sample.guidance=0.5", "sample.guidance is 0.5, must be a number of at least 1, which turns guidance off"),
+        ("sample.guidance=x", "sample.guidance is x, must be a number of at least 1"),
+        ("sample.guide_at=0.3", "sample.guide_at is 0.3, must be one of: 0.25, 0.5, 0.75"),
         ("train.optimizer=sgd", "train.optimizer is sgd, must be one of: radam, adam"),
         ("train.ema=3", "train.ema is 3, must be a mapping such as {kind: …}"),
         ("train.max_skipped=0", "train.max_skipped is 0, must be at least 1"),

@@ -44,14 +44,6 @@ def test_what_is_not_finite_never_becomes_an_image(bad):
         images().from_model(torch.tensor([0.0, bad]))
 
 
-def test_flip_mirrors_exactly_the_images_it_names():
-    data = images()
-    flip = torch.tensor([True, False, True, False])
-    x, plain = data.to_model(GREYS, flip), data.to_model(GREYS)
-    assert torch.equal(x[flip], plain[flip].flip(-1))
-    assert torch.equal(x[~flip], plain[~flip])
-
-
 def test_points_pass_unchanged_in_both_directions():
     data = points()
     assert torch.equal(data.to_model(data.images), data.images)

@@ -17,15 +17,23 @@ from consistency_bench.benchmarks.records import RECORDS, STATUS
 CONFIG: dict[str, Any] = {
     "train": {"images": 1000, "batch": 100},
     "run": {"snapshots": 2},
-    "eval": {"nfe": [1, 2], "draws": 2, "metrics": ["a", "b"]},
-    "sample": {"sigma_mid": [0.4], "renoise": "sigma"},
+    "eval": {"nfe": [1, 2], "draws": 2, "metrics": ["a", "b"], "ema": None, "quantise": "round"},
+    "data": {"conditional": False},
+    "sample": {"sigma_mid": [0.4], "renoise": "sigma", "labels": "data", "guidance": 1, "guide_at": 0.5},
 }
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    config = copy.deepcopy(CONFIG)
+    for section, values in changes.items():
+        config[section] |= values
+    return config
 
 
 @given(st.integers(1, 10**9), st.integers(1, 5000), st.integers(1, 100))
 def test_snapshots_share_the_budget_in_whole_batches(images: int, batch: int, count: int) -> None:
     images = max(images, batch)
-    points = plan.snapshot_images({"train": {"images": images, "batch": batch}, "run": {"snapshots": count}})
+    points = plan.snapshot_images(changed(train={"images": images, "batch": batch}, run={"snapshots": count}))
     assert points == sorted(set(points))
     assert 1 <= len(points) <= count
     assert all(point % batch == 0 and point > 0 for point in points)
@@ -72,10 +80,7 @@ def test_the_sampler_of_a_row_does_not_depend_on_the_order_of_its_options() -> N
 def finished(folder: Path, state: str, rows: list[dict[str, Any]], **changes: Any) -> bool:
     write_json(folder / STATUS, {"state": state})
     write_jsonl(folder / RECORDS, rows)
-    config = copy.deepcopy(CONFIG)
-    for section, values in changes.items():
-        config[section] |= values
-    return plan.is_finished(folder, config)
+    return plan.is_finished(folder, changed(**changes))
 
 
 def test_a_cell_is_finished_with_all_its_rows(tmp_path: Path) -> None:
@@ -102,6 +107,9 @@ def test_a_diverged_cell_is_finished_that_is_its_result(tmp_path: Path) -> None:
         {"eval": {"nfe": [1, 2, 3]}},
         {"eval": {"draws": 3}},
         {"sample": {"sigma_mid": [0.5]}},
+        {"sample": {"labels": "uniform"}},
+        {"eval": {"ema": "power-0.05"}},
+        {"eval": {"quantise": "truncate"}},
         {"run": {"snapshots": 4}},
     ],
     ids=str,
@@ -109,3 +117,42 @@ def test_a_diverged_cell_is_finished_that_is_its_result(tmp_path: Path) -> None:
 def test_a_new_wish_opens_a_finished_cell(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert finished(tmp_path, "done", all_rows())
     assert not finished(tmp_path, "done", all_rows(), **changes)
+
+
+# Guidance by an earlier snapshot
+
+
+@pytest.mark.parametrize(("share", "guide"), [(0.25, 300), (0.5, 500), (0.75, 800)])
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_the_guide_is_kept_and_later_snapshots_alone_are_evaluated(share: float, guide: int, count: int) -> None:
+    guided = changed(sample={"guidance": 1.3, "guide_at": share}, run={"snapshots": count})
+    usual = plan.snapshot_images(changed(run={"snapshots": count}))
+    assert plan.snapshot_images(guided) == sorted({guide, *usual})
+    assert {item.images for item in plan.evaluations(guided)} == {images for images in usual if images > guide}
+
+
+def test_without_guidance_there_is_no_guide() -> None:
+    unguided = changed(sample={"guide_at": 0.25}, run={"snapshots": 1})
+    assert plan.guide_images(unguided) is None
+    assert plan.snapshot_images(unguided) == [1000]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, {}),
+        ({"sample": {"guide_at": 0.25}}, {}),
+        ({"sample": {"labels": "uniform"}}, {}),
+        ({"sample": {"guidance": 1.3}}, {"sample.guidance": 1.3, "sample.guide_at": 0.5}),
+        ({"sample": {"labels": "uniform"}, "data": {"conditional": True}}, {"sample.labels": "uniform"}),
+        ({"eval": {"ema": "power-0.05"}}, {"eval.ema": "power-0.05"}),
+        ({"eval": {"quantise": "truncate"}}, {"eval.quantise": "truncate"}),
+    ],
+    ids=str,
+)
+def test_what_keeps_a_number_apart(changes: dict[str, Any], said: dict[str, Any]) -> None:
+    assert plan.apart(changed(**changes)) == said
+
+
+def test_the_sampler_gets_its_own_options_alone() -> None:
+    assert plan.sampler_options(CONFIG) == {"sigma_mid": [0.4], "renoise": "sigma"}
