@@ -358,5 +358,5 @@ def axis_name(metric: str) -> str:
 
 def short(label: str) -> str:
     """A label on at most three lines; of the keys in it only the last part: `kl_weight=3`."""
-    label = re.sub(r"(\w+\.)+(?=\w+=)", "", label).replace(",", ", ")
+    label = re.sub(r",\s*", ", ", re.sub(r"(\w+\.)+(?=\w+=)", "", label))
     return textwrap.fill(label, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder="…")
