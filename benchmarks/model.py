@@ -80,8 +80,8 @@ def build_model(config: dict[str, Any], dataset: Dataset, device: torch.device) 
         method = build(config["method"], sampler_options(config), context)
     method.modules.to(device)
     # Convolutions are faster with channels last, by a third on a CPU; weights of other shapes are not affected.
-    network = network.to(device, memory_format=torch.channels_last)
-    return Model(method, network, bank, bf16=recipe["precision"] == "bf16")
+    network = network.to(device).to(memory_format=torch.channels_last)
+    return Model(method, network, bank, start, bf16=recipe["precision"] == "bf16")
 
 
 def training_bank(options: Mapping[str, Any], dataset: Dataset, device: torch.device) -> Bank:
