@@ -9,8 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+WHOLE_ELEMENTS = 2**26
+"""Up to so many elements the whole set is kept as floats too (256 MiB): Fashion-MNIST is, CIFAR-10 is not."""
+
 CHUNK_ELEMENTS = 2**25
-"""Elements converted to float32 at a time (128 MiB): uint8 images of a large training set never exist as floats."""
+"""Elements converted to float32 at a time (128 MiB): images of a larger set never all exist as floats."""
 
 
 def unchanged(images: Tensor) -> Tensor:
@@ -40,23 +43,29 @@ class Bank:
             return {}
         return {label: (self.labels == label).nonzero()[:, 0] for label in self.labels.unique().tolist()}
 
-    def chunks(self, index: Tensor | None) -> Iterator[Tensor]:
-        """The images at `index` [n] (None: all), flat and in model units: float [m, d] pieces that make up [n, d].
+    def chunks(self, index: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images at `index` [n] (None: all), flat and in model units, and their ‖x‖² / 2, in pieces.
 
-        No other image is read, so what lies in them cannot matter.
+        Float [m, d] and [m], which together make up [n, d] and [n]. No other image is used, so what lies in them
+        cannot matter.
         """
         if self._whole is not None:
-            yield self._whole if index is None else self._whole[index]
+            images, half_squares = self._whole
+            yield (images, half_squares) if index is None else (images[index], half_squares[index])
             return
         size = max(1, CHUNK_ELEMENTS // max(1, self.images[0].numel()))
         for start in range(0, len(self) if index is None else len(index), size):
             rows = slice(start, start + size)
-            yield self.to_model(self.images[rows if index is None else index[rows]]).flatten(1)
+            yield self._as_floats(self.images[rows if index is None else index[rows]])
 
     @cached_property
-    def _whole(self) -> Tensor | None:
+    def _whole(self) -> tuple[Tensor, Tensor] | None:
         """All images as floats, where they are few enough to keep."""
-        return self.to_model(self.images).flatten(1) if self.images.numel() <= CHUNK_ELEMENTS else None
+        return self._as_floats(self.images) if self.images.numel() <= WHOLE_ELEMENTS else None
+
+    def _as_floats(self, stored: Tensor) -> tuple[Tensor, Tensor]:
+        images = self.to_model(stored).flatten(1)
+        return images, images.square().sum(1) / 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,7 +169,7 @@ def posterior_mean(method: Method, pair: Pair, x_t: Tensor, t: Tensor, reference
             weights = logits.softmax(1)
             estimate = torch.zeros_like(points.flatten(1))
             start = 0
-            for images in references.pool.chunks(index):
+            for images, _ in references.pool.chunks(index):
                 estimate += weights[:, start : start + len(images)] @ images
                 start += len(images)
             if start < weights.shape[1]:
@@ -184,14 +184,13 @@ def log_likelihood(
     """log p(x_t | x_i) of the images at `index` (None: all), up to a constant of the row: [b, n]."""
     points, alpha, sigma = x_t.flatten(1), method.kernel.alpha(t)[:, None], t[:, None]
     parts = []
-    for images in pool.chunks(index):
+    for images, half_squares in pool.chunks(index):
         shaped = images.view(-1, *x_t.shape[1:])
         labels = None if label is None else torch.full((len(images),), label, device=images.device)
         law = method.coupling.noise_law(shaped, labels, method.modules)
         if law is None:
             # The dot form: ‖x_t‖² is common to a row, and leaving it out avoids a cancellation at large t.
-            half_square = images.square().sum(1) / 2
-            parts.append((alpha * (points @ images.T) - alpha**2 * half_square) / sigma**2)
+            parts.append((alpha * (points @ images.T) - alpha**2 * half_squares) / sigma**2)
             continue
         # A learned noise: x_t ~ N(α x_i + σ μ_i, σ² s_i²). Row by row, as [b, n, d] would not fit for large images.
         mean, std = law.mean.flatten(1), law.std.flatten(1)

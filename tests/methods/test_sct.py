@@ -287,8 +287,9 @@ def test_a_bank_in_pieces_gives_the_same_and_stays_uint8(monkeypatch: pytest.Mon
 
     sizes: list[int] = []
     index, means = torch.arange(8), []
-    for elements in (2**25, 16 * 12):
-        monkeypatch.setattr("consistency_bench.methods.parts.bank.CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr("consistency_bench.methods.parts.bank.CHUNK_ELEMENTS", 16 * 12)
+    for whole in (2**26, 0):
+        monkeypatch.setattr("consistency_bench.methods.parts.bank.WHOLE_ELEMENTS", whole)
         sizes.clear()
         method = sct(Bank(images=stored, to_model=to_model))
         x = stored[index].float() / 127.5 - 1
