@@ -172,7 +172,7 @@ def _page(page: Page) -> dict[str, Any]:
         "verdict": verdict(board),
         "tables": [_table(board, nfe) for nfe in board.nfes],
         "device": ", ".join(sorted({entry.compute.device for entry in board.entries if entry.compute.device})),
-        "pretrained": any(entry.compute.pretraining_mimg for entry in board.entries),
+        "pretrained": any(entry.compute.pretraining_mimg is not None for entry in board.entries),
         "plots": page.plots,
         "ablations": page.ablations,
         "crossings": [_crossing_cells(row, page.crossings_apart) for row in page.crossings],
@@ -243,8 +243,10 @@ def _cells(row: Row, rank: int, names: Sequence[str], metrics: Sequence[str], pu
 
 def _mimg(compute: Compute) -> str:
     """`51.2 + 200`: this training, and the one that made the weights it started from."""
-    pretraining = "" if compute.pretraining_mimg is None else f" + {number(compute.pretraining_mimg)}"
-    return number(compute.mimg) + pretraining
+    before = compute.pretraining_mimg
+    if before is None:
+        return number(compute.mimg)
+    return f"{number(compute.mimg)} + {'?' if math.isnan(before) else number(before)}"
 
 
 def count_text(count: float) -> str:

@@ -39,8 +39,8 @@ class SeedValue(NamedTuple):
 class Compute:
     """The cost of one training; None where no cell has recorded it. Hours are the mean over finished cells.
 
-    `pretraining_mimg` is what the weights it started from had seen, in millions of images; None where it started
-    from random ones.
+    `pretraining_mimg` is what the weights it started from had seen, in millions of images: NaN where that is not
+    known, None where it started from random ones.
     """
 
     mimg: float
@@ -231,8 +231,9 @@ def _entry(label: str, cells: Sequence[Cell], group: str) -> Entry:
 
 def _compute(cells: Sequence[Cell]) -> Compute:
     budget = cells[0].budget
-    known = next((cell.compute for cell in cells if cell.compute), {})
-    flops, pretraining = known.get("flops_per_image"), known.get("pretraining_images")
+    # A cell that has just begun knows only some of it.
+    known = {key: value for cell in reversed(cells) for key, value in cell.compute.items() if value is not None}
+    flops = known.get("flops_per_image")
     seconds = [
         cell.compute["train_seconds"]
         for cell in cells
@@ -240,13 +241,21 @@ def _compute(cells: Sequence[Cell]) -> Compute:
     ]
     return Compute(
         mimg=budget / 1e6,
-        pretraining_mimg=pretraining / 1e6 if pretraining else None,
+        pretraining_mimg=_pretraining(cells),
         parameters=known.get("parameters"),
         passes_per_step=known.get("passes_per_step"),
         tflop=None if flops is None else flops * budget / 1e12,
         device_hours=math.fsum(seconds) / len(seconds) / 3600 if seconds else None,
         device=known.get("device"),
     )
+
+
+def _pretraining(cells: Iterable[Cell]) -> float | None:
+    """In millions of images. A cell that started from random weights holds 0, and null where the count is not known."""
+    counts = [cell.compute["pretraining_images"] for cell in cells if "pretraining_images" in cell.compute]
+    if None in counts:
+        return math.nan
+    return max(counts, default=0) / 1e6 or None
 
 
 def _ranked(entries: list[Entry], metric: str, nfe: int, finals: Finals) -> tuple[Entry, ...]:

@@ -99,12 +99,14 @@ def test_same_records_same_bytes(sweep):
 
 def test_pretraining_is_said_where_there_was_one(sweep):
     sweep.cell("ect", 0, compute={"pretraining_images": 200_000_000})
+    sweep.cell("sct", 0, compute={"pretraining_images": None})
     sweep.cell("ict", 0)
     text = built(sweep.out)
-    assert "| 1.02 + 200 |" in text
-    assert "| 1.02 |" in text
+    for mimg in ("1.02 + 200", "1.02 + ?", "1.02"):
+        assert f"| 141 k | {mimg} | 2 |" in text
     assert "- a + b in Mimg" in text
     sweep.cell("ect", 0)
+    sweep.cell("sct", 0)
     assert "- a + b in Mimg" not in built(sweep.out)
 
 

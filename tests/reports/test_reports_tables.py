@@ -45,13 +45,27 @@ def test_compute_columns(sweep):
     assert compute.device_hours == pytest.approx(50 / 3600)
 
 
-def test_pretraining_is_charged(sweep):
-    sweep.cell("ect", 0, compute={"pretraining_images": 200_000_000})
-    sweep.cell("ict", 0, compute={"pretraining_images": 0})
-    assert {entry.label: entry.compute.pretraining_mimg for entry in board_of(sweep.out).entries} == {
-        "ect": 200.0,
-        "ict": None,
-    }
+@pytest.mark.parametrize(
+    ("compute", "charged"),
+    [
+        ({"pretraining_images": 200_000_000}, 200.0),
+        ({"pretraining_images": 0}, None),
+        ({"pretraining_images": None}, math.nan),
+        ({}, None),
+    ],
+)
+def test_pretraining_is_charged(sweep, compute, charged):
+    sweep.cell("ect", 0, compute=compute)
+    (entry,) = board_of(sweep.out).entries
+    assert entry.compute.pretraining_mimg == pytest.approx(charged, nan_ok=True)
+
+
+def test_a_cell_that_has_just_begun_hides_no_cost(sweep):
+    begun = sweep.cell("ect", 0, state="running")
+    sweep.cell("ect", 1)
+    run = json.loads((begun / "run.json").read_text())
+    (begun / "run.json").write_text(json.dumps({**run, "compute": {"pretraining_images": 0, "parameters": None}}))
+    assert board_of(sweep.out).entries[0].compute.parameters == 141_000
 
 
 def test_a_budget_that_is_no_multiple_of_the_batch_ends_with_a_whole_batch(sweep):
