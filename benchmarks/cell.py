@@ -54,7 +54,7 @@ def run_cell(folder: Path, *, should_stop: Callable[[], bool] = lambda: False, t
         device = pick_device(config["run"]["device"])
         dataset = load_dataset(config)
         model = build_model(config, dataset, device)
-        attempt.begin(device)
+        attempt.begin(device, model.start)
         outcome = _train_once(config, model, dataset, folder, device, should_stop, status)
         attempt.compute(model, config, dataset, device, outcome)
         state = outcome.state
@@ -276,7 +276,8 @@ class _Attempt:
         self.run = read_json(self.path, {"attempts": [], "compute": {}})
         self.config = config
 
-    def begin(self, device: torch.device) -> None:
+    def begin(self, device: torch.device, start: dict[str, Any] | None) -> None:
+        """start: what is known of the weights that training starts from, None for random ones."""
         packages = ("consistency-bench", "torch", "numpy")
         self.run["attempts"].append(
             {
@@ -290,6 +291,8 @@ class _Attempt:
                 "threads": self.threads,
             }
         )
+        self.run["init"] = start
+        self.run["compute"]["pretraining_images"] = start.get("pretraining_images") if start else 0
         write_json(self.path, self.run)
 
     def compute(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from consistency_bench.benchmarks import ema
+from consistency_bench.benchmarks import ema, plan
 from consistency_bench.benchmarks.config import schema
 from consistency_bench.benchmarks.config.compose import GROUPS, choices
 from consistency_bench.methods.networks.registry import NETWORKS
@@ -138,7 +138,7 @@ def test_methods_need_torch_and_scipy_alone() -> None:
 def test_every_package_that_is_imported_is_declared() -> None:
     # Where the names differ, or another package is known to bring it along.
     names = {"sklearn": "scikit-learn", "hydra": "hydra-core", "omegaconf": "hydra-core", "yaml": "hydra-core"}
-    names |= {"markupsafe": "jinja2"}
+    names |= {"markupsafe": "jinja2", "PIL": "pillow"}
     declared = {re.split(r"[\s<>=!~\[]", requirement)[0] for requirement in PYPROJECT["project"]["dependencies"]}
     used = {item.target.split(".")[0] for item in OUTSIDE} - set(sys.stdlib_module_names)
     assert {names.get(name, name) for name in used} - declared == set()
@@ -205,13 +205,16 @@ def test_every_method_without_a_composition_is_a_file() -> None:
 
 # Configuration
 
-YAMLS = sorted((ROOT / "benchmarks" / "config").glob("*/*.yaml"))
+YAMLS = sorted((ROOT / "benchmarks" / "config").glob("*/**/*.yaml"))
+IDS = [path.relative_to(ROOT / "benchmarks" / "config").with_suffix("").as_posix() for path in YAMLS]
 
 
 def unknown_options(path: Path) -> Iterator[str]:
     """Keys of a yaml file that no section, part, network, profile or sampler has."""
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     content.pop("defaults", None)
+    if set(content.pop("for", ())) - {"method", "benchmark"}:
+        yield "for"
     for section, values in content.items():
         if section == "method":
             for part, options in values.items():
@@ -220,14 +223,14 @@ def unknown_options(path: Path) -> Iterator[str]:
                 elif part not in ("name", "version"):
                     yield f"method.{part}"
         elif section == "network":
-            if values["kind"] in NETWORKS:  # those to come cannot be looked up
-                yield from foreign("network", values, NETWORKS)
+            yield from foreign("network", values, NETWORKS)
         elif section == "sample":
-            yield from (f"sample.{key}" for key in values if key not in option_names(Multistep))
+            yield from (f"sample.{key}" for key in values if key not in (*option_names(Multistep), *plan.COMMON))
         elif section in schema.SECTIONS:
             known = schema.SECTIONS[section].__dataclass_fields__
             yield from (f"{section}.{key}" for key in values if key not in known)
-            yield from foreign("train.ema", values.get("ema", {}), ema.PROFILES)
+            for profile in (values.get("ema", {}), *values.get("ema_extra", ())):
+                yield from foreign("train.ema", profile, ema.PROFILES)
         else:
             yield section
 
@@ -242,12 +245,12 @@ def foreign(where: str, options: dict[str, Any], kinds: dict[str, Any]) -> Itera
     yield from (f"{where}.{key}" for key in options if key != "kind" and key not in known)
 
 
-@pytest.mark.parametrize("path", YAMLS, ids=[f"{path.parent.name}/{path.stem}" for path in YAMLS])
+@pytest.mark.parametrize("path", YAMLS, ids=IDS)
 def test_every_option_of_a_yaml_file_exists(path: Path) -> None:
     assert list(unknown_options(path)) == []
 
 
-@pytest.mark.parametrize("path", YAMLS, ids=[f"{path.parent.name}/{path.stem}" for path in YAMLS])
+@pytest.mark.parametrize("path", YAMLS, ids=IDS)
 def test_every_yaml_file_says_what_it_is(path: Path) -> None:
     first, second, *_ = path.read_text(encoding="utf-8").splitlines()
     assert first == "# @package _global_"
@@ -256,7 +259,8 @@ def test_every_yaml_file_says_what_it_is(path: Path) -> None:
 
 
 def test_every_group_of_files_is_known() -> None:
-    assert {path.parent.name for path in YAMLS} == {*GROUPS, "method"}
+    folders = {path.parent.relative_to(ROOT / "benchmarks" / "config").as_posix() for path in YAMLS}
+    assert folders == {*GROUPS, "method", "preset/paper"}
 
 
 def test_methods_and_benchmarks_carry_versions() -> None:

@@ -11,7 +11,7 @@ from ..errors import UsageError, unknown
 if TYPE_CHECKING:
     from .base import Dataset
 
-NAMES = ("cifar10", "digits", "fashion_mnist", "toy2d")
+NAMES = ("cifar10", "digits", "fashion_mnist", "ffhq64", "imagenet64", "toy2d")
 
 
 def default_root() -> Path:
@@ -20,10 +20,16 @@ def default_root() -> Path:
     return Path(cache) / "consistency-bench" / "data"
 
 
+def _image_source(name: str) -> Path:
+    archive = default_root() / f"{name}.zip"
+    return archive if archive.is_file() else default_root() / name
+
+
 def load(name: str, root: Path | None = None, download: bool = False, variant: str | None = None) -> Dataset:
     """The training set called `name`, in memory.
 
-    root:     the folder with the files of a data set that is not shipped; `default_root()` if None.
+    root:     the folder with the files of a data set that is not shipped; `default_root()` if None. For imagenet64 and
+              ffhq64 the folder or zip file of the images themselves, `default_root()/NAME` or `NAME.zip` if None.
     download: whether the network may be used when the files are not there.
     variant:  which distribution, for toy2d alone (its first one if None).
 
@@ -42,6 +48,10 @@ def load(name: str, root: Path | None = None, download: bool = False, variant: s
         from . import fashion_mnist
 
         return fashion_mnist.load(folder, download)
+    if name in ("ffhq64", "imagenet64"):
+        from . import image_folder
+
+        return image_folder.load(name, _image_source(name) if root is None else folder)
     if name == "toy2d":
         from . import toy2d
 
