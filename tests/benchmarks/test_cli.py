@@ -61,7 +61,7 @@ def tree(folder: Path) -> dict[str, int]:
 # Mistakes
 
 MISTAKES = {
-    "method": (["--methods", "ekt"], "unknown method 'ekt'. Did you mean: ect? Available: ect, ect+ot, ict"),
+    "method": (["--methods", "ekt"], "unknown method 'ekt'. Did you mean: ect? Available: ect, ect+gc, ect+ot, ict"),
     "no method": (["--methods", ""], "--methods names no method. Available: ect"),
     "suffix": (["--methods", "ect+xx"], "unknown method 'ect+xx'"),
     "sct+ot": (
@@ -82,7 +82,7 @@ MISTAKES = {
     "option of the network": (["network.foo=3"], "unknown key 'network.foo'. Available: width, blocks, dropout"),
     "option of sampling": (["sample.foo=3"], "unknown key 'sample.foo'. Available: sigma_mid"),
     "benchmark": (["benchmark=foo"], "unknown benchmark 'foo'. Available: cifar10, digits"),
-    "preset": (["preset=foo"], "unknown preset 'foo'. Available: none, smoke"),
+    "preset": (["preset=foo"], "unknown preset 'foo'. Available: none, paper/ect_cifar10_100k"),
     "kind": (["method.coupling.kind=foo"], "method.coupling.kind is 'foo', must be one of: independent, optimal"),
     "kind of network": (
         ["network.kind=foo"],

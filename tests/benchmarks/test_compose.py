@@ -377,7 +377,7 @@ def test_equal_values_of_a_sweep_are_one_cell() -> None:
         ("method.times=1", "unknown key 'method.times'"),
         ("benchmark.version=2", "unknown key 'benchmark.version'"),
         ("benchmark=foo", "unknown benchmark 'foo'. Available: cifar10, digits"),
-        ("preset=smok", "unknown preset 'smok'. Did you mean: smoke? Available: none, smoke"),
+        ("preset=smok", "unknown preset 'smok'. Did you mean: smoke? Available: none, paper/ect_cifar10_100k"),
         ("method=ict", "'method=' is not set this way: use --methods"),
         ("method.name=ict", "'method.name=' is not set this way: use --methods"),
         ("seed=1", "'seed=' is not set this way: use --seeds"),
