@@ -156,6 +156,26 @@ def test_interruptions_at_any_step_change_no_bit(method: str, tmp_path: Path) ->
         assert left_behind(folder) == expected
 
 
+def test_interruptions_change_no_bit_of_mirror_images_classes_and_extra_averages(tmp_path: Path) -> None:
+    config = config_of(
+        "ict+gc",
+        "benchmark=digits",
+        "eval.metrics=[fd_digits_500]",
+        "data.flip=true",
+        "data.conditional=true",
+        "train.ema_extra=[{kind: power, sigma_rel: 0.1}]",
+        "train.lr_decay=500",
+    )
+    run(config, tmp_path / "whole")
+    expected = left_behind(tmp_path / "whole")
+    assert len(expected[0]) == 4
+    for stop in (1, 6):
+        folder = tmp_path / f"stopped after {stop}"
+        assert run(config, folder, after(stop)).state == "interrupted"
+        run(config, folder)
+        assert left_behind(folder) == expected
+
+
 def test_stopping_after_every_step_changes_no_bit(tmp_path: Path) -> None:
     config = config_of("sct")
     run(config, tmp_path / "whole")
