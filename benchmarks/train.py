@@ -70,6 +70,7 @@ def train(
     weights, average = model.weights.train(), model.averaged()
     averages = ema.Averages(recipe, average.weights)
     predict = average.denoiser(evaluating=True)
+    parameters = list(weights.parameters())  # collected once: a small network's step is short
     optimizer = make_optimizer(recipe, weights)
     state = _State()
     if checkpoint := _usable_checkpoint(folder, device, keep, list(averages.profiles)):
@@ -100,7 +101,7 @@ def train(
         noise = generator("training noise", seed, state.images, device=device)
         with default_generator("dropout", seed, state.images, device=device):
             terms = accumulate(model, x, labels, progress, noise, micro_batch, index=index, average=predict)
-        norm, sound = settle_gradients(recipe, weights)
+        norm, sound = settle_gradients(recipe, parameters)
         finite = sound and bool(torch.isfinite(terms.total))
         lr = learning_rate(recipe, state.images, total)
         for group in optimizer.param_groups:
@@ -252,19 +253,19 @@ def learning_rate(recipe: dict[str, Any], images: int, total: int) -> float:
     return lr / math.sqrt(max(images / decay, 1)) if decay else lr
 
 
-def settle_gradients(recipe: dict[str, Any], weights: nn.Module) -> tuple[Tensor, bool]:
+def settle_gradients(recipe: dict[str, Any], parameters: list[nn.Parameter]) -> tuple[Tensor, bool]:
     """Clip the gradients; their global norm before that, and whether all of them were finite.
 
     With nonfinite=zero those that are not become 0 before the norm is taken.
     """
-    gradients = [p.grad for p in weights.parameters() if p.grad is not None]
+    gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     sound = bool(torch.isfinite(norm))
     if not sound and recipe["nonfinite"] == "zero":
         for gradient in gradients:
             gradient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         norm = nn.utils.get_total_norm(gradients)
-    nn.utils.clip_grads_with_norm_(weights.parameters(), recipe["clip"] or math.inf, norm)
+    nn.utils.clip_grads_with_norm_(parameters, recipe["clip"] or math.inf, norm)
     return norm, sound
 
 

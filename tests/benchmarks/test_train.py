@@ -326,7 +326,7 @@ def test_zero_in_place_of_what_is_not_finite_takes_the_step(tmp_path: Path, monk
 def test_zero_stands_in_for_the_entry_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = nn.Linear(2, 1, bias=False)
     layer.weight.grad = torch.tensor([[math.nan, 3.0]])
-    norm, sound = training.settle_gradients({"nonfinite": "zero", "clip": 1.0}, layer)
+    norm, sound = training.settle_gradients({"nonfinite": "zero", "clip": 1.0}, list(layer.parameters()))
     assert (norm.item(), sound) == (3.0, False)
     torch.testing.assert_close(layer.weight.grad, torch.tensor([[0.0, 1.0]]))
 
