@@ -58,7 +58,7 @@ def _check_steps(model: Model, nfe: int) -> None:
     try:
         model.method.sampler.check(model.method.times, nfe)
     except ValueError as error:
-        raise UsageError(f"eval.{error}") from None
+        raise UsageError(str(error)) from None
 
 
 def _check_device(name: str) -> None:

@@ -296,9 +296,11 @@ def _small_scale(board: Board) -> str:
     budget = max(cell.budget for cell in board.cells)
     if budget >= SHORTEST_PUBLISHED:
         return ""
+    ratio = SHORTEST_PUBLISHED / budget
+    times = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
     return (
         f"the shortest full training published for these methods on CIFAR-10 sees {count_text(SHORTEST_PUBLISHED)} "
-        f"images, {SHORTEST_PUBLISHED / budget:.3g} times as many. What wins here need not win there."
+        f"images, {times} times as many. What wins here need not win there."
     )
 
 

@@ -39,10 +39,10 @@ class Multistep:
 
     def check(self, times: Times, nfe: int) -> None:
         if times.phases > 1:
-            raise ValueError(f"a model of {times.phases} phases is sampled with sample.kind=phased")
+            raise ValueError(f"method.times.phases is {times.phases}: such a model is sampled with sample.kind=phased")
         if not 1 <= nfe <= len(self.sigma_mid) + 1:
             raise ValueError(
-                f"nfe is {nfe}: with {len(self.sigma_mid)} intermediate level(s) in sample.sigma_mid it must be "
+                f"eval.nfe is {nfe}: with {len(self.sigma_mid)} intermediate level(s) in sample.sigma_mid it must be "
                 f"from 1 to {len(self.sigma_mid) + 1}"
             )
 
@@ -85,7 +85,7 @@ class Phased:
     def check(self, times: Times, nfe: int) -> None:
         if nfe != times.phases:
             raise ValueError(
-                f"nfe is {nfe}: a model of {times.phases} phase(s) in method.times.phases takes as many steps"
+                f"eval.nfe is {nfe}: a model of {times.phases} phase(s) in method.times.phases takes as many steps"
             )
 
     @torch.no_grad()
