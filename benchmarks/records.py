@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .files import DamagedError, read_json, read_jsonl
+from .files import DamagedError, read_json, read_jsonl, read_yaml
 
 CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
     "config.yaml",
@@ -56,9 +56,7 @@ class CellFiles:
 
         path = self.path / CONFIG
         try:
-            # libyaml, where PyYAML was built with it, is ten times as fast: a report reads a thousand of these files.
-            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+            config = read_yaml(path)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise DamagedError(f"{path} is not YAML ({error})") from None
         if not isinstance(config, dict) or "cell" not in config:

@@ -18,7 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString, ValueType
@@ -28,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .. import plan
 from ..errors import UsageError, unknown
+from ..files import read_yaml
 from . import schema
 from .schema import Config, check_values
 
@@ -220,10 +220,7 @@ def _home(preset: str) -> dict[str, str]:
 
     Every preset says so in its own file: all of them are looked at for each method, which hydra is too slow for.
     """
-    # libyaml, where PyYAML was built with it, is ten times as fast.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    content = yaml.load((FOLDER / "preset" / f"{preset}.yaml").read_text(encoding="utf-8"), Loader=loader)
-    return dict(content.get("for", {}))
+    return dict(read_yaml(FOLDER / "preset" / f"{preset}.yaml").get("for", {}))
 
 
 def _loaded(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
