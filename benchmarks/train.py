@@ -103,10 +103,11 @@ def train(
             terms = accumulate(model, x, labels, progress, noise, micro_batch, index=index, average=predict)
         norm, sound = settle_gradients(recipe, parameters)
         finite = sound and bool(torch.isfinite(terms.total))
+        replaced = recipe["nonfinite"] == "zero" and bool(torch.isfinite(norm))
         lr = learning_rate(recipe, state.images, total)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        if finite or recipe["nonfinite"] == "zero":
+        if finite or replaced:
             optimizer.step()
             state.updates += 1
             averages.update(weights, state.updates, batch)
@@ -254,18 +255,21 @@ def learning_rate(recipe: dict[str, Any], images: int, total: int) -> float:
 
 
 def settle_gradients(recipe: dict[str, Any], parameters: list[nn.Parameter]) -> tuple[Tensor, bool]:
-    """Clip the gradients; their global norm before that, and whether all of them were finite.
+    """Clip the gradients; their global norm before that, and whether it was finite from the start.
 
-    With nonfinite=zero those that are not become 0 before the norm is taken.
+    With nonfinite=zero entries that are not finite become 0 before the norm is taken. The norm may still overflow: then
+    the gradients are left alone, and no step is to be made with them.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    sound = bool(torch.isfinite(norm))
+    sound = finite = bool(torch.isfinite(norm))
     if not sound and recipe["nonfinite"] == "zero":
         for gradient in gradients:
             gradient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         norm = nn.utils.get_total_norm(gradients)
-    nn.utils.clip_grads_with_norm_(parameters, recipe["clip"] or math.inf, norm)
+        finite = bool(torch.isfinite(norm))
+    if finite:
+        nn.utils.clip_grads_with_norm_(parameters, recipe["clip"] or math.inf, norm)
     return norm, sound
 
 

@@ -33,13 +33,15 @@ class Pair:
     """Images and the noise they travel with.
 
     x, z: [B, ...]; labels: [B] or None; penalty: [B], what the coupling costs (a KL divergence, summed over
-    the elements of a sample); zeros where pairing is free.
+    the elements of a sample); zeros where pairing is free. law: what z was drawn from given x, where that was learned
+    and holds for every row; None otherwise.
     """
 
     x: Tensor
     z: Tensor
     labels: Tensor | None
     penalty: Tensor
+    law: Gaussian | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,15 @@ class Times(Protocol):
         ...
 
     def last(self, progress: float) -> tuple[float, float]:
-        """The noisiest interval (t, r) of the current stage."""
+        """The noisiest interval (t, r) of the current stage, that of σ_max."""
+        ...
+
+    def bounded(self, limit: float) -> Times:
+        """The same times with no level above `limit`, which is infinite for most kernels.
+
+        Raises:
+            ValueError: an option asks for such a level, in one sentence.
+        """
         ...
 
     def stage(self, progress: float) -> int:
@@ -127,6 +137,11 @@ class Coupling(Protocol):
         ...
 
     @property
+    def learns_law(self) -> bool:
+        """Whether the law of z given x is learned, so that `noise_law` can be asked for it."""
+        ...
+
+    @property
     def needs_average(self) -> bool:
         """Whether pairs are made with the averaged network instead of the trained one."""
         ...
@@ -145,7 +160,7 @@ class Coupling(Protocol):
         ...
 
     def noise_law(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian | None:
-        """The law of z given x; None for the standard normal."""
+        """The learned law of z given x; None for the standard normal."""
         ...
 
     def penalty_weight(self, times: Times, weight: Weight, progress: float) -> float:
@@ -186,6 +201,10 @@ class Teacher(Protocol):
 
 
 class Sampler(Protocol):
+    def suit(self, method: Method) -> None:
+        """Raise ValueError, in one sentence, where an option does not go with the method or does nothing with it."""
+        ...
+
     def check(self, times: Times, nfe: int) -> None:
         """Raise ValueError, in one sentence, where this sampler cannot take `nfe` steps."""
         ...

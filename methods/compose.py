@@ -63,6 +63,23 @@ def assemble(name: str, parts: Parts, **kinds: type) -> Method:
     return Method(name=name, **{part.name: getattr(parts, part.name) for part in fields(parts)})
 
 
+def fitted(method: Method) -> Method:
+    """The method with its times within the levels of its kernel.
+
+    Raises:
+        OptionError: options of times or sampler that do not go with the other parts, or do nothing beside them.
+    """
+    try:
+        method = replace(method, times=method.times.bounded(method.kernel.limit))
+    except ValueError as error:
+        raise OptionError(f"method.times.{error}") from None
+    try:
+        method.sampler.suit(method)
+    except ValueError as error:
+        raise OptionError(f"sample.{error}") from None
+    return method
+
+
 def variational(method: Method, coupling: Coupling, context: Context) -> Method:
     """The method with noise from a learned encoder (VCT)."""
     name = f"{method.name}+vc"

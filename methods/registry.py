@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from .base import Method
-from .compose import Context, Parts, generator_augmented, optimal_transport, variational
+from .compose import Context, Parts, fitted, generator_augmented, optimal_transport, variational
 from .parts import couplings, distances, kernels, samplers, teachers, times, weights
 from .parts.options import OptionError, option_names, part_from_options
 
@@ -60,11 +60,11 @@ def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Conte
     base, *compositions = name.split("+")
     builder = getattr(importlib.import_module(f".{base}", __package__), base)
     if not compositions:
-        return builder(parts, context)
+        return fitted(builder(parts, context))
     method = builder(replace(parts, coupling=couplings.Independent()), context)
     for composition in compositions:
         method = COMPOSITIONS[composition](method, parts.coupling, context)
-    return method
+    return fitted(method)
 
 
 def build_part(section: str, options: Mapping[str, Any]) -> Any:

@@ -8,16 +8,20 @@ state, and anything else is refused by name. `pickle.load` is never called on su
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._utils import _rebuild_tensor_v2
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
@@ -76,44 +80,66 @@ _INERT = frozenset(
 )
 
 
-class _Reader(pickle.Unpickler):
-    """Unpickles through the table below and imports nothing.
+class _Function:
+    """A function that a file may call and nothing else: without slots or a dictionary there is nothing to write to.
 
-    The table holds bound methods, types of the standard library and `_Record`, whose attributes a file cannot reach.
+    A file can set attributes of whatever it names (the opcode BUILD), and a function or method would keep them.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
-        self._table: dict[str, Callable[..., Any]] = {
-            "torch._utils._rebuild_tensor_v2": self._tensor,
-            "torch._utils._rebuild_parameter": self._parameter,
-            "torch.storage._load_from_bytes": self._storage,
-            "torch_utils.persistence._reconstruct_persistent_obj": _Persistent,
-            "collections.OrderedDict": OrderedDict,
-            "dnnlib.util.EasyDict": dict,
-            "builtins.set": set,
-        }
+    __slots__ = ()
 
-    def find_class(self, module: str, name: str, /) -> Any:
-        full = f"{module}.{name}"
-        if full in self._table:
-            return self._table[full]
-        if full in _INERT or module == "torch.nn" or module.startswith("torch.nn."):
-            return _Record
-        raise CheckpointError(f"refused, because it asks for {full}, which no checkpoint of EDM or EDM2 needs")
 
-    def _tensor(self, *arguments: Any) -> Tensor:
+class _BuildTensor(_Function):
+    __slots__ = ()
+
+    def __call__(self, *arguments: Any) -> Tensor:
         return _rebuild_tensor_v2(*arguments)
 
-    def _parameter(self, data: Tensor, *_: object) -> Tensor:
+
+class _BuildParameter(_Function):
+    __slots__ = ()
+
+    def __call__(self, data: Tensor, *_: object) -> Tensor:
         return data
 
-    def _storage(self, content: bytes) -> Any:
+
+class _LoadStorage(_Function):
+    __slots__ = ()
+
+    def __call__(self, content: bytes) -> Any:
         # Storages are files within the file; the default would unpickle them freely.
         try:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception:
             raise CheckpointError("refused, because a tensor's storage in it holds something else") from None
+
+
+#: What a file may name, beside the inert records. Nothing in it takes attributes: types of the standard library do not,
+#: functions are as above, and `_Persistent` answers BUILD with its own `__setstate__`, which needs an instance.
+_TABLE: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "torch._utils._rebuild_tensor_v2": _BuildTensor(),
+        "torch._utils._rebuild_parameter": _BuildParameter(),
+        "torch.storage._load_from_bytes": _LoadStorage(),
+        "torch_utils.persistence._reconstruct_persistent_obj": _Persistent,
+        "collections.OrderedDict": OrderedDict,
+        "dnnlib.util.EasyDict": dict,
+        "builtins.set": set,
+        "__builtin__.set": set,  # its name up to protocol 2
+    }
+)
+
+
+class _Reader(pickle.Unpickler):
+    """Unpickles through the table above and imports nothing."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        full = f"{module}.{name}"
+        if full in _TABLE:
+            return _TABLE[full]
+        if full in _INERT or module == "torch.nn" or module.startswith("torch.nn."):
+            return _Record
+        raise CheckpointError(f"refused, because it asks for {full}, which no checkpoint of EDM or EDM2 needs")
 
 
 def _tensors(record: _Record, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -154,7 +180,8 @@ def match_weights(
     prefix: what the file puts before the network's names. ignorable: full names that may be there and are not used.
 
     Raises:
-        CheckpointError: names of the network that are missing, further names that are not ignorable, other shapes.
+        CheckpointError: names of the network that are missing, further names that are not ignorable, other shapes,
+            values that are not finite in float32.
     """
     wanted = network.state_dict()
     found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -174,7 +201,30 @@ def match_weights(
         name: found[name].detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         for name in wanted
     }
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{name} holds values that are not finite")
+    _tell_fourier_scale(wanted, weights)
     return Matched(weights=weights, ignored=ignored)
+
+
+FOURIER = "map_noise.freqs"
+"""The buffer of NCSN++ with the frequencies of its noise embedding."""
+
+
+def _tell_fourier_scale(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Log the scale of the frequencies that come with the weights: `network.fourier_scale` is that of random ones.
+
+    EDM's is 16, where consistency training from random weights diverges and needs 0.02 (iCT, Song & Dhariwal 2024).
+    """
+    if FOURIER in weights:
+        before = "" if wanted[FOURIER].is_meta else f", in place of {_scale(wanted[FOURIER]):.3g}"
+        log.info("the weights bring a Fourier scale of about %.3g%s", _scale(weights[FOURIER]), before)
+
+
+def _scale(frequencies: Tensor) -> float:
+    """The standard deviation about 0, of which `network.fourier_scale` is the expected value."""
+    return frequencies.double().square().mean().sqrt().item()
 
 
 def _count(names: Collection[str]) -> str:

@@ -14,9 +14,12 @@ class ResidualMLP(nn.Module):
 
     Args:
         shape: of one sample; the output has `out_factor` times its first dimension.
-        width: of the hidden layers. blocks: residual blocks.
+        width: of the hidden layers, a multiple of 4. blocks: residual blocks.
         classes: number of classes for conditional data, 0 for none.
         dropout: probability inside the blocks.
+
+    Raises:
+        ValueError: a width whose half, the noise embedding's, is not even.
     """
 
     def __init__(
@@ -30,6 +33,8 @@ class ResidualMLP(nn.Module):
         out_factor: int = 1,
     ) -> None:
         super().__init__()
+        if width % 4:
+            raise ValueError(f"width is {width}, must be a multiple of 4")
         self.out_shape = (out_factor * shape[0], *shape[1:])
         self.classes = classes
         embedding = width // 2

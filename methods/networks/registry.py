@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Protocol
@@ -39,7 +40,7 @@ class NetworkOptions(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class MLPOptions:
-    """Options of the residual MLP: hidden width (even), residual blocks, dropout probability."""
+    """Options of the residual MLP: hidden width (a multiple of 4), residual blocks, dropout probability."""
 
     width: int = 128
     blocks: int = 3
@@ -60,7 +61,7 @@ class MLPOptions:
         parsed = encoder_size(size)
         if isinstance(parsed, str):
             share, blocks = MLP_ENCODERS[parsed]
-            width = int(self.width * share)
+            width = 4 * math.ceil(self.width * share / 4)  # up to what the noise embedding can be built with
         else:
             width, blocks = parsed
         network = ResidualMLP(shape, width=width, blocks=blocks, dropout=self.dropout, classes=classes, out_factor=2)

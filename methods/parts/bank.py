@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -76,15 +76,21 @@ class References:
         stands for the whole pool.
     own: where each row's own image lies in the pool, int64 [B]: the row's own image is then taken out of its set,
         together with one more if it was not in it, and put in exactly once. None where every set holds it already.
+    places: where each row's own image lies in a pool that is the batch itself, int64 [B]; None for other pools.
     """
 
     pool: Bank
     sets: dict[int | None, Tensor | None]
     own: Tensor | None = None
+    places: Tensor | None = None
 
     def rows(self, rows: slice) -> References:
         """The same references for a part of the batch."""
-        return References(pool=self.pool, sets=self.sets, own=None if self.own is None else self.own[rows])
+        return replace(
+            self,
+            own=None if self.own is None else self.own[rows],
+            places=None if self.places is None else self.places[rows],
+        )
 
     def groups(self, labels: Tensor | None, rows: Tensor) -> Iterator[tuple[Tensor, Tensor | None, int | None]]:
         """Those of the batch's `rows` (positions, int64 [b]) that share a set: (rows, the set, their class)."""
@@ -101,6 +107,11 @@ def all_references(pool: Bank) -> References:
     """All images of the pool; of a pool with labels, those of each row's own class."""
     sets: dict[int | None, Tensor | None] = {None: None}
     return References(pool=pool, sets=sets if pool.labels is None else {**pool.by_class})
+
+
+def batch_references(x: Tensor, labels: Tensor | None) -> References:
+    """The images x [B, ...] of the batch itself; with labels those of each row's own class."""
+    return replace(all_references(Bank(images=x, labels=labels)), places=torch.arange(len(x), device=x.device))
 
 
 def sampled_references(pool: Bank, labels: Tensor | None, own: Tensor, n: int, rng: torch.Generator) -> References:

@@ -24,6 +24,7 @@ class Independent:
     """Noise drawn apart from the image."""
 
     has_density = True
+    learns_law = False
     needs_average = False
     share = 1.0
 
@@ -122,7 +123,7 @@ class Variational:
     kl_warmup: share of the budget over which the KL's factor rises linearly from 0.
     encoder: size of the encoder beside the network: "small", "big" or width and blocks, such as "48x2".
     encoder_variance: "learned" has s from the encoder, "fixed:0.3" s = 0.3 everywhere, "scaled:0.5" half the learned s.
-    share: of the rows that are coupled; the others keep e, without a KL.
+    share: of the rows that are coupled; the others keep e, without a KL. At 0 the encoder is neither trained nor used.
     """
 
     kl_weight: float = 10.0
@@ -131,6 +132,7 @@ class Variational:
     encoder: str = "small"
     encoder_variance: str = "learned"
     share: float = 1.0
+    learns_law = True
     needs_average = False
 
     def __post_init__(self) -> None:
@@ -154,13 +156,17 @@ class Variational:
 
     def __call__(self, method: Method, x: Tensor, labels: Tensor | None, draw: Draw, predict: Denoise) -> Pair:
         law = self.noise_law(x, labels, method.modules)
+        if law is None:
+            return Pair(x=x, z=draw.z, labels=labels, penalty=x.new_zeros(len(x)))
         z, penalty = law.mean + law.std * draw.z, kl_to_standard_normal(law)
-        if draw.coupled is not None:
-            z = torch.where(per_sample(draw.coupled, z), z, draw.z)
-            penalty = torch.where(draw.coupled, penalty, 0.0)
-        return Pair(x=x, z=z, labels=labels, penalty=penalty)
+        if draw.coupled is None:
+            return Pair(x=x, z=z, labels=labels, penalty=penalty, law=law)
+        z = torch.where(per_sample(draw.coupled, z), z, draw.z)
+        return Pair(x=x, z=z, labels=labels, penalty=torch.where(draw.coupled, penalty, 0.0))
 
-    def noise_law(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian:
+    def noise_law(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian | None:
+        if self.share == 0:  # an encoder that nothing trains knows no law
+            return None
         mean, std = modules["encoder"](x, labels)
         return Gaussian(mean=mean, std=std_rule(self.encoder_variance)(std))
 

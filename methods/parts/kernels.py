@@ -11,6 +11,7 @@ level: m = 0 is EDM's plain form, m = σ_min > 0 the boundary form with D(x, σ_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Kernel:
 
     kind: "ve" or "li" (above).
     boundary: "always" uses m = sigma_min in training and evaluation (iCT), "never" m = 0 (ECT).
-    eval_shift: m in evaluation when boundary is "never" (0.003 in the published ECT code for CIFAR-10).
+    eval_shift: m in evaluation when boundary is "never" (0.003 in the published ECT code for CIFAR-10), else 0.
     time_input: what the network is told of t: "quarter_log" is ln(t) / 4 (EDM), "thousand_log" 1000 ln(t) / 4, as in
         the consistency models' code for ImageNet-64.
     """
@@ -60,10 +61,17 @@ class Kernel:
             )
         if self.sigma_data <= 0:
             raise ValueError(f"sigma_data is {self.sigma_data:g}, must be above 0")
+        if self.eval_shift and self.boundary == "always":
+            raise ValueError(f"eval_shift is {self.eval_shift:g}, must be 0 with boundary=always, which shifts already")
         if not 0 <= self.eval_shift < self.sigma_max:
             raise ValueError(
                 f"eval_shift is {self.eval_shift:g}, must be from 0 to below sigma_max = {self.sigma_max:g}"
             )
+
+    @property
+    def limit(self) -> float:
+        """The largest noise level there is: beyond σ_max the factor of li would turn negative."""
+        return math.inf if self.kind == "ve" else self.sigma_max
 
     def alpha(self, t: Tensor) -> Tensor:
         """The factor of the image at noise level t, [B] -> [B]."""

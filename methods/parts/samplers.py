@@ -19,10 +19,12 @@ class Multistep:
 
     One step denoises pure noise at σ_max; every further step puts noise back at an intermediate level and denoises.
 
-    sigma_mid: the intermediate levels, noisiest first; n steps use the first n - 1.
+    sigma_mid: the intermediate levels, noisiest first; n steps use the first n - 1. Where there are fewer, the n - 1
+        levels go from σ_max to the last of them in geometric progression, `levels`.
     renoise: how much noise is put back at level σ: "sigma" (ECT, VCT) or "sqrt_diff", sqrt(σ² - σ_min²) (iCT).
-    recouple: what couples the fresh noise to the images so far: "learned" the method's law of the noise (VCT), "ot" an
-        optimal assignment within the batch of samples, "none" nothing.
+    recouple: what couples the fresh noise to the images so far: "learned" the method's law of the noise (VCT; with no
+        share of coupled rows there is none to use), "ot" an optimal assignment within the batch of samples, "none"
+        nothing.
     """
 
     sigma_mid: tuple[float, ...] = ()
@@ -37,14 +39,33 @@ class Multistep:
         if any(sigma <= 0 for sigma in self.sigma_mid) or list(self.sigma_mid) != sorted(self.sigma_mid, reverse=True):
             raise ValueError(f"sigma_mid is {list(self.sigma_mid)}, must be positive levels, noisiest first")
 
+    def suit(self, method: Method) -> None:
+        limit = method.kernel.limit
+        if any(sigma > limit for sigma in self.sigma_mid):
+            raise ValueError(
+                f"sigma_mid is {list(self.sigma_mid)}, must be levels of at most sigma_max of the kernel, {limit:g}"
+            )
+        if self.recouple == "learned" and not method.coupling.learns_law:
+            raise ValueError(
+                f"recouple is 'learned', must be one of: none, ot, as '{method.name}' learns no law of the noise"
+            )
+
     def check(self, times: Times, nfe: int) -> None:
         if times.phases > 1:
             raise ValueError(f"method.times.phases is {times.phases}: such a model is sampled with sample.kind=phased")
-        if not 1 <= nfe <= len(self.sigma_mid) + 1:
-            raise ValueError(
-                f"eval.nfe is {nfe}: with {len(self.sigma_mid)} intermediate level(s) in sample.sigma_mid it must be "
-                f"from 1 to {len(self.sigma_mid) + 1}"
-            )
+        if nfe < 1 or (nfe > 1 and not self.sigma_mid):
+            raise ValueError(f"eval.nfe is {nfe}: without intermediate levels in sample.sigma_mid it must be 1")
+
+    def levels(self, nfe: int, sigma_max: float) -> tuple[float, ...]:
+        """The noise levels of all steps but the first, noisiest first.
+
+        The papers publish one level, for two steps (0.821, 1.526 with EDM2). For n steps beyond the levels given, that
+        of step k = 1 … n - 1 is σ_max (σ/σ_max)^(k/(n - 1)), σ the last one given: equal ratios, and the last step is
+        the published one. A rule of this suite, the same for all methods.
+        """
+        if nfe - 1 <= len(self.sigma_mid):
+            return self.sigma_mid[: nfe - 1]
+        return tuple(sigma_max * (self.sigma_mid[-1] / sigma_max) ** (step / (nfe - 1)) for step in range(1, nfe))
 
     @torch.no_grad()
     def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -53,7 +74,7 @@ class Multistep:
         # The state is kept in float64 and each network call sees float32, as in the published samplers.
         x = noise[0].double() * kernel.sigma_max
         x = _call(denoise, x, x.new_full((len(x),), kernel.sigma_max), labels)
-        for sigma, fresh in zip(self.sigma_mid, noise[1:], strict=False):
+        for sigma, fresh in zip(self.levels(len(noise), kernel.sigma_max), noise[1:], strict=True):
             fresh = self._recoupled(method, x.float(), fresh, labels)
             level = x.new_full((len(x),), sigma)
             std = math.sqrt(max(sigma**2 - kernel.sigma_min**2, 0)) if self.renoise == "sqrt_diff" else sigma
@@ -81,6 +102,9 @@ class Phased:
     def __post_init__(self) -> None:
         if not 0 < self.eta <= 1:
             raise ValueError(f"eta is {self.eta:g}, must be above 0 and at most 1")
+
+    def suit(self, method: Method) -> None:
+        """Its one option does something with every method."""
 
     def check(self, times: Times, nfe: int) -> None:
         if nfe != times.phases:

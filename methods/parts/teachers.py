@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..base import Draw, Method, Pair
-from .bank import Bank, References, all_references, sampled_references
+from ..base import Draw, Gaussian, Method, Pair
+from .bank import Bank, References, all_references, batch_references, sampled_references
 from .kernels import per_sample
 
 
@@ -93,7 +93,7 @@ class PosteriorMean:
             case ["none"]:
                 return None
             case ["batch"]:
-                return all_references(Bank(images=x, labels=labels))
+                return batch_references(x, labels)
             case _ if self.bank is None:
                 raise ValueError(f"references={self.references} needs the training set")
             case ["all"]:
@@ -109,14 +109,15 @@ class PosteriorMean:
         estimated = self._estimated(t, r)
         if draw.references is None or not len(estimated):
             return x_r
-        mean = posterior_mean(method, pair, x_t, t, draw.references, estimated)
+        law = reference_law(method, pair, draw.references)
+        mean = posterior_mean(method, pair, x_t, t, draw.references, estimated, law)
         # The same as the formula above, written as ECT's point and a correction: where the estimate is the image
         # itself the two methods agree to the last bit.
         share = kernel.alpha(r) - kernel.alpha(t) * r / t
         x_r = x_r + per_sample(share, x_t) * (mean - pair.x)
         if self.solver == "heun":
             again = estimated[r[estimated] > method.times.edge(t[estimated])]
-            x_r = self._corrected(method, pair, x_t, x_r, draw, mean, again)
+            x_r = self._corrected(method, pair, x_t, x_r, draw, mean, again, law)
         return x_r
 
     def _estimated(self, t: Tensor, r: Tensor) -> Tensor:
@@ -129,12 +130,20 @@ class PosteriorMean:
         return rows.nonzero()[:, 0]
 
     def _corrected(
-        self, method: Method, pair: Pair, x_t: Tensor, x_r: Tensor, draw: Draw, mean: Tensor, rows: Tensor
+        self,
+        method: Method,
+        pair: Pair,
+        x_t: Tensor,
+        x_r: Tensor,
+        draw: Draw,
+        mean: Tensor,
+        rows: Tensor,
+        law: Gaussian | None,
     ) -> Tensor:
         """Heun's step: the mean of the slopes at both ends, in `rows`."""
         if not len(rows) or draw.references is None:
             return x_r
-        mean_r = posterior_mean(method, pair, x_r, draw.r, draw.references, rows)
+        mean_r = posterior_mean(method, pair, x_r, draw.r, draw.references, rows, law)
         half = per_sample((draw.r - draw.t) / 2, x_t)
         step = half * (_slope(method, x_r, draw.r, mean_r) - _slope(method, x_t, draw.t, mean))
         corrected = x_r.clone()
@@ -148,17 +157,54 @@ def _slope(method: Method, x: Tensor, level: Tensor, mean: Tensor) -> Tensor:
     return method.kernel.alpha_slope * mean + (x - alpha * mean) / sigma
 
 
-def posterior_mean(method: Method, pair: Pair, x_t: Tensor, t: Tensor, references: References, rows: Tensor) -> Tensor:
+def reference_law(method: Method, pair: Pair, references: References) -> Gaussian | None:
+    """The law of the noise of every image of the pool, [n, ...], where it is learned; None for the standard normal.
+
+    Images of the pair keep the law that their noise was drawn from. An encoder with dropout has another one at every
+    pass, and weights by a density that did not make the points are biased. Images of the batch beyond the pair, which
+    is a part of it with micro-batches, get theirs from one more pass.
+
+    Raises:
+        ValueError: the noise is learned and the pool is not the batch.
+    """
+    if pair.law is None:
+        return None
+    if references.places is None:
+        raise ValueError("references other than the batch have no law of the noise that the pair was drawn with")
+    if len(references.places) == len(references.pool):
+        return pair.law
+    pool = references.pool
+    with _full_precision(pair.x.device):
+        law = method.coupling.noise_law(pool.to_model(pool.images), pool.labels, method.modules)
+    assert law is not None
+    mean, std = (
+        every.index_copy(0, references.places, own)
+        for every, own in ((law.mean, pair.law.mean), (law.std, pair.law.std))
+    )
+    return Gaussian(mean=mean, std=std)
+
+
+def posterior_mean(
+    method: Method,
+    pair: Pair,
+    x_t: Tensor,
+    t: Tensor,
+    references: References,
+    rows: Tensor,
+    law: Gaussian | None = None,
+) -> Tensor:
     """The estimate of E[x | x_t] in `rows` (positions, int64 [b]) and the image itself elsewhere, [B, ...].
+
+    law: of the noise of every image of the pool, see `reference_law`.
 
     Self-normalised importance sampling (STF, Xu et al. 2023) in float32 whatever the training's precision: in half
     precision or TF32 the logits, thousands at small t, would lose the image they belong to.
     """
     mean, wide = pair.x.clone(), torch.promote_types(x_t.dtype, torch.float32)
     with _full_precision(x_t.device):
-        for group, index, label in references.groups(pair.labels, rows):
+        for group, index, _ in references.groups(pair.labels, rows):
             points, own = x_t[group].to(wide), pair.x[group].to(wide)
-            logits = log_likelihood(method, points, t[group], references.pool, index, label)
+            logits = log_likelihood(method, points, t[group], references.pool, index, law)
             if references.own is not None and index is not None:
                 known = index[None, :] == references.own[group][:, None]
                 # n references in all: the own image in its place, or else in that of the last one.
@@ -179,21 +225,23 @@ def posterior_mean(method: Method, pair: Pair, x_t: Tensor, t: Tensor, reference
 
 
 def log_likelihood(
-    method: Method, x_t: Tensor, t: Tensor, pool: Bank, index: Tensor | None = None, label: int | None = None
+    method: Method, x_t: Tensor, t: Tensor, pool: Bank, index: Tensor | None = None, law: Gaussian | None = None
 ) -> Tensor:
-    """log p(x_t | x_i) of the images at `index` (None: all), up to a constant of the row: [b, n]."""
+    """log p(x_t | x_i) of the images at `index` (None: all), up to a constant of the row: [b, n].
+
+    law: of the noise of every image of the pool; None for the standard normal.
+    """
     points, alpha, sigma = x_t.flatten(1), method.kernel.alpha(t)[:, None], t[:, None]
-    parts = []
+    parts, start = [], 0
     for images, half_squares in pool.chunks(index):
-        shaped = images.view(-1, *x_t.shape[1:])
-        labels = None if label is None else torch.full((len(images),), label, device=images.device)
-        law = method.coupling.noise_law(shaped, labels, method.modules)
+        chunk = slice(start, start + len(images))
+        start = chunk.stop
         if law is None:
             # The dot form: ‖x_t‖² is common to a row, and leaving it out avoids a cancellation at large t.
             parts.append((alpha * (points @ images.T) - alpha**2 * half_squares) / sigma**2)
             continue
         # A learned noise: x_t ~ N(α x_i + σ μ_i, σ² s_i²). Row by row, as [b, n, d] would not fit for large images.
-        mean, std = law.mean.flatten(1), law.std.flatten(1)
+        mean, std = (values[chunk if index is None else index[chunk]].flatten(1) for values in (law.mean, law.std))
         log_std = std.log().sum(1)
         rows = [
             -((point - a * images - s * mean) / (s * std)).square().sum(1) / 2 - log_std

@@ -6,11 +6,14 @@ Progress is the share of the training budget in images, so a schedule scales to 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+CLOSEST = 1e-6
+"""The least (t - r) / t that is let through: 17 roundings of float32, in which r must not become t."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +22,11 @@ class KarrasBins:
 
     The index follows a log-normal law of the noise level, integrated over each interval (iCT, eq. 10).
 
-    stage_clock: "progress" is stage = floor(stages · progress); "steps" the paper's floor(k / floor(K / stages)) at
-        step k of K, which differs where the number of stages does not divide K: the last stage is then longer.
+    s0, s1: intervals of the first grid, and the most that a grid has: min(s0 · 2^stage, s1). By the paper there are
+        L = log2(floor(s1 / s0)) + 1 stages; where that is no whole number, the last is shorter and has s1 intervals.
+    rho: exponent of the grid: σ^(1/ρ) is evenly spaced.
+    stage_clock: "progress" is stage = floor(L · progress); "steps" the paper's floor(k / floor(K / L)) at step k of K,
+        which differs where K is no multiple of L: the last stage is then longer.
     total_steps: K; set from the budget, not an option.
     """
 
@@ -38,24 +44,44 @@ class KarrasBins:
 
     def __post_init__(self) -> None:
         _check_choice("stage_clock", self.stage_clock, ("progress", "steps"))
-        if self.s0 < 1 or self.s1 < self.s0:
-            raise ValueError(f"s0 = {self.s0} and s1 = {self.s1}: must be 1 <= s0 <= s1")
+        if not 1 <= self.s0 <= self.s1 <= 10**6:
+            raise ValueError(f"s0 = {self.s0} and s1 = {self.s1}: must be 1 <= s0 <= s1 <= 1000000")
+        if not 0.1 <= self.rho <= 1000:
+            raise ValueError(f"rho is {self.rho:g}, must be from 0.1 to 1000")
         if self.p_std <= 0:
             raise ValueError(f"p_std is {self.p_std:g}, must be above 0")
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(
                 f"sigma_min = {self.sigma_min:g} and sigma_max = {self.sigma_max:g}: must be 0 < min < max"
             )
+        # The nearest neighbours, for their size, are those at the top of the finest grid.
+        step = (1 - (self.sigma_min / self.sigma_max) ** (1 / self.rho)) / self.s1
+        if 1 - (1 - step) ** self.rho < CLOSEST:
+            raise ValueError(
+                f"s1 = {self.s1}: with rho = {self.rho:g}, float32 can hardly tell the neighbours on a grid of so many "
+                f"levels from {self.sigma_min:g} to {self.sigma_max:g} apart, so it must be smaller"
+            )
+
+    def bounded(self, limit: float) -> KarrasBins:
+        if self.sigma_max > limit:
+            raise ValueError(f"sigma_max is {self.sigma_max:g}, must be at most that of the kernel, {limit:g}")
+        return self
 
     @property
-    def stages(self) -> int:
-        return int(math.log2(self.s1 // self.s0)) + 1
+    def _stages(self) -> float:
+        """L above."""
+        return math.log2(self.s1 // self.s0) + 1
+
+    @property
+    def _last_stage(self) -> int:
+        """The first stage with s1 intervals: log2(s1 / s0) rounded up."""
+        return (-(-self.s1 // self.s0) - 1).bit_length()
 
     def stage(self, progress: float) -> int:
         if self.stage_clock == "steps":
-            length = max(1, _steps(self.total_steps) // self.stages)
-            return min(round(progress * _steps(self.total_steps)) // length, self.stages - 1)
-        return min(int(self.stages * progress), self.stages - 1)
+            length = max(1, math.floor(_steps(self.total_steps) / self._stages))
+            return min(round(progress * _steps(self.total_steps)) // length, self._last_stage)
+        return min(int(self._stages * progress), self._last_stage)
 
     def edge(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)
@@ -112,10 +138,12 @@ class LognormalGap:
     mapping: how r follows t. "sigmoid" has n(t) = 1 + k·sigmoid(-b t) and the staircase a = stage + first_exponent;
         "const" the same staircase with n(t) = 1; "smooth" n(t) as in sigmoid and, in place of the staircase,
         a = first_exponent + (stages - 1) · progress (for SCT's "smoother schedule", whose constants are not published).
-    first_exponent: 1 as in the published code; 0 has the paper's stage of pure denoising before the others.
+    stages: of the staircase, the first with exponent first_exponent.
+    first_exponent: 1 as in the published code; 0 has the paper's stage of pure denoising before the others. `stages`
+        counts it, so that the last of the others is dropped unless `stages` is one more.
     stage_clock: "progress" is stage = floor(stages · progress); "ticks" reproduces the published loop, whose stages
         start one step late.
-    t_max: clamps t from above (needed by the li kernel, whose image vanishes at σ_max); None leaves it unbounded.
+    t_max: clamps t from above; None leaves it unbounded, or bounded by the kernel (li, whose image vanishes at σ_max).
     truncate: (low, high) redraws t from the law restricted to these levels, as TCM does; () leaves it whole.
     r_min: what r is raised to, short of t itself (1e-6 in TCM); 0 allows r = 0.
     phases: cuts (0, σ_max] into that many pieces at the nodes of the ρ = 7 grid of [0.002, σ_max]; r stays within t's
@@ -146,10 +174,18 @@ class LognormalGap:
             raise ValueError(f"q is {self.q:g}, must be above 1")
         if self.stages < 1:
             raise ValueError(f"stages is {self.stages}, must be at least 1")
+        if self.k < 0:
+            raise ValueError(f"k is {self.k:g}, must be at least 0: below it r would not stay under t")
         if self.phases < 1:
             raise ValueError(f"phases is {self.phases}, must be at least 1")
         if self.first_exponent not in (0, 1):
             raise ValueError(f"first_exponent is {self.first_exponent}, must be 0 or 1")
+        exponent = self.stages - 1 + self.first_exponent
+        if self.q ** -float(exponent) < CLOSEST:
+            raise ValueError(
+                f"q = {self.q:g} and stages = {self.stages}: the last stage has r = t (1 - n / {self.q:g}^{exponent}), "
+                f"too near to t for float32; q^-{exponent} must be at least {CLOSEST:g}"
+            )
         if self.p_std <= 0:
             raise ValueError(f"p_std is {self.p_std:g}, must be above 0")
         if self.sigma_max <= 0.002:
@@ -160,6 +196,16 @@ class LognormalGap:
             raise ValueError(f"r_min is {self.r_min:g}, must be at least 0")
         if self.truncate and not (len(self.truncate) == 2 and 0 < self.truncate[0] < self.truncate[1]):
             raise ValueError(f"truncate is {list(self.truncate)}, must be [low, high] with 0 < low < high, or []")
+
+    def bounded(self, limit: float) -> LognormalGap:
+        for name, level in (("t_max", self.t_max or 0.0), ("sigma_max", self.sigma_max), ("truncate", self._highest)):
+            if level > limit:
+                raise ValueError(f"{name} goes to {level:g}, must be at most sigma_max of the kernel, {limit:g}")
+        return replace(self, t_max=limit) if self.t_max is None and limit < math.inf else self
+
+    @property
+    def _highest(self) -> float:
+        return self.truncate[1] if self.truncate else 0.0
 
     def stage(self, progress: float) -> int:
         if self.stage_clock == "ticks":
@@ -211,5 +257,6 @@ class LognormalGap:
         return (math.sqrt(2) * torch.erfinv(low + (high - low) * uniform)).float()
 
     def last(self, progress: float) -> tuple[float, float]:
+        """At σ_max, where sampling starts and the published factor of the KL is taken, whatever t_max cuts off."""
         t = torch.tensor([self.sigma_max], dtype=torch.float64)
         return self.sigma_max, self.cleaner(t, progress).item()

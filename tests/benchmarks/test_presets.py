@@ -67,7 +67,7 @@ SCT = {"method.teacher.kind": "posterior_mean", "method.teacher.references": "al
 VCT_CIFAR = ECT_CIFAR | VC | {"train.images": 400_000 * 128, "data.flip": True, "method.coupling.kl_weight": 10}
 SUM = {"method.distance.kind": "huber_elementwise_sum"}
 ICT_VC = ICT | VC | SUM | DDPM | EMA_9999 | {"network.dropout": 0.3, "method.coupling.kl_weight": 30}
-ICT_VC |= {"sample.sigma_mid": [0.821]}
+ICT_VC |= {"sample.sigma_mid": [0.821], "sample.renoise": "sigma"}
 
 
 def power(inverted: bool) -> dict[str, Any]:

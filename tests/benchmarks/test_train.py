@@ -292,7 +292,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int], what: str) -> list[d
         if next(counter) in steps:
             if what == "loss":
                 return LossTerms(total=terms.total * math.nan, consistency=terms.consistency, penalty=terms.penalty)
-            next(model.weights.parameters()).grad[0] = math.inf  # type: ignore[index]
+            # "norm": finite entries, the sum of whose squares is not.
+            next(model.weights.parameters()).grad[0] = 3e38 if what == "norm" else math.inf  # type: ignore[index]
         return terms
 
     monkeypatch.setattr(training, "accumulate", spoiled)
@@ -329,6 +330,30 @@ def test_zero_stands_in_for_the_entry_alone(monkeypatch: pytest.MonkeyPatch) -> 
     norm, sound = training.settle_gradients({"nonfinite": "zero", "clip": 1.0}, list(layer.parameters()))
     assert (norm.item(), sound) == (3.0, False)
     torch.testing.assert_close(layer.weight.grad, torch.tensor([[0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("clip", [None, 200.0])
+def test_gradients_whose_norm_overflows_are_left_alone(clip: float | None) -> None:
+    """All of them finite, but not their norm in float32: a factor from it would be 0 or NaN."""
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight.grad = torch.tensor([[3e38, 3e38]])
+    norm, sound = training.settle_gradients({"nonfinite": "zero", "clip": clip}, list(layer.parameters()))
+    assert (norm.item(), sound) == (math.inf, False)
+    assert torch.equal(layer.weight.grad, torch.tensor([[3e38, 3e38]]))
+
+
+@pytest.mark.parametrize("nonfinite", ["zero", "skip"])
+@pytest.mark.parametrize("clip", ["null", "200"])
+def test_a_step_whose_norm_overflows_is_skipped(
+    nonfinite: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = spoil(monkeypatch, {2, 3, 6}, "norm")
+    settings = (f"train.nonfinite={nonfinite}", f"train.clip={clip}")
+    assert run(config_of("ect", *settings), tmp_path).state == "done"
+    assert all(torch.isfinite(value).all() for weights in seen for value in weights.values())
+    changed = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in itertools.pairwise(seen)]
+    assert changed == [step not in {2, 3, 6} for step in range(STEPS - 1)]
+    assert read_jsonl(tmp_path / TRAIN_LOG)[-1]["skipped"] == 3
 
 
 def test_too_many_in_a_row_are_a_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

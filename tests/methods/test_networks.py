@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from consistency_bench.benchmarks.config.compose import FOLDER
 from consistency_bench.methods.networks.edm2 import MPConv
 from consistency_bench.methods.networks.encoder import Encoder, encoder_size
+from consistency_bench.methods.networks.mlp import ResidualMLP
 from consistency_bench.methods.networks.registry import build_factory
 from consistency_bench.methods.networks.unet import UNet, attention, group_norm, resample, resampling_kernel
 from consistency_bench.methods.parts.options import OptionError
@@ -599,3 +600,18 @@ def test_sizes_of_the_perceptron_s_encoder(size: str, width: int, blocks: int) -
     assert encoder.get_parameter("network.input.weight").shape == (width, 64)
     assert f"network.blocks.{blocks - 1}.expand.weight" in encoder.state_dict()
     assert f"network.blocks.{blocks}.expand.weight" not in encoder.state_dict()
+
+
+@pytest.mark.parametrize(("width", "expected"), [(4, 4), (12, 8), (20, 12), (36, 20), (100, 52), (32, 16), (128, 64)])
+@pytest.mark.parametrize("size", ["small", "big"])
+def test_an_encoder_of_the_mlp_runs_beside_every_width(width: int, expected: int, size: str) -> None:
+    """Half the network's width, up to the next multiple of 4 that the noise embedding needs."""
+    encoder = build_factory({"kind": "mlp", "width": width}, (1, 8, 8), 0).encoder(size)
+    mean, std = encoder(torch.zeros(3, 1, 8, 8))
+    assert mean.shape == std.shape == (3, 1, 8, 8)
+    assert encoder.get_parameter("network.input.weight").shape[0] == expected
+
+
+def test_a_width_without_a_noise_embedding_is_refused() -> None:
+    with pytest.raises(ValueError, match="width is 50, must be a multiple of 4"):
+        ResidualMLP((1, 8, 8), width=50, blocks=1)

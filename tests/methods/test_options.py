@@ -132,6 +132,74 @@ def test_edges_lie_on_the_karras_grid() -> None:
     torch.testing.assert_close(LognormalGap(phases=4).edges()[1:], expected[1:])
 
 
+@pytest.mark.parametrize(("s0", "s1"), [(10, 1280), (10, 1000), (10, 1285), (3, 20), (7, 7), (1, 100)])
+@pytest.mark.parametrize("steps", [400, 403, 1000, 999])
+def test_the_paper_s_curriculum_formula(s0: int, s1: int, steps: int) -> None:
+    """K' = floor(K / (log2(floor(s1 / s0)) + 1)) and N(k) = min(s0 2^floor(k / K'), s1) + 1 nodes (iCT)."""
+    times = KarrasBins(s0=s0, s1=s1, stage_clock="steps", total_steps=steps)
+    length = math.floor(steps / (math.log2(math.floor(s1 / s0)) + 1))
+    for k in range(steps):
+        assert len(times.grid(k / steps)) == min(s0 * 2 ** (k // length), s1) + 1
+
+
+@pytest.mark.parametrize(("s1", "finest"), [(1280, 1280), (1000, 1000), (640, 640), (1279, 1279), (10, 10)])
+def test_the_finest_grid_has_s1_intervals(s1: int, finest: int) -> None:
+    for clock in ("progress", "steps"):
+        times = KarrasBins(s1=s1, stage_clock=clock, total_steps=4000)
+        stages = [times.stage(k / 4000) for k in range(4000)]
+        assert stages == sorted(stages)
+        assert len(times.grid(3999 / 4000)) == finest + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"k": -4}, "k is -4, must be at least 0"),
+        ({"q": 256}, r"q = 256 and stages = 8: .* q\^-8 must be at least 1e-06"),
+        ({"q": 4, "stages": 16}, r"q\^-16 must be"),
+        ({"q": 256, "stages": 8, "mapping": "smooth"}, r"q\^-8 must be"),
+    ],
+)
+def test_times_that_would_not_stay_under_t_are_refused(options: dict[str, float], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        LognormalGap(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"q": 9.9, "stages": 6}, {"q": 1000, "stages": 3, "first_exponent": 0}, {"k": 0}])
+def test_the_nearest_times_that_are_let_through_are_apart_in_float32(options: dict[str, float]) -> None:
+    t, r = LognormalGap(**options).sample(100_000, 0.9999, generator())  # type: ignore[arg-type]
+    assert (r < t).all()
+    assert torch.isfinite(Gap()(t, r)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"rho": 0}, "rho is 0, must be from 0.1 to 1000"),
+        ({"rho": -7}, "rho is -7, must be"),
+        ({"s1": 10**7}, "must be 1 <= s0 <= s1 <= 1000000"),
+        ({"s1": 10**6, "rho": 0.5}, "s1 = 1000000: with rho = 0.5, float32 can hardly tell the neighbours"),
+    ],
+)
+def test_grids_that_cannot_be_are_refused(options: dict[str, float], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        KarrasBins(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["ect", "sct", "vct"])
+@pytest.mark.parametrize("sigma_max", [80, 40])
+def test_times_of_li_end_where_its_image_does(method: str, sigma_max: int, digits: Dataset) -> None:
+    settings = ["method.times.p_mean=4", f"method.kernel.sigma_max={sigma_max}"]
+    li, ve = (small_model(method, digits, *settings, f"method.kernel.kind={kind}").method for kind in ("li", "ve"))
+    t, r = li.times.sample(2000, 0.5, generator())
+    assert t.max() == sigma_max
+    assert (r < t).all()
+    assert (li.kernel.alpha(t) >= 0).all()
+    unbounded, _ = ve.times.sample(2000, 0.5, generator())
+    assert torch.equal(t, unbounded.clamp(max=sigma_max))
+    assert unbounded.max() > sigma_max
+
+
 # --- phases ----------------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +392,34 @@ def test_uncoupled_rows_keep_their_noise_and_pay_nothing() -> None:
     assert (pair.penalty[[0, 2]] > 0).all()
 
 
+def test_without_coupled_rows_the_law_is_not_used_in_sampling(digits: Dataset) -> None:
+    noise_ = torch.randn(2, 16, 1, 8, 8, generator=generator())
+    samples = {}
+    for name, settings in {
+        "none": ["method.coupling.share=0", "sample.recouple=none"],
+        "learned": ["method.coupling.share=0"],
+        "trained": [],
+    }.items():
+        model = small_model("vct", digits, *settings).averaged()
+        samples[name] = model.method.sampler(model.method, model.denoiser(evaluating=True), noise_)
+    assert torch.equal(samples["learned"], samples["none"])
+    assert not torch.equal(samples["trained"], samples["none"])
+
+
+def test_without_coupled_rows_vct_is_ect_bit_for_bit(digits: Dataset) -> None:
+    """With dropout: the encoder, which nothing would train, is not run and draws no mask."""
+    x, gradients = digits.to_model(digits.images[:32]), []
+    for name, settings in (("ect", []), ("vct", ["method.coupling.share=0"])):
+        model = small_model(name, digits, *settings)
+        drawn = draw(model.method, x, None, 0.4, generator())
+        torch.manual_seed(1)
+        terms = loss(model.method, model.denoiser(), x, None, 0.4, drawn)
+        terms.total.backward()
+        assert terms.penalty == 0
+        gradients.append(torch.cat([p.grad.flatten() for p in model.network.parameters() if p.grad is not None]))
+    assert torch.equal(*gradients)
+
+
 def test_the_kl_warms_up() -> None:
     method, _ = vct(kl_schedule="constant", kl_warmup=0.25)
     weights = [method.coupling.penalty_weight(method.times, method.weight, u) for u in (0, 0.125, 0.25, 0.9)]
@@ -379,6 +475,38 @@ def test_the_time_input_of_the_imagenet_code() -> None:
         ("ect+gc", ["method.times.phases=4"], "needs method.times.phases=1"),
         ("sct+gc", [], "no conditional density"),
         ("ect", ["sample.kind=ddim"], "sample.kind is 'ddim', must be one of: multistep, phased"),
+        (
+            "ect",
+            ["method.kernel.kind=li", "method.times.t_max=100"],
+            "method.times.t_max goes to 100, must be at most sigma_max of the kernel, 80",
+        ),
+        (
+            "vct",
+            ["method.kernel.kind=li", "method.times.truncate=[0.002,90]"],
+            "method.times.truncate goes to 90, must",
+        ),
+        ("ect", ["method.kernel.kind=li", "method.times.sigma_max=90"], "method.times.sigma_max goes to 90, must"),
+        (
+            "ict",
+            ["method.kernel.kind=li", "method.times.sigma_max=90"],
+            "method.times.sigma_max is 90, must be at most",
+        ),
+        (
+            "vct",
+            ["method.kernel.kind=li", "sample.sigma_mid=[100]"],
+            r"sample.sigma_mid is \[100.0\], must be levels of at most sigma_max of the kernel, 80",
+        ),
+        (
+            "ict",
+            ["method.kernel.eval_shift=0.003"],
+            "method.kernel.eval_shift is 0.003, must be 0 with boundary=always",
+        ),
+        (
+            "ect",
+            ["sample.recouple=learned"],
+            "sample.recouple is 'learned', must be one of: none, ot, as 'ect' learns no",
+        ),
+        ("ict+ot", ["sample.recouple=learned"], "as 'ict\\+ot' learns no law of the noise"),
     ],
 )
 def test_what_cannot_be_together_is_refused_with_its_reason(

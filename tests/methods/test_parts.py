@@ -292,7 +292,8 @@ def test_learned_noise_of_unit_variance_gives_the_plain_weights() -> None:
 
     plain = method_with(SamePoint())
     learned = replace(plain, coupling=Variational(), modules=nn.ModuleDict({"encoder": Standard()}))
-    one, other = (log_likelihood(m, x_t, t, bank).softmax(1) for m in (plain, learned))
+    law = learned.coupling.noise_law(bank.images, None, learned.modules)
+    one, other = (log_likelihood(m, x_t, t, bank, None, g).softmax(1) for m, g in ((plain, None), (learned, law)))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
+import math
 import os
 import pickle
 import pickletools
+import re
 import subprocess
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from consistency_bench.methods.networks import checkpoints
 from consistency_bench.methods.networks.checkpoints import CheckpointError, match_weights, read_pickle
 from consistency_bench.methods.networks.registry import build_factory
 
@@ -187,6 +191,57 @@ def test_functions_of_torch_cannot_be_changed(tmp_path: Path) -> None:
     assert torch._utils._rebuild_tensor_v2.__defaults__ == before
 
 
+def named(full: str) -> bytes:
+    """The opcode that puts a global on the stack."""
+    module, _, name = full.rpartition(".")
+    return f"c{module}\n{name}\n".encode()
+
+
+TABLE = [
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    "torch.storage._load_from_bytes",
+    "torch_utils.persistence._reconstruct_persistent_obj",
+    "collections.OrderedDict",
+    "dnnlib.util.EasyDict",
+    "builtins.set",
+    "torch.nn.Linear",
+]
+
+
+def written() -> dict[str, object]:
+    """The attributes of what the reader is made of, and of these attributes: what a file could leave behind."""
+    return {
+        f"{owner}.{name}.{attribute}": value
+        for owner, holder in vars(checkpoints).items()
+        for name, member in [("", holder), *getattr(holder, "__dict__", {}).items()]
+        for attribute, value in getattr(member, "__dict__", {}).items()
+        if attribute.startswith("planted")
+    }
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("state", [b"}X\x07\x00\x00\x00plantedK\x01s", b"N}X\x07\x00\x00\x00plantedK\x01s\x86"])
+def test_a_file_leaves_nothing_behind_in_what_it_may_name(name: str, state: bytes, tmp_path: Path) -> None:
+    """BUILD with a state of attributes, as a dictionary and as slots."""
+    (tmp_path / "file.pkl").write_bytes(b"\x80\x02" + named(name) + state + b"b.")
+    with pytest.raises(CheckpointError, match="is not a readable pickle"):
+        read_pickle(tmp_path / "file.pkl")
+    assert written() == {}
+
+
+def test_the_table_cannot_be_written_to() -> None:
+    with pytest.raises(TypeError):
+        checkpoints._TABLE["posix.system"] = os.system  # type: ignore[index]
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_sets_are_read_under_both_their_names(protocol: int) -> None:
+    content = pickle.dumps({"not_kept"}, protocol=protocol)
+    assert (b"__builtin__\nset" in content) == (protocol == 2)
+    assert checkpoints._Reader(io.BytesIO(content)).load() == {"not_kept"}
+
+
 # --- damage ----------------------------------------------------------------------------------------------------------
 
 
@@ -295,3 +350,27 @@ def test_another_shape_is_an_error(name: str) -> None:
     with pytest.raises(CheckpointError, match=f"^{name} has the shape ") as refused:
         match_weights(module, tensors)
     assert str(refused.value).endswith(f"{[1, *shape]}, the network's {shape}")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300])
+@pytest.mark.parametrize("name", ["map_layer0.weight", "enc.8x8_down.skip.resample_filter"])
+def test_values_that_are_not_finite_are_an_error(name: str, value: float) -> None:
+    module = network("ddpmpp")
+    tensors = tensors_of(module)
+    tensors[name] = tensors[name].double()  # 1e300 is finite there
+    tensors[name].flatten()[-1] = value
+    with pytest.raises(CheckpointError, match=f"^{name} holds values that are not finite$"):
+        match_weights(module, tensors)
+
+
+def test_the_fourier_scale_that_comes_with_weights_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    fresh, file = network("ncsnpp", channels=256, fourier_scale=0.02), network("ncsnpp", channels=256, fourier_scale=16)
+    with caplog.at_level(logging.INFO):
+        match_weights(fresh, tensors_of(file))
+    scales = [float(number) for number in re.findall(r"\d+\.?\d*", caplog.messages[-1])]
+    assert "Fourier scale" in caplog.messages[-1]
+    assert scales == pytest.approx([16, 0.02], rel=0.2)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        match_weights(network("ddpmpp"), tensors_of(network("ddpmpp")))
+    assert not caplog.messages

@@ -16,7 +16,13 @@ from consistency_bench.methods.parts.couplings import Independent, Variational
 from consistency_bench.methods.parts.distances import Huber
 from consistency_bench.methods.parts.kernels import Kernel
 from consistency_bench.methods.parts.samplers import Multistep
-from consistency_bench.methods.parts.teachers import PosteriorMean, SamePoint, log_likelihood, posterior_mean
+from consistency_bench.methods.parts.teachers import (
+    PosteriorMean,
+    SamePoint,
+    log_likelihood,
+    posterior_mean,
+    reference_law,
+)
 from consistency_bench.methods.parts.times import LognormalGap
 from consistency_bench.methods.parts.weights import Gap, Snr
 
@@ -384,7 +390,94 @@ def test_learned_noise_enters_the_weights_as_a_density() -> None:
     mean, std = Law()(bank.images)
     centre = bank.images + t[:, None, None] * mean
     expected = torch.distributions.Normal(centre, t[:, None, None] * std).log_prob(x_t[:, None]).sum(2).softmax(1)
-    torch.testing.assert_close(log_likelihood(method, x_t, t, bank).softmax(1), expected, rtol=1e-4, atol=1e-6)
+    law = method.coupling.noise_law(bank.images, None, method.modules)
+    torch.testing.assert_close(
+        log_likelihood(method, x_t, t, bank, None, law).softmax(1), expected, rtol=1e-4, atol=1e-6
+    )
+    some = torch.tensor([5, 0, 3])
+    torch.testing.assert_close(
+        log_likelihood(method, x_t, t, bank, some, law), log_likelihood(method, x_t, t, bank, None, law)[:, some]
+    )
+
+
+class Restless(nn.Module):
+    """An encoder with another law at every pass, as dropout makes one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes, self.sizes = 0, []
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.passes += 1
+        self.sizes.append(len(x))
+        return 0.3 * self.passes * x, 0.3 + 0.4 * self.passes * x.abs()
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_weights_are_by_the_law_that_made_the_pair(solver: str, classes: int) -> None:
+    """And without a second pass of the encoder where the pair is the whole batch."""
+    x, labels = blobs(12), torch.arange(12) % classes if classes > 1 else None
+    encoder = Restless()
+    method = replace(
+        sct(references="batch", solver=solver), coupling=Variational(), modules=nn.ModuleDict({"encoder": encoder})
+    )
+    drawn = replace(draw(method, x, labels, 0.5, generator()), t=torch.full((12,), 3.0), r=torch.full((12,), 2.0))
+    pair = method.coupling(method, x, labels, drawn, lambda x, t, labels: x)
+    x_t = method.kernel.perturb(x, drawn.t, pair.z)
+    got = method.teacher(method, pair, x_t, drawn)
+    assert encoder.passes == 1
+    assert drawn.references is not None
+    law = torch.distributions.Normal(x + 3 * 0.3 * x, 3 * (0.3 + 0.4 * x.abs()))
+    logits = law.log_prob(x_t[:, None]).sum(2)
+    if labels is not None:
+        logits = logits.masked_fill(labels[:, None] != labels, -torch.inf)
+    mean = logits.softmax(1) @ x
+    if solver == "euler":
+        torch.testing.assert_close(got, mean + 2 / 3 * (x_t - mean), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(mean, x, atol=1e-2)
+
+
+def test_a_part_of_the_batch_keeps_its_law_among_the_references() -> None:
+    """Its own images have the pair's law, the others that of one more pass, whatever the solver asks."""
+    x, encoder = blobs(10), Restless()
+    method = replace(
+        sct(references="batch", solver="heun"), coupling=Variational(), modules=nn.ModuleDict({"encoder": encoder})
+    )
+    drawn = replace(draw(method, x, None, 0.5, generator()), t=torch.full((10,), 3.0), r=torch.full((10,), 2.0))
+    rows = slice(4, 7)
+    part = drawn.rows(rows)
+    pair = method.coupling(method, x[rows], None, part, lambda x, t, labels: x)
+    x_t = method.kernel.perturb(pair.x, part.t, pair.z)
+    method.teacher(method, pair, x_t, part)
+    assert encoder.sizes == [3, 10]
+    encoder.passes = 1
+    assert part.references is not None
+    law = reference_law(method, pair, part.references)
+    assert law is not None
+    factor = torch.full((10, 1), 2.0)
+    factor[rows] = 1.0
+    torch.testing.assert_close(law.mean, 0.3 * factor * x)
+    torch.testing.assert_close(law.std, 0.3 + 0.4 * factor * x.abs())
+
+
+def test_weights_with_dropout_in_the_encoder_are_unbiased() -> None:
+    """x̂ = E[x | x_t] is orthogonal to what it leaves of x; over rows and masks its mean product with that is 0."""
+
+    class Dropping(nn.Module):
+        def forward(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            return nn.functional.dropout(torch.ones_like(x), 0.5), torch.full_like(x, 0.5)
+
+    method = replace(sct(references="batch"), coupling=Variational(), modules=nn.ModuleDict({"encoder": Dropping()}))
+    x, t, products = torch.tensor([[-1.0], [0.0], [0.5], [1.0]]), torch.ones(4), []
+    torch.manual_seed(0)
+    for seed in range(2000):
+        drawn = replace(draw(method, x, None, 0.5, generator(seed)), t=t, r=torch.zeros(4))
+        pair = method.coupling(method, x, None, drawn, lambda x, t, labels: x)
+        mean = method.teacher(method, pair, method.kernel.perturb(x, t, pair.z), drawn)
+        products.append((mean * (mean - x)).sum())
+    values = torch.stack(products)
+    assert abs(values.mean()) < 4 * values.std() / math.sqrt(len(values))
 
 
 def test_weights_stay_in_full_precision_under_autocast() -> None:
