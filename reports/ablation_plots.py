@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, NullLocator
 from matplotlib.transforms import offset_copy
 
+from ..benchmarks.metrics.registry import direction
 from .ablations import Ablation, Grid, Point, Value, is_number
 from .markdown import number
 from .plots import (
@@ -34,7 +35,7 @@ from .plots import (
     styles,
 )
 from .statistics import Interval
-from .tables import SeedValue, direction
+from .tables import SeedValue
 
 MOST_TICKS = 9  # values on a linear axis that are all named
 WIDEST_NAME = 60  # characters of all values that fit side by side below a panel

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..benchmarks.metrics.registry import direction
 from .ablations import Ablation, Point
 from .markdown import ARROWS, NOTHING, Plot, Text, environment, number, score_text
 from .statistics import Interval
-from .tables import direction
 
 
 def ablation_page(ablation: Ablation, plots: Sequence[Plot]) -> str:

@@ -26,6 +26,9 @@ CAPTIONS = {
     "bars": "End of training: mean and 95 % t interval over seeds, each seed a dot.",
     "curves": "Progress: mean over seeds against training images seen; the band spans the seeds.",
     "samples": "Real data, and samples from common latents, of the lowest seed that all configurations share.",
+    "nearest": "Curves: the share of samples within a distance of their nearest training image, and of real images "
+    "within it of the nearest other real one (grey). Images: the nearest pairs of all, nearest first, the sample above "
+    "its training image, the distance below. Of the lowest seed that all configurations share.",
     "transport": "Lines from the same noise to its samples at NFE 1, coloured by the mode they end in (grey: none), "
     "over real data (black); one seed.",
     "coupling": "Lines from the same data to the noise that training pairs them with, coloured by the mode of the "
@@ -91,6 +94,7 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
     from .ablations import ablations
     from .cells import reference_values
     from .markdown import Page
+    from .memorisation import memorisation, save_nearest_plot
     from .plots import save_plots
     from .tables import leaderboard, seed_values
     from .transport import crossings, crossings_apart, save_transport_plots
@@ -101,12 +105,15 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
     stem = _slug(benchmark)
     drawn = save_plots(board, values, out / "plots", stem)
     transport = save_transport_plots(board, out / "plots", stem)
-    written.plots.extend([*drawn.values(), *transport.values()])
+    nearest = save_nearest_plot(board, out / "plots", stem)
+    written.plots.extend([*drawn.values(), *nearest.values(), *transport.values()])
     sections = [_section(out, ablation, values, written) for ablation in ablations(board, values)]
     return Page(
         board=board,
         plots=_pictures(drawn, benchmark, CAPTIONS),
         ablations=sections,
+        memorisation=memorisation(board),
+        nearest=_pictures(nearest, benchmark, CAPTIONS),
         crossings=crossings(board),
         crossings_apart=crossings_apart(board),
         transport=_pictures(transport, benchmark, CAPTIONS),

@@ -120,6 +120,9 @@ def _read(files: CellFiles) -> Cell:
     with naming(files.path / RECORDS):
         for number, row in enumerate(files.records, start=1):
             _check(row, number, facts["id"])
+        # What `bench eval` has added is in no configuration.
+        for key, column in (("nfe", "nfe"), ("metrics", "metric")):
+            facts[key] = tuple(dict.fromkeys((*facts[key], *(row[column] for row in files.records))))
     return Cell(files=files, **facts)
 
 
@@ -154,3 +157,5 @@ def _check(row: Any, number: int, cell: str) -> None:
         raise ValueError(f"row {number} has metric {row['metric']!r}, which is not a name")
     if row["value"] is not None and type(row["value"]) not in (int, float):
         raise ValueError(f"row {number} has value {row['value']!r}, which is neither a number nor null")
+    if row.get("error") is not None and type(row["error"]) not in (int, float):
+        raise ValueError(f"row {number} has error {row['error']!r}, which is neither a number nor null")

@@ -9,7 +9,7 @@ import html
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ..benchmarks.metrics.registry import direction
 from .cells import FINAL_STATES, Cell, plain
+from .memorisation import TAIL, Memorisation
 from .published import ORIENTATION_NFE, Published, orientation
 from .statistics import Interval
-from .tables import Board, Compute, Contest, Row, direction
+from .tables import Board, Compute, Contest, Row
 from .transport import Crossings
 
 #: The shortest full training of these methods published for CIFAR-10 (ECT's README, 100k iterations), in images.
@@ -29,6 +31,7 @@ NOTHING = "–"
 ARROWS = {1: " ↑", 0: "", -1: " ↓"}
 REFERENCES = {"halves": "two halves of the real data", "noise": "noise"}
 LONGEST_MESSAGE = 200
+MOST_NAMED = 3  # rivals that are named where the same holds for all of them
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What the leaderboard shows of one benchmark. `crossings` belong to the pictures in `transport`."""
+    """What the leaderboard shows of one benchmark.
+
+    `memorisation` belongs to the picture in `nearest`, `crossings` to those in `transport`.
+    """
 
     board: Board
     plots: Sequence[Plot]
     ablations: Sequence[Section]
+    memorisation: Memorisation | None
+    nearest: Sequence[Plot]
     crossings: Sequence[Crossings]
     crossings_apart: float | None
     transport: Sequence[Plot]
@@ -148,7 +156,9 @@ def _certainty(contest: Contest, score: Interval) -> str:
         margins = "; ".join(f"{label}, behind by {_range(contest.margins[label])}" for label in open_)
         reasons.append(f"the 95 % interval of the paired difference includes zero ({margins})")
     if unmet:
-        reasons.append(f"fewer than two seeds can be paired with {', '.join(unmet)}")
+        everyone = len(unmet) == len(contest.margins) > MOST_NAMED
+        them = "any other configuration" if everyone else ", ".join(unmet)
+        reasons.append(f"fewer than two seeds can be paired with {them}")
     if score.lost:
         reasons.append("seeds that diverged are missing from its mean")
     return f"This is not certain: {', and '.join(reasons)}."
@@ -175,6 +185,8 @@ def _page(page: Page) -> dict[str, Any]:
         "pretrained": any(entry.compute.pretraining_mimg is not None for entry in board.entries),
         "plots": page.plots,
         "ablations": page.ablations,
+        "memorisation": _memorisation(page.memorisation, board) if page.memorisation else None,
+        "nearest": page.nearest,
         "crossings": [_crossing_cells(row, page.crossings_apart) for row in page.crossings],
         "transport": page.transport,
         "troubles": _troubles(board),
@@ -214,6 +226,11 @@ def _table(board: Board, nfe: int) -> dict[str, Any]:
         "header": header,
         "alignment": [":--"] * len(names) + ["--:"] * (len(header) - len(names)),
         "rows": [_cells(row, rank, names, board.metrics, published) for rank, row in enumerate(rows, 1)] + references,
+        "errors": ", ".join(
+            f"{metric} ± {number(board.errors[nfe, metric])}"
+            for metric in board.metrics
+            if (nfe, metric) in board.errors
+        ),
     }
 
 
@@ -275,10 +292,11 @@ def _runs(board: Board) -> str:
     parameters = {entry.compute.parameters for entry in board.entries if entry.compute.parameters is not None}
     size = " or ".join(count_text(count) for count in sorted(parameters))
     network = f" Networks have {size} parameters." if size else ""
+    common = f" All with {', '.join(board.common)}." if board.common else ""
     configurations = f"{len(board.entries)} configuration{'s' * (len(board.entries) > 1)}"
     return (
         f"{configurations}, seeds {seeds}: {len(board.cells)} cells ({states}). "
-        f"Each training sees {budgets} images of {board.benchmark} in batches of {batches}.{network}"
+        f"Each training sees {budgets} images of {board.benchmark} in batches of {batches}.{network}{common}"
     )
 
 
@@ -334,6 +352,51 @@ def _crossing_cells(row: Crossings, apart: float | None) -> list[Text]:
 def _percent(share: Interval) -> str:
     half = "" if share.half_width is None else f" ± {100 * share.half_width:.1f}"
     return f"{100 * share.mean:.1f}{half} (n={share.n})"
+
+
+def _memorisation(found: Memorisation, board: Board) -> dict[str, Any]:
+    halves = [board.reference.get(("halves", metric)) for metric in found.metrics]
+    rows = [
+        [
+            Text(text)
+            for text in (
+                row.label,
+                score_text(row.median),
+                number(row.baseline),
+                *(score_text(row.authenticity[metric]) for metric in found.metrics),
+            )
+        ]
+        for row in found.rows
+    ]
+    if any(value is not None for value in halves):
+        values = (NOTHING if value is None else number(value) for value in halves)
+        rows.append([Text(text, "*") for text in (REFERENCES["halves"], NOTHING, NOTHING, *values)])
+    return {
+        "reading": _nearness(found),
+        "header": ["configuration", "median distance", "median of the baseline", *found.metrics],
+        "alignment": [":--"] + ["--:"] * (2 + len(found.metrics)),
+        "rows": rows,
+    }
+
+
+def _nearness(found: Memorisation) -> str:
+    """How far samples lie from training images, in units of the baseline, and how many are nearer than it explains."""
+    ratios = [(row.median.mean / row.baseline, row.label) for row in found.rows if row.baseline]
+    times = f"{_from_to(ratios, number)} times" if ratios else "not to be expressed in"
+    near = _from_to([(row.tail, row.label) for row in found.rows], lambda share: f"{100 * share:.1f} %")
+    return (
+        f"At NFE {found.nfe} the median distance of samples to their nearest training image is {times} the median of "
+        f"the baseline, which is the distance of real images to the nearest other real one; {near} of the samples are "
+        f"nearer than {100 * (1 - TAIL):g} % of the real images."
+    )
+
+
+def _from_to(values: Sequence[tuple[float, str]], written: Callable[[float], str]) -> str:
+    """The least and the greatest number with the names they belong to; once where both are written alike."""
+    (low, first), (high, last) = min(values), max(values)
+    if written(low) == written(high):
+        return written(low)
+    return f"{written(low)} ({first}) to {written(high)} ({last})"
 
 
 def _shortened(message: str) -> str:

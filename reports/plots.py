@@ -10,7 +10,7 @@ import re
 import textwrap
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ import matplotlib
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ..benchmarks.files import atomic_path
+from ..benchmarks.metrics.registry import direction
 from .cells import Cell, naming
-from .tables import Board, SeedValue, direction, labels
+from .tables import Board, SeedValue, labels
 
 #: The four methods keep their places in every report; other labels take the following ones in sorted order.
 FIXED = ("ict", "ect", "sct", "vct")
@@ -34,6 +35,7 @@ MARKERS = "osD^vPX<>*"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
 COLUMNS = 16  # samples of one row of the grid
+CANVAS_WIDTH = 7.2  # of a grid of samples, in inches
 LABEL_WIDTH, LABEL_LINES, LEGEND_COLUMNS = 26, 3, 4
 
 
@@ -102,9 +104,7 @@ def curves(board: Board, values: Sequence[SeedValue]) -> Figure | None:
     values = [value for value in values if value.metric == metric and math.isfinite(value.value)]
     if not values:
         return None
-    texts = [short(entry.label) for entry in board.entries]
-    legend = 0.17 * max(text.count("\n") + 1 for text in texts) * math.ceil((len(texts) + 2) / LEGEND_COLUMNS)
-    figure, panels = side_by_side(len(board.nfes), height=3.6 + legend)
+    figure, panels = side_by_side(len(board.nfes), height=3.6 + legend_height(entry.label for entry in board.entries))
     for axes, nfe in zip(panels, board.nfes, strict=True):
         for entry in board.entries:
             look = style[entry.label]
@@ -197,7 +197,7 @@ def samples(board: Board) -> Figure | None:
     blocks = {nfe: rows for nfe, rows in blocks.items() if rows}
     rows = {} if real is None else {"real data": real}
     if next(iter(blocks[min(blocks)].values())).ndim == 2:
-        return _scatter(rows, blocks, styles(list(chosen)))
+        return _scatter(rows, blocks, styles([entry.label for entry in board.entries]))
     return _grid(rows, blocks)
 
 
@@ -216,12 +216,15 @@ def read_samples(path: Path) -> np.ndarray:
         return array
 
 
-def shown_cells(board: Board) -> dict[str, Cell]:
-    """label -> the cell whose samples are shown, in the order of the board."""
+def shown_cells(board: Board, file: Callable[[Cell], Path] = lambda cell: cell.files.samples(1)) -> dict[str, Cell]:
+    """label -> the cell whose `file` is shown, in the order of the board: the lowest seed that all share that have it.
+
+    Only finished cells are shown, and configurations without the file are left out.
+    """
     names = labels(board.cells)
     options: dict[str, dict[int, Cell]] = {entry.label: {} for entry in board.entries}
     for cell in board.cells:
-        if cell.state == "done" and cell.files.samples(1).exists():
+        if cell.state == "done" and file(cell).exists():
             options[names[cell.group]][cell.seed] = cell
     options = {label: seeds for label, seeds in options.items() if seeds}
     common = set.intersection(*(set(seeds) for seeds in options.values())) if options else set()
@@ -238,15 +241,15 @@ def _grid(top: dict[str, np.ndarray], blocks: dict[int, dict[str, np.ndarray]]) 
     headings: dict[float, str] = {}
     position = 0
 
-    def add(strip: np.ndarray) -> None:
+    def add(pixels: np.ndarray) -> None:
         nonlocal position
-        strips.append(strip)
-        position += len(strip)
+        strips.append(pixels)
+        position += len(pixels)
 
     def add_rows(rows: dict[str, np.ndarray]) -> None:
         for name, images in rows.items():
             ticks[position + height / 2 - 0.5] = short(name)
-            add(_strip(images, pad))
+            add(strip(images, pad))
 
     add_rows(top)
     across = COLUMNS * (width + pad) - pad
@@ -255,29 +258,34 @@ def _grid(top: dict[str, np.ndarray], blocks: dict[int, dict[str, np.ndarray]]) 
         add(np.full((gap, across, 3), 255, np.uint8))
         add_rows(rows)
     canvas = np.concatenate(strips)
-    size = 7.2
-    figure = Figure(figsize=(size + 1.3, size * canvas.shape[0] / across + 0.1), layout="constrained")
+    height_in_inches = CANVAS_WIDTH * canvas.shape[0] / across
+    figure = Figure(figsize=(CANVAS_WIDTH + 1.3, height_in_inches + 0.1), layout="constrained")
     axes = figure.add_subplot()
+    show_canvas(axes, canvas, ticks)
+    for y, text in headings.items():
+        axes.text(0, y, text, va="bottom", ha="left", weight="bold")
+    return figure
+
+
+def show_canvas(axes: Axes, canvas: np.ndarray, ticks: Mapping[float, str]) -> None:
+    """Pixels as they are, uint8 [H, W, 3], with nothing but names on the left: `ticks` is height in pixels -> name."""
     axes.imshow(canvas, interpolation="nearest", aspect="equal")
     axes.set_yticks(list(ticks), list(ticks.values()))
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    for y, text in headings.items():
-        axes.text(0, y, text, va="bottom", ha="left", weight="bold")
-    return figure
 
 
-def _strip(images: np.ndarray, pad: int) -> np.ndarray:
+def strip(images: np.ndarray, pad: int) -> np.ndarray:
     """uint8 [n, C, H, W] -> one row of at most 16 of them, uint8 [H + pad, 16 (W + pad) − pad, 3]."""
     images = np.broadcast_to(images[:COLUMNS], (len(images[:COLUMNS]), 3, *images.shape[2:]))
     height, width = images.shape[2:]
-    strip = np.full((height + pad, COLUMNS * (width + pad), 3), 255, np.uint8)
+    row = np.full((height + pad, COLUMNS * (width + pad), 3), 255, np.uint8)
     for column, image in enumerate(images):
         left = column * (width + pad)
-        strip[:height, left : left + width] = image.transpose(1, 2, 0)
-    return strip[:, :-pad]
+        row[:height, left : left + width] = image.transpose(1, 2, 0)
+    return row[:, :-pad]
 
 
 def _scatter(top: dict[str, np.ndarray], blocks: dict[int, dict[str, np.ndarray]], style: dict[str, Style]) -> Figure:
@@ -311,7 +319,7 @@ def _legend(figure: Figure, board: Board, metric: str, handles: list[Line2D]) ->
     legend_below(figure, [*handles, *reference_handles(board, metric)])
 
 
-def legend_below(figure: Figure, handles: Sequence[Line2D], title: str | None = None) -> None:
+def legend_below(figure: FigureBase, handles: Sequence[Line2D], title: str | None = None) -> None:
     """One legend for all panels, below them, in lines of about equal length."""
     lines = math.ceil(len(handles) / LEGEND_COLUMNS)
     figure.legend(
@@ -322,6 +330,12 @@ def legend_below(figure: Figure, handles: Sequence[Line2D], title: str | None = 
         frameon=False,
         handlelength=3.5,
     )
+
+
+def legend_height(names: Iterable[str]) -> float:
+    """The inches that `legend_below` takes for these labels and two more."""
+    texts = [short(name) for name in names]
+    return 0.17 * max(text.count("\n") + 1 for text in texts) * math.ceil((len(texts) + 2) / LEGEND_COLUMNS)
 
 
 def reference_handles(board: Board, metric: str) -> list[Line2D]:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..benchmarks.metrics.registry import direction
 from .cells import FINAL_STATES, Cell
 from .published import Published, main_values
 from .statistics import Interval, paired_interval, seed_mean, t_interval
-
-LOWER_IS_BETTER = ("fd_", "kd_", "fid", "kid", "w2_")
-HIGHER_IS_BETTER = ("classes_", "modes_", "precision", "recall", "coverage")
 
 #: label -> seed -> value, for one metric at one NFE
 Values = Mapping[str, Mapping[int, float]]
@@ -56,6 +56,7 @@ class Compute:
 class Entry:
     """One configuration (all its seeds). `label` is its short name, unique within the benchmark.
 
+    `variant` leaves out what is common to all configurations of the board.
     `seeds` counts cells as finished, diverged, failed and unfinished; a kind without cells is left out.
     """
 
@@ -101,7 +102,11 @@ class Contest:
 
 @dataclass(frozen=True)
 class Board:
-    """Everything the leaderboard says of one benchmark. `metrics[0]` at `nfes[0]` orders `entries` and `rows`."""
+    """Everything the leaderboard says of one benchmark. `metrics[0]` at `nfes[0]` orders `entries` and `rows`.
+
+    common: the settings that all configurations share, see `common_settings`.
+    errors: (nfe, metric) -> standard error of the sampling, see `sampling_errors`.
+    """
 
     benchmark: str
     metrics: tuple[str, ...]
@@ -111,17 +116,43 @@ class Board:
     rows: tuple[Row, ...]
     contests: dict[tuple[int, str], Contest]
     reference: dict[tuple[str, str], float]
+    common: tuple[str, ...]
+    errors: dict[tuple[int, str], float]
 
 
-def direction(metric: str) -> int:
-    """1 where a higher value is better, −1 where a lower one is, 0 where the name does not say."""
-    return metric.startswith(HIGHER_IS_BETTER) - metric.startswith(LOWER_IS_BETTER)
+def common_settings(cells: Iterable[Cell]) -> tuple[str, ...]:
+    """The `key=value`s that the variants of all configurations name, in their order; of one configuration none.
+
+    They need not be repeated in every name. None are common where two names would be equal without them.
+    """
+    groups = {cell.group: cell for cell in cells}
+    if len(groups) < 2:
+        return ()
+    each = [_settings(cell) for cell in groups.values()]
+    common = tuple(dict.fromkeys(setting for setting in each[0] if all(setting in own for own in each)))
+    names, shorter = ({(c.method, variant(c, left_out)) for c in groups.values()} for left_out in ((), common))
+    return common if len(shorter) == len(names) else ()
+
+
+def variant(cell: Cell, common: Sequence[str]) -> str:
+    """The variant of a cell without the `common` settings; what was special about the sampling is always said."""
+    own = [setting for setting in _settings(cell) if setting not in common]
+    return ", ".join(filter(None, [*own, cell.sampling]))
+
+
+def _settings(cell: Cell) -> list[str]:
+    text = cell.variant.removesuffix(cell.sampling).removesuffix(", ")
+    return re.split(r", (?=[\w.+-]+=)", text) if text else []  # no comma inside a value: what follows it is no key
 
 
 def labels(cells: Iterable[Cell]) -> dict[str, str]:
-    """group -> "method variant"; the version, then the group, are added only where names would collide."""
+    """group -> "method variant", the variant without the settings that all configurations have in common.
+
+    The version, then the group, are added only where names would collide.
+    """
     groups = {cell.group: cell for cell in cells}
-    names = {group: f"{cell.method} {cell.variant}".strip() for group, cell in groups.items()}
+    common = common_settings(groups.values())
+    names = {group: f"{cell.method} {variant(cell, common)}".strip() for group, cell in groups.items()}
     for suffix in (lambda cell: f" v{cell.version}", lambda cell: f" #{cell.group}"):
         count = Counter(names.values())
         names = {group: name + suffix(groups[group]) if count[name] > 1 else name for group, name in names.items()}
@@ -140,6 +171,23 @@ def seed_values(cells: Iterable[Cell]) -> list[SeedValue]:
     return values
 
 
+def sampling_errors(cells: Iterable[Cell]) -> dict[tuple[int, str], float]:
+    """(nfe, metric) -> the standard error of the sampling of one draw, the median over the finished cells.
+
+    Only last snapshots count, and of a cell the median over its draws. What no row knows the error of is left out.
+    """
+    found: dict[tuple[int, str], list[float]] = defaultdict(list)
+    for cell in cells:
+        draws: dict[tuple[int, str], dict[int, float | None]] = defaultdict(dict)
+        for row in cell.files.records if cell.state == "done" else ():
+            if row["images"] == cell.budget:
+                draws[row["nfe"], row["metric"]][row["draw"]] = row.get("error")  # the column is younger than records
+        for key, errors in draws.items():
+            if known := [error for error in errors.values() if error is not None and math.isfinite(error)]:
+                found[key].append(statistics.median(known))
+    return {key: statistics.median(errors) for key, errors in found.items()}
+
+
 def leaderboard(
     cells: Sequence[Cell], values: Iterable[SeedValue], reference: Mapping[tuple[str, str], float]
 ) -> Board:
@@ -148,13 +196,26 @@ def leaderboard(
     metrics = _metrics(cells)
     nfes = tuple(sorted({nfe for cell in cells for nfe in cell.nfe}))
     finals = final_values(names, values, cells)
-    entries = _ranked([_entry(names[group], cells, group) for group in names], metrics[0], nfes[0], finals)
+    common = common_settings(cells)
+    entries = [_entry(names[group], cells, group, common) for group in names]
+    entries = _ranked(entries, metrics[0], nfes[0], finals)
     contests = {
         (nfe, metric): contest(finals.get((nfe, metric), {}), metric, nfe) for nfe in nfes for metric in metrics
     }
     benchmark = cells[0].benchmark
     rows = tuple(_row(entry, nfe, benchmark, contests, finals) for nfe in nfes for entry in entries)
-    return Board(benchmark, metrics, nfes, tuple(cells), entries, rows, contests, dict(reference))
+    return Board(
+        benchmark=benchmark,
+        metrics=metrics,
+        nfes=nfes,
+        cells=tuple(cells),
+        entries=entries,
+        rows=rows,
+        contests=contests,
+        reference=dict(reference),
+        common=common,
+        errors=sampling_errors(cells),
+    )
 
 
 def _row(entry: Entry, nfe: int, benchmark: str, contests: Mapping[tuple[int, str], Contest], finals: Finals) -> Row:
@@ -221,12 +282,12 @@ def final_values(names: Mapping[str, str], values: Iterable[SeedValue], cells: I
     return finals
 
 
-def _entry(label: str, cells: Sequence[Cell], group: str) -> Entry:
+def _entry(label: str, cells: Sequence[Cell], group: str, common: Sequence[str]) -> Entry:
     own = [cell for cell in cells if cell.group == group]
     kinds = Counter(FINAL_STATES.get(cell.state, "unfinished") for cell in own)
     seeds = {kind: kinds[kind] for kind in (*FINAL_STATES.values(), "unfinished") if kinds[kind]}
     first = own[0]
-    return Entry(label, first.method, first.version, first.variant, group, seeds, _compute(own))
+    return Entry(label, first.method, first.version, variant(first, common), group, seeds, _compute(own))
 
 
 def _compute(cells: Sequence[Cell]) -> Compute:

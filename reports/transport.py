@@ -113,7 +113,7 @@ def sample_plot(board: Board) -> Figure | None:
     if not panels:
         return None
     real = next((read_samples(cell.files.real) for cell in cells.values() if cell.files.real.exists()), None)
-    look = styles(list(cells))
+    look = styles([entry.label for entry in board.entries])
     return _figure({label: (lines, look[label].color) for label, lines in panels.items()}, real)
 
 
@@ -123,7 +123,7 @@ def coupling_plot(board: Board) -> Figure | None:
     pairs = {label: lines for label, cell in cells.items() if (lines := coupling_lines(cell))}
     if not pairs:
         return None
-    look = styles(list(cells))
+    look = styles([entry.label for entry in board.entries])
     _, apart = next(iter(pairs.values()))
     panels = {"independent": (apart, (0.35, 0.35, 0.35))}
     return _figure(panels | {label: (coupled, look[label].color) for label, (coupled, _) in pairs.items()}, None)

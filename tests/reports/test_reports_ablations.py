@@ -416,3 +416,17 @@ def test_the_heat_map_says_what_is_missing(sweep):
     assert texts[1, 0] == "diverged"
     assert re.fullmatch(r"[\d.]+\n± [\d.]+", texts[0, 1])
     assert len(axes.patches) == 2  # the frame of the default
+
+
+def test_settings_common_to_all_change_no_ablation(sweep, tmp_path):
+    other = type(sweep)(tmp_path / "other")
+    for out, prefix in ((sweep, ""), (other, "train.batch=256, ")):
+        for seed in range(3):
+            for lr in (0.001, 0.01):
+                variant = f"{prefix}{'train.lr=0.01' if lr == 0.01 else ''}".removesuffix(", ")
+                level = 30.0 + seed + 100 * lr
+                out.cell("ect", seed, variant=variant, level=level, settings={"train.lr": lr})
+    pages = [build_report(out.out, mlflow=False).ablations for out in (sweep, other)]
+    assert len(pages[0]) == 1
+    assert [page.read_text() for page in pages[0]] == [page.read_text() for page in pages[1]]
+    assert "0.001 (default)" in pages[0][0].read_text()

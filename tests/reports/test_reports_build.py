@@ -288,3 +288,34 @@ def test_drawing_leaves_no_global_state(sweep):
     build_report(sweep.out, mlflow=False)
     assert pyplot.get_fignums() == []
     assert dict(matplotlib.rcParams) == before
+
+
+def test_common_settings_are_said_once(sweep):
+    for method in ("ict", "ect"):
+        for seed in range(2):
+            sweep.cell(method, seed, variant="train.batch=8, train.ema.kind=halflife")
+    text = built(sweep.out)
+    assert " All with train.batch=8, train.ema.kind=halflife.\nHardware" in text
+    assert text.count("train.batch=8") == 1
+    assert "| variant |" not in text.partition("### Published")[0]
+    assert re.search(r"At NFE 1 \w+ has the lowest", text)
+
+
+def test_a_verdict_names_no_long_list_of_rivals(sweep):
+    for method in ("ict", "ect", "sct", "vct"):
+        sweep.cell(method, 0)
+    assert "fewer than two seeds can be paired with ect, ict, sct." in built(sweep.out)
+    sweep.cell("ect+ot", 0, level=90.0)
+    assert "fewer than two seeds can be paired with any other configuration." in built(sweep.out)
+
+
+def test_the_sampling_error_stands_below_its_table(sweep):
+    path = sweep.cell("ect", 0) / "records.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["error"] = 0.1234 if (row["nfe"], row["metric"]) == (2, "fd_digits_2k") else None
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second = built(sweep.out).split("### NFE 2")
+    line = "Sampling error (bootstrap or subsets) of one draw: fd_digits_2k ± 0.123 (median over cells)"
+    assert "Sampling error" not in first
+    assert f"|\n\n{line}; this is a standard error" in second

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from consistency_bench.benchmarks.metrics.registry import direction
 from consistency_bench.reports.cells import read_cells, reference_values
 from consistency_bench.reports.published import NAMES, main_values, orientation, read_published
-from consistency_bench.reports.tables import contest, direction, labels, leaderboard, seed_values
+from consistency_bench.reports.tables import common_settings, contest, labels, leaderboard, seed_values, variant
 
 
 def board_of(out, benchmark="digits"):
@@ -268,3 +272,99 @@ def test_orientation_has_a_line_per_published_variant():
     lines = orientation(["ict", "ect", "sct", "vct", "ect+vc"])
     assert [row.method for row, _ in lines] == ["iCT", "ECT", "SCT", "VCT", "VCT"]
     assert lines[1][1] == {1: 3.60, 2: 2.11}
+
+
+def test_what_all_configurations_share_is_in_no_label(sweep):
+    sweep.cell("ect", 0, variant="method.x=[1, 2], train.batch=8, train.images=1600")
+    sweep.cell("ect", 0, variant="method.x=[1, 3], train.batch=8, train.images=1600")
+    sweep.cell("ict", 0, variant="train.batch=8, train.images=1600, train.lr=2")
+    sweep.cell("vct", 0, variant="train.batch=8, train.images=1600")
+    board = board_of(sweep.out)
+    assert board.common == ("train.batch=8", "train.images=1600")
+    expected = ["ect method.x=[1, 2]", "ect method.x=[1, 3]", "ict train.lr=2", "vct"]
+    assert sorted(labels(board.cells).values()) == sorted(entry.label for entry in board.entries) == expected
+    assert sorted(entry.variant for entry in board.entries) == ["", "method.x=[1, 2]", "method.x=[1, 3]", "train.lr=2"]
+    sweep.cell("sct", 0)  # at the defaults: nothing is common any more
+    assert board_of(sweep.out).common == ()
+
+
+def test_special_sampling_is_said_even_where_all_share_it(sweep):
+    settings = {"eval.ema": "power-0.05"}
+    for method in ("ect", "sct"):
+        sweep.cell(method, 0, variant="eval.ema=power-0.05, train.lr=1", settings=settings)
+    board = board_of(sweep.out)
+    assert board.common == ("train.lr=1",)
+    assert sorted(entry.label for entry in board.entries) == ["ect EMA power-0.05", "sct EMA power-0.05"]
+
+
+def test_settings_that_tell_configurations_apart_stay(sweep):
+    sweep.cell("ect", 0, variant="a=1, b=2")
+    sweep.cell("ect", 0, variant="b=2, a=1")
+    board = board_of(sweep.out)
+    assert board.common == ()
+    assert sorted(entry.label for entry in board.entries) == ["ect a=1, b=2", "ect b=2, a=1"]
+
+
+def test_one_configuration_keeps_its_label(sweep):
+    for seed in range(2):
+        sweep.cell("ect", seed, variant="train.batch=8")
+    assert board_of(sweep.out).common == ()
+
+
+@dataclass(frozen=True)
+class Named:
+    """What names a cell."""
+
+    group: str
+    method: str
+    variant: str
+    version: int = 1
+    sampling: str = ""
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ect", "ict"]), st.dictionaries(st.sampled_from("abc"), st.integers(0, 1)))))
+def test_labels_tell_all_groups_apart(configurations):
+    cells = [
+        Named(str(place), method, ", ".join(f"{key}={value}" for key, value in settings.items()))
+        for place, (method, settings) in enumerate(configurations)
+    ]
+    names = labels(cells)
+    assert len(set(names.values())) == len(cells)
+    common = common_settings(cells)
+    full, short = ({(c.method, variant(c, left)) for c in cells} for left in ((), common))
+    assert len(full) == len(short)
+    assert all({*common} <= {*cell.variant.split(", ")} for cell in cells)
+
+
+def edited(folder, change):
+    """The records of a cell with each row passed through `change`."""
+    path = folder / "records.jsonl"
+    rows = [change(json.loads(line)) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_sampling_errors_are_medians_of_the_last_snapshots(sweep):
+    def known(first, second):
+        def change(row):
+            error = (first, second)[row["draw"]] if row["images"] == 1_024_000 else 99.0
+            return row | {"error": error if (row["nfe"], row["metric"]) == (1, "fd_digits_2k") else None}
+
+        return change
+
+    for seed, errors in enumerate([(1.0, 3.0), (5.0, None), (9.0, 9.0)]):
+        edited(sweep.cell("ect", seed, draws=2), known(*errors))
+    edited(sweep.cell("vct", 0, state="diverged"), lambda row: row | {"error": 50.0})
+    sweep.cell("ict", 0)  # of a version without the column
+    assert board_of(sweep.out).errors == {(1, "fd_digits_2k"): 5.0}
+
+
+def test_without_errors_there_are_none(sweep):
+    sweep.cell("ect", 0)
+    edited(sweep.cell("vct", 0), lambda row: row | {"error": None})
+    assert board_of(sweep.out).errors == {}
+
+
+def test_a_damaged_error_is_named(sweep):
+    edited(sweep.cell("ect", 0), lambda row: row | {"error": "0.1"})
+    with pytest.raises(ValueError, match=r"row 1 has error '0\.1'"):
+        read_cells(sweep.out)
