@@ -14,26 +14,24 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
 from . import ema, plan
-from .checkpoint import load_checkpoint, load_snapshot, snapshot_path
+from .checkpoint import load_checkpoint, snapshot_path
 from .data.base import Dataset
 from .data.registry import load
-from .files import atomic_path, read_json, read_jsonl, write_json, write_jsonl
+from .files import read_json, write_json
 from .metrics.evaluate import Evaluator
-from .metrics.registry import parse
+from .metrics.references import StoppedError
 from .model import Model, build_model
-from .pictures import coupling_arrays, real_arrays, sample_arrays
 from .precision import float32_products
-from .records import RECORDS, REFERENCE, RUN, STATUS, CellFiles
-from .sample import Guide, NotFiniteError, latents, sample, sample_labels
+from .records import REFERENCE, RUN, STATUS, CellFiles
+from .scoring import fill_records, record_divergence, write_reference
 from .seeding import default_generator, generator
 from .train import Outcome, Progress, accumulate, train
 
@@ -55,15 +53,25 @@ def run_cell(folder: Path, *, should_stop: Callable[[], bool] = lambda: False, t
         dataset = load_dataset(config)
         model = build_model(config, dataset, device)
         attempt.begin(device, model.start)
+        # Before training, which may take days: what scoring needs is there, or its lack is said now.
+        evaluator = Evaluator(dataset, config["eval"]["metrics"], device, should_stop=should_stop)
+        status.write(state="running", phase="reference")
+        write_reference(config, evaluator, folder.parents[1] / REFERENCE)
         outcome = _train_once(config, model, dataset, folder, device, should_stop, status)
         attempt.compute(model, config, dataset, device, outcome)
         state = outcome.state
         if state == "done":
-            state = _score(config, model, dataset, folder, device, should_stop, status)
+            status.write(state="running", phase="score")
+            state = fill_records(
+                config, model, evaluator, folder, device, should_stop=should_stop, report=status.scored
+            )
         elif state == "diverged":
-            _record_divergence(config, folder)
+            record_divergence(config, folder)
         status.write(state=state, images=outcome.images)
         return state
+    except StoppedError:  # while the reference was made
+        status.write(state="interrupted")
+        return "interrupted"
     except BaseException as error:
         status.write(state="failed", error=f"{type(error).__name__}: {error}")
         raise
@@ -104,145 +112,6 @@ def _train_once(
     status.write(state="running", phase="train")
     with float32_products(tf32=config["train"]["precision"] == "tf32"):
         return train(config, model, dataset, folder, device, should_stop=should_stop, report=status.progress)
-
-
-def _score(
-    config: dict[str, Any],
-    model: Model,
-    dataset: Dataset,
-    folder: Path,
-    device: torch.device,
-    should_stop: Callable[[], bool],
-    status: _Status,
-) -> str:
-    """Fill in the rows that `config` asks for and that are not there yet; "diverged" if a final one has no value."""
-    status.write(state="running", phase="score")
-    wanted = list(plan.evaluations(config))
-    rows = read_jsonl(folder / RECORDS)
-    sampler = plan.sampler_text(config)
-    rows = [row for row in rows if row["sampler"] == sampler]  # other sampling settings: those rows are replaced
-    evaluator = Evaluator(dataset, config["eval"]["metrics"], device)
-    files = CellFiles(folder)
-    _write_reference(config, evaluator, folder.parents[1] / REFERENCE)
-    averaged = model.averaged()
-    draw = _drawer(config, averaged, _guide(config, model, folder), dataset, device)
-    loaded: int | None = None
-    benchmark = config["benchmark"]["name"]
-    for done, evaluation in enumerate(wanted):
-        metrics = plan.missing(config, rows, evaluation)
-        if not metrics:
-            continue
-        if should_stop():
-            return "interrupted"
-        if loaded != evaluation.images:
-            load_snapshot(folder, evaluation.images, averaged.weights, _evaluated(config))
-            loaded = evaluation.images
-        noise = latents(benchmark, evaluation.draw, evaluation.nfe, evaluator.samples_needed, dataset.shape)
-        try:
-            samples = draw(evaluation.draw, noise)
-            values: Mapping[str, float | None] = evaluator.score(samples)
-        except NotFiniteError:  # weights that blow up when sampled from: that there is no value is the result
-            samples, values = None, dict.fromkeys(metrics)
-        rows += [_row(config, evaluation, metric, values[metric]) for metric in metrics]
-        if samples is not None and evaluation.images == plan.budget_images(config) and evaluation.draw == 0:
-            _save_arrays(files.samples(evaluation.nfe), sample_arrays(dataset, samples, noise[0]))
-            _save_arrays(files.coupling, _coupling_arrays(config, averaged, dataset))
-        # In the order of the plan, so that an interrupted cell ends with the same file as an undisturbed one.
-        order = {item: position for position, item in enumerate(wanted)}
-        rows.sort(key=lambda row: _position(row, order, config["eval"]["metrics"]))
-        write_jsonl(folder / RECORDS, rows)
-        status.scored(done + 1, len(wanted))
-    _save_arrays(files.real, real_arrays(dataset, benchmark))
-    final = [row["value"] for row in rows if row["images"] == plan.budget_images(config)]
-    return "diverged" if None in final else "done"
-
-
-def _evaluated(config: dict[str, Any]) -> str:
-    """The name of the average that is evaluated."""
-    return config["eval"]["ema"] or ema.HEADLINE
-
-
-def _guide(config: dict[str, Any], model: Model, folder: Path) -> Guide | None:
-    """The earlier snapshot of this run that guides its sampling, where guidance is on."""
-    images = plan.guide_images(config)
-    if images is None:
-        return None
-    earlier = model.averaged()
-    load_snapshot(folder, images, earlier.weights, _evaluated(config))
-    return Guide(earlier, config["sample"]["guidance"])
-
-
-def _drawer(
-    config: dict[str, Any], averaged: Model, guide: Guide | None, dataset: Dataset, device: torch.device
-) -> Callable[[int, torch.Tensor], torch.Tensor]:
-    """(number of the draw, its latents) -> samples, with the settings of the sections `sample` and `eval`."""
-
-    def draw(number: int, noise: torch.Tensor) -> torch.Tensor:
-        labels = None
-        if config["data"]["conditional"]:
-            law = config["sample"]["labels"]
-            labels = sample_labels(config["benchmark"]["name"], number, noise.shape[1], dataset, law)
-        truncate = config["eval"]["quantise"] == "truncate"
-        batch = config["eval"]["batch"]
-        return sample(averaged, dataset, noise, batch, device, labels=labels, guide=guide, truncate=truncate)
-
-    return draw
-
-
-def _row(config: dict[str, Any], evaluation: plan.Evaluation, metric: str, value: float | None) -> dict[str, Any]:
-    identity = config["cell"]
-    return {
-        "benchmark": identity["benchmark"],
-        "method": identity["method"],
-        "version": config["method"]["version"],
-        "variant": identity["variant"],
-        "group": identity["group"],
-        "cell": identity["id"],
-        "seed": identity["seed"],
-        "images": evaluation.images,
-        "nfe": evaluation.nfe,
-        "draw": evaluation.draw,
-        "metric": metric,
-        "value": value,
-        "samples": parse(metric).samples,
-        "sampler": plan.sampler_text(config),
-    }
-
-
-def _position(row: dict[str, Any], order: dict[plan.Evaluation, int], metrics: list[str]) -> tuple[int, int, str]:
-    place = order.get(plan.Evaluation(row["images"], row["nfe"], row["draw"]), len(order))
-    return (place, metrics.index(row["metric"]) if row["metric"] in metrics else len(metrics), row["metric"])
-
-
-def _record_divergence(config: dict[str, Any], folder: Path) -> None:
-    """Divergence is a result: every row of the final snapshot is there, without a value."""
-    final = [item for item in plan.evaluations(config) if item.images == plan.budget_images(config)]
-    metrics = config["eval"]["metrics"]
-    write_jsonl(folder / RECORDS, [_row(config, item, metric, None) for item in final for metric in metrics])
-
-
-def _write_reference(config: dict[str, Any], evaluator: Evaluator, path: Path) -> None:
-    """What the metrics say of two halves of the real data and of noise: once a benchmark and metric."""
-    held = read_jsonl(path)
-    if set(config["eval"]["metrics"]) <= {row["metric"] for row in held}:
-        return
-    name = config["benchmark"]["name"]
-    fresh = [{"benchmark": name, **row} for row in evaluator.reference_rows()]
-    kept = [row for row in held if row["metric"] not in {new["metric"] for new in fresh}]
-    write_jsonl(path, kept + fresh)
-
-
-def _coupling_arrays(config: dict[str, Any], averaged: Model, dataset: Dataset) -> dict[str, torch.Tensor]:
-    batch, conditional = config["train"]["batch"], config["data"]["conditional"]
-    return coupling_arrays(averaged, dataset, config["benchmark"]["name"], batch, conditional=conditional)
-
-
-def _save_arrays(path: Path, arrays: Mapping[str, torch.Tensor]) -> None:
-    """Write `arrays` atomically; where there are none, no file."""
-    content: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
-    if content:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            numpy.savez(file, **content)
 
 
 class _Status:

@@ -24,10 +24,14 @@ def check_cells(cells: Sequence[Cell]) -> None:
     Raises:
         UsageError: a missing data set, an unknown part, metric or device, a refused value or combination.
     """
+    check_configurations([cell.config for cell in cells])
+
+
+def check_configurations(configs: Sequence[dict[str, Any]]) -> None:
+    """The same for resolved configurations; of those of one group the first is looked at."""
     datasets: dict[str, Dataset] = {}
-    groups = {cell.config["cell"]["group"]: cell for cell in cells}
-    for cell in groups.values():
-        config = cell.config
+    served: set[str] = set()
+    for config in {config["cell"]["group"]: config for config in configs}.values():
         try:
             _check_averages(config)
             build_factory(config["network"], shape=(1,), classes=0)  # before data is looked for, or downloaded
@@ -36,7 +40,10 @@ def check_cells(cells: Sequence[Cell]) -> None:
             if key not in datasets:
                 datasets[key] = load_dataset(config)
             model = build_model(config, datasets[key], torch.device("cpu"))
-            Evaluator(datasets[key], config["eval"]["metrics"], torch.device("cpu"))
+            asked = repr((config["data"], config["eval"]["metrics"]))
+            if asked not in served:
+                Evaluator(datasets[key], config["eval"]["metrics"], torch.device("cpu"))
+                served.add(asked)
             for nfe in config["eval"]["nfe"]:
                 _check_steps(model, nfe)
             del model

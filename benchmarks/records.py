@@ -22,7 +22,8 @@ CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
 )
 REFERENCE = "reference.jsonl"  # one file per benchmark: what the metrics say of real halves and of noise
 
-#: What a row of records.jsonl holds, beside `sampler` (the sampling settings). `value` is null after a divergence.
+#: What a row of records.jsonl holds, beside `sampler` (the sampling settings). `value` is null after a divergence,
+#: `error` (the standard error of the sampling) for metrics that do not know theirs.
 COLUMNS = (
     "benchmark",
     "method",
@@ -36,6 +37,7 @@ COLUMNS = (
     "draw",
     "metric",
     "value",
+    "error",
     "samples",
 )
 
@@ -87,6 +89,10 @@ class CellFiles:
     def samples(self, nfe: int) -> Path:
         """Where the first samples of the final snapshot lie (npz, key `samples`; of points also `latents`, `modes`)."""
         return self.path / "samples" / f"nfe{nfe}.npz"
+
+    def nearest(self, nfe: int) -> Path:
+        """Samples of the final snapshot beside the training images nearest to them, see `Evaluator.nearest` (npz)."""
+        return self.path / "samples" / f"nearest-nfe{nfe}.npz"
 
     @property
     def real(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,33 +20,38 @@ class NotFiniteError(ValueError):
     """The network gives values that are not finite: it has diverged."""
 
 
-def latents(benchmark: str, draw: int, nfe: int, count: int, shape: tuple[int, ...]) -> Tensor:
+def latents(benchmark: str, draw: int, nfe: int, count: int, shape: tuple[int, ...], start: int = 0) -> Tensor:
     """Standard normal noise [nfe, count, *shape], fixed by (benchmark, draw): no method, seed or batch size enters.
 
     Drawn on the CPU in blocks of its own, so that the first n samples of a larger request are the same n, the first
-    step's noise is common to every number of steps, and every device sees the same numbers.
+    step's noise is common to every number of steps, and every device sees the same numbers. With `start` it is that of
+    the samples from there on: as many as are wanted never have to be in memory at once.
     """
-    steps = []
-    for step in range(nfe):
-        blocks = [
-            torch.randn(BLOCK, *shape, generator=generator("latents", benchmark, draw, step, block))
-            for block in range(-(-count // BLOCK))
-        ]
-        steps.append(torch.cat(blocks)[:count])
-    return torch.stack(steps)
+
+    def block(step: int, number: int) -> Tensor:
+        return torch.randn(BLOCK, *shape, generator=generator("latents", benchmark, draw, step, number))
+
+    return torch.stack([_blocks(lambda number, step=step: block(step, number), start, count) for step in range(nfe)])
 
 
-def sample_labels(benchmark: str, draw: int, count: int, dataset: Dataset, law: str) -> Tensor:
+def sample_labels(benchmark: str, draw: int, count: int, dataset: Dataset, law: str, start: int = 0) -> Tensor:
     """The classes that samples are asked for, int64 [count], fixed by (benchmark, draw) as the latents are.
 
     law: "data" draws from the data set's labels with replacement, "uniform" gives every class the same chance.
     """
     choices = dataset.labels if law == "data" else torch.arange(dataset.classes)
-    blocks = [
-        torch.randint(len(choices), (BLOCK,), generator=generator("sample labels", benchmark, draw, block))
-        for block in range(-(-count // BLOCK))
-    ]
-    return choices[torch.cat(blocks)[:count]]
+
+    def block(number: int) -> Tensor:
+        return torch.randint(len(choices), (BLOCK,), generator=generator("sample labels", benchmark, draw, number))
+
+    return choices[_blocks(block, start, count)]
+
+
+def _blocks(block: Callable[[int], Tensor], start: int, count: int) -> Tensor:
+    """Rows start to start + count of an endless sequence of blocks."""
+    first = start // BLOCK
+    parts = [block(number) for number in range(first, -(-(start + count) // BLOCK))]
+    return torch.cat(parts)[start - first * BLOCK :][:count]
 
 
 @dataclass(frozen=True)

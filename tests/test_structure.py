@@ -137,7 +137,13 @@ def test_methods_need_torch_and_scipy_alone() -> None:
 
 def test_every_package_that_is_imported_is_declared() -> None:
     # Where the names differ, or another package is known to bring it along.
-    names = {"sklearn": "scikit-learn", "hydra": "hydra-core", "omegaconf": "hydra-core", "yaml": "hydra-core"}
+    names = {
+        "sklearn": "scikit-learn",
+        "hydra": "hydra-core",
+        "omegaconf": "hydra-core",
+        "yaml": "hydra-core",
+        "cleanfid": "clean-fid",
+    }
     names |= {"markupsafe": "jinja2", "PIL": "pillow"}
     declared = {re.split(r"[\s<>=!~\[]", requirement)[0] for requirement in PYPROJECT["project"]["dependencies"]}
     used = {item.target.split(".")[0] for item in OUTSIDE} - set(sys.stdlib_module_names)

@@ -20,8 +20,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-prepare = typer.Typer(help="Convert once what training can start from.", no_args_is_help=True)
+prepare = typer.Typer(help="Bring once what training can start from and what metrics need.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
+
+speed = typer.Typer(help="How fast things are on this machine.", no_args_is_help=True)
+app.add_typer(speed, name="speed")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of all runs.")]
 Methods = Annotated[str, typer.Option("--methods", help="Comma-separated names; + composes: ict,ect,sct,vct,ict+ot.")]
@@ -48,6 +51,36 @@ def run(
 
     raise typer.Exit(
         command(methods, seeds, settings or [], out, jobs=jobs, dry_run=dry_run, mlflow=mlflow, mlflow_uri=mlflow_uri)
+    )
+
+
+@app.command("eval")
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of cells, or folders above them.")],
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="Such as fid50k,kid50k,pr10k. Default: those of the run.")
+    ] = None,
+    nfe: Annotated[str | None, typer.Option("--nfe", help="Step counts: 1,2,4,8. Default: those of the run.")] = None,
+    draws: Annotated[int | None, typer.Option("--draws", min=1, help="Sets of latents. Default: as the run.")] = None,
+    snapshots: Annotated[str, typer.Option("--snapshots", help="last or all.")] = "last",
+    bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Resamples for a sampling error; 0 none.")] = 0,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images sampled at once.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Score finished trainings by further metrics, step counts or draws. Rows that are there are kept."""
+    from .eval import evaluate as command
+
+    raise typer.Exit(
+        command(
+            runs,
+            metrics=metrics,
+            nfe=nfe,
+            draws=draws,
+            snapshots=snapshots,
+            bootstrap=bootstrap,
+            batch=batch,
+            device=device,
+        )
     )
 
 
@@ -110,6 +143,30 @@ def weights(
     from .prepare import weights as command
 
     raise typer.Exit(command(name, source, out, sha256))
+
+
+@prepare.command()
+def metrics(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME…]", help="inception (default), squeezenet, …")
+    ] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="A file you have. Nothing in it is executed.")] = None,
+) -> None:
+    """Find the weights of feature networks, or fetch them, and check them."""
+    from .prepare_metrics import metrics as command
+
+    raise typer.Exit(command(names or [], source))
+
+
+@speed.command("metrics")
+def speed_metrics(
+    images: Annotated[int, typer.Option("--images", help="Images that both evaluators see.")] = 128,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Measure our evaluator beside clean-fid's: features, distance, the whole, memory."""
+    from .speed import metrics as command
+
+    raise typer.Exit(command(images, device))
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .. import plan
 from ..errors import UsageError, unknown
 from ..files import read_yaml
+from ..metrics.registry import expand
 from . import schema
 from .schema import Config, check_values
 
@@ -207,6 +208,7 @@ def _resolve(method: str, settings: list[tuple[Override, Any]]) -> dict[str, Any
             _change_kind(config, key.removesuffix(".kind"), value)
     plain = _typed(config, values)
     check_values(plain)
+    plain["eval"]["metrics"] = expand(plain["eval"]["metrics"])
     return {"cell": {"variant": _variant(plain)}, **plain}
 
 

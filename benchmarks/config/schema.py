@@ -74,8 +74,12 @@ class Eval:
     """What is measured: metric names carry their extractor and sample count."""
 
     metrics: list[str] = MISSING
-    nfe: list[int] = field(default_factory=lambda: [1, 2])
+    nfe: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
+    curve: Optional[list[int]] = None  # noqa: UP045
+    """Those of nfe that snapshots before the last are evaluated at too; null is all of them."""
     draws: int = 1
+    bootstrap: int = 0
+    """Resamples that give Fréchet distances of the last snapshot a standard error of the sampling; 0 is none."""
     batch: int = 1000
     ema: Optional[str] = None  # noqa: UP045  one of train.ema_extra by its name; null is the headline
     quantise: str = "round"
@@ -166,6 +170,15 @@ def check_values(config: dict[str, Any]) -> None:
     nfe = evaluation["nfe"]
     must("eval.nfe", nfe, bool(nfe) and all(n >= 1 for n in nfe), "a list of step counts, each at least 1")
     must("eval.nfe", nfe, len(set(nfe)) == len(nfe), "a list without repetition")
+    curve = evaluation["curve"]
+    counts = curve is None or all(isinstance(n, int) and n >= 1 for n in curve)
+    must("eval.curve", curve, counts, "null, or a list of step counts, each at least 1")
+    must(
+        "eval.bootstrap",
+        evaluation["bootstrap"],
+        evaluation["bootstrap"] == 0 or evaluation["bootstrap"] >= 10,
+        "0, or at least 10",
+    )
     must("eval.metrics", metrics, bool(metrics), "a list of at least one metric")
     must("eval.metrics", metrics, len(set(metrics)) == len(metrics), "a list without repetition")
     for key in ("draws", "batch"):

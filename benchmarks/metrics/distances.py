@@ -2,62 +2,141 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-_TILE = 1024  # rows and columns of a kernel matrix held at once: 8 MB
+from .moments import Moments, check
 
 
 def frechet(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> float:
     """|μ₁ − μ₂|² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½ of two Gaussians: means [D], covariances [D, D].
 
     The squared 2-Wasserstein distance of the Gaussians (Dowson & Landau 1982), the form of FID (Heusel et al. 2017).
-    The trace is taken as tr (Σ₁^½ Σ₂ Σ₁^½)^½: a symmetric matrix with the same eigenvalues as Σ₁Σ₂, so the result is
-    always real, where a general matrix root of a singular product is not. Rounding below zero is cut off.
+    The trace is taken as tr (Rᵀ Σ₂ R)^½ with R Rᵀ = Σ₁: a symmetric matrix with the same eigenvalues as Σ₁Σ₂, so the
+    result is always real, where a general matrix root of a singular product is not. Rounding below zero is cut off.
     """
     mu1, cov1, mu2, cov2 = (tensor.double() for tensor in (mu1, cov1, mu2, cov2))
-    values, vectors = torch.linalg.eigh(cov1)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    product = root @ cov2 @ root
-    cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp_min(0).sqrt().sum()
+    cross = _trace_of_root(_product(square_root(cov1), cov2))
     return _assemble(mu1 - mu2, torch.trace(cov1) + torch.trace(cov2), cross)
+
+
+def square_root(cov: Tensor) -> Tensor:
+    """A matrix R [D, D] with R Rᵀ = `cov` [D, D], symmetric and without negative eigenvalues: float64.
+
+    Cholesky's factor where there is one, ten times as fast as eigenvectors; these where the matrix is singular. Whether
+    rounding lets a singular matrix pass is no matter: a factor that is found reproduces `cov` to rounding (Higham 2002,
+    theorem 10.3). Eigenvalues that rounding put below zero count as zero.
+    """
+    cov = cov.double()
+    factor, failed = torch.linalg.cholesky_ex(cov)
+    if not failed:
+        return factor
+    values, vectors = torch.linalg.eigh(cov)
+    return vectors * values.clamp_min(0).sqrt()
+
+
+def frechet_moments(a: Moments, b: Moments, root: Tensor | None = None) -> float:
+    """`frechet` of two fitted Gaussians. `root` is `square_root(a.cov)` where the caller keeps it.
+
+    A covariance of n rows has rank n − 1 at most, so that many eigenvalues count: the others are zero but for rounding,
+    whose root would be 1e-8 of the largest each. Raises ValueError for unequal D.
+    """
+    _same_space(a, b.mean)
+    root = square_root(a.cov) if root is None else root
+    cross = _trace_of_root(_product(root, b.cov), min(a.count, b.count) - 1)
+    return _assemble(a.mean - b.mean, torch.trace(a.cov) + torch.trace(b.cov), cross)
+
+
+def frechet_mixed(a: Moments, b: Tensor) -> float:
+    """`frechet_moments(a, Moments.of(b))` for features `b` [N, D] with N < D, from an [N, N] matrix.
+
+    With B the centred features over √(N − 1), the eigenvalues of B Σ_a Bᵀ are those of Σ_a Bᵀ B that are not zero: no
+    matrix [D, D] is decomposed and no root is needed.
+    Raises ValueError for fewer than two rows, another D than that of `a`, and non-finite features.
+    """
+    check(b)
+    _same_space(a, b[0])
+    b = b.double()
+    mean = b.mean(dim=0)
+    b = (b - mean) / (len(b) - 1) ** 0.5
+    cross = _trace_of_root(b @ a.cov @ b.T, min(a.count - 1, len(b) - 1, b.shape[1]))
+    return _assemble(a.mean - mean, torch.trace(a.cov) + b.square().sum(), cross)
 
 
 def frechet_from_features(a: Tensor, b: Tensor) -> float:
     """`frechet` of the Gaussians fitted to two sets of features, [N, D] and [M, D], with unbiased covariances.
 
     Where both sets are smaller than D the trace is the nuclear norm of A Bᵀ (A, B: the centred features over
-    √(N − 1) and √(M − 1)), the same value from an [N, M] matrix without forming a covariance.
-    Raises ValueError unless both sets have at least two rows and equal D.
+    √(N − 1) and √(M − 1)), the same value from an [N, M] matrix without forming a covariance. Where one of them is,
+    it is `frechet_mixed`. Raises ValueError unless both sets have at least two rows, equal D and finite values.
     """
-    a, b = _pair(a, b)
+    check(a, b)
+    few, many = sorted((a, b), key=len)
+    size = a.shape[1]
+    if len(few) >= size:
+        return frechet_moments(Moments.of(a), Moments.of(b))
+    if len(many) >= size:
+        return frechet_mixed(Moments.of(many), few)
+    a, b = a.double(), b.double()
     mu1, mu2 = a.mean(dim=0), b.mean(dim=0)
     a, b = (a - mu1) / (len(a) - 1) ** 0.5, (b - mu2) / (len(b) - 1) ** 0.5
-    if max(len(a), len(b)) < a.shape[1]:
-        return _assemble(mu1 - mu2, a.square().sum() + b.square().sum(), torch.linalg.matrix_norm(a @ b.T, "nuc"))
-    return frechet(mu1, a.T @ a, mu2, b.T @ b)
+    return _assemble(mu1 - mu2, a.square().sum() + b.square().sum(), torch.linalg.matrix_norm(a @ b.T, "nuc"))
 
 
-def kernel_distance(a: Tensor, b: Tensor, within_a: float | None = None) -> float:
-    """Unbiased squared MMD between features [N, D] and [M, D] with the kernel (x·y/D + 1)³.
+def frechet_of_rows(reference: Moments, features: Tensor, root: Tensor | None = None) -> Callable[[Tensor], float]:
+    """The distance from `reference` to any choice of rows of `features` [N, D], as a function of the rows' indices.
 
-    The estimator of KID (Bińkowski et al. 2018), over all samples at once rather than random subsets: no seed, and
-    the least variance the samples allow. Being unbiased it can fall below zero for equal distributions.
-    `within_a` is `kernel_within(a)` where the caller already has it: for a large `a` that is most of the work.
-    Raises ValueError unless both sets have at least two rows and equal D.
+    The function takes int64 indices [n], n at least 2 and repeats allowed: `frechet_moments(reference,
+    Moments.of(features[rows]), root)`. What does not depend on the choice is done once, so that many subsets or
+    bootstrap resamples are cheap: up to N = 2 D this is the matrix X Σ Xᵀ [N, N], of which a choice takes a part and
+    centres it. Raises ValueError for fewer than two rows, another D than the reference's, and non-finite features.
     """
-    a, b = _pair(a, b)
-    within_a = kernel_within(a) if within_a is None else within_a
-    return within_a + kernel_within(b) - 2 * _sum_kernel(a, b) / (len(a) * len(b))
+    check(features)
+    _same_space(reference, features[0])
+    size = features.shape[1]
+    if len(features) <= 2 * size:
+        return _of_few_rows(reference, features.double())
+    root = square_root(reference.cov) if root is None else root
+
+    def value(rows: Tensor) -> float:
+        chosen = features[rows]
+        if len(chosen) < size:
+            return frechet_mixed(reference, chosen)
+        return frechet_moments(reference, Moments.of(chosen), root)
+
+    return value
 
 
-def kernel_within(a: Tensor) -> float:
-    """The mean of the kernel over all pairs of different rows of `a` [N, D], N at least 2."""
-    a = a.double()
-    itself = float((a.square().sum(dim=1) / a.shape[1] + 1).pow(3).sum())
-    return (_sum_kernel(a, a) - itself) / (len(a) * (len(a) - 1))
+def extrapolated_frechet(
+    reference: Moments, features: Tensor, seed: int, points: int = 15, root: Tensor | None = None
+) -> float:
+    """FID∞: the Fréchet distance from `reference` to infinitely many samples, extrapolated from `features` [N, D].
+
+    The bias of a Fréchet distance falls with 1/N (Chong & Forsyth 2020): distances of random subsets of `points` sizes,
+    evenly from N/10 to N, are fitted by a line in 1/N, whose value at zero this is. Unbiased only to that order: it can
+    fall below zero, and it keeps the bias of a finite `reference`. Where subsets are not larger than D the law does not
+    hold yet. Measured on Gaussians of 64 features whose standard deviations fall by 1.5 orders of magnitude, at a true
+    distance of 0.09 (mean of 12): −0.07 at N = 2 D, 0.008 at 5 D, 0.065 at 10 D and 0.091 at 25 D, where the plain
+    distances are 0.68, 0.31, 0.20 and 0.13. So trust it from N = 25 D, the paper's 50,000 for Inception.
+    `root` as in `frechet_moments`. Raises ValueError as `frechet_of_rows`, for fewer than two points, and where N is
+    below twice the points.
+    """
+    if points < 2:
+        raise ValueError(f"a line needs at least 2 points, got {points}")
+    if len(features) < 2 * points:
+        raise ValueError(f"extrapolating over {points} sizes needs at least {2 * points} rows, got {len(features)}")
+    value = frechet_of_rows(reference, features, root)
+    count = len(features)
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.linspace(max(count // 10, 2), count, points).round().long().tolist()
+    values = [value(torch.randperm(count, generator=generator)[:size].to(features.device)) for size in sizes]
+    x, y = 1 / torch.tensor(sizes, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+    return float(y.mean() - slope * x.mean())
 
 
 def w2(a: Tensor, b: Tensor) -> float:
@@ -79,18 +158,47 @@ def coverage(predictions: Tensor, share: float = 0.01) -> int:
     return int((counts >= max(share * len(predictions), 1)).sum())
 
 
-def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError(
-            f"features must be [N, D] and [M, D] with N and M at least 2, got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
-    return a.double(), b.double()
+def _of_few_rows(reference: Moments, features: Tensor) -> Callable[[Tensor], float]:
+    centre = features.mean(dim=0)  # taken off first: centring the matrix afterwards would cancel a large mean
+    features = features - centre
+    inner = features @ reference.cov @ features.T
+    squares = features.square().sum(dim=1)
+    trace = torch.trace(reference.cov)
+    rank = min(reference.count - 1, features.shape[1])
+
+    def value(rows: Tensor) -> float:
+        if len(rows) < 2:
+            raise ValueError(f"features must be at least 2 rows, got {len(rows)}")
+        count = len(rows)
+        # A row that is chosen w times is one row of weight √w: a bootstrap resample has a third fewer rows.
+        rows, weights = torch.unique(rows, return_counts=True)
+        weights = weights.double()
+        mean = weights @ features[rows] / count
+        part = inner[rows][:, rows]
+        means = part @ weights / count
+        centred = part - means[:, None] - means + weights @ means / count
+        scale = weights.sqrt()
+        cross = _trace_of_root(scale[:, None] * centred * scale / (count - 1), min(len(rows) - 1, rank))
+        spread = (weights @ squares[rows] - count * mean.square().sum()) / (count - 1)
+        return _assemble(reference.mean - centre - mean, trace + spread, cross)
+
+    return value
+
+
+def _product(root: Tensor, cov: Tensor) -> Tensor:
+    return root.T @ cov @ root
+
+
+def _trace_of_root(matrix: Tensor, rank: int | None = None) -> Tensor:
+    """tr M^½ of a symmetric matrix [K, K] without negative eigenvalues, from its `rank` largest where that is known."""
+    values = torch.linalg.eigvalsh((matrix + matrix.T) / 2).clamp_min(0).sqrt()  # in ascending order
+    return values.sum() if rank is None else values[max(len(values) - rank, 0) :].sum()
+
+
+def _same_space(reference: Moments, row: Tensor) -> None:
+    if len(row) != len(reference.mean):
+        raise ValueError(f"features must be of one space, got {len(reference.mean)} and {len(row)} of them")
 
 
 def _assemble(shift: Tensor, traces: Tensor, cross: Tensor) -> float:
     return max(float(shift.square().sum() + traces - 2 * cross), 0.0)
-
-
-def _sum_kernel(a: Tensor, b: Tensor) -> float:
-    tiles = ((rows @ columns.T / a.shape[1] + 1) for rows in a.split(_TILE) for columns in b.split(_TILE))
-    return sum(float((tile * tile * tile).sum()) for tile in tiles)

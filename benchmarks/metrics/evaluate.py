@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,34 +13,67 @@ from torch import Tensor
 
 from ..data.base import Dataset
 from ..errors import UsageError
-from . import distances, extractors
-from .extractors import Features
-from .registry import Metric, parse
+from ..files import read_json, write_json
+from . import extractors
+from .collected import Collector, Held, Side
+from .features import Features
+from .neighbours import nearest
+from .published_statistics import PublishedSide
+from .references import PIECE, Reference, StoppedError, default_folder
+from .registry import LEAST, PUBLISHED, Metric, parse
+from .scores import Memo, Score, score
 
 SPLITS = 5  # random halvings of the real data that a "halves" row is the mean of
 SEED = 0  # of everything random in here, so that every run has the same references
+FEW = 10_000  # up to so many samples a Fréchet distance may keep their features, beyond it takes their moments alone
+BATCH = 1_000  # samples of noise at once
+PAIRS = 16  # nearest pairs of sample and training image that are shown
+
+Space = tuple[str, str]  # extractor and protocol
 
 
 class Evaluator:
     """Scores samples against `dataset` by the metrics of the given names.
 
-    The features of the real data are computed once, here. Raises UsageError for an unknown metric and for one that the
-    data set cannot serve.
+    Nothing of the real data is computed before it is needed, see `prepare`.
+
+    Args:
+        cache: where features of costly extractors are kept; `references.default_folder()` if None.
+        should_stop: asked every PIECE samples; where it says so, whatever is at work raises StoppedError.
+
+    Raises UsageError for an unknown metric, for one that the data set cannot serve, and for an extractor whose weights
+    are missing.
     """
 
-    def __init__(self, dataset: Dataset, metrics: Sequence[str], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        metrics: Sequence[str],
+        device: torch.device | str = "cpu",
+        *,
+        cache: Path | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         if not metrics:
             raise UsageError("no metric is asked for: eval.metrics must name at least one")
-        self.dataset = dataset
+        self.dataset, self.should_stop = dataset, should_stop
         self.metrics = tuple(parse(name) for name in dict.fromkeys(metrics))
-        names = {metric.extractor for metric in self.metrics}
-        self._extractors = {name: extractors.build(name, dataset, torch.device(device)) for name in sorted(names)}
-        self._real = self._features(dataset.images)
+        for metric in self.metrics:
+            self._refuse_too_few(metric)
+        spaces = sorted({_space(metric) for metric in self.metrics})
+        self._extractors = {
+            (name, protocol): extractors.build(name, dataset, torch.device(device), protocol)
+            for name, protocol in spaces
+        }
         for metric in self.metrics:
             self._refuse_unservable(metric)
-        self._within = {
-            name: distances.kernel_within(self._real[name].values)
-            for name in {metric.extractor for metric in self.metrics if metric.distance == "kd"}
+        self._references = {
+            space: Reference(dataset, extract, cache, should_stop) for space, extract in self._extractors.items()
+        }
+        self._published = {
+            metric.protocol: PublishedSide(dataset, metric.protocol, cache or default_folder())
+            for metric in self.metrics
+            if metric.reference == PUBLISHED
         }
 
     @property
@@ -45,61 +81,151 @@ class Evaluator:
         """How many samples `score` reads: the largest count of any metric."""
         return max(metric.samples for metric in self.metrics)
 
-    def score(self, samples: Tensor) -> dict[str, float]:
-        """Each metric's value, by name, of the first samples: uint8 [N, C, H, W], or float [N, 2] for points.
+    def prepare(self) -> None:
+        """Bring what is kept on disk of the real data up to what the metrics need: after this nothing is lost."""
+        self.reference_rows()
 
-        Every metric takes the first n samples of the batch, n its own count; one pass per extractor feeds all of them.
+    def score(self, samples: Tensor | Iterable[Tensor], resamples: int = 0) -> dict[str, Score]:
+        """Each metric of the first samples, by its name: uint8 [N, C, H, W], or float [N, 2] for points.
+
+        samples: all at once, or in batches: then no more than one of them is held, and features of one pass feed all
+            metrics. Every metric takes the first n, n its own count.
+        resamples: of the bootstrap that gives Fréchet distances a standard error; 0 for none.
+
         Raises ValueError for samples of another type or shape than the data's, for NaN or infinity, and for
         fewer than `samples_needed`.
         """
+        return self._score(samples, self.metrics, resamples)
+
+    def _score(
+        self, samples: Tensor | Iterable[Tensor], metrics: Sequence[Metric], resamples: int = 0
+    ) -> dict[str, Score]:
+        few = math.inf if resamples else FEW
+        collectors = {space: _collector(space, metrics, few) for space in dict.fromkeys(map(_space, metrics))}
+        needed, seen = max(metric.samples for metric in metrics), 0
+        for batch in (samples,) if isinstance(samples, Tensor) else samples:
+            self._check(batch)
+            seen += len(batch)
+            for piece in batch.split(PIECE):
+                if self.should_stop():
+                    raise StoppedError
+                for space, collector in collectors.items():
+                    if collector.missing:
+                        collector.add(self._extractors[space](piece[: collector.missing]))
+            if seen >= needed:
+                break
+        if seen < needed:
+            raise ValueError(f"the metrics need {needed} samples, got {seen}")
+        sides = {space: collector.side() for space, collector in collectors.items()}
+        memo: Memo = {}
+        return {
+            metric.name: score(metric, self._real(metric), sides[_space(metric)], memo, resamples) for metric in metrics
+        }
+
+    @property
+    def watches_memory(self) -> bool:
+        """Whether a metric asks for copies of training images, and so `nearest` has something to say."""
+        return any(metric.distance == "authenticity" for metric in self.metrics)
+
+    def nearest(self, samples: Tensor) -> dict[str, Tensor]:
+        """The samples beside the training images they are nearest to, in the space of the first authenticity metric.
+
+        samples: as `score` takes them. Returns
+            distances [N]:  of every sample to its nearest training image;
+            baseline [M]:   of training images to the nearest of the others, what a fresh image has to expect;
+            samples, training [PAIRS, ...], pair_distances [PAIRS]: the nearest pairs of all, nearest first.
+        """
+        metric = next(metric for metric in self.metrics if metric.distance == "authenticity")
+        real = self._references[_space(metric)]
+        rows = real.first(metric.reference if isinstance(metric.reference, int) else len(self.dataset)).values
         self._check(samples)
-        fake = self._features(samples[: self.samples_needed])
-        values = {}
-        for metric in self.metrics:
-            features = fake[metric.extractor][: metric.samples]
-            within = self._within.get(metric.extractor)
-            values[metric.name] = _value(metric, self._reference(metric), features, within)
-        return values
+        distances, places = nearest(self._extractors[_space(metric)](samples).values.to(rows.dtype), rows)
+        baseline, _ = nearest(rows[: len(samples)], rows, exclude_self=True)
+        closest = distances.argsort()[:PAIRS]
+        return {
+            "distances": distances.float(),
+            "baseline": baseline.float(),
+            "samples": samples[closest],
+            "training": self.dataset.images[real.order[places[closest]]],
+            "pair_distances": distances[closest].float(),
+        }
 
     def reference_rows(self) -> list[dict[str, Any]]:
         """What each metric says of the real data and of noise: rows with the keys what, metric, value, samples.
 
         `halves` is the mean over five random splits of the real data in two, one half scored against the other:
         a model that has learnt the data perfectly comes near it. Halves larger than the metric's count are
-        cut to it. `noise` scores standard normal noise, quantised as a model's output is.
+        cut to it. Where a metric has a reference of its own, the next samples are scored against it, once.
+        `noise` scores standard normal noise, quantised as a model's output is.
         """
+        rows = {metric: self._kept_rows(metric) for metric in self.metrics}
+        fresh = [metric for metric, held in rows.items() if held is None]
+        if fresh:
+            noise = self._score(self._noise(max(metric.samples for metric in fresh)), fresh)
+            for metric in fresh:
+                value, count = self._halves(metric)
+                rows[metric] = [
+                    {"what": "halves", "metric": metric.name, "value": value, "samples": count},
+                    {
+                        "what": "noise",
+                        "metric": metric.name,
+                        "value": noise[metric.name].value,
+                        "samples": metric.samples,
+                    },
+                ]
+                if path := self._rows_path(metric):
+                    write_json(path, rows[metric])
+        return [row for held in rows.values() for row in held or ()]
+
+    def _halves(self, metric: Metric) -> tuple[float, int]:
+        """The mean over the splits, and how many samples a half has."""
+        real = self._references[_space(metric)]
+        if isinstance(metric.reference, int):
+            features = real.first(metric.reference + metric.samples)
+            one, other = features[: metric.reference], features[metric.reference :]
+            return _between(metric, one, other), len(other)
         generator = torch.Generator().manual_seed(SEED)
-        splits = [torch.randperm(len(self.dataset), generator=generator) for _ in range(SPLITS)]
-        noise = torch.randn(self.samples_needed, *self.dataset.shape, generator=generator)
-        noise_values = self.score(self.dataset.from_model(noise))
-        rows = []
-        for metric in self.metrics:
-            half = min(len(self.dataset) // 2, metric.samples)
-            real = self._real[metric.extractor]
-            values = [_value(metric, real[order[:half]], real[order[-half:]]) for order in splits]
-            for what, value, samples in (
-                ("halves", sum(values) / SPLITS, half),
-                ("noise", noise_values[metric.name], metric.samples),
-            ):
-                rows.append({"what": what, "metric": metric.name, "value": value, "samples": samples})
-        return rows
+        features = real.first(len(self.dataset))
+        half = min(len(features) // 2, metric.samples)
+        splits = [torch.randperm(len(features), generator=generator) for _ in range(SPLITS)]
+        values = [_between(metric, features[order[:half]], features[order[-half:]]) for order in splits]
+        return sum(values) / SPLITS, half
 
-    def _features(self, samples: Tensor) -> dict[str, Features]:
-        return {name: extract(samples) for name, extract in self._extractors.items()}
+    def _noise(self, count: int) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(SEED)
+        for start in range(0, count, BATCH):
+            noise = torch.randn(min(BATCH, count - start), *self.dataset.shape, generator=generator)
+            yield self.dataset.from_model(noise)
 
-    def _reference(self, metric: Metric) -> Features:
-        """The real features a metric compares with: all of them, or for w2 a fixed random choice of equal size."""
-        real = self._real[metric.extractor]
-        if metric.distance != "w2":
-            return real
-        return real[torch.randperm(len(real), generator=torch.Generator().manual_seed(SEED))[: metric.samples]]
+    def _rows_path(self, metric: Metric) -> Path | None:
+        folder = self._references[_space(metric)].folder
+        return folder and folder / f"rows-{metric.name}.json"
+
+    def _kept_rows(self, metric: Metric) -> list[dict[str, Any]] | None:
+        path = self._rows_path(metric)
+        return read_json(path) if path else None
+
+    def _real(self, metric: Metric) -> Side:
+        if metric.reference == PUBLISHED:
+            return self._published[metric.protocol]
+        return self._references[_space(metric)]
+
+    def _refuse_too_few(self, metric: Metric) -> None:
+        name, count = self.dataset.name, len(self.dataset)
+        wanted = metric.samples if metric.distance == "w2" else metric.reference
+        if isinstance(wanted, int) and wanted > count:
+            raise UsageError(f"metric {metric.name!r} needs {wanted} real samples, and {name!r} has {count}")
+        least = LEAST.get(metric.distance, 2)
+        if count < least:
+            raise UsageError(f"metric {metric.name!r} needs at least {least} real samples, and {name!r} has {count}")
 
     def _refuse_unservable(self, metric: Metric) -> None:
-        name, count = self.dataset.name, len(self.dataset)
-        if metric.distance == "w2" and metric.samples > count:
-            raise UsageError(f"metric {metric.name!r} needs as many real samples, and {name!r} has {count}")
-        if metric.distance in ("classes", "modes") and self._real[metric.extractor].predictions is None:
-            raise UsageError(f"metric {metric.name!r} needs a mixture, and this variant of {name!r} has no modes")
+        if metric.distance in ("classes", "modes"):
+            extract = self._extractors[_space(metric)]
+            if extract(self.dataset.images[:1]).predictions is None:
+                raise UsageError(
+                    f"metric {metric.name!r} needs a mixture, and this variant of {self.dataset.name!r} has no modes"
+                )
 
     def _check(self, samples: Tensor) -> None:
         shape, real = self.dataset.shape, self.dataset.images
@@ -108,20 +234,22 @@ class Evaluator:
                 f"samples must be {real.dtype} [N, {', '.join(map(str, shape))}], "
                 f"got {samples.dtype} {list(samples.shape)}"
             )
-        if len(samples) < self.samples_needed:
-            raise ValueError(f"the metrics need {self.samples_needed} samples, got {len(samples)}")
         if not torch.isfinite(samples).all():
             raise ValueError("samples hold NaN or infinity")
 
 
-def _value(metric: Metric, real: Features, fake: Features, within_real: float | None = None) -> float:
-    match metric.distance:
-        case "fd":
-            return distances.frechet_from_features(real.values, fake.values)
-        case "kd":
-            return distances.kernel_distance(real.values, fake.values, within_real)
-        case "w2":
-            return distances.w2(real.values, fake.values)
-        case _:  # classes and modes
-            assert fake.predictions is not None
-            return float(distances.coverage(fake.predictions))
+def _collector(space: Space, metrics: Sequence[Metric], few: float) -> Collector:
+    """few: up to so many samples the features for a Fréchet distance are kept."""
+    ours = [metric for metric in metrics if _space(metric) == space]
+    streamed = frozenset(metric.samples for metric in ours if metric.distance == "fd" and metric.samples > few)
+    kept = [metric.samples for metric in ours if metric.distance != "fd" or metric.samples <= few]
+    return Collector(max(kept, default=0), streamed)
+
+
+def _between(metric: Metric, real: Features, fake: Features) -> float:
+    """The metric of as many samples as `fake` has."""
+    return score(replace(metric, samples=len(fake)), Held(real), Held(fake), {}).value
+
+
+def _space(metric: Metric) -> Space:
+    return metric.extractor, metric.protocol

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,34 +9,18 @@ from torch.nn import functional
 from ..data.base import Dataset
 from ..data.distributions import Mixture
 from ..errors import UsageError, unknown
-from .digits_classifier import load_digits_classifier
+from .custom import custom
+from .digits_classifier import SHA256, load_digits_classifier
+from .dinov2 import dinov2
+from .efficientnet_lite0 import efficientnet_lite0
+from .features import Builder, Extractor, Features
+from .inception import inception
+from .squeezenet import squeezenet
 
 _BATCH = 500
 
 
-@dataclass(frozen=True, eq=False)
-class Features:
-    """What one pass over N samples gives, on the CPU.
-
-    values:      float64 [N, D].
-    predictions: int64 [N], the class or mode of each sample (-1: none), or None where the space knows no classes.
-    """
-
-    values: Tensor
-    predictions: Tensor | None
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: Tensor | slice) -> Features:
-        """The features of some of the samples."""
-        return Features(self.values[index], None if self.predictions is None else self.predictions[index])
-
-
-Extractor = Callable[[Tensor], Features]
-
-
-def digits(dataset: Dataset, device: torch.device) -> Extractor:
+def digits(dataset: Dataset, device: torch.device, protocol: str) -> Extractor:
     """The shipped digits classifier: 64 features and the predicted class of uint8 images [N, 1, 8, 8]."""
     if not dataset.quantised or dataset.shape != (1, 8, 8):
         raise UsageError(
@@ -53,10 +34,10 @@ def digits(dataset: Dataset, device: torch.device) -> Extractor:
         features, logits = (torch.cat(parts).cpu() for parts in zip(*outputs, strict=True))
         return Features(features.double(), logits.argmax(dim=1))
 
-    return extract
+    return Extractor(f"digits {SHA256[:16]}", extract)
 
 
-def points(dataset: Dataset, _device: torch.device) -> Extractor:
+def points(dataset: Dataset, device: torch.device, protocol: str) -> Extractor:
     """Points in the plane [N, 2] are their own features; a mixture also knows each point's mode."""
     if dataset.shape != (2,):
         raise UsageError(
@@ -68,10 +49,10 @@ def points(dataset: Dataset, _device: torch.device) -> Extractor:
         values = samples.cpu().double()
         return Features(values, exact.nearest(values) if isinstance(exact, Mixture) else None)
 
-    return extract
+    return Extractor("points", extract)
 
 
-def pixels8(dataset: Dataset, device: torch.device) -> Extractor:
+def pixels8(dataset: Dataset, device: torch.device, protocol: str) -> Extractor:
     """Mean values of an 8×8 grid of cells, for uint8 images of any size [N, C, H, W]: 64 C features in [-1, 1].
 
     No weights and hardly any time, so it serves short trials; it sees layout and contrast, not what is in an image.
@@ -86,21 +67,27 @@ def pixels8(dataset: Dataset, device: torch.device) -> Extractor:
         ]
         return Features(torch.cat(parts), None)
 
-    return extract
+    return Extractor("pixels8", extract)
 
 
-BUILDERS: dict[str, Callable[[Dataset, torch.device], Extractor]] = {
+BUILDERS: dict[str, Builder] = {
+    "inception": inception,
+    "efficientnet_lite0": efficientnet_lite0,
+    "squeezenet": squeezenet,
+    "dinov2": dinov2,
     "digits": digits,
     "points": points,
     "pixels8": pixels8,
 }
 
 
-def build(name: str, dataset: Dataset, device: torch.device) -> Extractor:
-    """The extractor called `name` for samples of `dataset`, running on `device`.
+def build(name: str, dataset: Dataset, device: torch.device, protocol: str = "") -> Extractor:
+    """The extractor called `name` for samples of `dataset`, running on `device`; `module:function` is one's own.
 
     Raises UsageError for an unknown name and for a data set whose samples the extractor cannot read.
     """
+    if ":" in name:
+        return custom(name)(dataset, device, protocol)
     if name not in BUILDERS:
         raise unknown("feature extractor", name, BUILDERS)
-    return BUILDERS[name](dataset, device)
+    return BUILDERS[name](dataset, device, protocol)

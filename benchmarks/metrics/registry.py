@@ -1,72 +1,184 @@
-"""Metrics by name: `<distance>_<extractor>_<count>`, such as `fd_digits_2k`.
+"""Metrics by name: `fid50k`, `precision10k`, or in another space than Inception's `<distance>_<extractor>_<count>`.
 
 A name says everything that a number depends on, so that two protocols can never share a column: what is compared
-(the distance), in which space (the extractor) and from how many generated samples (the count; Fréchet
-distances are biased at small counts, so only equal counts compare). Importing this module is cheap.
+(the distance), in which space (the extractor), from how many generated samples (the count; Fréchet distances are
+biased at small counts, so only equal counts compare), and, where these are not the usual ones, how images are resized
+(`fid50k_clean`) and from how many real ones the reference is made (`fid2k_ref2k`). Importing this module is cheap.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import UsageError, unknown
 
 DISTANCES = {
     "fd": "Fréchet distance between Gaussians fitted to the features",
-    "kd": "kernel distance: unbiased squared MMD with the cubic kernel of KID",
+    "kd": "kernel distance: unbiased squared MMD with the cubic kernel of KID, over all samples at once",
+    "kid": "mean of the unbiased squared MMD with a cubic kernel over 100 random subsets of 1,000, with its error",
+    "fdinf": "Fréchet distance extrapolated to infinitely many samples",
+    "precision": "share of the samples within the neighbourhoods (k = 3) of as many real ones",
+    "recall": "share of the real ones within the neighbourhoods (k = 3) of the samples",
+    "density": "number of neighbourhoods (k = 5) of real ones that a sample lies in, over k",
+    "coverage": "share of the real ones whose neighbourhood (k = 5) holds a sample",
+    "authenticity": "share of the samples that are no nearer to a training image than its own nearest other is",
     "w2": "exact 2-Wasserstein distance to as many real samples",
     "classes": "number of classes that get at least 1 % of the samples, by the extractor's classifier",
     "modes": "number of modes that get at least 1 % of the samples within three standard deviations",
 }
 
-#: Each feature extractor with the distances that have a meaning in its space.
+HIGHER_IS_BETTER = frozenset({"precision", "recall", "density", "coverage", "authenticity", "classes", "modes"})
+
+#: Two numbers that one letter pair asks for.
+PAIRS = {"pr": ("precision", "recall"), "dc": ("density", "coverage")}
+
+NEIGHBOURS = ("precision", "recall", "density", "coverage", "authenticity")
+_ANY_SPACE = ("fd", "kd", "fdinf", *NEIGHBOURS)
+
+#: Each feature extractor with the distances that have a meaning in its space. Inception's have names of their own.
 EXTRACTORS = {
-    "digits": ("fd", "kd", "classes"),
+    "digits": (*_ANY_SPACE, "classes"),
     "points": ("fd", "kd", "w2", "modes"),
-    "pixels8": ("fd",),
+    "pixels8": _ANY_SPACE,
+    "efficientnet_lite0": _ANY_SPACE,
+    "squeezenet": _ANY_SPACE,
+    "dinov2": _ANY_SPACE,
 }
 
-HIGHER_IS_BETTER = frozenset({"classes", "modes"})
+#: The names of metrics on Inception's features: only these may be called FID and KID.
+INCEPTION = {"fid": "fd", "kid": "kid", "fidinf": "fdinf", **{name: name for name in NEIGHBOURS}}
+
+#: How images are brought to Inception's 299 × 299, see `protocols`. The first one is what published numbers used.
+PROTOCOLS = ("legacy_tensorflow", "clean", "legacy_pytorch")
+
+#: Reference statistics that others publish.
+PUBLISHED = "cleanfid"
+
+#: Distances that settle by themselves which real samples they compare with, or with none.
+WHOLE = ("w2", "classes", "modes")
 
 #: Assignment costs the cube of the count: seconds at 2,000, minutes at 5,000 far from the data, hours at 50,000.
 W2_LIMIT = 5_000
 
-EXAMPLES = tuple(f"{distance}_{extractor}_2k" for extractor, distances in EXTRACTORS.items() for distance in distances)
+#: The least count a distance can be taken from: neighbourhoods need k + 1.
+LEAST = {"precision": 4, "recall": 4, "density": 6, "coverage": 6, "fdinf": 100}
 
-_GRAMMAR = re.compile(r"(?P<distance>[a-z0-9]+)_(?P<extractor>[a-z0-9]+)_(?P<number>[1-9][0-9]*)(?P<k>k?)")
+#: How many features there are. Below ten samples a feature the extrapolation is worse than what it extrapolates.
+WIDTHS = {
+    "inception": 2048,
+    "efficientnet_lite0": 1280,
+    "dinov2": 1024,
+    "squeezenet": 512,
+    "pixels8": 192,
+    "digits": 64,
+}
+
+EXAMPLES = (
+    *(f"{name}{'10k' if distance in NEIGHBOURS else '50k'}" for name, distance in INCEPTION.items()),
+    "fid50k_clean",
+    "fid2k_ref2k",
+    *(
+        f"{distance}_{extractor}_{max(2, -(-WIDTHS[extractor] // 100)) if distance == 'fdinf' else 2}k"
+        for extractor, distances in EXTRACTORS.items()
+        for distance in distances
+    ),
+)
+
+#: What an unknown name is answered with; `bench list` shows all.
+_CHOICES = tuple(
+    name
+    for name in EXAMPLES
+    if not name.endswith("_2k") or name.startswith("fd_") or name.split("_")[1] in ("digits", "points")
+)
+
+_COUNT = r"[1-9][0-9]*k?"
+_TAIL = rf"(?:_ref(?P<reference>{_COUNT}|{PUBLISHED}))?"
+_INCEPTION = re.compile(rf"(?P<distance>[a-z]+)(?P<count>{_COUNT})(?:_(?P<protocol>{'|'.join(PROTOCOLS)}))?{_TAIL}")
+_OTHER = re.compile(rf"(?P<distance>[a-z0-9]+)_(?P<extractor>[A-Za-z0-9_.:]+?)_(?P<count>{_COUNT}){_TAIL}")
+_CUSTOM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A parsed metric name. `samples` is the exact number of generated samples the metric is taken from."""
+    """A parsed metric name.
+
+    samples:   the exact number of generated samples the metric is taken from.
+    protocol:  how images are resized, "" where the extractor knows one way alone.
+    reference: how many real samples it compares with; None is all of them; "cleanfid" published statistics.
+    """
 
     name: str
     distance: str
     extractor: str
     samples: int
     lower_is_better: bool
+    protocol: str = ""
+    reference: int | str | None = None
 
 
 def parse(name: str) -> Metric:
     """The metric called `name`. Counts are exact: `500` is 500, `2k` is 2,000 and `50k` is 50,000.
 
-    Each count has one spelling (`2k`, not `2000`). Raises UsageError for anything that is not a metric of this suite.
+    Every metric has one spelling (`2k`, not `2000`). Raises UsageError for anything that is not a metric of this suite.
     """
-    if name.startswith(("fid", "kid")):
-        raise UsageError(
-            f"metric {name!r} needs the Inception network, whose metrics (FID and KID) are not available in this "
-            f"version. Available: {', '.join(EXAMPLES)}"
-        )
-    match = _GRAMMAR.fullmatch(name)
-    if match is None or match["distance"] not in EXTRACTORS.get(match["extractor"], ()):
-        raise unknown("metric", name, EXAMPLES)
-    distance, extractor = match["distance"], match["extractor"]
-    samples = int(match["number"]) * (1000 if match["k"] else 1)
-    if not match["k"] and samples % 1000 == 0:
-        raise UsageError(f"metric {name!r}: write it as {distance}_{extractor}_{samples // 1000}k")
-    if samples < 2:
-        raise UsageError(f"metric {name!r}: the count must be at least 2")
+    distance, extractor, protocol = None, "", ""
+    if match := _INCEPTION.fullmatch(name):
+        extractor, protocol = "inception", match["protocol"] or PROTOCOLS[0]
+        distance = INCEPTION.get(match["distance"])
+        if match["protocol"] == PROTOCOLS[0]:
+            raise UsageError(
+                f"metric {name!r}: write it as {name.replace('_' + PROTOCOLS[0], '')}, that is its protocol"
+            )
+    elif match := _OTHER.fullmatch(name):
+        extractor, protocol = match["extractor"], ""
+        admitted = _ANY_SPACE if _CUSTOM.fullmatch(extractor) else EXTRACTORS.get(extractor, ())
+        distance = match["distance"] if match["distance"] in admitted else None
+    if match is None or distance is None:
+        raise unknown("metric", name, _CHOICES)
+    samples = _count(name, match["count"])
+    reference = match["reference"]
+    if reference is not None and distance in WHOLE:
+        raise UsageError(f"metric {name!r}: {distance} has no choice of its reference, leave out _ref{reference}")
+    if reference == PUBLISHED:
+        if (distance, extractor) != ("fd", "inception"):
+            raise UsageError(f"metric {name!r}: {PUBLISHED} publishes statistics for fid alone")
+    elif reference is not None:
+        reference = _count(name, reference)
+    least = LEAST.get(distance, 2)
+    if distance == "fdinf" and extractor in WIDTHS:
+        least = 10 * WIDTHS[extractor]
+    for count, bound in ((samples, least), (reference, LEAST.get(distance, 2))):
+        if isinstance(count, int) and count < bound:
+            raise UsageError(f"metric {name!r}: the count must be at least {bound}")
     if distance == "w2" and samples > W2_LIMIT:
         raise UsageError(f"metric {name!r}: w2 is an exact assignment, whose count is at most {W2_LIMIT // 1000}k")
-    return Metric(name, distance, extractor, samples, distance not in HIGHER_IS_BETTER)
+    return Metric(name, distance, extractor, samples, distance not in HIGHER_IS_BETTER, protocol, reference)
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """The names with `pr10k` as `precision10k` and `recall10k`, `dc_digits_2k` likewise, and no name twice."""
+    expanded: dict[str, None] = {}
+    for name in names:
+        pair, rest = name[:2], name[2:]
+        asks_for_two = pair in PAIRS and (rest[:1].isdigit() or rest[:1] == "_")
+        expanded |= dict.fromkeys(f"{one}{rest}" for one in PAIRS[pair]) if asks_for_two else {name: None}
+    return list(expanded)
+
+
+def direction(name: str) -> int:
+    """1 where more is better, -1 where less is, 0 for a name that starts like no metric of this version.
+
+    Tolerant, because records outlive versions: it reads the first word alone.
+    """
+    word = name.partition("_")[0]
+    found = [one for one in (*DISTANCES, *INCEPTION) if word == one or re.fullmatch(rf"{one}{_COUNT}", word)]
+    return 0 if not found else 1 if found[0] in HIGHER_IS_BETTER else -1
+
+
+def _count(name: str, text: str) -> int:
+    count = int(text.removesuffix("k")) * (1000 if text.endswith("k") else 1)
+    if not text.endswith("k") and count % 1000 == 0:
+        raise UsageError(f"metric {name!r}: write {text} as {count // 1000}k")
+    return count

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from consistency_bench.benchmarks import cell as cells
-from consistency_bench.benchmarks import plan
+from consistency_bench.benchmarks import plan, scoring
 from consistency_bench.benchmarks.cell import run_cell
 from consistency_bench.benchmarks.config.compose import Cell
 from consistency_bench.benchmarks.errors import UsageError
@@ -49,8 +49,9 @@ def test_a_cell_leaves_complete_rows(tmp_path: Path) -> None:
     rows = rows_of(folder)
     keys = [(row["images"], row["nfe"], row["draw"], row["metric"], row["samples"]) for row in rows]
     metrics = [("fd_points_500", 500), ("w2_points_100", 100)]
-    expected = itertools.product((1280, 2560), (1, 2), (0, 1), metrics)
-    assert keys == [(*place, *metric) for *place, metric in expected]
+    passes = [(1280, nfe) for nfe in (1, 2)] + [(2560, nfe) for nfe in (1, 2, 4, 8)]  # eval.curve, then eval.nfe
+    expected = itertools.product(passes, (0, 1), metrics)
+    assert keys == [(*place, draw, *metric) for place, draw, metric in expected]
     identity = {"benchmark": "toy2d", "method": "vct", "version": 1, "cell": cell.id, "seed": 3}
     identity |= {"variant": cell.config["cell"]["variant"], "group": cell.config["cell"]["group"]}
     assert "train.lr=0.002" in identity["variant"]
@@ -164,7 +165,7 @@ def test_other_sampling_replaces_the_rows_without_training(tmp_path: Path) -> No
     assert len(second) == len(first)
     assert {row["sampler"] for row in second}.isdisjoint(row["sampler"] for row in first)
     changed = {row["nfe"] for row, old in zip(second, first, strict=True) if row["value"] != old["value"]}
-    assert changed == {2}  # the intermediate level has no part in one step
+    assert changed == {2, 4, 8}  # the intermediate level has no part in one step
 
 
 def test_more_snapshots_asked_for_later(tmp_path: Path) -> None:
@@ -179,9 +180,9 @@ def test_more_snapshots_asked_for_later(tmp_path: Path) -> None:
     assert kept == rows_of(at_once)
 
 
-@pytest.mark.parametrize("stop", [1, 5, 9, 10, 11, 12, 13, 14])
+@pytest.mark.parametrize("stop", [1, 5, 9, 10, 11, 12, 13, 14, 16])
 def test_interrupted_at_any_moment_and_run_again(stop: int, tmp_path: Path) -> None:
-    """Between steps of training (10 of them), or between evaluations (4)."""
+    """Between steps of training (10 of them), or between evaluations (6)."""
     whole, folder = put(tiny_cell("vct"), tmp_path / "whole"), put(tiny_cell("vct"), tmp_path / "stopped")
     run_cell(whole)
     assert run_cell(folder, should_stop=after(stop)) == "interrupted"
@@ -212,8 +213,7 @@ def test_a_divergence_is_a_result_with_rows_without_values(tmp_path: Path) -> No
     assert status["state"] == "diverged"
     assert 0 < status["images"] < 2560
     assert [(row["images"], row["nfe"], row["metric"], row["value"]) for row in rows_of(folder)] == [
-        (2560, 1, "fd_points_500", None),
-        (2560, 2, "fd_points_500", None),
+        (2560, nfe, "fd_points_500", None) for nfe in (1, 2, 4, 8)
     ]
     assert plan.is_finished(folder, cell.config)
 
@@ -226,8 +226,8 @@ def test_a_network_that_ends_in_no_numbers_has_diverged(benchmark: str, tmp_path
     folder = put(cell, tmp_path)
     assert run_cell(folder) == "diverged"
     rows = rows_of(folder)
-    assert len(rows) == 4
-    assert [row["value"] for row in rows if row["images"] == 2560] == [None, None]
+    assert len(rows) == 2 + 4
+    assert [row["value"] for row in rows if row["images"] == 2560] == [None] * 4
     assert plan.is_finished(folder, cell.config)
 
 
@@ -235,7 +235,7 @@ def broken(cell: Cell, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the disk is on fire")
 
-    monkeypatch.setattr(cells, "sample", fail)
+    monkeypatch.setattr(scoring, "sample", fail)
     return put(cell, out)
 
 

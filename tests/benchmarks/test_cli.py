@@ -74,7 +74,7 @@ MISTAKES = {
     "no seeds": (["--seeds", ""], "--seeds is '', must be whole numbers and ranges such as 0-2 or 0,3,7"),
     "negative seed": (["--seeds=-1"], "--seeds is '-1', must be whole numbers"),
     "metric": (["eval.metrics=[fd_digit_2k]"], "unknown metric 'fd_digit_2k'. Did you mean: fd_digits_2k"),
-    "fid": (["eval.metrics=[fid50k]"], "metric 'fid50k' needs the Inception network"),
+    "fid": (["eval.metrics=[fidd50k]"], "unknown metric 'fidd50k'. Did you mean: fid50k"),
     "metric of other data": (["eval.metrics=[fd_points_2k]"], ""),
     "key": (["train.bacth=3"], "unknown key 'train.bacth'. Did you mean: train.batch? Available: train.images"),
     "section": (["foo.bar=3"], "unknown key 'foo.bar'. Available: benchmark, preset, method.…"),
@@ -95,7 +95,7 @@ MISTAKES = {
     "type": (["train.batch=many"], "train.batch is 'many', must be a whole number"),
     "rate": (["train.lr=nan"], "train.lr is nan, must be a number above 0"),
     "width": (["network.width=3"], "network.width is 3, must be a positive multiple of 4"),
-    "too many steps": (["eval.nfe=[3]"], "eval.nfe is 3: with 1 intermediate level(s) in sample.sigma_mid"),
+    "steps without levels": (["sample.sigma_mid=[]"], "eval.nfe is 2: without intermediate levels in sample.sigma_mid"),
     "variant": (["benchmark=toy2d", "data.variant=x"], "unknown variant of toy2d 'x'. Available: two_modes"),
     "variant of what has none": (["data.variant=x"], "data set 'digits' has no variants"),
     "data set": (["data.name=foo"], "unknown data set 'foo'. Available: cifar10, digits"),
@@ -342,7 +342,7 @@ def test_a_dry_run_writes_nothing(call: Callable[..., Said], tmp_path: Path) -> 
 
 
 def test_a_dry_run_finds_mistakes(call: Callable[..., Said]) -> None:
-    assert call("run", "--dry-run", "eval.nfe=[3]").status == 2
+    assert call("run", "--dry-run", "sample.sigma_mid=[]").status == 2
 
 
 # A finished, a diverged and a killed cell, run once for all tests below
@@ -445,7 +445,7 @@ def test_status_and_show_read_the_files(
     assert len({one.out for one in shown}) == 1
     config, _, records = shown[0].out.partition("records:\n")
     assert yaml.safe_load(config)["state"] == "done"
-    assert len(records.splitlines()) == 4
+    assert len(records.splitlines()) == 2 + 4  # eval.curve at the first snapshot, eval.nfe at the last
     assert "diverged" in call("show", finished.bad, "--out", finished.out).out
 
 

@@ -166,6 +166,13 @@ def test_another_kind_keeps_the_options_that_it_shares() -> None:
     assert one("method.times.kind=karras_bins").config["method"]["times"]["p_mean"] == -1.1
 
 
+def test_noise_is_put_back_as_each_paper_s_code_does() -> None:
+    """Row 50 of docs/deviations.md: VCT's code has σ on iCT as well; transport and generated pairs keep iCT's."""
+    renoise = {method: one(method=method).config["sample"]["renoise"] for method in METHODS}
+    assert {method for method, form in renoise.items() if form == "sqrt_diff"} == {"ict", "ict+ot", "ict+gc"}
+    assert set(renoise.values()) == {"sigma", "sqrt_diff"}
+
+
 def test_the_configuration_is_plain_data() -> None:
     for method in METHODS:
         config = one("train.lr=2e-3", method=method).config

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consistency_bench.benchmarks.metrics import distances
+from consistency_bench.benchmarks.metrics.moments import Moments
 
 
 def gaussian(n: int, d: int, seed: int, shift: float = 0.0, rank: int | None = None) -> torch.Tensor:
@@ -26,27 +27,6 @@ def by_sqrtm(a: torch.Tensor, b: torch.Tensor) -> float:
     root = scipy.linalg.sqrtm(cov1 @ cov2)
     shift = x.mean(axis=0) - y.mean(axis=0)
     return float(shift @ shift + np.trace(cov1) + np.trace(cov2) - 2 * np.trace(np.real(root)))
-
-
-def by_brute_force(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Unbiased MMD², pair by pair."""
-
-    def kernel(x, y):
-        return (float(x @ y) / len(x) + 1) ** 3
-
-    xx = [kernel(x, y) for x, y in itertools.permutations(a, 2)]
-    yy = [kernel(x, y) for x, y in itertools.permutations(b, 2)]
-    xy = [kernel(x, y) for x, y in itertools.product(a, b)]
-    return float(np.mean(xx) + np.mean(yy) - 2 * np.mean(xy))
-
-
-def by_kid_formula(a: torch.Tensor, b: torch.Tensor) -> float:
-    """KID's polynomial MMD as torchmetrics and the original code write it (equal sizes only)."""
-    x, y = a.numpy(), b.numpy()
-    m = len(x)
-    kxx, kyy, kxy = ((p @ q.T / x.shape[1] + 1) ** 3 for p, q in ((x, x), (y, y), (x, y)))
-    within = (kxx.sum() - np.trace(kxx)) + (kyy.sum() - np.trace(kyy))
-    return float(within / (m * (m - 1)) - 2 * kxy.sum() / m**2)
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(200, 300, 8), (70, 90, 64), (65, 2000, 64)])
@@ -105,36 +85,136 @@ def test_frechet_invariances(n, m, d, seed):
     assert distances.frechet_from_features(3 * a, 3 * b) == pytest.approx(9 * value, rel=1e-6, abs=1e-5 * scale)
 
 
-@settings(max_examples=25, deadline=None)
-@given(n=st.integers(2, 9), m=st.integers(2, 9), d=st.integers(1, 5), seed=st.integers(0, 999))
-def test_kernel_distance_equals_brute_force_and_is_invariant(n, m, d, seed):
-    a, b = gaussian(n, d, seed), gaussian(m, d, seed + 1, shift=0.5)
-    value = distances.kernel_distance(a, b)
-    order = torch.randperm(m, generator=torch.Generator().manual_seed(seed))
-    scale = 1e-9 * max(1.0, float(a.square().sum(dim=1).max() + b.square().sum(dim=1).max()) ** 3)
-    assert value == pytest.approx(by_brute_force(a, b), rel=1e-9, abs=scale)
-    assert distances.kernel_distance(a, b[order]) == pytest.approx(value, rel=1e-9, abs=scale)
-    assert distances.kernel_distance(b, a) == pytest.approx(value, rel=1e-9, abs=scale)
+def falling(n: int, d: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    """Features [n, d] whose standard deviations fall over three orders of magnitude, as those of image networks do."""
+    rotation, _ = torch.linalg.qr(gaussian(d, d, 99))
+    draws = torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return draws * torch.logspace(0, -3, d, dtype=torch.float64) @ rotation + shift
 
 
-def test_kernel_distance_is_the_kid_formula_across_tiles(monkeypatch):
-    a, b = gaussian(150, 16, 0), gaussian(150, 16, 1)
-    expected = by_kid_formula(a, b)
-    for tile in (7, 150, 1024):
-        monkeypatch.setattr(distances, "_TILE", tile)
-        assert distances.kernel_distance(a, b) == pytest.approx(expected, rel=1e-10)
-    within = distances.kernel_within(a)
-    assert distances.kernel_distance(a, b, within_a=within) == pytest.approx(expected, rel=1e-10)
+@pytest.mark.parametrize("make", [gaussian, falling])
+@pytest.mark.parametrize(("n", "m", "d"), [(200, 300, 16), (200, 30, 64), (40, 300, 64), (40, 30, 64)])
+def test_all_ways_of_taking_the_frechet_distance_agree(make, n, m, d):
+    a, b = make(n, d, 0), make(m, d, 1, 0.01)
+    expected = by_sqrtm(a, b)
+    first, second = Moments.of(a), Moments.of(b)
+    values = {
+        "moments": distances.frechet_moments(first, second),
+        "exchanged": distances.frechet_moments(second, first),
+        "root": distances.frechet_moments(first, second, distances.square_root(first.cov)),
+        "raw": distances.frechet(first.mean, first.cov, second.mean, second.cov),
+        "mixed": distances.frechet_mixed(first, b),
+        "mixed, exchanged": distances.frechet_mixed(second, a),
+        "features": distances.frechet_from_features(a, b),
+        "rows": distances.frechet_of_rows(first, b)(torch.arange(m)),
+    }
+    # Where both are singular SciPy's root of their product is itself good to 1e-5 only; then the nuclear norm counts.
+    assert values["features"] == pytest.approx(expected, rel=1e-6 if max(n, m) > d else 1e-4)
+    for value in values.values():
+        assert value == pytest.approx(values["features"], rel=1e-6)
 
 
-def test_kernel_distance_is_unbiased():
-    """Over many draws of one distribution its mean is zero, within its own standard error."""
-    values = []
-    for seed in range(300):
-        x = torch.randn(40, 3, generator=torch.Generator().manual_seed(seed))
-        values.append(distances.kernel_distance(x[:20], x[20:]))
-    assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(len(values))
-    assert min(values) < 0
+@pytest.mark.parametrize("rank", [6, 4, 0])
+def test_a_square_root_gives_its_square_back(rank):
+    mixing = gaussian(rank, 6, 0) if rank else torch.zeros(1, 6).double()
+    cov = mixing.T @ mixing
+    root = distances.square_root(cov)
+    torch.testing.assert_close(root @ root.T, cov, rtol=1e-12, atol=1e-12)
+    slightly_negative = cov - 1e-14 * torch.eye(6)
+    root = distances.square_root(slightly_negative)
+    torch.testing.assert_close(root @ root.T, cov, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(4, 40), d=st.integers(1, 24), seed=st.integers(0, 999), draw=st.randoms(use_true_random=False))
+def test_frechet_of_rows_is_that_of_the_rows(n, d, seed, draw):
+    """Any choice, with repeats, in every regime: N above and below 2 D, the choice above and below D."""
+    reference, b = Moments.of(gaussian(60, d, seed)), gaussian(n, d, seed + 1, shift=2.0) + 100
+    value = distances.frechet_of_rows(reference, b)
+    scale = float(reference.cov.trace() + b.var(dim=0).sum())
+    for rows in (torch.arange(n), torch.tensor([draw.randrange(n) for _ in range(draw.randint(2, 2 * n))])):
+        expected = distances.frechet_moments(reference, Moments.of(b[rows]))
+        assert value(rows) == pytest.approx(expected, rel=1e-6, abs=1e-6 * scale)
+
+
+@pytest.mark.parametrize(("n", "d"), [(20, 30), (40, 30), (90, 30)])
+def test_frechet_of_rows_keeps_its_digits_at_a_large_mean(n, d):
+    reference, b = gaussian(100, d, 0), gaussian(n, d, 1)
+    expected = distances.frechet_moments(Moments.of(reference), Moments.of(b))
+    value = distances.frechet_of_rows(Moments.of(reference + 1e7), b + 1e7)
+    assert value(torch.arange(n)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_of_rows_of_single_precision_features():
+    reference, b = Moments.of(gaussian(300, 8, 0)), gaussian(100, 8, 1).float()
+    expected = distances.frechet_moments(reference, Moments.of(b.double()))
+    assert distances.frechet_of_rows(reference, b)(torch.arange(100)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_extrapolation_takes_off_the_bias_of_a_finite_number():
+    """Against an exactly known Gaussian: the true distance is 0.25 of the mean, the bias at 2,000 rows some 0.16."""
+    d = 16
+    reference = Moments(10**9, torch.zeros(d).double(), torch.eye(d).double())
+    plain, extrapolated = [], []
+    for seed in range(8):
+        b = torch.randn(2000, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        b[:, 0] += 0.5
+        plain.append(distances.frechet_moments(reference, Moments.of(b)))
+        extrapolated.append(distances.extrapolated_frechet(reference, b, seed=0))
+    error = np.std(extrapolated, ddof=1) / 8**0.5
+    assert np.mean(extrapolated) == pytest.approx(0.25, abs=4 * error)
+    assert np.mean(plain) - 0.25 > 4 * error
+
+
+def test_extrapolation_is_the_intercept_of_a_line_in_one_over_n(monkeypatch):
+    """With distances that lie on a line the intercept is exact; sizes and choices are what the docstring says."""
+    seen = []
+
+    def rows_of(reference, features, root):
+        def value(rows):
+            assert len(rows.unique()) == len(rows)
+            seen.append(len(rows))
+            return -3.0 + 70 / len(rows)
+
+        return value
+
+    monkeypatch.setattr(distances, "frechet_of_rows", rows_of)
+    a = gaussian(500, 2, 0)
+    assert distances.extrapolated_frechet(Moments.of(a), a, seed=0, points=10) == pytest.approx(-3)
+    assert seen == list(range(50, 501, 50))
+
+
+def test_extrapolation_is_seeded_and_takes_a_root():
+    reference, b = Moments.of(gaussian(300, 4, 0)), gaussian(200, 4, 1)
+    before = torch.get_rng_state()
+    first, again, other = (distances.extrapolated_frechet(reference, b, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert distances.extrapolated_frechet(reference, b, 0, root=distances.square_root(reference.cov)) == first
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_does_not_fit_the_reference_is_refused():
+    reference, nan = Moments.of(gaussian(20, 3, 0)), torch.full((40, 3), float("nan"))
+    for distance in (
+        distances.frechet_mixed,
+        distances.frechet_of_rows,
+        lambda a, b: distances.extrapolated_frechet(a, b, seed=0),
+    ):
+        with pytest.raises(ValueError, match="one space, got 3 and 4"):
+            distance(reference, torch.randn(40, 4))
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            distance(reference, nan)
+    with pytest.raises(ValueError, match="one space, got 3 and 4"):
+        distances.frechet_moments(reference, Moments.of(gaussian(20, 4, 0)))
+    with pytest.raises(ValueError, match="at least 2"):
+        distances.frechet_mixed(reference, torch.randn(1, 3))
+    for size in (3, 30):  # features with and without the shared matrix
+        with pytest.raises(ValueError, match="at least 2"):
+            distances.frechet_of_rows(reference, torch.randn(size, 3))(torch.tensor([1]))
+    with pytest.raises(ValueError, match="at least 30 rows, got 29"):
+        distances.extrapolated_frechet(reference, torch.randn(29, 3), seed=0)
+    with pytest.raises(ValueError, match="at least 2 points"):
+        distances.extrapolated_frechet(reference, torch.randn(29, 3), seed=0, points=1)
 
 
 def test_w2_equals_the_best_of_all_pairings():
@@ -159,12 +239,13 @@ def test_coverage_counts_classes_above_their_share():
     assert distances.coverage(torch.tensor([-1, -1])) == 0
 
 
-@pytest.mark.parametrize("distance", [distances.frechet_from_features, distances.kernel_distance])
-def test_what_is_no_pair_of_feature_sets_is_refused(distance):
+def test_what_is_no_pair_of_feature_sets_is_refused():
     a = torch.randn(5, 3)
     for b in (torch.randn(5, 4), torch.randn(1, 3), torch.randn(3)):
         with pytest.raises(ValueError, match="features must be"):
-            distance(a, b)
+            distances.frechet_from_features(a, b)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        distances.frechet_from_features(a, torch.full((5, 3), float("inf")))
 
 
 def test_w2_refuses_unequal_sizes():

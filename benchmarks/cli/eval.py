@@ -1,0 +1,141 @@
+"""`bench eval`: score finished trainings by further metrics, step counts or draws, without training again."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import plan
+from ..config.schema import Eval, check_values
+from ..errors import UsageError
+from ..files import read_jsonl
+from ..lock import acquire
+from ..metrics.registry import expand, parse
+from ..records import RECORDS, REFERENCE, CellFiles
+from .status import INTERRUPTED
+
+SNAPSHOTS = ("last", "all")
+
+
+def evaluate(
+    runs: Sequence[Path],
+    *,
+    metrics: str | None,
+    nfe: str | None,
+    draws: int | None,
+    snapshots: str,
+    bootstrap: int,
+    batch: int | None,
+    device: str,
+) -> int:
+    """Exit status: 0 all rows are there, 1 a cell was left out (not trained to its end, diverged), 130 interrupted.
+
+    runs: folders of cells, or folders above them. Raises UsageError for bad input, before anything is computed.
+    """
+    if snapshots not in SNAPSHOTS:
+        raise UsageError(f"--snapshots is {snapshots!r}, must be one of: {', '.join(SNAPSHOTS)}")
+    wanted: dict[str, Any] = {"bootstrap": bootstrap, "curve": [] if snapshots == "last" else None}
+    if metrics is not None:
+        wanted["metrics"] = expand(name.strip() for name in metrics.split(",") if name.strip())
+        for name in wanted["metrics"]:
+            parse(name)
+    if nfe is not None:
+        wanted["nfe"] = _numbers(nfe)
+    wanted |= {key: value for key, value in (("draws", draws), ("batch", batch)) if value is not None}
+    cells = _find(runs)
+    jobs = {cell: _asked(cell.config, wanted, device) for cell in cells}
+    left_out = 0
+    open_jobs: dict[CellFiles, dict[str, Any]] = {}
+    for cell, config in jobs.items():
+        state = cell.status["state"]
+        if state != "done":
+            print(f"{cell.path}: left out, it is {state}; only trainings that are done can be scored", file=sys.stderr)
+            left_out += 1
+        elif _missing(cell, config):
+            open_jobs[cell] = config
+    if not open_jobs:
+        print("all rows are there already" if left_out < len(cells) else "there is nothing to score")
+        return 1 if left_out else 0
+    try:
+        _score(open_jobs)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    print("`bench report` puts the new rows into the leaderboard")
+    return 1 if left_out else 0
+
+
+def _find(runs: Sequence[Path]) -> list[CellFiles]:
+    found: dict[Path, CellFiles] = {}
+    for run in runs:
+        cells = (
+            [CellFiles(run)]
+            if (run / "config.yaml").is_file()
+            else [CellFiles(config.parent) for config in sorted(run.glob("**/s*-*/config.yaml"))]
+        )
+        if not cells:
+            raise UsageError(f"{run} is no folder of a cell and has none below it; `bench status` lists them")
+        found |= {cell.path.resolve(): cell for cell in cells}
+    return list(found.values())
+
+
+def _asked(config: dict[str, Any], wanted: dict[str, Any], device: str) -> dict[str, Any]:
+    """The cell's configuration with another section `eval`; keys that it lacks, being older, have their defaults."""
+    usual = dataclasses.asdict(Eval())
+    evaluation = {**usual, **config["eval"], **wanted}
+    asked = {**config, "eval": evaluation, "run": {**config["run"], "device": device}}
+    check_values(asked)
+    return asked
+
+
+def _missing(cell: CellFiles, config: dict[str, Any]) -> bool:
+    return any(plan.missing(config, cell.records, evaluation) for evaluation in plan.evaluations(config))
+
+
+def _score(jobs: dict[CellFiles, dict[str, Any]]) -> None:
+    """Score cell after cell; cells of one data set and choice of metrics share data, networks and reference."""
+    from ..cell import load_dataset, pick_device
+    from ..check import check_configurations
+    from ..metrics.evaluate import Evaluator
+    from ..model import build_model
+    from ..scoring import fill_records, write_reference
+
+    check_configurations(list(jobs.values()))
+    evaluators: dict[str, Evaluator] = {}
+    for cell, config in jobs.items():
+        device = pick_device(config["run"]["device"])
+        key = repr((config["data"], config["eval"]["metrics"]))
+        if key not in evaluators:
+            print(f"features of {config['data']['name']} …", flush=True)
+            evaluators[key] = Evaluator(load_dataset(config), config["eval"]["metrics"], device)
+        evaluator = evaluators[key]
+        lock = acquire(cell.path / "lock")
+        if lock is None:
+            raise UsageError(f"{cell.path} is being worked on by another process; try again when it is done")
+        with lock:
+            before = read_jsonl(cell.path / RECORDS)
+            write_reference(config, evaluator, cell.path.parents[1] / REFERENCE)
+            model = build_model(config, evaluator.dataset, device)
+            fill_records(config, model, evaluator, cell.path, device, should_stop=lambda lock=lock: not lock.is_ours())
+            _show(cell.path, before)
+
+
+def _show(folder: Path, before: list[dict[str, Any]]) -> None:
+    print(folder)
+    for row in read_jsonl(folder / RECORDS):
+        if row in before:
+            continue
+        value = "diverged" if row["value"] is None else f"{row['value']:.6g}"
+        error = f" ± {row['error']:.2g}" if row["error"] is not None else ""
+        print(
+            f"  {row['images']:>12,} images  NFE {row['nfe']}  draw {row['draw']}  {row['metric']:<24} {value}{error}"
+        )
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--nfe is {text!r}, must be step counts with commas between them, such as 1,2,4,8") from None

@@ -1,0 +1,106 @@
+"""Mean and covariance of features that arrive in batches: D² numbers in memory, however many rows there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_CHUNK = 4096  # rows turned to float64 at once: 64 MB at 2,048 features
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """The Gaussian fitted to a set of features.
+
+    count: rows it was fitted to. It bounds the rank of the covariance; where it is not known, say a large one.
+    mean:  float64 [D].
+    cov:   float64 [D, D], unbiased (divided by count − 1).
+
+    Raises ValueError for other shapes or types, NaN or infinity, a negative variance, and a count below 2.
+    """
+
+    count: int
+    mean: Tensor
+    cov: Tensor
+
+    def __post_init__(self) -> None:
+        size = len(self.mean) if self.mean.ndim == 1 else -1
+        if tuple(self.cov.shape) != (size, size) or {self.mean.dtype, self.cov.dtype} != {torch.float64}:
+            raise ValueError(
+                f"moments are a mean [D] and a covariance [D, D] in float64, got {self.mean.dtype} "
+                f"{list(self.mean.shape)} and {self.cov.dtype} {list(self.cov.shape)}"
+            )
+        if self.count < 2:
+            raise ValueError(f"moments need at least 2 rows, got {self.count}")
+        if not (torch.isfinite(self.mean).all() and torch.isfinite(self.cov).all()):
+            raise ValueError("moments hold NaN or infinity")
+        if size and float(self.cov.diagonal().min()) < 0:
+            raise ValueError("moments hold a negative variance, so the covariance is none")
+
+    @classmethod
+    def of(cls, features: Tensor) -> Moments:
+        """The moments of features [N, D], N at least 2, on their device. Raises ValueError as `Accumulator` does."""
+        accumulator = Accumulator()
+        accumulator.add(features)
+        return accumulator.moments()
+
+
+class Accumulator:
+    """Moments of rows that come batch by batch, on the device of the first batch, in float64.
+
+    Every chunk is centred on its own mean before it is squared and then merged (Chan, Golub & LeVeque 1979), so a
+    mean that is large against the spread costs no digits, and how the rows are cut into batches hardly shows.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean = torch.zeros(0)
+        self._scatter = torch.zeros(0)
+
+    def add(self, values: Tensor) -> None:
+        """Take in the rows of `values` [B, D], any B. Raises ValueError for NaN, infinity or another D than before.
+
+        What is refused leaves the moments as they were.
+        """
+        check(values, least=0)
+        if self.count and values.shape[1] != len(self._mean):
+            raise ValueError(f"features must keep their number: {len(self._mean)} before, now {values.shape[1]}")
+        if not len(values):
+            return
+        if not self.count:
+            size = values.shape[1]
+            self._mean = torch.zeros(size, dtype=torch.float64, device=values.device)
+            self._scatter = torch.zeros(size, size, dtype=torch.float64, device=values.device)
+        for chunk in values.split(_CHUNK):
+            self._merge(chunk.double())
+
+    def moments(self) -> Moments:
+        """The moments of all rows so far. Raises ValueError for fewer than two."""
+        if self.count < 2:
+            raise ValueError(f"moments need at least 2 rows, got {self.count}")
+        # A matrix product need not be symmetric to the last bit, a covariance is.
+        return Moments(self.count, self._mean.clone(), (self._scatter + self._scatter.T) / (2 * (self.count - 1)))
+
+    def _merge(self, chunk: Tensor) -> None:
+        total = self.count + len(chunk)
+        mean = chunk.mean(dim=0)
+        shift = mean - self._mean
+        centred = chunk - mean
+        self._scatter.addmm_(centred.T, centred)
+        self._scatter.addr_(shift, shift, alpha=self.count * len(chunk) / total)
+        self._mean += shift * (len(chunk) / total)
+        self.count = total
+
+
+def check(*sets: Tensor, least: int = 2) -> None:
+    """Raise ValueError unless all sets of features are [N, D] with one D, finite, and N at least `least`."""
+    shapes = ", ".join(str(list(values.shape)) for values in sets)
+    if any(values.ndim != 2 or len(values) < least for values in sets):
+        raise ValueError(f"features must be [N, D] with N at least {least}, got {shapes}")
+    if len({values.shape[1] for values in sets}) != 1:
+        raise ValueError(f"features must be of one space, got {shapes}")
+    # By chunks, because isfinite of a whole set needs several times its memory.
+    if not all(torch.isfinite(chunk).all() for values in sets for chunk in values.split(_CHUNK)):
+        raise ValueError("features hold NaN or infinity")

@@ -1,0 +1,159 @@
+"""Features of the real data: computed once, kept on disk where that is worth it, and read back.
+
+A folder of the cache belongs to one (data set, extractor). Its name is a hash of all that the features depend on:
+the bytes of the images and the extractor's identity, in which are its weights and its protocol. Features lie in pieces
+of 200 rows, each written at once, so that an hour of work on a slow machine can be interrupted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..data.base import Dataset
+from ..files import atomic_path
+from ..lock import acquire
+from .collected import Side
+from .features import Extractor, Features
+from .moments import Accumulator, Moments
+
+SEED = 0  # of everything random in the choice of real samples, so that every run has the same references
+PIECE = 200  # samples a file, and between two questions whether to stop: 20 s of Inception on two slow cores
+KEPT = 50_000  # features that are kept at most: 400 MB of Inception's; moments are taken from all samples
+FORMAT = 1  # counted up when what lies in the files changes
+
+log = logging.getLogger(__name__)
+
+
+def default_folder() -> Path:
+    """Where references are kept: `consistency-bench/references` in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "consistency-bench" / "references"
+
+
+class StoppedError(Exception):
+    """Asked to stop between two pieces of work; what is on disk by then is kept."""
+
+
+class Reference(Side):
+    """The side of the real samples of `dataset`, taken in a fixed random order.
+
+    Nothing is computed before it is asked for. Where the extractor is costly, results are in `folder` below the cache,
+    and of several processes that want the same one works and the others wait. `should_stop` is asked between pieces;
+    where it says so, StoppedError is raised.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        extractor: Extractor,
+        cache: Path | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__()
+        self.should_stop = should_stop
+        self.dataset, self.extractor = dataset, extractor
+        self.order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(SEED))
+        self._features: Features | None = None
+        self._moments: dict[int, Moments] = {}
+        self.folder: Path | None = None
+        if extractor.costly:
+            self.folder = (cache or default_folder()) / f"{dataset.name}-{self._key()}"
+
+    def first(self, count: int) -> Features:
+        """The features of the first `count` samples in the fixed order, as many as there are and are kept at most."""
+        count = min(count, len(self.dataset), KEPT)
+        if self._features is None or len(self._features) < count:
+            pieces = list(self._pieces(count))
+            predictions = [piece.predictions for piece in pieces if piece.predictions is not None]
+            values = torch.cat([piece.values for piece in pieces])
+            self._features = Features(values, torch.cat(predictions) if predictions else None)
+        return self._features[:count]
+
+    def moments(self, count: int | None = None) -> Moments:
+        """Mean and covariance of the first `count` samples; of all, if None."""
+        count = len(self.dataset) if count is None else min(count, len(self.dataset))
+        if count not in self._moments:
+            self._moments[count] = self._read_moments(count) or self._compute_moments(count)
+        return self._moments[count]
+
+    def _compute_moments(self, count: int) -> Moments:
+        accumulator = Accumulator()
+        for piece in self._pieces(count):
+            accumulator.add(piece.values)
+        moments = accumulator.moments()
+        if self.folder is not None:
+            with atomic_path(self._moments_path(count)) as temporary:
+                safetensors.torch.save_file({"mean": moments.mean, "cov": moments.cov.contiguous()}, temporary)
+        return moments
+
+    def _read_moments(self, count: int) -> Moments | None:
+        if self.folder is None or not self._moments_path(count).exists():
+            return None
+        try:
+            held = safetensors.torch.load_file(self._moments_path(count))
+            return Moments(count, held["mean"], held["cov"])
+        except (SafetensorError, KeyError, ValueError) as error:  # a damaged copy is no loss: it is made anew
+            log.warning("%s is damaged (%s) and made anew", self._moments_path(count), error)
+            return None
+
+    def _moments_path(self, count: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"moments-{count}.safetensors"
+
+    def _pieces(self, count: int) -> Iterator[Features]:
+        """The features of the first `count` samples, in pieces; only the last one may be short."""
+        for start in range(0, count, PIECE):
+            if self.should_stop():
+                raise StoppedError
+            wanted = min(PIECE, count - start)
+            if self.folder is None or start >= KEPT:
+                yield self.extractor(self.dataset.images[self.order[start : start + wanted]])
+            else:
+                yield self._kept(start, self.folder / f"features-{start // PIECE:05d}.npy")[:wanted]
+
+    def _kept(self, start: int, path: Path) -> Features:
+        samples = self.dataset.images[self.order[start : start + PIECE]]
+        held = _read_piece(path, len(samples))
+        if held is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            while (lock := acquire(path.with_suffix(".lock"))) is None:
+                time.sleep(0.5)
+            with lock:
+                held = _read_piece(path, len(samples))  # somebody else may have been at work
+                if held is None:
+                    began = time.monotonic()
+                    held = self.extractor(samples).values.float()
+                    with atomic_path(path) as temporary, temporary.open("wb") as file:
+                        np.save(file, held.numpy(), allow_pickle=False)
+                    rate = len(samples) / max(time.monotonic() - began, 1e-9)
+                    log.info("%s: features of %d real samples, %.0f/s", path.parent.name, start + len(samples), rate)
+        return Features(held, None)
+
+    def _key(self) -> str:
+        text = f"{FORMAT} {SEED} {self.dataset.fingerprint} {self.extractor.identity}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _read_piece(path: Path, rows: int) -> Tensor | None:
+    """The features in a file; None where there is none, and where it is damaged: it is made anew then."""
+    try:
+        values = np.load(path, allow_pickle=False)
+        if values.dtype != np.float32 or values.ndim != 2 or len(values) != rows:
+            raise ValueError(f"{values.dtype} {values.shape} instead of {rows} rows of float32")
+    except FileNotFoundError:
+        return None
+    except (ValueError, EOFError) as error:
+        log.warning("%s is damaged (%s) and made anew", path, error)
+        return None
+    return torch.from_numpy(values)

@@ -1,0 +1,120 @@
+"""One metric of two sides: which distance is taken of which features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from . import distances, kernels, neighbours
+from .bootstrap import bootstrap
+from .collected import Side
+from .moments import Moments
+from .references import KEPT
+from .registry import Metric
+
+SEED = 0  # of the random subsets within a distance
+
+
+class Score(NamedTuple):
+    """A metric's value, and the standard error of its sampling where it is known: of KID, and with a bootstrap."""
+
+    value: float
+    error: float | None = None
+
+
+#: What metrics of the same two sides share: (what, extractor, …) -> result.
+Memo = dict[tuple[Any, ...], Any]
+
+
+def score(metric: Metric, real: Side, fake: Side, memo: Memo, resamples: int = 0) -> Score:
+    """The metric of the first `metric.samples` samples of `fake` against `real`.
+
+    memo: kept by the caller while both sides stay the same.
+    resamples: how many bootstrap resamples of the samples give a Fréchet distance its error; 0 none.
+    """
+    match metric.distance:
+        case "fd":
+            return _frechet(metric, real, fake, resamples)
+        case "kd":
+            count = _reference(metric, KEPT)
+            whole, features = real.first(count).values, fake.first(metric.samples).values
+            return Score(kernels.kernel_distance(whole, features, real.within(count)))
+        case "kid":
+            mean, error = kernels.kid(
+                real.first(_reference(metric, KEPT)).values, fake.first(metric.samples).values, seed=SEED
+            )
+            return Score(mean, error)
+        case "fdinf":
+            reference = _count(metric)
+            features = fake.first(metric.samples).values
+            return Score(
+                distances.extrapolated_frechet(real.moments(reference), features, SEED, root=real.root(reference))
+            )
+        case "precision" | "recall":
+            pair = _shared(metric, "pr", neighbours.precision_recall, real, fake, memo)
+            return Score(pair[metric.distance == "recall"])
+        case "density" | "coverage":
+            pair = _shared(metric, "dc", neighbours.density_coverage, real, fake, memo)
+            return Score(pair[metric.distance == "coverage"])
+        case "authenticity":
+            whole = real.first(_reference(metric, KEPT)).values
+            return Score(neighbours.authenticity(whole, fake.first(metric.samples).values))
+        case "w2":
+            return Score(distances.w2(real.first(metric.samples).values, fake.first(metric.samples).values))
+        case _:  # classes and modes
+            predictions = fake.first(metric.samples).predictions
+            assert predictions is not None
+            return Score(float(distances.coverage(predictions)))
+
+
+def _frechet(metric: Metric, real: Side, fake: Side, resamples: int) -> Score:
+    kept = fake.first(metric.samples).values
+    if len(kept) < metric.samples:  # moments alone
+        reference = _count(metric)
+        ours, theirs = real.moments(reference), fake.moments(metric.samples)
+        return Score(distances.frechet_moments(ours, theirs, real.root(reference)))
+    value = _frechet_of(metric, real, kept)
+    if not resamples:
+        return Score(value)
+    reference = _count(metric)
+    resampled = distances.frechet_of_rows(real.moments(reference), kept, real.root(reference))
+    return Score(value, bootstrap(resampled, len(kept), resamples, SEED).standard_error)
+
+
+def _frechet_of(metric: Metric, real: Side, features: Tensor) -> float:
+    """By the cheapest of three forms with one value: which depends on how many rows there are for how many columns."""
+    reference = _count(metric)
+    width = features.shape[1]
+    if reference is not None and max(reference, len(features)) < width:
+        return distances.frechet_from_features(real.first(reference).values, features)
+    moments = real.moments(reference)
+    if len(features) < width:
+        return distances.frechet_mixed(moments, features)
+    return distances.frechet_moments(moments, Moments.of(features), real.root(reference))
+
+
+def _count(metric: Metric) -> int | None:
+    """How many real samples the metric compares with, None for all."""
+    return metric.reference if isinstance(metric.reference, int) else None
+
+
+def _reference(metric: Metric, otherwise: int) -> int:
+    return metric.reference if isinstance(metric.reference, int) else otherwise
+
+
+def _shared(
+    metric: Metric,
+    what: str,
+    pair: Callable[[Tensor, Tensor], tuple[float, float]],
+    real: Side,
+    fake: Side,
+    memo: Memo,
+) -> tuple[float, float]:
+    """Both numbers of a pair, worked out for the first of them."""
+    key = (what, metric.extractor, metric.protocol, metric.samples, metric.reference)
+    if key not in memo:
+        features = real.first(_reference(metric, metric.samples)).values
+        memo[key] = pair(features, fake.first(metric.samples).values)
+    return memo[key]

@@ -1,0 +1,174 @@
+"""The records of a cell: sample from its snapshots, score the samples, add the rows that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from . import ema, plan
+from .checkpoint import load_snapshot
+from .data.base import Dataset
+from .files import atomic_path, read_jsonl, write_jsonl
+from .metrics.evaluate import Evaluator
+from .metrics.references import StoppedError
+from .metrics.registry import parse
+from .metrics.scores import Score
+from .model import Model
+from .pictures import coupling_arrays, real_arrays, remembered, sample_arrays, shown
+from .records import RECORDS, CellFiles
+from .sample import Guide, NotFiniteError, latents, sample, sample_labels
+
+MEMORY = 1_000  # samples that are compared with the training images for a picture of the nearest ones
+
+
+def fill_records(
+    config: dict[str, Any],
+    model: Model,
+    evaluator: Evaluator,
+    folder: Path,
+    device: torch.device,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> str:
+    """Add the rows that `config` asks for and that are not there yet, for a cell whose training is finished.
+
+    Returns "done", "interrupted" (`should_stop` is asked between passes), or "diverged" if a final row has no value.
+    """
+    wanted = list(plan.evaluations(config))
+    rows = read_jsonl(folder / RECORDS)
+    sampler = plan.sampler_text(config)
+    rows = [row for row in rows if row["sampler"] == sampler]  # other sampling settings: those rows are replaced
+    files, dataset = CellFiles(folder), evaluator.dataset
+    averaged = model.averaged()
+    draw = _drawer(config, averaged, _guide(config, model, folder), dataset, device)
+    kept = MEMORY if evaluator.watches_memory else shown(dataset)
+    loaded: int | None = None
+    benchmark = config["benchmark"]["name"]
+    for done, evaluation in enumerate(wanted):
+        metrics = plan.missing(config, rows, evaluation)
+        if not metrics:
+            continue
+        if should_stop():
+            return "interrupted"
+        if loaded != evaluation.images:
+            load_snapshot(folder, evaluation.images, averaged.weights, _evaluated(config))
+            loaded = evaluation.images
+        first: list[torch.Tensor] = []
+        try:
+            batches = draw(evaluation, evaluator.samples_needed)
+            resamples = config["eval"]["bootstrap"] if evaluation.images == plan.budget_images(config) else 0
+            values: Mapping[str, Score | None] = evaluator.score(remembered(batches, kept, first), resamples)
+        except StoppedError:
+            return "interrupted"
+        except NotFiniteError:  # weights that blow up when sampled from: that there is no value is the result
+            first, values = [], dict.fromkeys(metrics)
+        rows += [_row(config, evaluation, metric, values[metric]) for metric in metrics]
+        if first and evaluation.images == plan.budget_images(config) and evaluation.draw == 0:
+            noise = latents(benchmark, 0, 1, shown(dataset), dataset.shape)
+            _save_arrays(files.samples(evaluation.nfe), sample_arrays(dataset, torch.cat(first), noise[0]))
+            if evaluator.watches_memory:
+                _save_arrays(files.nearest(evaluation.nfe), evaluator.nearest(torch.cat(first)[:MEMORY]))
+            _save_arrays(files.coupling, _coupling_arrays(config, averaged, dataset))
+        rows.sort(key=_place)  # however often a cell was interrupted or scored again, its file is the same
+        write_jsonl(folder / RECORDS, rows)
+        report(done + 1, len(wanted))
+    _save_arrays(files.real, real_arrays(dataset, benchmark))
+    final = [row["value"] for row in rows if row["images"] == plan.budget_images(config)]
+    return "diverged" if None in final else "done"
+
+
+def _place(row: dict[str, Any]) -> tuple[int, int, int, str]:
+    return row["images"], row["nfe"], row["draw"], row["metric"]
+
+
+def record_divergence(config: dict[str, Any], folder: Path) -> None:
+    """Divergence is a result: every row of the final snapshot is there, without a value."""
+    final = [item for item in plan.evaluations(config) if item.images == plan.budget_images(config)]
+    metrics = config["eval"]["metrics"]
+    rows = [_row(config, item, metric, None) for item in final for metric in metrics]
+    write_jsonl(folder / RECORDS, sorted(rows, key=_place))
+
+
+def _evaluated(config: dict[str, Any]) -> str:
+    """The name of the average that is evaluated."""
+    return config["eval"]["ema"] or ema.HEADLINE
+
+
+def _guide(config: dict[str, Any], model: Model, folder: Path) -> Guide | None:
+    """The earlier snapshot of this run that guides its sampling, where guidance is on."""
+    images = plan.guide_images(config)
+    if images is None:
+        return None
+    earlier = model.averaged()
+    load_snapshot(folder, images, earlier.weights, _evaluated(config))
+    return Guide(earlier, config["sample"]["guidance"])
+
+
+def _drawer(
+    config: dict[str, Any], averaged: Model, guide: Guide | None, dataset: Dataset, device: torch.device
+) -> Callable[[plan.Evaluation, int], Iterator[torch.Tensor]]:
+    """(which pass, how many) -> samples in batches, with the settings of the sections `sample` and `eval`."""
+    benchmark, batch = config["benchmark"]["name"], config["eval"]["batch"]
+    truncate, law = config["eval"]["quantise"] == "truncate", config["sample"]["labels"]
+
+    def draw(evaluation: plan.Evaluation, total: int) -> Iterator[torch.Tensor]:
+        number = evaluation.draw
+        for start in range(0, total, batch):
+            count = min(batch, total - start)
+            noise = latents(benchmark, number, evaluation.nfe, count, dataset.shape, start)
+            labels = None
+            if config["data"]["conditional"]:
+                labels = sample_labels(benchmark, number, count, dataset, law, start)
+            yield sample(averaged, dataset, noise, batch, device, labels=labels, guide=guide, truncate=truncate)
+
+    return draw
+
+
+def _row(config: dict[str, Any], evaluation: plan.Evaluation, metric: str, score: Score | None) -> dict[str, Any]:
+    identity = config["cell"]
+    return {
+        "benchmark": identity["benchmark"],
+        "method": identity["method"],
+        "version": config["method"]["version"],
+        "variant": identity["variant"],
+        "group": identity["group"],
+        "cell": identity["id"],
+        "seed": identity["seed"],
+        "images": evaluation.images,
+        "nfe": evaluation.nfe,
+        "draw": evaluation.draw,
+        "metric": metric,
+        "value": score and score.value,
+        "error": score and score.error,
+        "samples": parse(metric).samples,
+        "sampler": plan.sampler_text(config),
+    }
+
+
+def write_reference(config: dict[str, Any], evaluator: Evaluator, path: Path) -> None:
+    """What the metrics say of two halves of the real data and of noise: once a benchmark and metric."""
+    held = read_jsonl(path)
+    if set(config["eval"]["metrics"]) <= {row["metric"] for row in held}:
+        return
+    name = config["benchmark"]["name"]
+    fresh = [{"benchmark": name, **row} for row in evaluator.reference_rows()]
+    kept = [row for row in held if row["metric"] not in {new["metric"] for new in fresh}]
+    write_jsonl(path, kept + fresh)
+
+
+def _coupling_arrays(config: dict[str, Any], averaged: Model, dataset: Dataset) -> dict[str, torch.Tensor]:
+    batch, conditional = config["train"]["batch"], config["data"]["conditional"]
+    return coupling_arrays(averaged, dataset, config["benchmark"]["name"], batch, conditional=conditional)
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, torch.Tensor]) -> None:
+    """Write `arrays` atomically; where there are none, no file."""
+    content: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+    if content:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            numpy.savez(file, **content)

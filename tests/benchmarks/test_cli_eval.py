@@ -1,0 +1,141 @@
+"""`bench eval`: further rows for finished trainings, without training again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from consistency_bench.benchmarks.cell import run_cell
+from consistency_bench.benchmarks.cli.eval import evaluate
+from consistency_bench.benchmarks.errors import UsageError
+from consistency_bench.benchmarks.files import read_jsonl, write_json
+from consistency_bench.benchmarks.lock import acquire
+
+from .conftest import Bench, put, tiny_cell
+
+USUAL = {
+    "metrics": None,
+    "nfe": None,
+    "draws": None,
+    "snapshots": "last",
+    "bootstrap": 0,
+    "batch": None,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two finished cells, scored by one metric at one step."""
+    out = tmp_path_factory.mktemp("runs")
+    for method in ("ect", "vct"):
+        assert run_cell(put(tiny_cell(method, "eval.nfe=[1]"), out)) == "done"
+    return out
+
+
+def rows_of(out: Path) -> dict[Path, list[dict]]:
+    return {path: read_jsonl(path) for path in sorted(out.glob("*/*/*/records.jsonl"))}
+
+
+def weights(out: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in out.glob("**/*.safetensors")}
+
+
+def test_rows_are_added_and_those_that_are_there_are_kept(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, snapshots = rows_of(trained), weights(trained)
+    assert evaluate([trained], **{**USUAL, "metrics": "fd_points_500,kd_points_200", "nfe": "1,4", "draws": 2}) == 0
+    shown = capsys.readouterr().out
+    for path, rows in rows_of(trained).items():
+        assert [row for row in rows if row in before[path]] == before[path]
+        added = {(row["nfe"], row["draw"], row["metric"]) for row in rows if row not in before[path]}
+        wanted = {(n, d, m) for n in (1, 4) for d in (0, 1) for m in ("fd_points_500", "kd_points_200")}
+        assert added == wanted - {(1, 0, "fd_points_500")}
+        assert {row["images"] for row in rows if row not in before[path]} == {2560}
+        for row in rows:
+            assert row in before[path] or f"{row['value']:.6g}" in shown
+    assert weights(trained) == snapshots
+    # The same numbers as a run that asked for them from the start.
+    folder = put(tiny_cell("ect", "eval.nfe=[1,4]", "eval.draws=2"), trained.parent / "whole")
+    run_cell(folder)
+    key = ("nfe", "draw", "metric", "images")
+    values = {tuple(row[k] for k in key): row["value"] for row in read_jsonl(folder / "records.jsonl")}
+    ours = next(rows for path, rows in rows_of(trained).items() if path.parts[-3] == "ect")
+    assert [row["value"] for row in ours if row["metric"] == "fd_points_500"] == [
+        values[tuple(row[k] for k in key)] for row in ours if row["metric"] == "fd_points_500"
+    ]
+
+
+def test_a_second_time_there_is_nothing_to_do(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = {**USUAL, "metrics": "w2_points_100"}
+    assert evaluate([trained], **asked) == 0
+    before = rows_of(trained)
+    capsys.readouterr()
+    assert evaluate([trained / "toy2d" / "ect"], **asked) == 0
+    assert "all rows are there already" in capsys.readouterr().out
+    assert rows_of(trained) == before
+
+
+def test_earlier_snapshots_and_errors_of_the_sampling(trained: Path) -> None:
+    (folder,) = (trained / "toy2d" / "vct").iterdir()
+    asked = {**USUAL, "metrics": "fd_points_300", "snapshots": "all", "bootstrap": 20}
+    assert evaluate([folder], **asked) == 0
+    rows = [row for row in read_jsonl(folder / "records.jsonl") if row["metric"] == "fd_points_300"]
+    assert [row["images"] for row in rows] == [1280, 2560]
+    assert rows[0]["error"] is None
+    assert 0 < rows[1]["error"] < rows[1]["value"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": "fd_digits_500"}, "'digits' reads grey images"),
+        ({"metrics": "fd_point_500"}, "unknown metric 'fd_point_500'. Did you mean: fd_points_2k"),
+        ({"metrics": ","}, "eval.metrics"),
+        ({"nfe": "1,two"}, "--nfe is '1,two', must be step counts"),
+        ({"nfe": "0"}, "eval.nfe"),
+        ({"nfe": "2,2"}, "without repetition"),
+        ({"snapshots": "best"}, "--snapshots is 'best', must be one of: last, all"),
+        ({"bootstrap": 3}, "eval.bootstrap is 3, must be 0, or at least 10"),
+        ({"device": "tpu"}, "run.device is tpu, must be one of: auto"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_changes_nothing(trained: Path, change: dict, message: str) -> None:
+    before = rows_of(trained)
+    with pytest.raises(UsageError, match=message):
+        evaluate([trained], **{**USUAL, **change})
+    assert rows_of(trained) == before
+
+
+def test_folders_without_cells_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere is no folder of a cell and has none below it"):
+        evaluate([tmp_path / "nowhere"], **USUAL)
+
+
+def test_trainings_that_are_not_done_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done, open_ = (put(tiny_cell("ect", seed=seed), tmp_path) for seed in (0, 1))
+    run_cell(done)
+    write_json(open_ / "status.json", {"state": "interrupted"})
+    assert evaluate([tmp_path], **{**USUAL, "metrics": "kd_points_200"}) == 1
+    assert "left out, it is interrupted" in capsys.readouterr().err
+    assert "kd_points_200" in {row["metric"] for row in read_jsonl(done / "records.jsonl")}
+    assert not (open_ / "records.jsonl").exists()
+
+
+def test_a_cell_in_other_hands_is_left_alone(trained: Path) -> None:
+    (folder,) = (trained / "toy2d" / "ect").iterdir()
+    lock = acquire(folder / "lock")
+    assert lock is not None
+    with lock, pytest.raises(UsageError, match="worked on by another process"):
+        evaluate([folder], **{**USUAL, "metrics": "kd_points_300"})
+
+
+def test_the_command(trained: Path, bench: Bench) -> None:
+    said = bench("eval", trained, "--metrics", "modes_points_500", "--nfe", "1,2")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "NFE 2  draw 0  modes_points_500" in said.stdout
+    said = bench("eval", trained, "--metrics", "nonsense")
+    assert said.returncode == 2
+    assert said.stderr.startswith("bench: unknown metric 'nonsense'")
+    assert "nan" not in bench("report", "--out", trained, "--no-mlflow").stdout
+    assert "modes_points_500" in (trained / "leaderboard.md").read_text()
