@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config.compose import FOLDER, choices, compose_cells, parse_methods
 from ..errors import UsageError
-from ..metrics.registry import DISTANCES, EXTRACTORS
+from ..metrics.registry import DISTANCES, EXAMPLES, parse
 from ..records import CellFiles, find_cells
 
 
@@ -21,10 +22,14 @@ def list_everything() -> int:
         width = max(map(len, names))
         for name in names:
             print(f"  {name:<{width}}  {_summary(FOLDER / group / f'{name}.yaml')}")
-    print("metrics (distance_extractor_count; 2k is 2,000 samples):")
-    for extractor, distances in EXTRACTORS.items():
-        for distance in distances:
-            print(f"  {distance}_{extractor}_2k: {DISTANCES[distance]}")
+    print(
+        "metrics (2k is 2,000 samples; fid50k_clean and fid50k_legacy_pytorch resize otherwise than published numbers did,"
+    )
+    print("fid2k_ref2k compares with 2,000 real images, fd_module:function_2k takes a function of your own):")
+    for distance, description in DISTANCES.items():
+        print(f"  {description}:")
+        names = [name for name in EXAMPLES if parse(name).distance == distance]
+        print(textwrap.fill(", ".join(names), 120, initial_indent="    ", subsequent_indent="    "))
     return 0
 
 

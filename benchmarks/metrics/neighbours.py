@@ -63,9 +63,9 @@ def authenticity(real: Tensor, fake: Tensor) -> float:
 def nearest(queries: Tensor, rows: Tensor, exclude_self: bool = False) -> tuple[Tensor, Tensor]:
     """For each of `queries` [N, D] the distance to its nearest of `rows` [M, D], float64 [N], and its index, int64 [N].
 
-    With `exclude_self` query i is row i, which is not its own neighbour: the queries are the first of the rows. As a check
-    for memorisation: samples against the training set, beside the training set against itself; samples that are much
-    nearer than training rows are to each other are copies. Among equally near rows the index is any of them.
+    With `exclude_self` query i is row i, which is not its own neighbour: the queries are the first of the rows. As a
+    check for memorisation: samples against the training set, beside the training set against itself; samples that are
+    much nearer than training rows are to each other are copies. Among equally near rows the index is any of them.
     Raises ValueError for no queries, no (other) row, unequal D, and non-finite features.
     """
     if exclude_self and len(queries) > len(rows):
