@@ -56,7 +56,7 @@ class Evaluation:
 def evaluations(config: dict[str, Any]) -> Iterator[Evaluation]:
     """All passes of a cell, in the order of its records. With guidance only snapshots later than the guide count."""
     after = guide_images(config) or 0
-    curve = config["eval"]["curve"]
+    curve = config["eval"].get("curve")  # runs of older versions have none
     for images in snapshot_images(config):
         early = images != budget_images(config) and curve is not None
         for nfe in config["eval"]["nfe"]:

@@ -22,9 +22,7 @@ def list_everything() -> int:
         width = max(map(len, names))
         for name in names:
             print(f"  {name:<{width}}  {_summary(FOLDER / group / f'{name}.yaml')}")
-    print(
-        "metrics (2k is 2,000 samples; fid50k_clean and fid50k_legacy_pytorch resize otherwise than published numbers did,"
-    )
+    print("metrics (2k is 2,000 samples; fid50k_clean and fid50k_legacy_pytorch resize otherwise than is usual,")
     print("fid2k_ref2k compares with 2,000 real images, fd_module:function_2k takes a function of your own):")
     for distance, description in DISTANCES.items():
         print(f"  {description}:")

@@ -39,7 +39,7 @@ class Evaluator:
 
     Args:
         cache: where features of costly extractors are kept; `references.default_folder()` if None.
-        should_stop: asked every PIECE samples; where it says so, whatever is at work raises StoppedError.
+        should_stop: asked every PIECE samples of a costly extractor; where it says so, StoppedError is raised.
 
     Raises UsageError for an unknown metric, for one that the data set cannot serve, and for an extractor whose weights
     are missing.
@@ -102,12 +102,13 @@ class Evaluator:
     ) -> dict[str, Score]:
         few = math.inf if resamples else FEW
         collectors = {space: _collector(space, metrics, few) for space in dict.fromkeys(map(_space, metrics))}
+        slow = any(self._extractors[space].costly for space in collectors)
         needed, seen = max(metric.samples for metric in metrics), 0
         for batch in (samples,) if isinstance(samples, Tensor) else samples:
             self._check(batch)
             seen += len(batch)
             for piece in batch.split(PIECE):
-                if self.should_stop():
+                if slow and self.should_stop():
                     raise StoppedError
                 for space, collector in collectors.items():
                     if collector.missing:

@@ -114,7 +114,7 @@ class Reference(Side):
     def _pieces(self, count: int) -> Iterator[Features]:
         """The features of the first `count` samples, in pieces; only the last one may be short."""
         for start in range(0, count, PIECE):
-            if self.should_stop():
+            if self.extractor.costly and self.should_stop():
                 raise StoppedError
             wanted = min(PIECE, count - start)
             if self.folder is None or start >= KEPT:

