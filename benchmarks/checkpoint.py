@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .ema import HEADLINE
-from .files import atomic_path
+from .files import DamagedError, atomic_path
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -39,5 +40,15 @@ def save_snapshot(folder: Path, images: int, average: nn.Module, ema: str = HEAD
 
 
 def load_snapshot(folder: Path, images: int, average: nn.Module, ema: str = HEADLINE) -> None:
-    """Load the averaged weights after `images` images; names and shapes must match exactly."""
-    average.load_state_dict(load_file(snapshot_path(folder, images, ema)))
+    """Load the averaged weights after `images` images; names and shapes must match exactly.
+
+    Raises DamagedError where the file is missing, damaged or of another network.
+    """
+    path = snapshot_path(folder, images, ema)
+    try:
+        average.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DamagedError(
+            f"the snapshot {path} cannot be read ({reason}): remove the cell and train it again"
+        ) from None

@@ -116,7 +116,7 @@ def _born(pid: int) -> str | None:
     """When a process started, to tell it from a later one with the same number; None where nobody can say."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second where it ends while it is read
         if Path("/proc/self/stat").exists():
             return None
         return "alive" if _alive(pid) else None

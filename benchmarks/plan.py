@@ -92,7 +92,10 @@ def apart(config: dict[str, Any]) -> dict[str, Any]:
 
 def sampler_text(config: dict[str, Any]) -> str:
     """The sampling settings of a row, so that a row made with others is never taken for this one."""
-    return json.dumps({**config["sample"], **apart(config)}, sort_keys=True)
+    settings = {**config["sample"], **apart(config)}
+    if config["sample"].get("recouple") == "ot":  # which assigns within a batch of samples
+        settings["eval.batch"] = config["eval"]["batch"]
+    return json.dumps(settings, sort_keys=True)
 
 
 def missing(config: dict[str, Any], rows: list[dict[str, Any]], evaluation: Evaluation) -> list[str]:

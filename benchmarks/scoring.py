@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from . import ema, plan
 from .checkpoint import load_snapshot
 from .data.base import Dataset
 from .files import atomic_path, read_jsonl, write_jsonl
+from .lock import acquire
 from .metrics.evaluate import Evaluator
 from .metrics.references import StoppedError
 from .metrics.registry import parse
@@ -42,8 +44,11 @@ def fill_records(
     wanted = list(plan.evaluations(config))
     rows = read_jsonl(folder / RECORDS)
     sampler = plan.sampler_text(config)
-    rows = [row for row in rows if row["sampler"] == sampler]  # other sampling settings: those rows are replaced
     files, dataset = CellFiles(folder), evaluator.dataset
+    if any(row["sampler"] != sampler for row in rows):  # other sampling settings: those rows are replaced
+        rows = [row for row in rows if row["sampler"] == sampler]
+        for path in folder.glob("samples/nearest-*.npz"):
+            path.unlink()
     averaged = model.averaged()
     draw = _drawer(config, averaged, _guide(config, model, folder), dataset, device)
     kept = MEMORY if evaluator.watches_memory else shown(dataset)
@@ -60,9 +65,9 @@ def fill_records(
             loaded = evaluation.images
         first: list[torch.Tensor] = []
         try:
-            batches = draw(evaluation, evaluator.samples_needed)
+            batches = draw(evaluation, evaluator.samples_needed(metrics))
             resamples = config["eval"]["bootstrap"] if evaluation.images == plan.budget_images(config) else 0
-            values: Mapping[str, Score | None] = evaluator.score(remembered(batches, kept, first), resamples)
+            values: Mapping[str, Score | None] = evaluator.score(remembered(batches, kept, first), resamples, metrics)
         except StoppedError:
             return "interrupted"
         except NotFiniteError:  # weights that blow up when sampled from: that there is no value is the result
@@ -71,7 +76,7 @@ def fill_records(
         if first and evaluation.images == plan.budget_images(config) and evaluation.draw == 0:
             noise = latents(benchmark, 0, 1, shown(dataset), dataset.shape)
             _save_arrays(files.samples(evaluation.nfe), sample_arrays(dataset, torch.cat(first), noise[0]))
-            if evaluator.watches_memory:
+            if any(parse(metric).distance == "authenticity" for metric in metrics):
                 _save_arrays(files.nearest(evaluation.nfe), evaluator.nearest(torch.cat(first)[:MEMORY]))
             _save_arrays(files.coupling, _coupling_arrays(config, averaged, dataset))
         rows.sort(key=_place)  # however often a cell was interrupted or scored again, its file is the same
@@ -151,14 +156,24 @@ def _row(config: dict[str, Any], evaluation: plan.Evaluation, metric: str, score
 
 
 def write_reference(config: dict[str, Any], evaluator: Evaluator, path: Path) -> None:
-    """What the metrics say of two halves of the real data and of noise: once a benchmark and metric."""
-    held = read_jsonl(path)
-    if set(config["eval"]["metrics"]) <= {row["metric"] for row in held}:
+    """What the metrics say of two halves of the real data and of noise: once a benchmark, its data and metric."""
+    name, data = config["benchmark"]["name"], evaluator.dataset.fingerprint
+
+    def missing() -> bool:
+        held = {row["metric"] for row in read_jsonl(path) if row.get("data", data) == data}
+        return not set(config["eval"]["metrics"]) <= held
+
+    if not missing():
         return
-    name = config["benchmark"]["name"]
-    fresh = [{"benchmark": name, **row} for row in evaluator.reference_rows()]
-    kept = [row for row in held if row["metric"] not in {new["metric"] for new in fresh}]
-    write_jsonl(path, kept + fresh)
+    fresh = [{"benchmark": name, "data": data, **row} for row in evaluator.reference_rows()]
+    ours = {row["metric"] for row in fresh}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while (lock := acquire(path.with_suffix(".lock"))) is None:  # cells of one benchmark share the file
+        time.sleep(0.1)
+    with lock:
+        kept = [row for row in read_jsonl(path) if row.get("data", data) != data or row["metric"] not in ours]
+        rows = sorted(kept + fresh, key=lambda row: (row.get("data", ""), row["metric"], row["what"]))
+        write_jsonl(path, rows)
 
 
 def _coupling_arrays(config: dict[str, Any], averaged: Model, dataset: Dataset) -> dict[str, torch.Tensor]:

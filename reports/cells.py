@@ -70,8 +70,12 @@ def read_cells(out: Path) -> list[Cell]:
 def reference_values(out: Path, benchmark: str) -> dict[tuple[str, str], float]:
     """(what, metric) -> value, where `what` is "halves" or "noise". Raises DamagedError where damaged."""
     with naming(out / benchmark / REFERENCE):
-        rows = read_reference(out, benchmark)
-        return {(str(row["what"]), str(row["metric"])): float(row["value"]) for row in rows}
+        values: dict[tuple[str, str], dict[str, float]] = {}
+        for row in read_reference(out, benchmark):
+            key = (str(row["what"]), str(row["metric"]))
+            values.setdefault(key, {})[str(row.get("data"))] = float(row["value"])
+        # Where cells of one benchmark were scored against different data no one value belongs to all of them.
+        return {key: next(iter(found.values())) for key, found in values.items() if len(found) == 1}
 
 
 def plain(text: str) -> str:

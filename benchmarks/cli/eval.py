@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ def evaluate(
     nfe: str | None,
     draws: int | None,
     snapshots: str,
-    bootstrap: int,
+    bootstrap: int | None,
     batch: int | None,
     device: str,
 ) -> int:
@@ -37,14 +38,16 @@ def evaluate(
     """
     if snapshots not in SNAPSHOTS:
         raise UsageError(f"--snapshots is {snapshots!r}, must be one of: {', '.join(SNAPSHOTS)}")
-    wanted: dict[str, Any] = {"bootstrap": bootstrap, "curve": [] if snapshots == "last" else None}
+    wanted: dict[str, Any] = {"curve": [] if snapshots == "last" else None}
     if metrics is not None:
         wanted["metrics"] = expand(name.strip() for name in metrics.split(",") if name.strip())
         for name in wanted["metrics"]:
             parse(name)
     if nfe is not None:
         wanted["nfe"] = _numbers(nfe)
-    wanted |= {key: value for key, value in (("draws", draws), ("batch", batch)) if value is not None}
+    wanted |= {
+        key: value for key, value in (("draws", draws), ("batch", batch), ("bootstrap", bootstrap)) if value is not None
+    }
     cells = _find(runs)
     jobs = {cell: _asked(cell.config, wanted, device) for cell in cells}
     left_out = 0
@@ -60,7 +63,7 @@ def evaluate(
         print("all rows are there already" if left_out < len(cells) else "there is nothing to score")
         return 1 if left_out else 0
     try:
-        _score(open_jobs)
+        left_out += _score(open_jobs)
     except KeyboardInterrupt:
         return INTERRUPTED
     print("`bench report` puts the new rows into the leaderboard")
@@ -77,7 +80,7 @@ def _find(runs: Sequence[Path]) -> list[CellFiles]:
         )
         if not cells:
             raise UsageError(f"{run} is no folder of a cell and has none below it; `bench status` lists them")
-        found |= {cell.path.resolve(): cell for cell in cells}
+        found |= {(path := cell.path.resolve()): CellFiles(path) for cell in cells}
     return list(found.values())
 
 
@@ -94,8 +97,11 @@ def _missing(cell: CellFiles, config: dict[str, Any]) -> bool:
     return any(plan.missing(config, cell.records, evaluation) for evaluation in plan.evaluations(config))
 
 
-def _score(jobs: dict[CellFiles, dict[str, Any]]) -> None:
-    """Score cell after cell; cells of one data set and choice of metrics share data, networks and reference."""
+def _score(jobs: dict[CellFiles, dict[str, Any]]) -> int:
+    """Score cell after cell and return how many could not be scored to their end.
+
+    Cells of one data set and choice of metrics share data, networks and reference.
+    """
     from ..cell import load_dataset, pick_device
     from ..check import check_configurations
     from ..metrics.evaluate import Evaluator
@@ -103,6 +109,8 @@ def _score(jobs: dict[CellFiles, dict[str, Any]]) -> None:
     from ..scoring import fill_records, write_reference
 
     check_configurations(list(jobs.values()))
+    logging.basicConfig(format="  %(message)s", level=logging.INFO)  # features of costly networks take their time
+    left_out = 0
     evaluators: dict[str, Evaluator] = {}
     for cell, config in jobs.items():
         device = pick_device(config["run"]["device"])
@@ -113,13 +121,19 @@ def _score(jobs: dict[CellFiles, dict[str, Any]]) -> None:
         evaluator = evaluators[key]
         lock = acquire(cell.path / "lock")
         if lock is None:
-            raise UsageError(f"{cell.path} is being worked on by another process; try again when it is done")
+            print(f"{cell.path}: left out, another process is working on it", file=sys.stderr)
+            left_out += 1
+            continue
         with lock:
             before = read_jsonl(cell.path / RECORDS)
             write_reference(config, evaluator, cell.path.parents[1] / REFERENCE)
             model = build_model(config, evaluator.dataset, device)
-            fill_records(config, model, evaluator, cell.path, device, should_stop=lambda lock=lock: not lock.is_ours())
+            state = fill_records(
+                config, model, evaluator, cell.path, device, should_stop=lambda lock=lock: not lock.is_ours()
+            )
             _show(cell.path, before)
+            left_out += state != "done"
+    return left_out
 
 
 def _show(folder: Path, before: list[dict[str, Any]]) -> None:

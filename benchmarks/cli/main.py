@@ -63,7 +63,10 @@ def evaluate(
     nfe: Annotated[str | None, typer.Option("--nfe", help="Step counts: 1,2,4,8. Default: those of the run.")] = None,
     draws: Annotated[int | None, typer.Option("--draws", min=1, help="Sets of latents. Default: as the run.")] = None,
     snapshots: Annotated[str, typer.Option("--snapshots", help="last or all.")] = "last",
-    bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Resamples for a sampling error; 0 none.")] = 0,
+    bootstrap: Annotated[
+        int | None,
+        typer.Option("--bootstrap", min=0, help="Resamples for a sampling error of new rows. Default: as the run."),
+    ] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images sampled at once.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UsageError
+from ..files import DamagedError
 
 
 def metrics(names: Sequence[str], source: Path | None) -> int:
@@ -39,7 +40,10 @@ def _prepare(name: str, source: Path | None) -> Path:
     path = network_files.find(name)
     if path is None:
         return network_files.download(name, check)
-    check(path)
+    try:
+        check(path)
+    except DamagedError as error:
+        raise UsageError(f"{error}; remove that file, then {network_files.ways(name)}") from None
     return path
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,20 @@ from torch import Tensor
 
 from ..data.base import Dataset
 from ..errors import UsageError
-from ..files import read_json, write_json
+from ..files import DamagedError, read_json, write_json
 from . import extractors
 from .collected import Collector, Held, Side
 from .features import Features
 from .neighbours import nearest
 from .published_statistics import PublishedSide
-from .references import PIECE, Reference, StoppedError, default_folder
+from .references import KEPT, PIECE, Reference, StoppedError, default_folder, noise, real_samples
 from .registry import LEAST, PUBLISHED, Metric, parse
 from .scores import Memo, Score, score
 
 SPLITS = 5  # random halvings of the real data that a "halves" row is the mean of
 SEED = 0  # of everything random in here, so that every run has the same references
 FEW = 10_000  # up to so many samples a Fréchet distance may keep their features, beyond it takes their moments alone
-BATCH = 1_000  # samples of noise at once
+PAIRED = ("precision", "recall", "density", "coverage")  # of equal counts alone
 PAIRS = 16  # nearest pairs of sample and training image that are shown
 
 Space = tuple[str, str]  # extractor and protocol
@@ -68,7 +68,11 @@ class Evaluator:
         for metric in self.metrics:
             self._refuse_unservable(metric)
         self._references = {
-            space: Reference(dataset, extract, cache, should_stop) for space, extract in self._extractors.items()
+            space: Reference(real_samples(dataset), extract, cache, should_stop)
+            for space, extract in self._extractors.items()
+        }
+        self._noise = {
+            space: Reference(noise(dataset), extract, cache, should_stop) for space, extract in self._extractors.items()
         }
         self._published = {
             metric.protocol: PublishedSide(dataset, metric.protocol, cache or default_folder())
@@ -76,26 +80,29 @@ class Evaluator:
             if metric.reference == PUBLISHED
         }
 
-    @property
-    def samples_needed(self) -> int:
-        """How many samples `score` reads: the largest count of any metric."""
-        return max(metric.samples for metric in self.metrics)
+    def samples_needed(self, names: Collection[str] | None = None) -> int:
+        """How many samples `score` reads for the metrics of these names, or all: the largest count of any."""
+        return max(metric.samples for metric in self.metrics if names is None or metric.name in names)
 
     def prepare(self) -> None:
         """Bring what is kept on disk of the real data up to what the metrics need: after this nothing is lost."""
         self.reference_rows()
 
-    def score(self, samples: Tensor | Iterable[Tensor], resamples: int = 0) -> dict[str, Score]:
+    def score(
+        self, samples: Tensor | Iterable[Tensor], resamples: int = 0, names: Collection[str] | None = None
+    ) -> dict[str, Score]:
         """Each metric of the first samples, by its name: uint8 [N, C, H, W], or float [N, 2] for points.
 
         samples: all at once, or in batches: then no more than one of them is held, and features of one pass feed all
             metrics. Every metric takes the first n, n its own count.
         resamples: of the bootstrap that gives Fréchet distances a standard error; 0 for none.
+        names: of the metrics that are wanted; all, if None.
 
         Raises ValueError for samples of another type or shape than the data's, for NaN or infinity, and for
         fewer than `samples_needed`.
         """
-        return self._score(samples, self.metrics, resamples)
+        wanted = [metric for metric in self.metrics if names is None or metric.name in names]
+        return self._score(samples, wanted, resamples)
 
     def _score(
         self, samples: Tensor | Iterable[Tensor], metrics: Sequence[Metric], resamples: int = 0
@@ -147,7 +154,7 @@ class Evaluator:
             "distances": distances.float(),
             "baseline": baseline.float(),
             "samples": samples[closest],
-            "training": self.dataset.images[real.order[places[closest]]],
+            "training": torch.cat([real.source.samples(place, place + 1) for place in places[closest].tolist()]),
             "pair_distances": distances[closest].float(),
         }
 
@@ -161,21 +168,16 @@ class Evaluator:
         """
         rows = {metric: self._kept_rows(metric) for metric in self.metrics}
         fresh = [metric for metric, held in rows.items() if held is None]
-        if fresh:
-            noise = self._score(self._noise(max(metric.samples for metric in fresh)), fresh)
-            for metric in fresh:
-                value, count = self._halves(metric)
-                rows[metric] = [
-                    {"what": "halves", "metric": metric.name, "value": value, "samples": count},
-                    {
-                        "what": "noise",
-                        "metric": metric.name,
-                        "value": noise[metric.name].value,
-                        "samples": metric.samples,
-                    },
-                ]
-                if path := self._rows_path(metric):
-                    write_json(path, rows[metric])
+        memo: Memo = {}
+        for metric in fresh:
+            value, count = self._halves(metric)
+            of_noise = score(metric, self._real(metric), self._noise[_space(metric)], memo).value
+            rows[metric] = [
+                {"what": "halves", "metric": metric.name, "value": value, "samples": count},
+                {"what": "noise", "metric": metric.name, "value": of_noise, "samples": metric.samples},
+            ]
+            if path := self._rows_path(metric):
+                write_json(path, rows[metric])
         return [row for held in rows.values() for row in held or ()]
 
     def _halves(self, metric: Metric) -> tuple[float, int]:
@@ -192,19 +194,22 @@ class Evaluator:
         values = [_between(metric, features[order[:half]], features[order[-half:]]) for order in splits]
         return sum(values) / SPLITS, half
 
-    def _noise(self, count: int) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(SEED)
-        for start in range(0, count, BATCH):
-            noise = torch.randn(min(BATCH, count - start), *self.dataset.shape, generator=generator)
-            yield self.dataset.from_model(noise)
-
     def _rows_path(self, metric: Metric) -> Path | None:
         folder = self._references[_space(metric)].folder
         return folder and folder / f"rows-{metric.name}.json"
 
     def _kept_rows(self, metric: Metric) -> list[dict[str, Any]] | None:
+        """The rows on disk; None where there are none, or no whole ones: they are made anew then."""
         path = self._rows_path(metric)
-        return read_json(path) if path else None
+        try:
+            held = read_json(path) if path else None
+            whole = held is not None and [(row["what"], row["metric"]) for row in held] == [
+                ("halves", metric.name),
+                ("noise", metric.name),
+            ]
+        except (DamagedError, TypeError, KeyError):
+            return None
+        return held if whole else None
 
     def _real(self, metric: Metric) -> Side:
         if metric.reference == PUBLISHED:
@@ -213,10 +218,24 @@ class Evaluator:
 
     def _refuse_too_few(self, metric: Metric) -> None:
         name, count = self.dataset.name, len(self.dataset)
+        least = LEAST.get(metric.distance, 2)
         wanted = metric.samples if metric.distance == "w2" else metric.reference
         if isinstance(wanted, int) and wanted > count:
             raise UsageError(f"metric {metric.name!r} needs {wanted} real samples, and {name!r} has {count}")
-        least = LEAST.get(metric.distance, 2)
+        if isinstance(metric.reference, int) and metric.reference + least > min(count, KEPT):
+            raise UsageError(
+                f"metric {metric.name!r} leaves no other real samples to compare its reference with: at most "
+                f"{min(count, KEPT) - least} of {name!r} can be one"
+            )
+        if metric.distance in PAIRED and metric.reference is None and metric.samples > count:
+            raise UsageError(
+                f"metric {metric.name!r} compares with as many real samples, and {name!r} has {count}: ask for fewer"
+            )
+        if metric.distance == "authenticity" and metric.reference is None and count > KEPT:
+            raise UsageError(
+                f"metric {metric.name!r} looks at {KEPT} real samples at most, and {name!r} has {count}: say of how "
+                f"many with {metric.name}_ref{KEPT // 1000 - 1}k or fewer"
+            )
         if count < least:
             raise UsageError(f"metric {metric.name!r} needs at least {least} real samples, and {name!r} has {count}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import os
 import shutil
@@ -164,7 +165,7 @@ def download(name: str, check: Callable[[Path], object]) -> Path:
         try:
             with urllib.request.urlopen(network.source, timeout=60) as response, temporary.open("wb") as file:
                 shutil.copyfileobj(response, file, 1 << 20)
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise UsageError(
                 f"{network.source} cannot be downloaded ({error}): {ways(name, by_download=False)}"
             ) from None

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ from .moments import Accumulator, Moments
 
 SEED = 0  # of everything random in the choice of real samples, so that every run has the same references
 PIECE = 200  # samples a file, and between two questions whether to stop: 20 s of Inception on two slow cores
-KEPT = 50_000  # features that are kept at most: 400 MB of Inception's; moments are taken from all samples
+KEPT = 100_000  # features that are kept at most: 800 MB of Inception's; moments are taken from all samples
 FORMAT = 1  # counted up when what lies in the files changes
 
 log = logging.getLogger(__name__)
@@ -41,12 +43,45 @@ def default_folder() -> Path:
     return Path(cache) / "consistency-bench" / "references"
 
 
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Samples that are always the same: `samples(start, stop)` of `count`; the fingerprint says which."""
+
+    name: str
+    fingerprint: str
+    count: int
+    samples: Callable[[int, int], Tensor]
+
+
+def real_samples(dataset: Dataset) -> Source:
+    """The samples of a data set in a random order that never changes."""
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(SEED))
+    return Source(
+        dataset.name, dataset.fingerprint, len(dataset), lambda start, stop: dataset.images[order[start:stop]]
+    )
+
+
+def noise(dataset: Dataset) -> Source:
+    """Standard normal noise, quantised as a model's output is; it has no end."""
+
+    def piece(number: int) -> Tensor:
+        generator = torch.Generator().manual_seed(SEED + number)
+        return dataset.from_model(torch.randn(PIECE, *dataset.shape, generator=generator))
+
+    def samples(start: int, stop: int) -> Tensor:
+        first = start // PIECE
+        pieces = [piece(number) for number in range(first, -(-stop // PIECE))]
+        return torch.cat(pieces)[start - first * PIECE :][: stop - start]
+
+    return Source(f"{dataset.name}-noise", f"noise {dataset.shape} {dataset.images.dtype}", sys.maxsize, samples)
+
+
 class StoppedError(Exception):
     """Asked to stop between two pieces of work; what is on disk by then is kept."""
 
 
 class Reference(Side):
-    """The side of the real samples of `dataset`, taken in a fixed random order.
+    """A side whose samples are fixed: the real ones of a data set in a fixed random order, or noise.
 
     Nothing is computed before it is asked for. Where the extractor is costly, results are in `folder` below the cache,
     and of several processes that want the same one works and the others wait. `should_stop` is asked between pieces;
@@ -55,24 +90,24 @@ class Reference(Side):
 
     def __init__(
         self,
-        dataset: Dataset,
+        source: Source,
         extractor: Extractor,
         cache: Path | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
-        self.should_stop = should_stop
-        self.dataset, self.extractor = dataset, extractor
-        self.order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(SEED))
+        self.source, self.extractor, self.should_stop = source, extractor, should_stop
         self._features: Features | None = None
         self._moments: dict[int, Moments] = {}
         self.folder: Path | None = None
         if extractor.costly:
-            self.folder = (cache or default_folder()) / f"{dataset.name}-{self._key()}"
+            text = f"{FORMAT} {SEED} {source.fingerprint} {extractor.identity}"
+            key = hashlib.sha256(text.encode()).hexdigest()[:16]
+            self.folder = (cache or default_folder()) / f"{source.name}-{key}"
 
     def first(self, count: int) -> Features:
         """The features of the first `count` samples in the fixed order, as many as there are and are kept at most."""
-        count = min(count, len(self.dataset), KEPT)
+        count = min(count, self.source.count, KEPT)
         if self._features is None or len(self._features) < count:
             pieces = list(self._pieces(count))
             predictions = [piece.predictions for piece in pieces if piece.predictions is not None]
@@ -82,7 +117,7 @@ class Reference(Side):
 
     def moments(self, count: int | None = None) -> Moments:
         """Mean and covariance of the first `count` samples; of all, if None."""
-        count = len(self.dataset) if count is None else min(count, len(self.dataset))
+        count = self.source.count if count is None else min(count, self.source.count)
         if count not in self._moments:
             self._moments[count] = self._read_moments(count) or self._compute_moments(count)
         return self._moments[count]
@@ -118,39 +153,35 @@ class Reference(Side):
                 raise StoppedError
             wanted = min(PIECE, count - start)
             if self.folder is None or start >= KEPT:
-                yield self.extractor(self.dataset.images[self.order[start : start + wanted]])
+                yield self.extractor(self.source.samples(start, start + wanted))
             else:
                 yield self._kept(start, self.folder / f"features-{start // PIECE:05d}.npy")[:wanted]
 
     def _kept(self, start: int, path: Path) -> Features:
-        samples = self.dataset.images[self.order[start : start + PIECE]]
-        held = _read_piece(path, len(samples))
+        rows = min(PIECE, self.source.count - start)
+        held = _read_piece(path, rows)
         if held is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             while (lock := acquire(path.with_suffix(".lock"))) is None:
                 time.sleep(0.5)
             with lock:
-                held = _read_piece(path, len(samples))  # somebody else may have been at work
+                held = _read_piece(path, rows)  # somebody else may have been at work
                 if held is None:
                     began = time.monotonic()
-                    held = self.extractor(samples).values.float()
+                    held = self.extractor(self.source.samples(start, start + rows)).values.float()
                     with atomic_path(path) as temporary, temporary.open("wb") as file:
                         np.save(file, held.numpy(), allow_pickle=False)
-                    rate = len(samples) / max(time.monotonic() - began, 1e-9)
-                    log.info("%s: features of %d real samples, %.0f/s", path.parent.name, start + len(samples), rate)
+                    rate = rows / max(time.monotonic() - began, 1e-9)
+                    log.info("%s: features of %d samples are there, %.0f/s", self.source.name, start + rows, rate)
         return Features(held, None)
-
-    def _key(self) -> str:
-        text = f"{FORMAT} {SEED} {self.dataset.fingerprint} {self.extractor.identity}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _read_piece(path: Path, rows: int) -> Tensor | None:
     """The features in a file; None where there is none, and where it is damaged: it is made anew then."""
     try:
         values = np.load(path, allow_pickle=False)
-        if values.dtype != np.float32 or values.ndim != 2 or len(values) != rows:
-            raise ValueError(f"{values.dtype} {values.shape} instead of {rows} rows of float32")
+        if values.dtype != np.float32 or values.ndim != 2 or len(values) != rows or not np.isfinite(values).all():
+            raise ValueError(f"{values.dtype} {values.shape} instead of {rows} rows of finite float32")
     except FileNotFoundError:
         return None
     except (ValueError, EOFError) as error:

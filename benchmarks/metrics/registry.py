@@ -75,12 +75,19 @@ WIDTHS = {
     "digits": 64,
 }
 
+
+def _example_count(distance: str, extractor: str) -> str:
+    if distance == "fdinf":
+        return f"{max(2, -(-WIDTHS[extractor] // 100))}k"
+    return "1k" if extractor == "digits" and distance in NEIGHBOURS else "2k"  # there are 1,797 digits
+
+
 EXAMPLES = (
     *(f"{name}{'10k' if distance in NEIGHBOURS else '50k'}" for name, distance in INCEPTION.items()),
     "fid50k_clean",
     "fid2k_ref2k",
     *(
-        f"{distance}_{extractor}_{max(2, -(-WIDTHS[extractor] // 100)) if distance == 'fdinf' else 2}k"
+        f"{distance}_{extractor}_{_example_count(distance, extractor)}"
         for extractor, distances in EXTRACTORS.items()
         for distance in distances
     ),

@@ -10,7 +10,6 @@ from torch import Tensor
 from . import distances, kernels, neighbours
 from .bootstrap import bootstrap
 from .collected import Side
-from .moments import Moments
 from .references import KEPT
 from .registry import Metric
 
@@ -75,7 +74,7 @@ def _frechet(metric: Metric, real: Side, fake: Side, resamples: int) -> Score:
         reference = _count(metric)
         ours, theirs = real.moments(reference), fake.moments(metric.samples)
         return Score(distances.frechet_moments(ours, theirs, real.root(reference)))
-    value = _frechet_of(metric, real, kept)
+    value = _frechet_of(metric, real, fake, kept)
     if not resamples:
         return Score(value)
     reference = _count(metric)
@@ -83,7 +82,7 @@ def _frechet(metric: Metric, real: Side, fake: Side, resamples: int) -> Score:
     return Score(value, bootstrap(resampled, len(kept), resamples, SEED).standard_error)
 
 
-def _frechet_of(metric: Metric, real: Side, features: Tensor) -> float:
+def _frechet_of(metric: Metric, real: Side, fake: Side, features: Tensor) -> float:
     """By the cheapest of three forms with one value: which depends on how many rows there are for how many columns."""
     reference = _count(metric)
     width = features.shape[1]
@@ -92,7 +91,7 @@ def _frechet_of(metric: Metric, real: Side, features: Tensor) -> float:
     moments = real.moments(reference)
     if len(features) < width:
         return distances.frechet_mixed(moments, features)
-    return distances.frechet_moments(moments, Moments.of(features), real.root(reference))
+    return distances.frechet_moments(moments, fake.moments(metric.samples), real.root(reference))
 
 
 def _count(metric: Metric) -> int | None:

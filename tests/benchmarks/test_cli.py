@@ -20,6 +20,7 @@ from consistency_bench.benchmarks.cli import progress, show
 from consistency_bench.benchmarks.config.compose import choices
 from consistency_bench.benchmarks.files import read_json, write_json
 from consistency_bench.benchmarks.lock import acquire
+from consistency_bench.benchmarks.metrics.registry import EXAMPLES
 from consistency_bench.benchmarks.records import RECORDS, STATUS
 
 from .conftest import BENCH, TINY, Bench, environment, put, tiny_cell
@@ -304,8 +305,10 @@ def test_help_names_every_subcommand(call: Callable[..., Said]) -> None:
 def test_list_names_everything_there_is(call: Callable[..., Said]) -> None:
     said = call("list")
     assert said.status == 0
-    for name in (*choices("method"), *choices("benchmark"), *choices("preset"), "fd_digits_2k", "w2_points_2k"):
-        assert re.search(rf"^  {re.escape(name)}:? ", said.out, re.MULTILINE), name
+    for name in (*choices("method"), *choices("benchmark"), *choices("preset")):
+        assert re.search(rf"^  {re.escape(name)} ", said.out, re.MULTILINE), name
+    for name in EXAMPLES:
+        assert re.search(rf"(^    |, ){re.escape(name)}(,|$)", said.out, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("name", ["ect", "sct+vc", "ect+vc"])

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from consistency_bench.benchmarks.cell import run_cell
 from consistency_bench.benchmarks.cli.eval import evaluate
 from consistency_bench.benchmarks.errors import UsageError
 from consistency_bench.benchmarks.files import read_jsonl, write_json
 from consistency_bench.benchmarks.lock import acquire
+from consistency_bench.reports.cells import reference_values
 
 from .conftest import Bench, put, tiny_cell
 
@@ -19,7 +22,7 @@ USUAL = {
     "nfe": None,
     "draws": None,
     "snapshots": "last",
-    "bootstrap": 0,
+    "bootstrap": None,
     "batch": None,
     "device": "cpu",
 }
@@ -122,12 +125,53 @@ def test_trainings_that_are_not_done_are_left_out(tmp_path: Path, capsys: pytest
     assert not (open_ / "records.jsonl").exists()
 
 
-def test_a_cell_in_other_hands_is_left_alone(trained: Path) -> None:
+def test_a_cell_in_other_hands_is_left_alone(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder,) = (trained / "toy2d" / "ect").iterdir()
+    before = read_jsonl(folder / "records.jsonl")
     lock = acquire(folder / "lock")
     assert lock is not None
-    with lock, pytest.raises(UsageError, match="worked on by another process"):
-        evaluate([folder], **{**USUAL, "metrics": "kd_points_300"})
+    with lock:
+        assert evaluate([folder], **{**USUAL, "metrics": "kd_points_300"}) == 1
+    assert "left out, another process is working on it" in capsys.readouterr().err
+    assert read_jsonl(folder / "records.jsonl") == before
+
+
+def test_a_cell_is_named_from_within(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder,) = (trained / "toy2d" / "ect").iterdir()
+    monkeypatch.chdir(folder)
+    assert evaluate([Path()], **{**USUAL, "metrics": "kd_points_400"}) == 0
+    assert "kd_points_400" in {row["metric"] for row in read_jsonl(folder / "records.jsonl")}
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gone"])
+def test_a_damaged_snapshot_is_named(tmp_path: Path, damage: str) -> None:
+    folder = put(tiny_cell("ect"), tmp_path)
+    run_cell(folder)
+    path = max(folder.glob("snapshots/*"))
+    path.write_bytes(path.read_bytes()[:100]) if damage == "cut off" else path.unlink()
+    before = read_jsonl(folder / "records.jsonl")
+    with pytest.raises(UsageError, match=rf"the snapshot .*{path.name} cannot be read"):
+        evaluate([folder], **{**USUAL, "metrics": "kd_points_200"})
+    assert read_jsonl(folder / "records.jsonl") == before
+
+
+def test_weights_that_blow_up_have_no_value_and_say_so(tmp_path: Path) -> None:
+    folder = put(tiny_cell("ect"), tmp_path)
+    run_cell(folder)
+    path = max(folder.glob("snapshots/*"))
+    weights = load_file(path)
+    save_file({name: torch.full_like(value, torch.nan) for name, value in weights.items()}, path)
+    assert evaluate([folder], **{**USUAL, "metrics": "kd_points_200", "nfe": "1"}) == 1
+    assert [row["value"] for row in read_jsonl(folder / "records.jsonl") if row["metric"] == "kd_points_200"] == [None]
+
+
+def test_data_of_their_own_have_a_reference_of_their_own(tmp_path: Path) -> None:
+    for variant in ("two_modes", "spiral"):
+        run_cell(put(tiny_cell("ect", f"data.variant={variant}", "eval.nfe=[1]"), tmp_path))
+    rows = read_jsonl(tmp_path / "toy2d" / "reference.jsonl")
+    assert len(rows) == 4
+    assert len({row["data"] for row in rows}) == 2
+    assert reference_values(tmp_path, "toy2d") == {}  # no one value belongs to both
 
 
 def test_the_command(trained: Path, bench: Bench) -> None:

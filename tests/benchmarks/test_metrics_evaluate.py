@@ -83,7 +83,8 @@ def test_blur_and_collapse_are_seen(digits, evaluator, resampled):
 
 def test_each_metric_takes_exactly_its_own_count(digits, resampled):
     evaluator = Evaluator(digits, ["fd_digits_500", "fd_digits_2k", "kd_digits_500", "fd_digits_2k"])
-    assert evaluator.samples_needed == 2000
+    assert evaluator.samples_needed() == 2000
+    assert evaluator.samples_needed(["fd_digits_500", "kd_digits_500"]) == 500
     assert [metric.name for metric in evaluator.metrics] == ["fd_digits_500", "fd_digits_2k", "kd_digits_500"]
     score = scored(evaluator, resampled)
     extract = build("digits", digits, torch.device("cpu"))
@@ -275,7 +276,7 @@ def test_kid_comes_with_its_error_and_falls_with_quality(digits, monkeypatch, tm
     assert good["kid500"].error is not None
     assert 0 < good["kid500"].error < 0.1 * bad["kid500"].value
     rows = evaluator.reference_rows()
-    monkeypatch.setattr(Evaluator, "_score", lambda *_: pytest.fail("the rows of costly references are kept"))
+    monkeypatch.setattr(evaluate, "score", lambda *_: pytest.fail("the rows of costly references are kept"))
     assert Evaluator(digits, ["kid500", "fid500_clean"], cache=tmp_path).reference_rows() == rows
 
 
@@ -283,9 +284,9 @@ def test_counts_beyond_the_data_are_refused_before_anything_is_computed(digits, 
     monkeypatch.setitem(extractors.BUILDERS, "inception", lambda *_: pytest.fail("refused before weights are loaded"))
     with pytest.raises(UsageError, match="'fid2k_ref2k' needs 2000 real samples, and 'digits' has 1797"):
         Evaluator(digits, ["fid2k_ref2k"])
-    few = Dataset("few", digits.images[:3], digits.labels[:3], 10)
-    with pytest.raises(UsageError, match="'precision10k' needs at least 4 real samples, and 'few' has 3"):
-        Evaluator(few, ["precision10k"])
+    few = Dataset("few", digits.images[:1], digits.labels[:1], 10)
+    with pytest.raises(UsageError, match="'fid50k' needs at least 2 real samples, and 'few' has 1"):
+        Evaluator(few, ["fid50k"])
 
 
 def test_published_statistics_are_one_side(digits, monkeypatch, tmp_path):
@@ -340,3 +341,30 @@ def test_costly_work_can_be_stopped_between_pieces(digits, monkeypatch, tmp_path
     before = sum(seen)
     Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows()
     assert sum(seen) <= before + 1797 + 500
+
+
+@pytest.mark.parametrize("content", ["", "[]", '[{"what": "halves"}]', "[1]"])
+def test_damaged_rows_of_a_reference_are_made_anew(digits, monkeypatch, tmp_path, content):
+    stand_in = Extractor("stand-in", lambda images: Features(images.flatten(1).float() / 255, None), True)
+    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda dataset, device, protocol: stand_in)
+    rows = Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows()
+    (path,) = tmp_path.glob("*/rows-fid500.json")
+    path.write_text(content)
+    assert Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows() == rows
+
+
+def test_of_the_metrics_only_those_asked_for_are_taken(digits, resampled):
+    evaluator = Evaluator(digits, ["fd_digits_500", "kd_digits_2k"])
+    assert set(evaluator.score(resampled[:500], names=["fd_digits_500"])) == {"fd_digits_500"}
+
+
+def test_a_reference_that_leaves_nothing_is_refused_before_anything_is_computed(digits, monkeypatch):
+    monkeypatch.setattr(evaluate, "score", lambda *_: pytest.fail("refused before"))
+    for name, most in (("fd_digits_1k_ref1797", 1795), ("precision_digits_500_ref1795", 1793)):
+        with pytest.raises(UsageError, match=f"leaves no other real samples.*at most {most} of 'digits'"):
+            Evaluator(digits, [name])
+    with pytest.raises(UsageError, match="as many real samples, and 'digits' has 1797: ask for fewer"):
+        Evaluator(digits, ["recall_digits_2k"])
+    monkeypatch.setattr(evaluate, "KEPT", 1000)
+    with pytest.raises(UsageError, match="looks at 1000 real samples at most"):
+        Evaluator(digits, ["authenticity_digits_500"])

@@ -14,7 +14,7 @@ from torch import Tensor
 from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.benchmarks.metrics import references
 from consistency_bench.benchmarks.metrics.features import Extractor, Features
-from consistency_bench.benchmarks.metrics.references import Reference
+from consistency_bench.benchmarks.metrics.references import Reference, noise, real_samples
 
 WIDTH = 6
 
@@ -47,7 +47,7 @@ def data(count: int = 35, seed: int = 0) -> Dataset:
 
 
 def reference(network: Network, cache: Path, dataset: Dataset | None = None, identity: str = "a") -> Reference:
-    return Reference(dataset or data(), Extractor(identity, network, costly=True), cache)
+    return Reference(real_samples(dataset or data()), Extractor(identity, network, costly=True), cache)
 
 
 def expected(dataset: Dataset, count: int) -> Tensor:
@@ -114,6 +114,7 @@ def test_a_cut_off_array_is_made_anew(tmp_path: Path) -> None:
     path = real.folder / "features-00002.npy"
     path.write_bytes(path.read_bytes()[:-8])
     np.save(real.folder / "features-00003.npy", np.zeros((2, WIDTH), dtype=np.float32))  # of another data set's end
+    np.save(real.folder / "features-00001.npy", np.full((10, WIDTH), np.nan, dtype=np.float32))
     assert torch.equal(reference(Network(), tmp_path).first(35).values, values)
 
 
@@ -153,7 +154,20 @@ def test_of_several_that_want_the_same_one_works(tmp_path: Path) -> None:
 
 
 def test_a_cheap_extractor_leaves_nothing_behind(tmp_path: Path) -> None:
-    cheap = Reference(data(), Extractor("a", Network()), tmp_path)
+    cheap = Reference(real_samples(data()), Extractor("a", Network()), tmp_path)
     assert torch.equal(cheap.first(35).values, expected(data(), 35))
     cheap.moments()
     assert not list(tmp_path.iterdir())
+
+
+def test_noise_is_the_same_however_it_is_cut_and_kept_like_the_real_data(tmp_path: Path) -> None:
+    source = noise(data())
+    whole = source.samples(0, 35)
+    assert whole.dtype == torch.uint8
+    assert torch.equal(torch.cat([source.samples(0, 3), source.samples(3, 27), source.samples(27, 35)]), whole)
+    assert len(torch.unique(whole.flatten(1), dim=0)) == 35
+    network = Network()
+    one = Reference(source, Extractor("a", network, costly=True), tmp_path).first(25)
+    two = Reference(noise(data(seed=1)), Extractor("a", network, costly=True), tmp_path).first(25)
+    assert network.seen == 30  # noise knows the shape of the data alone
+    assert torch.equal(one.values, two.values)
