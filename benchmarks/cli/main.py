@@ -26,6 +26,9 @@ app.add_typer(prepare, name="prepare")
 speed = typer.Typer(help="How fast things are on this machine.", no_args_is_help=True)
 app.add_typer(speed, name="speed")
 
+cluster = typer.Typer(help="A real SLURM on this one machine, for trying things out.", no_args_is_help=True)
+app.add_typer(cluster, name="cluster")
+
 Out = Annotated[Path, typer.Option("--out", help="Folder of all runs.")]
 Methods = Annotated[str, typer.Option("--methods", help="Comma-separated names; + composes: ict,ect,sct,vct,ict+ot.")]
 Seeds = Annotated[str, typer.Option("--seeds", help="Seeds and ranges: 0-2 or 0,3,7.")]
@@ -170,6 +173,66 @@ def speed_metrics(
     from .speed import metrics as command
 
     raise typer.Exit(command(images, device))
+
+
+ClusterFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The cluster's own folder.")]
+Node = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, …")]
+
+
+@cluster.command("start")
+def cluster_start(
+    folder: ClusterFolder,
+    nodes: Annotated[int, typer.Option(min=1, help="How many: n1, n2, …")] = 2,
+    cpus: Annotated[int, typer.Option(min=1, help="Cores of a node; they need not exist.")] = 2,
+    memory: Annotated[int, typer.Option(min=1, help="MB of a node; it need not exist.")] = 4000,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of a node, pretended.")] = 2,
+    node_timeout: Annotated[int, typer.Option(min=1, help="Seconds until a silent node is down.")] = 20,
+    requeue_delay: Annotated[int, typer.Option(min=1, help="Seconds until a requeued job may start.")] = 5,
+    kill_wait: Annotated[int, typer.Option(min=1, help="Seconds from SIGTERM to SIGKILL.")] = 5,
+    grace: Annotated[int, typer.Option(min=0, help="Seconds that a preempted job has.")] = 20,
+    accounting: Annotated[bool, typer.Option(help="With a database, for sacct.")] = True,
+) -> None:
+    """Start a cluster in a new folder, with the partitions main and urgent, which preempts main."""
+    from ...slurm.local_config import Options
+    from .cluster import start as command
+
+    options = Options(nodes, cpus, memory, gpus, node_timeout, requeue_delay, kill_wait, grace, accounting)
+    raise typer.Exit(command(folder, options))
+
+
+@cluster.command("stop")
+def cluster_stop(
+    folder: ClusterFolder,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave its files, with the logs.")] = False,
+) -> None:
+    """End a cluster with all its jobs, and remove its files."""
+    from .cluster import stop as command
+
+    raise typer.Exit(command(folder, keep))
+
+
+@cluster.command("env")
+def cluster_env(folder: ClusterFolder) -> None:
+    """Print what makes it the cluster of a shell: eval "$(bench cluster env DIR)"."""
+    from .cluster import env as command
+
+    raise typer.Exit(command(folder))
+
+
+@cluster.command("kill-node")
+def cluster_kill_node(folder: ClusterFolder, node: Node) -> None:
+    """Cut a node's power: all that runs on it is gone, and nobody is told."""
+    from .cluster import kill_node as command
+
+    raise typer.Exit(command(folder, node))
+
+
+@cluster.command("start-node")
+def cluster_start_node(folder: ClusterFolder, node: Node) -> None:
+    """Start a killed node again."""
+    from .cluster import start_node as command
+
+    raise typer.Exit(command(folder, node))
 
 
 def main() -> None:

@@ -1,0 +1,137 @@
+"""Processes that outlive the one that starts them, recorded so that nobody else's is ever ended.
+
+A process number is given out again after a while. A record therefore holds when the process started, too, and a signal
+goes through a handle (pidfd) that is compared with the record after it was opened. Linux only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..benchmarks.files import write_text
+
+PATIENCE_SECONDS = 15.0
+
+
+class Daemons:
+    """Processes by name: their records are in `folder`/pids, what they print in `folder`/log/NAME.out."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder, self.environment = folder, environment
+        self._children: dict[str, subprocess.Popen[bytes]] = {}  # of this process; to be reaped when they end
+
+    def start(self, name: str, *command: str) -> None:
+        """Start a process in a session of its own: a Ctrl-C in this terminal does not reach it."""
+        with self.log(name).open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                env=self.environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._children[name] = child
+        write_text(self._record(name), f"{child.pid} {born(child.pid)}\n")
+
+    def log(self, name: str) -> Path:
+        return self.folder / "log" / f"{name}.out"
+
+    def pid(self, name: str) -> int | None:
+        """The number of the process while it lives."""
+        recorded = self._recorded(name)
+        return recorded[0] if recorded and born(recorded[0]) == recorded[1] else None
+
+    def end(self, name: str, number: int = signal.SIGTERM) -> None:
+        """Signal the process and wait until it is gone; one that does not go is killed. None there: nothing to do."""
+        recorded = self._recorded(name)
+        if recorded:
+            with handle(*recorded) as process:
+                if process is not None:
+                    finish(process, number)
+        if name in self._children:
+            self._children.pop(name).wait()
+        self._record(name).unlink(missing_ok=True)
+
+    def _record(self, name: str) -> Path:
+        return self.folder / "pids" / name
+
+    def _recorded(self, name: str) -> tuple[int, str] | None:
+        try:
+            pid, started = self._record(name).read_text(encoding="utf-8").split()
+        except FileNotFoundError:
+            return None
+        return int(pid), started
+
+
+def born(pid: int) -> str | None:
+    """When a process started, in the kernel's terms; None if it has ended, be it that nobody has reaped it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def children(pid: int) -> list[int]:
+    """Numbers of the processes that `pid` started and that live."""
+    found = []
+    for number in everybody():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            stat = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
+            state, parent, *_ = stat.rpartition(")")[2].split()
+            if int(parent) == pid and state not in "ZX":
+                found.append(number)
+    return found
+
+
+def in_namespace_of(pid: int) -> list[int]:
+    """Numbers of all processes in the same PID namespace as `pid`, itself included."""
+    wanted = _namespace(pid)
+    return [number for number in everybody() if wanted is not None and _namespace(number) == wanted]
+
+
+def everybody() -> list[int]:
+    """Numbers of all processes that this one can see."""
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
+
+
+def _namespace(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:  # it has ended, or is somebody else's
+        return None
+
+
+@contextlib.contextmanager
+def handle(pid: int, started: str) -> Iterator[int | None]:
+    """A handle on the process that started then: what is sent to it reaches that process or nobody. None if ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield descriptor if born(pid) == started else None
+    finally:
+        os.close(descriptor)
+
+
+def finish(process: int, number: int) -> None:
+    """Signal the process behind a handle and wait until it has ended; SIGKILL where it takes its time."""
+    waiting = select.poll()
+    waiting.register(process, select.POLLIN)  # readable from the moment the process has ended
+    for attempt in (number, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, attempt)
+        if waiting.poll(1000 * PATIENCE_SECONDS):
+            return
+    raise TimeoutError("a process survives SIGKILL: the kernel holds it, such as for a disk that does not answer")

@@ -1,0 +1,208 @@
+"""What a cluster's file may say, what is refused with which sentence, and the shipped ones."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from consistency_bench.benchmarks.errors import UsageError
+from consistency_bench.slurm import clusters
+from consistency_bench.slurm.clusters import Cluster, Requeue, choices, load, read
+from consistency_bench.slurm.local_cluster import LocalCluster
+from consistency_bench.slurm.local_config import Options
+
+SMALLEST = "gpus_per_node: 0\ncpus_per_gpu: 2\ntime_limit: 90m\narray_parallelism: 4\n"
+
+
+def put(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+# What is read
+
+
+def test_what_a_file_leaves_out_is_the_site_s_choice(tmp_path: Path) -> None:
+    cluster = read(put(tmp_path, SMALLEST))
+    assert cluster == Cluster("mine", gpus_per_node=0, cpus_per_gpu=2, time_limit=90, array_parallelism=4)
+    assert cluster.partition is cluster.account is cluster.memory_per_gpu is None
+    assert cluster.requeue == Requeue(enabled=True, without_progress=3, notice_seconds=120)
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    text = """
+partition: gpu
+account: project-7
+qos: long
+constraint: a100&ib
+gpus_per_node: 4
+gpu_type: a100
+cpus_per_gpu: 16
+memory_per_gpu: 2G
+time_limit: 1d12h
+array_parallelism: 8
+setup: [module load cuda, "source /opt/env.sh"]
+environment: {NCCL_DEBUG: WARN, THREADS: 4}
+requeue: {enabled: false, without_progress: 5, notice_seconds: 30}
+sbatch: {reservation: spring, exclusive: true, nice: 100}
+"""
+    assert read(put(tmp_path, text)) == Cluster(
+        name="mine",
+        partition="gpu",
+        account="project-7",
+        qos="long",
+        constraint="a100&ib",
+        gpus_per_node=4,
+        gpu_type="a100",
+        cpus_per_gpu=16,
+        memory_per_gpu=2048,
+        time_limit=36 * 60,
+        array_parallelism=8,
+        setup=("module load cuda", "source /opt/env.sh"),
+        environment={"NCCL_DEBUG": "WARN", "THREADS": "4"},
+        requeue=Requeue(enabled=False, without_progress=5, notice_seconds=30),
+        sbatch={"reservation": "spring", "exclusive": True, "nice": 100},
+    )
+
+
+def test_the_keys_are_those_of_the_record() -> None:
+    assert {"name", *clusters.KEYS} == {item.name for item in fields(Cluster)}
+    assert set(clusters.REQUEUE_KEYS) == {item.name for item in fields(Requeue)}
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90m", 90), ("24h", 1440), ("7d", 10080), ("1h30m", 90), ("'01:30:00'", 90), ("'2-00:00:01'", 2881)],
+)
+def test_time_limits(text: str, minutes: int, tmp_path: Path) -> None:
+    assert read(put(tmp_path, SMALLEST.replace("90m", text))).time_limit == minutes
+
+
+@pytest.mark.parametrize(("text", "megabytes"), [("512M", 512), ("32G", 32768), ("1TB", 1024**2), ("null", None)])
+def test_memory_is_counted_as_slurm_does(text: str, megabytes: int | None, tmp_path: Path) -> None:
+    assert read(put(tmp_path, f"{SMALLEST}memory_per_gpu: {text}\n")).memory_per_gpu == megabytes
+
+
+# What is refused
+
+MISTAKES = {
+    "key": ("partitoin: gpu", "unknown key 'partitoin'. Did you mean: partition? Available: partition, account"),
+    "key of requeue": (
+        "requeue: {notice: 3}",
+        "unknown key of requeue 'notice'. Did you mean: notice_seconds? Available: enabled, without_progress, notice_",
+    ),
+    "name": ("partition: 3", "partition is 3, must be a name without spaces or quotes, or null"),
+    "spaces": ("account: my project", "account is 'my project', must be a name without spaces"),
+    "shell": ("qos: $(reboot)", "qos is '$(reboot)', must be a name without spaces"),
+    "gpus": ("gpus_per_node: -1", "gpus_per_node is -1, must be a whole number, 0 for nodes without GPUs"),
+    "null": ("cpus_per_gpu: null", "cpus_per_gpu is missing, must be a whole number of at least 1"),
+    "truth": ("cpus_per_gpu: true", "cpus_per_gpu is true, must be a whole number of at least 1"),
+    "share": ("array_parallelism: 1.5", "array_parallelism is 1.5, must be a whole number of at least 1"),
+    "memory": ("memory_per_gpu: 32", "memory_per_gpu is 32, must be text such as 512M, 32G or 1T, or null"),
+    "no memory": ("memory_per_gpu: 0G", "memory_per_gpu is '0G', must be text such as 512M"),
+    "a time that YAML reads as a number": (
+        "time_limit: 24:00:00",
+        "time_limit is 86400, must be text such as 90m, 24h or 1d12h, or '1-12:00:00' in quotes",
+    ),
+    "no time": ("time_limit: 0h", "time_limit is '0h', must be text such as 90m"),
+    "setup": ("setup: module load cuda", "setup is 'module load cuda', must be a list of lines of shell"),
+    "lines in a line": ('setup: ["a\\nb"]', "must be a list of lines of shell"),
+    "environment": ("environment: [A]", 'environment is ["A"], must be a mapping of names to text or numbers'),
+    "variable": ("environment: {A-B: c}", 'environment is {"A-B": "c"}, must be a mapping of names'),
+    "truth as text": ("environment: {A: yes}", 'environment is {"A": true}, must be a mapping of names to text or'),
+    "requeue": ("requeue: true", "requeue is true, must be a mapping with: enabled, without_progress, notice_seconds"),
+    "progress": ("requeue: {without_progress: 0}", "requeue.without_progress is 0, must be a whole number of at"),
+    "enabled": ("requeue: {enabled: maybe}", "requeue.enabled is 'maybe', must be true or false"),
+    "notice": (
+        "requeue: {notice_seconds: 5400}",
+        "requeue.notice_seconds is 5400, must be less than time_limit, which is 5400 s",
+    ),
+    "type without GPUs": ("gpu_type: a100", "gpu_type is 'a100', must be left out where gpus_per_node is 0"),
+    "governed": ("sbatch: {mem: 3G}", "sbatch.mem is not set this way: use the key memory_per_gpu"),
+    "option": ("sbatch: {--nice: 3}", 'sbatch is {"--nice": 3}, must be a mapping of long options without dashes'),
+    "option off": ("sbatch: {exclusive: false}", 'sbatch is {"exclusive": false}, must be a mapping of long'),
+    "yaml": ("setup: [a", "is not YAML (line "),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str, tmp_path: Path) -> None:
+    line, message = MISTAKES[case]
+    key = line.partition(":")[0]
+    kept = "".join(f"{other}\n" for other in SMALLEST.splitlines() if not other.startswith(f"{key}:"))
+    path = put(tmp_path, f"{kept}{line}\n")
+    with pytest.raises(UsageError) as refused:
+        load(str(path))
+    assert message in str(refused.value)
+    assert str(refused.value).startswith(str(path))
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_needed_is_named(tmp_path: Path) -> None:
+    needed = "gpus_per_node, cpus_per_gpu, time_limit, array_parallelism"
+    with pytest.raises(UsageError, match=f"holds no keys, must hold at least: {needed}"):
+        read(put(tmp_path, "# nothing\n"))
+    with pytest.raises(UsageError, match="time_limit is missing, must be text such as 90m"):
+        read(put(tmp_path, SMALLEST.replace("time_limit: 90m\n", "")))
+
+
+# Where they are
+
+
+def test_a_name_is_a_shipped_one_and_anything_else_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, SMALLEST)
+    assert load("mine.yaml") == load("./mine.yaml") == load(str(tmp_path / "mine.yaml"))
+    assert load("local").name == "local"
+    with pytest.raises(UsageError, match=r"unknown cluster 'locl'. Did you mean: local\? .*or the path of a file"):
+        load("locl")
+    with pytest.raises(UsageError, match=r"there is no cluster file other\.yaml; copy one from .*clusters or name one"):
+        load("other.yaml")
+    with pytest.raises(UsageError, match="there is no cluster file"):
+        load("./")
+
+
+# The shipped ones
+
+
+def test_the_typical_sites_are_there() -> None:
+    assert choices() == ["a100_preempt", "h100x8", "local", "workstation"]
+    assert load("workstation").partition is None
+    assert load("a100_preempt").requeue.enabled
+    assert load("h100x8").gpus_per_node == 8
+
+
+@pytest.mark.parametrize("name", choices())
+def test_a_shipped_one_says_what_it_is(name: str) -> None:
+    first = (clusters.FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    assert first.endswith(".")
+
+
+def test_the_local_one_fits_the_local_cluster() -> None:
+    cluster, size = load("local"), Options()
+    assert cluster.gpus_per_node == size.gpus
+    assert cluster.gpus_per_node * cluster.cpus_per_gpu <= size.cpus
+    assert cluster.memory_per_gpu is not None
+    assert cluster.gpus_per_node * cluster.memory_per_gpu <= size.memory
+
+
+def test_the_local_cluster_accepts_what_the_local_one_asks_for(slurm: LocalCluster) -> None:
+    cluster = load("local")
+    assert cluster.memory_per_gpu is not None
+    asked = [
+        f"--partition={cluster.partition}",
+        "--nodes=2",
+        f"--ntasks-per-node={cluster.gpus_per_node}",
+        f"--gpus-per-node={cluster.gpus_per_node}",
+        f"--cpus-per-task={cluster.cpus_per_gpu}",
+        f"--mem={cluster.gpus_per_node * cluster.memory_per_gpu}",
+        f"--time={cluster.time_limit}",
+        f"--signal=USR2@{cluster.requeue.notice_seconds}",
+    ]
+    done = subprocess.run(["sbatch", "--test-only", *asked, "--wrap=true"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
