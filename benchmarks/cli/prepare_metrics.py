@@ -43,7 +43,7 @@ def _prepare(name: str, source: Path | None) -> Path:
     try:
         check(path)
     except DamagedError as error:
-        raise UsageError(f"{error}; remove that file, then {network_files.ways(name)}") from None
+        raise DamagedError(f"{error}; remove that file, then {network_files.ways(name)}") from None
     return path
 
 
