@@ -47,7 +47,7 @@ def fill_records(
     files, dataset = CellFiles(folder), evaluator.dataset
     if any(row["sampler"] != sampler for row in rows):  # other sampling settings: those rows are replaced
         rows = [row for row in rows if row["sampler"] == sampler]
-        for path in folder.glob("samples/nearest-*.npz"):
+        for path in (*folder.glob("samples/nfe*.npz"), *folder.glob("samples/nearest-*.npz")):
             path.unlink()
     averaged = model.averaged()
     draw = _drawer(config, averaged, _guide(config, model, folder), dataset, device)
@@ -74,10 +74,13 @@ def fill_records(
             first, values = [], dict.fromkeys(metrics)
         rows += [_row(config, evaluation, metric, values[metric]) for metric in metrics]
         if first and evaluation.images == plan.budget_images(config) and evaluation.draw == 0:
-            noise = latents(benchmark, 0, 1, shown(dataset), dataset.shape)
-            _save_arrays(files.samples(evaluation.nfe), sample_arrays(dataset, torch.cat(first), noise[0]))
+            samples, path = torch.cat(first), files.samples(evaluation.nfe)
+            # A metric of few samples that is added later leaves the pictures of more as they are.
+            if len(samples) >= shown(dataset) or not path.exists():
+                noise = latents(benchmark, 0, 1, len(samples[: shown(dataset)]), dataset.shape)
+                _save_arrays(path, sample_arrays(dataset, samples, noise[0]))
             if any(parse(metric).distance == "authenticity" for metric in metrics):
-                _save_arrays(files.nearest(evaluation.nfe), evaluator.nearest(torch.cat(first)[:MEMORY]))
+                _save_arrays(files.nearest(evaluation.nfe), evaluator.nearest(samples[:MEMORY]))
             _save_arrays(files.coupling, _coupling_arrays(config, averaged, dataset))
         rows.sort(key=_place)  # however often a cell was interrupted or scored again, its file is the same
         write_jsonl(folder / RECORDS, rows)

@@ -35,7 +35,7 @@ Space = tuple[str, str]  # extractor and protocol
 class Evaluator:
     """Scores samples against `dataset` by the metrics of the given names.
 
-    Nothing of the real data is computed before it is needed, see `prepare`.
+    Nothing of the real data is computed before it is needed.
 
     Args:
         cache: where features of costly extractors are kept; `references.default_folder()` if None.
@@ -56,7 +56,7 @@ class Evaluator:
     ) -> None:
         if not metrics:
             raise UsageError("no metric is asked for: eval.metrics must name at least one")
-        self.dataset, self.should_stop = dataset, should_stop
+        self.dataset, self.cache, self.should_stop = dataset, cache, should_stop
         self.metrics = tuple(parse(name) for name in dict.fromkeys(metrics))
         for metric in self.metrics:
             self._refuse_too_few(metric)
@@ -71,9 +71,6 @@ class Evaluator:
             space: Reference(real_samples(dataset), extract, cache, should_stop)
             for space, extract in self._extractors.items()
         }
-        self._noise = {
-            space: Reference(noise(dataset), extract, cache, should_stop) for space, extract in self._extractors.items()
-        }
         self._published = {
             metric.protocol: PublishedSide(dataset, metric.protocol, cache or default_folder())
             for metric in self.metrics
@@ -83,10 +80,6 @@ class Evaluator:
     def samples_needed(self, names: Collection[str] | None = None) -> int:
         """How many samples `score` reads for the metrics of these names, or all: the largest count of any."""
         return max(metric.samples for metric in self.metrics if names is None or metric.name in names)
-
-    def prepare(self) -> None:
-        """Bring what is kept on disk of the real data up to what the metrics need: after this nothing is lost."""
-        self.reference_rows()
 
     def score(
         self, samples: Tensor | Iterable[Tensor], resamples: int = 0, names: Collection[str] | None = None
@@ -169,12 +162,16 @@ class Evaluator:
         rows = {metric: self._kept_rows(metric) for metric in self.metrics}
         fresh = [metric for metric, held in rows.items() if held is None]
         memo: Memo = {}
+        of_noise = {  # not kept: a training that follows needs the memory
+            space: Reference(noise(self.dataset), self._extractors[space], self.cache, self.should_stop)
+            for space in map(_space, fresh)
+        }
         for metric in fresh:
             value, count = self._halves(metric)
-            of_noise = score(metric, self._real(metric), self._noise[_space(metric)], memo).value
+            noisy = score(metric, self._real(metric), of_noise[_space(metric)], memo).value
             rows[metric] = [
                 {"what": "halves", "metric": metric.name, "value": value, "samples": count},
-                {"what": "noise", "metric": metric.name, "value": of_noise, "samples": metric.samples},
+                {"what": "noise", "metric": metric.name, "value": noisy, "samples": metric.samples},
             ]
             if path := self._rows_path(metric):
                 write_json(path, rows[metric])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -134,6 +135,16 @@ def test_a_cell_in_other_hands_is_left_alone(trained: Path, capsys: pytest.Captu
         assert evaluate([folder], **{**USUAL, "metrics": "kd_points_300"}) == 1
     assert "left out, another process is working on it" in capsys.readouterr().err
     assert read_jsonl(folder / "records.jsonl") == before
+
+
+def test_few_samples_leave_the_pictures_of_more(tmp_path: Path) -> None:
+    folder = put(tiny_cell("ect", "eval.nfe=[1]"), tmp_path)
+    run_cell(folder)
+    before = (folder / "samples" / "nfe1.npz").read_bytes()
+    assert evaluate([folder], **{**USUAL, "metrics": "fd_points_20", "nfe": "1,2"}) == 0
+    assert (folder / "samples" / "nfe1.npz").read_bytes() == before
+    with np.load(folder / "samples" / "nfe2.npz") as arrays:  # where there is no picture yet, one of few
+        assert {len(arrays[name]) for name in ("samples", "latents")} == {20}
 
 
 def test_a_cell_is_named_from_within(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
