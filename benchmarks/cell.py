@@ -25,7 +25,7 @@ from . import ema, plan
 from .checkpoint import load_checkpoint, snapshot_path
 from .data.base import Dataset
 from .data.registry import load
-from .files import read_json, write_json
+from .files import TakenError, read_json, write_json
 from .metrics.evaluate import Evaluator
 from .metrics.references import StoppedError
 from .model import Model, build_model
@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 def run_cell(folder: Path, *, should_stop: Callable[[], bool] = lambda: False, threads: int = 1) -> str:
     """Bring one cell to its end and return its state: "done", "diverged" or "interrupted".
 
-    Raises whatever goes wrong, after the state "failed" and the reason are on disk. The caller holds the cell's lock.
+    Raises whatever goes wrong, after the state "failed" and the reason are on disk. The caller holds the cell's lock;
+    where another process takes that over, TakenError is raised at the next write, and nothing is written.
     """
     files = CellFiles(folder)
     config = files.config
@@ -72,6 +73,8 @@ def run_cell(folder: Path, *, should_stop: Callable[[], bool] = lambda: False, t
     except StoppedError:  # while the reference was made
         status.write(state="interrupted")
         return "interrupted"
+    except TakenError:
+        raise  # what becomes of the cell is for others to say
     except BaseException as error:
         status.write(state="failed", error=f"{type(error).__name__}: {error}")
         raise

@@ -11,6 +11,8 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +23,92 @@ class DamagedError(UsageError, ValueError):
     """A file that does not hold what it should; the message names it."""
 
 
+class TakenError(Exception):
+    """Another process has taken over the folder that this one was writing in. What was being written is not there."""
+
+
+@dataclass(frozen=True)
+class _Fence:
+    root: Path
+    workshop: Path
+
+    def around(self, path: Path) -> bool:
+        return path.absolute().is_relative_to(self.root)
+
+    def taken(self) -> TakenError:
+        return TakenError(f"another process has taken {self.root} over")
+
+
+_fence: ContextVar[_Fence | None] = ContextVar("fence", default=None)
+
+
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`."""
+def fenced(root: Path, workshop: Path) -> Iterator[None]:
+    """Within, every file below `root` is made in the folder `workshop` (below root, too) and renamed into its place.
+
+    Whoever takes `root` over removes the workshop. From then on no rename of this process can succeed, however late it
+    comes (a process may sleep between a check and a write): each write raises TakenError and changes nothing.
+    """
+    token = _fence.set(_Fence(root.absolute(), workshop.absolute()))
+    try:
+        yield
+    finally:
+        _fence.reset(token)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path; on success it is flushed to disk and renamed over `path`.
+
+    durable: wait for the disk; without, a power cut may take the last of many versions.
+
+    Raises TakenError within `fenced`, where the folder was taken over.
+    """
+    fence = _fence.get()
+    fence = fence if fence and fence.around(path) else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        descriptor, name = tempfile.mkstemp(
+            dir=fence.workshop if fence else path.parent, prefix=f".{path.name}.", suffix=".tmp"
+        )
+    except FileNotFoundError:
+        if fence:
+            raise fence.taken() from None
+        raise
     os.close(descriptor)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)  # mkstemp's 0600 would hide a shared run folder from colleagues
-        temporary.replace(path)
+        with _or_taken(fence):
+            if durable:
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+            temporary.chmod(0o644)  # mkstemp's 0600 would hide a shared run folder from colleagues
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there. Raises TakenError within `fenced`, where the folder was taken over."""
+    fence = _fence.get()
+    if fence is None or not fence.around(path):
+        path.unlink(missing_ok=True)
+    elif path.exists():
+        gone = fence.workshop / path.name
+        with _or_taken(fence):
+            path.rename(gone)
+            gone.unlink()
+
+
+@contextlib.contextmanager
+def _or_taken(fence: _Fence | None) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        if fence is None or fence.workshop.exists():
+            raise
+        raise fence.taken() from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -74,9 +147,13 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Append one line. A crash may tear the last line; `read_jsonl` then leaves it out."""
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n")
+    """Add one line to a small file, as a new version of the whole: what is added to a file in place knows no fence."""
+    line = json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"
+    before = path.read_bytes() if path.exists() else b""
+    if before and not before.endswith(b"\n"):  # torn, by a version that appended in place
+        before = before[: before.rfind(b"\n") + 1]
+    with atomic_path(path, durable=False) as temporary:
+        temporary.write_bytes(before + line.encode())
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,9 @@
 """One writer a cell: a lock file with an owner and a heartbeat, made of link and rename alone (no flock).
 
-A lock is stale when its owner is known to be dead (same host), or has not beaten for two minutes (any host).
+A lock is stale when its owner is known to be dead (same host), is an earlier start of the same SLURM job, or has not
+beaten for two minutes (any host). A stale lock may be that of a process that only sleeps. So there is a fence: its
+owner makes all files in a folder of its own and renames them into place (`files.fenced`), and whoever takes the lock
+over removes that folder first.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -15,15 +19,18 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from .files import fenced
+
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
 
 
 class Lock:
-    """A held lock. Use `acquire`; release it with `release` or as a context manager."""
+    """A held lock. Use `acquire`; release it with `release` or as a context manager, which puts the fence up."""
 
     def __init__(self, path: Path, token: str) -> None:
         self.path, self.token = path, token
+        self._contexts = contextlib.ExitStack()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name=f"heartbeat of {path}")
         self._thread.start()
@@ -35,46 +42,87 @@ class Lock:
                     os.utime(self.path)
 
     def is_ours(self) -> bool:
-        """False once another process has taken the lock over; whoever held it must then write nothing more."""
+        """False once another process has taken the lock over."""
         return _owner(self.path).get("token") == self.token
 
     def release(self) -> None:
         self._stop.set()
         self._thread.join()
-        if self.is_ours():
-            self.path.unlink(missing_ok=True)
+        if not self.is_ours():
+            return
+        workshop = _workshop(self.path, self.token)
+        with contextlib.suppress(FileNotFoundError):  # taken over in between, and then the workshop is gone
+            self.path.rename(workshop / "lock")
+            shutil.rmtree(workshop)
 
     def __enter__(self) -> Lock:
+        self._contexts.enter_context(fenced(self.path.parent, _workshop(self.path, self.token)))
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._contexts.close()
         self.release()
 
 
 def acquire(path: Path) -> Lock | None:
     """The lock at `path`, or None while a living process holds it."""
     token = uuid.uuid4().hex
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "token": token}
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "token": token, **_job()}
+    workshop = _workshop(path, token)
+    workshop.mkdir()
     # Written aside and linked into place: whoever sees the lock sees its owner. A link fails where a lock is already.
-    draft = path.with_name(f"{path.name}.{token}")
+    draft = workshop / "owner"
     draft.write_text(json.dumps(owner), encoding="utf-8")
-    try:
-        for _ in range(2):
-            try:
-                os.link(draft, path)
-            except FileExistsError:
-                if not _remove_if_stale(path):
-                    return None
-            else:
-                return Lock(path, token)
-        return None
-    finally:
-        draft.unlink()
+    for _ in range(2):
+        left = _left(path, draft)  # found before the lock is ours: not a workshop of one who takes it from us later
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            if not _remove_if_stale(path, draft.stat().st_mtime):
+                break
+        else:
+            for folder in left:
+                _tear_down(folder)
+            return Lock(path, token)
+    shutil.rmtree(workshop)
+    return None
+
+
+def _left(path: Path, draft: Path) -> list[Path]:
+    """Workshops of processes that died with no lock, before they had it or while they gave it back."""
+    now = draft.stat().st_mtime
+    ages = {}
+    for folder in path.parent.glob(_workshop(path, "*").name):
+        with contextlib.suppress(FileNotFoundError):
+            ages[folder] = now - folder.stat().st_mtime
+    return [folder for folder, age in ages.items() if age > STALE_SECONDS]
+
+
+def _workshop(path: Path, token: str) -> Path:
+    """The folder in which the owner with this token makes its files."""
+    return path.with_name(f".{path.name}-{token}")
+
+
+def _tear_down(workshop: Path) -> None:
+    """Remove a workshop: for its owner at once, by the renaming, and then file by file."""
+    aside = workshop.with_name(f"{workshop.name}-torn")
+    with contextlib.suppress(OSError):  # not there, or somebody else is at it
+        workshop.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _job() -> dict[str, Any]:
+    """Which start of which SLURM job this is; job names are ours and differ where a new cluster counts from 1 again."""
+    number = os.environ.get("SLURM_JOB_ID")
+    if number is None:
+        return {}
+    job = f"{os.environ.get('SLURM_JOB_NAME', '')}:{number}"
+    return {"job": job, "restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0)}
 
 
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock."""
-    return path.exists() and not _is_stale(path, _owner(path))
+    return path.exists() and not _is_stale(path, _owner(path), time.time())
 
 
 def _owner(path: Path) -> dict[str, Any]:
@@ -84,22 +132,28 @@ def _owner(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _is_stale(path: Path, owner: dict[str, Any]) -> bool:
+def _is_stale(path: Path, owner: dict[str, Any], now: float) -> bool:
     try:
-        age = time.time() - path.stat().st_mtime
+        age = now - path.stat().st_mtime
     except FileNotFoundError:
         return True
     if owner.get("host") == socket.gethostname() and owner.get("born") is not None:
         return _born(owner["pid"]) != owner["born"]
+    here = _job()
+    if here and owner.get("job") == here["job"] and owner["restart"] < here["restart"]:
+        return True  # SLURM starts a job again when it has given the earlier start up
     return age > STALE_SECONDS
 
 
-def _remove_if_stale(path: Path) -> bool:
+def _remove_if_stale(path: Path, now: float) -> bool:
+    """now: by the clock of the file system, which heartbeats are told by, too."""
     judged = _owner(path)  # read once: what is judged stale below must be what is removed
     if not path.exists():
         return True
-    if not _is_stale(path, judged):
+    if not _is_stale(path, judged, now):
         return False
+    if "token" in judged:
+        _tear_down(_workshop(path, judged["token"]))  # from here on its owner can write nothing
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         path.rename(aside)

@@ -13,7 +13,7 @@ import torch
 from . import ema, plan
 from .checkpoint import load_snapshot
 from .data.base import Dataset
-from .files import atomic_path, read_jsonl, write_jsonl
+from .files import atomic_path, read_jsonl, remove, write_jsonl
 from .lock import acquire
 from .metrics.evaluate import Evaluator
 from .metrics.references import StoppedError
@@ -48,7 +48,7 @@ def fill_records(
     if any(row["sampler"] != sampler for row in rows):  # other sampling settings: those rows are replaced
         rows = [row for row in rows if row["sampler"] == sampler]
         for path in (*folder.glob("samples/nfe*.npz"), *folder.glob("samples/nearest-*.npz")):
-            path.unlink()
+            remove(path)
     averaged = model.averaged()
     draw = _drawer(config, averaged, _guide(config, model, folder), dataset, device)
     kept = MEMORY if evaluator.watches_memory else shown(dataset)

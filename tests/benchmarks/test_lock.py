@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from consistency_bench.benchmarks import lock
-from consistency_bench.benchmarks.lock import acquire, is_held
+from consistency_bench.benchmarks import files, lock
+from consistency_bench.benchmarks.files import TakenError
+from consistency_bench.benchmarks.lock import Lock, acquire, is_held
 
 HOLD = """
 import sys, time
@@ -95,7 +96,8 @@ def test_a_killed_process_loses_it_to_exactly_one(
     assert until(lambda: not is_held(path))  # without being waited for: a zombie holds nothing
     answers = [said(process) for process in [holder(path) for _ in range(6)]]
     assert sorted(answer == "none" for answer in answers) == [False] + [True] * 5
-    assert [p.name for p in tmp_path.iterdir()] == ["lock"]
+    workshop = next(f".lock-{answer}" for answer in answers if answer != "none")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [workshop, "lock"]
 
 
 def test_many_threads_take_over_a_stale_one_once(tmp_path: Path) -> None:
@@ -177,6 +179,7 @@ def test_a_fresh_lock_that_slips_in_is_put_back(tmp_path: Path, monkeypatch: pyt
     def slip_in() -> None:
         if not slipped:
             path.unlink()
+            lock._workshop(path, "fresh").mkdir()
             slipped.append(lock.Lock(path, "fresh"))
             write_owner(path, born=lock._born(os.getpid()), token="fresh")
 
@@ -198,6 +201,115 @@ def test_a_fresh_lock_that_slips_in_is_put_back(tmp_path: Path, monkeypatch: pyt
     assert acquire(path) is None
     monkeypatch.undo()
     assert slipped[0].is_ours()
-    assert [p.name for p in tmp_path.iterdir()] == ["lock"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock-fresh", "lock"]
     slipped[0].release()
+    assert list(tmp_path.iterdir()) == []
     assert not path.exists()
+
+
+# The fence
+
+
+def late_write(folder: Path, take: Callable[[], None]) -> None:
+    take()
+    files.write_json(folder / "file", "late")
+
+
+def write_overtaken(folder: Path, take: Callable[[], None]) -> None:
+    with files.atomic_path(folder / "file") as temporary:
+        temporary.write_text("late")
+        take()
+
+
+def late_file(folder: Path, take: Callable[[], None]) -> None:
+    take()
+    files.write_json(folder / "sub" / "new", "late")
+
+
+def late_line(folder: Path, take: Callable[[], None]) -> None:
+    take()
+    files.append_jsonl(folder / "file", {"late": 1})
+
+
+def late_removal(folder: Path, take: Callable[[], None]) -> None:
+    take()
+    files.remove(folder / "file")
+
+
+def overtake(path: Path) -> Lock:
+    """As another host does when the owner has not beaten for two minutes."""
+    owner = json.loads(path.read_text())
+    path.write_text(json.dumps({**owner, "host": "elsewhere"}))
+    os.utime(path, (0, 0))
+    taker = acquire(path)
+    assert taker is not None
+    return taker
+
+
+@pytest.mark.parametrize("act", [late_write, write_overtaken, late_file, late_line, late_removal])
+def test_who_lost_the_lock_writes_nothing(tmp_path: Path, act: Callable[[Path, Callable[[], None]], None]) -> None:
+    (tmp_path / "file").write_text('{"early": 1}\n')
+    (tmp_path / "sub").mkdir()
+    mine = acquire(tmp_path / "lock")
+    assert mine is not None
+    taken: list[Lock] = []
+    with mine, pytest.raises(TakenError, match=str(tmp_path)):
+        act(tmp_path, lambda: taken.append(overtake(tmp_path / "lock")))
+    assert (tmp_path / "file").read_text() == '{"early": 1}\n'
+    assert list((tmp_path / "sub").iterdir()) == []
+    assert taken[0].is_ours()
+    with taken[0]:
+        files.write_json(tmp_path / "file", "theirs")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "sub"]
+
+
+def test_the_fence_stands_around_its_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "cell").mkdir()
+    mine = acquire(tmp_path / "cell" / "lock")
+    assert mine is not None
+    with mine:
+        taker = overtake(tmp_path / "cell" / "lock")
+        files.write_json(tmp_path / "outside", 1)
+        with pytest.raises(TakenError):
+            files.write_json(tmp_path / "cell" / "inside", 1)
+    files.write_json(tmp_path / "cell" / "inside", 2)  # of nobody's lock: a launcher's word
+    taker.release()
+
+
+def test_a_mistake_of_the_writer_is_not_taken_for_the_fence(tmp_path: Path) -> None:
+    mine = acquire(tmp_path / "lock")
+    assert mine is not None
+    with mine, pytest.raises(FileNotFoundError), files.atomic_path(tmp_path / "file") as temporary:
+        temporary.unlink()
+
+
+def test_a_later_start_of_the_same_job_takes_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_JOB_NAME", "bench-a")
+    first = acquire(path)
+    assert first is not None
+    owner = json.loads(path.read_text())
+    path.write_text(json.dumps({**owner, "host": "a node that sleeps"}))
+    assert acquire(path) is None
+    monkeypatch.setenv("SLURM_JOB_NAME", "bench-b")  # a new cluster counts from 1 again
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert acquire(path) is None
+    monkeypatch.setenv("SLURM_JOB_NAME", "bench-a")
+    second = acquire(path)
+    assert second is not None
+    assert not first.is_ours()
+    second.release()
+
+
+def test_what_a_process_left_that_never_had_the_lock_is_cleared_away(tmp_path: Path) -> None:
+    old, young = tmp_path / ".lock-old", tmp_path / ".lock-young"
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "owner").write_text("{}")
+    os.utime(old, (0, 0))
+    mine = acquire(tmp_path / "lock")
+    assert mine is not None
+    assert not old.exists()
+    assert young.exists()  # its process may be about to ask
+    mine.release()
