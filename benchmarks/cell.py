@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -39,15 +40,19 @@ STATUS_SECONDS = 0.5
 log = logging.getLogger(__name__)
 
 
-def run_cell(folder: Path, *, should_stop: Callable[[], bool] = lambda: False, threads: int = 1) -> str:
+def run_cell(
+    folder: Path, *, should_stop: Callable[[], bool] = lambda: False, threads: int = 1, job: str | None = None
+) -> str:
     """Bring one cell to its end and return its state: "done", "diverged" or "interrupted".
+
+    job: the SLURM job that this happens in, for whoever asks where the cell is.
 
     Raises whatever goes wrong, after the state "failed" and the reason are on disk. The caller holds the cell's lock;
     where another process takes that over, TakenError is raised at the next write, and nothing is written.
     """
     files = CellFiles(folder)
     config = files.config
-    status = _Status(folder, plan.budget_images(config))
+    status = _Status(folder, plan.budget_images(config), job)
     attempt = _Attempt(folder, config, threads)
     try:
         device = pick_device(config["run"]["device"])
@@ -120,10 +125,11 @@ def _train_once(
 class _Status:
     """status.json: what the cell is doing, for whoever watches. Written at most every half second while training."""
 
-    def __init__(self, folder: Path, total: int) -> None:
+    def __init__(self, folder: Path, total: int, job: str | None) -> None:
         self.path = folder / STATUS
         self.now: dict[str, Any] = {"phase": "train", "images": 0, "total": total, "stage": 0, "loss": None}
         self.now |= {"images_per_s": None, "error": None, "pid": os.getpid()}
+        self.now |= {"job": job, "node": socket.gethostname()}
         self.last = 0.0
 
     def write(self, *, state: str, **changes: Any) -> None:

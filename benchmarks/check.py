@@ -18,16 +18,18 @@ from .metrics.evaluate import Evaluator
 from .model import Model, build_model
 
 
-def check_cells(cells: Sequence[Cell]) -> None:
+def check_cells(cells: Sequence[Cell], *, here: bool = True) -> None:
     """Build what the cells will build, once a configuration.
+
+    here: whether they run on this machine, which then must have their device.
 
     Raises:
         UsageError: a missing data set, an unknown part, metric or device, a refused value or combination.
     """
-    check_configurations([cell.config for cell in cells])
+    check_configurations([cell.config for cell in cells], here=here)
 
 
-def check_configurations(configs: Sequence[dict[str, Any]]) -> None:
+def check_configurations(configs: Sequence[dict[str, Any]], *, here: bool = True) -> None:
     """The same for resolved configurations; of those of one group the first is looked at."""
     datasets: dict[str, Dataset] = {}
     served: set[str] = set()
@@ -35,7 +37,8 @@ def check_configurations(configs: Sequence[dict[str, Any]]) -> None:
         try:
             _check_averages(config)
             build_factory(config["network"], shape=(1,), classes=0)  # before data is looked for, or downloaded
-            _check_device(config["run"]["device"])
+            if here:
+                _check_device(config["run"]["device"])
             key = repr(config["data"])
             if key not in datasets:
                 datasets[key] = load_dataset(config)

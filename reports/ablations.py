@@ -23,7 +23,7 @@ from .tables import Board, Finals, SeedValue, final_values, labels
 
 #: The sections of a configuration that change a training, and keys in them that do not.
 SECTIONS = ("method", "data", "network", "train")
-PLACES = ("data.root", "data.download")
+PLACES = ("data.root", "data.download", "train.resources.")
 ABSENT = "not there"  # stands for the value of a key that a configuration does not have
 
 
@@ -168,7 +168,7 @@ def swept(cells: Sequence[Cell]) -> list[Factor]:
     Keys that always change together make one factor.
     """
     settings = [_leaves({name: cell.files.config.get(name) for name in SECTIONS}) for cell in cells]
-    keys = sorted({key for leaves in settings for key in leaves} - {*PLACES})
+    keys = sorted({key for leaves in settings for key in leaves if not key.startswith(PLACES)})
     columns = {key: tuple(_value(leaves.get(key, ABSENT)) for leaves in settings) for key in keys}
     columns = {key: column for key, column in columns.items() if len({value.text for value in column}) > 1}
     kinds = [key for key in columns if key.endswith(".kind")]

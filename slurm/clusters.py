@@ -15,6 +15,7 @@ from typing import Any
 
 from ..benchmarks.errors import UsageError, unknown
 from ..benchmarks.files import read_yaml
+from ..benchmarks.units import DURATION, MEMORY, megabytes, minutes
 
 FOLDER = Path(__file__).parent / "clusters"
 
@@ -179,26 +180,7 @@ def _truth(value: Any) -> bool:
 
 
 def _megabytes(value: Any) -> int | None:
-    """`32G` -> 32768, as SLURM counts."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+)([MGT])B?", value) if isinstance(value, str) else None
-    if match is None or int(match[1]) == 0:
-        raise ValueError
-    return int(match[1]) * 1024 ** "MGT".index(match[2])
-
-
-def _minutes(value: Any) -> int:
-    """`1d12h`, `90m` or SLURM's `1-12:00:00` and `01:30:00` -> minutes, begun ones counted."""
-    text = value if isinstance(value, str) else ""
-    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?", text)
-    found = found or re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text)
-    if found is None:
-        raise ValueError
-    days, hours, minutes, *seconds = (int(part or 0) for part in found.groups())
-    total = 60 * (24 * days + hours) + minutes + any(seconds)
-    _refuse(total < 1)
-    return total
+    return None if value is None else megabytes(value)
 
 
 def _lines(value: Any) -> tuple[str, ...]:
@@ -251,8 +233,8 @@ KEYS = {
     "gpus_per_node": Key(_count(0), "a whole number, 0 for nodes without GPUs"),
     "gpu_type": Key(_name, NAME),
     "cpus_per_gpu": Key(_count(1), "a whole number of at least 1"),
-    "memory_per_gpu": Key(_megabytes, "text such as 512M, 32G or 1T, or null for the site's default"),
-    "time_limit": Key(_minutes, "text such as 90m, 24h or 1d12h, or '1-12:00:00' in quotes"),
+    "memory_per_gpu": Key(_megabytes, f"{MEMORY}, or null for the site's default"),
+    "time_limit": Key(minutes, DURATION),
     "array_parallelism": Key(_count(1), "a whole number of at least 1"),
     "setup": Key(_lines, "a list of lines of shell, such as [module load cuda]"),
     "environment": Key(_environment, "a mapping of names to text or numbers, yes and no in quotes"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from ..benchmarks.config.compose import Cell
 from ..benchmarks.files import read_json, write_json, write_text
 from ..benchmarks.lock import is_held
 from ..benchmarks.records import CONFIG, STATUS, CellFiles
+from .worker import STARTS, StopFlag, Work, run_cells
 
 TICK_SECONDS = 0.25
 
@@ -67,6 +67,7 @@ def prepare(cells: Sequence[Cell], out: Path) -> list[Path]:
         if not config.exists() or config.read_text(encoding="utf-8") != text:
             write_text(config, text)
         if not is_held(folder / "lock"):
+            (folder / STARTS).unlink(missing_ok=True)
             total = plan.budget_images(cell.config)
             before = read_json(folder / STATUS, {"images": 0})
             write_json(folder / STATUS, {**before, "state": "queued", "total": total, "error": None})
@@ -89,7 +90,7 @@ def run_local(folders: Sequence[Path], slots: Slots, tick: Callable[[], None]) -
     handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         listing = Path(temporary) / "cells"
-        listing.write_text(json.dumps([str(folder.resolve()) for folder in folders]), encoding="utf-8")
+        Work(cells=tuple(str(folder.resolve()) for folder in folders)).write(listing)
         workers = [_start(listing, slots, number) for number in range(min(slots.jobs, len(folders)))]
         told = False
         try:
@@ -107,6 +108,24 @@ def run_local(folders: Sequence[Path], slots: Slots, tick: Callable[[], None]) -
     for folder in folders:
         _settle(folder, interrupted, [worker.returncode for worker in workers])
     return interrupted
+
+
+def run_here(folders: Sequence[Path], threads: int) -> bool:
+    """Run the cells one after another in this process, which also says what they log; True if interrupted.
+
+    For a debugger, and for seeing what a cell says.
+    """
+    import logging
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    stop = StopFlag()
+    try:
+        run_cells(Work(cells=tuple(str(folder.resolve()) for folder in folders)), stop, threads)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return stop()
 
 
 def _start(listing: Path, slots: Slots, number: int) -> subprocess.Popen[bytes]:

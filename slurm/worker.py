@@ -1,8 +1,8 @@
 """A worker process: it takes cells off a list, one after another, until all of them are finished.
 
-`python -m consistency_bench.slurm.worker LIST [PARENT]` reads folders of cells from the file LIST, a JSON list. A
-worker claims a cell by its lock, so any number of workers, started by anybody, can share a list. On SIGINT or SIGTERM,
-and when the process PARENT that started it is gone, it saves between two steps and leaves.
+`python -m consistency_bench.slurm.worker LIST [PARENT]` reads a `Work` from the JSON file LIST. A worker claims a cell
+by its lock, so any number of workers, started by anybody, can share a list. On SIGINT, SIGTERM or SIGUSR2, and when
+the process PARENT that started it is gone, it saves between two steps and leaves.
 """
 
 from __future__ import annotations
@@ -11,30 +11,69 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..benchmarks import plan
-from ..benchmarks.files import write_json
+from ..benchmarks.files import TakenError, read_json, write_json
 from ..benchmarks.lock import Lock, acquire
 from ..benchmarks.records import STATUS, CellFiles
 
 POLL_SECONDS = 0.5
 INTERRUPTED = 130
+STARTS = (
+    "starts.json"  # of a cell that jobs work on: what was saved when the last one began, and how many saved nothing
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A list of cells, and what a worker needs to know beside them.
+
+    cells: their folders.
+    job: the SLURM job, as people name it (`123_4`); None where a person waits for the workers of this machine. A worker
+        on this machine waits for cells that other workers hold; one in a job leaves them to whoever holds them alive.
+    without_progress: starts of jobs in a row that may end without having saved anything; then the cell is failed.
+    """
+
+    cells: tuple[str, ...]
+    job: str | None = None
+    without_progress: int | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Work:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**content, "cells": tuple(content["cells"])})
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
 class StopFlag:
-    """Set by a signal, or when the process `parent` is no longer this one's parent; looked at between two steps."""
+    """Set by a signal, or when the process `parent` is no longer this one's parent; looked at between two steps.
 
-    def __init__(self, parent: int | None) -> None:
+    signal: the number of the first one that came.
+    """
+
+    def __init__(self, parent: int | None = None) -> None:
         self._event = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._event.set())
+        self.signal: int | None = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._note)
         if parent is not None:
             threading.Thread(target=self._watch, args=(parent,), daemon=True).start()
+
+    def _note(self, number: int, _: object) -> None:
+        self.signal = self.signal or number
+        self._event.set()
 
     def _watch(self, parent: int) -> None:
         while os.getppid() == parent:
@@ -50,54 +89,79 @@ def main(arguments: list[str]) -> int:
     listing, *parent = arguments
     stop = StopFlag(int(parent[0]) if parent else None)
     logging.captureWarnings(True)  # into the log of the cell at work
-    cells = {Path(name): CellFiles(Path(name)).config for name in json.loads(Path(listing).read_text(encoding="utf-8"))}
-    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    tried: set[Path] = set()
+    run_cells(Work.read(Path(listing)), stop, threads=int(os.environ.get("OMP_NUM_THREADS", "1")))
+    return INTERRUPTED if stop() else 0
+
+
+def run_cells(work: Work, stop: StopFlag, threads: int) -> None:
+    """Bring the cells to their ends, those that are free before those that others hold."""
+    for folder, lock in _claims(work, stop):
+        with lock:
+            _run(folder, work, lock, stop, threads)
+
+
+def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Path, Lock]]:
+    """Open cells, each with its lock, as they can be had; ends when none is left for this worker."""
+    cells = {Path(name): CellFiles(Path(name)).config for name in work.cells}
+    left: set[Path] = set()  # tried, or in the hands of somebody who lives
+    beats: dict[Path, float] = {}
     while not stop():
-        open_cells = [folder for folder in cells if folder not in tried and _is_open(folder, cells[folder])]
+        candidates = [folder for folder in cells if folder not in left and is_open(folder, cells[folder])]
+        if not candidates:
+            return
         claimed = False
-        for folder in open_cells:
+        for folder in candidates:
             if stop():
-                break
+                return
             lock = acquire(folder / "lock")
             if lock is None:
+                if work.job and _beats(folder / "lock", beats):
+                    log.warning("%s is in the hands of another process, which is alive: left to it", folder.name)
+                    left.add(folder)
                 continue
-            with lock:
-                if not _is_open(folder, cells[folder]):  # another worker was faster
-                    continue
-                claimed = True
-                _run(folder, lock, stop, threads)
-                tried.add(folder)
-        if not open_cells:
-            return 0
+            if not is_open(folder, cells[folder]):  # another worker was faster
+                lock.release()
+                continue
+            claimed = True
+            left.add(folder)
+            yield folder, lock
         if not claimed and not stop():
             time.sleep(POLL_SECONDS)  # the rest is in other hands: wait, in case one of them dies
-    return INTERRUPTED
 
 
-def _is_open(folder: Path, config: dict[str, Any]) -> bool:
+def _beats(lock: Path, seen: dict[Path, float]) -> bool:
+    """Whether the owner of a lock has beaten since it was first looked at: then it is alive, wherever it is."""
+    try:
+        beat = lock.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return beat > seen.setdefault(lock, beat)
+
+
+def is_open(folder: Path, config: dict[str, Any]) -> bool:
     """Whether there is work left. A cell that failed is closed until the next launch puts it back in the queue."""
     return CellFiles(folder).status["state"] != "failed" and not plan.is_finished(folder, config)
 
 
-def _run(folder: Path, lock: Lock, stop: StopFlag, threads: int) -> None:
+def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int) -> None:
     """One cell, with everything it says in its log.txt. A failure is on disk and does not end the worker."""
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler = _OwnLog(folder / "log.txt", lock)
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    for leftover in folder.glob("*/.*.tmp"):  # of an attempt that was killed while it wrote
-        leftover.unlink(missing_ok=True)
     try:
+        if work.without_progress is not None and not _may_start(folder, work.without_progress):
+            return
         import torch
 
         from ..benchmarks.cell import run_cell
 
         torch.set_num_threads(threads)
-        logging.info("attempt started, process %d, %d thread(s)", os.getpid(), threads)
-        state = run_cell(folder, should_stop=lambda: stop() or not lock.is_ours(), threads=threads)
+        logging.info("attempt started, process %d on %s, %d thread(s)", os.getpid(), socket.gethostname(), threads)
+        state = run_cell(folder, should_stop=lambda: stop() or not lock.is_ours(), threads=threads, job=work.job)
         logging.info("attempt ended: %s", state)
+    except TakenError as error:
+        log.warning("%s; nothing more was written there", error)
     except Exception as error:
         logging.exception("attempt failed")
         if CellFiles(folder).status["state"] != "failed":
@@ -105,6 +169,42 @@ def _run(folder: Path, lock: Lock, stop: StopFlag, threads: int) -> None:
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+class _OwnLog(logging.FileHandler):
+    """The log of a cell, as long as the cell is ours."""
+
+    def __init__(self, path: Path, lock: Lock) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.own = lock
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.own.is_ours():
+            super().emit(record)
+
+
+def _may_start(folder: Path, limit: int) -> bool:
+    """Count the starts of jobs that found no more saved than the one before did; at the limit the cell has failed."""
+    before = read_json(folder / STARTS, {"saved": None, "without_progress": 0})
+    saved = _saved(folder)
+    count = before["without_progress"] + 1 if before["saved"] == saved else 0
+    write_json(folder / STARTS, {"saved": saved, "without_progress": count})
+    if count < limit:
+        return True
+    status = CellFiles(folder).status
+    error = f"{limit} jobs in a row ended before anything new was saved (is the time limit long enough?)"
+    write_json(folder / STATUS, {**status, "state": "failed", "error": error})
+    logging.error(error)
+    return False
+
+
+def _saved(folder: Path) -> list[float]:
+    """What tells whether a cell is further than before: its checkpoint's age, snapshots, rows. No torch needed."""
+    checkpoint = folder / "checkpoints" / "last.pt"
+    rows = CellFiles(folder).records
+    snapshots = list(folder.glob("snapshots/*.safetensors"))
+    return [checkpoint.stat().st_mtime if checkpoint.exists() else 0.0, len(snapshots), len(rows)]
 
 
 if __name__ == "__main__":

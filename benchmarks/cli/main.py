@@ -38,22 +38,60 @@ Settings = Annotated[
 ]
 
 
+Jobs = Annotated[int | None, typer.Option(min=1, help="Cells at once. Default: one a GPU, or a core.")]
+Launcher = Annotated[str, typer.Option("--launcher", help="local, slurm, or debug: in this process.")]
+ClusterName = Annotated[str | None, typer.Option("--cluster", help="Name or file of a cluster, for slurm.")]
+Pack = Annotated[int, typer.Option("--pack", min=1, help="Cells of one job, for slurm.")]
+Share = Annotated[int, typer.Option("--share", min=1, help="Of these, how many at once on a device.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show cells, job scripts and costs; run nothing.")]
+MlflowUri = Annotated[str | None, typer.Option(help="MLflow server. Default: a file in OUT.")]
+Mlflow = Annotated[bool, typer.Option(help="Import the results into MLflow.")]
+
+
 @app.command()
 def run(
     settings: Settings = None,
     methods: Methods = "ict,ect,sct,vct",
     seeds: Seeds = "0-2",
     out: Out = Path("runs"),
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at once. Default: one a GPU, or a core.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and their states; run nothing.")] = False,
-    mlflow_uri: Annotated[str | None, typer.Option(help="MLflow server. Default: a file in OUT.")] = None,
-    mlflow: Annotated[bool, typer.Option(help="Import the results into MLflow.")] = True,
+    launcher: Launcher = "local",
+    jobs: Jobs = None,
+    cluster: ClusterName = None,
+    pack: Pack = 1,
+    share: Share = 1,
+    dry_run: DryRun = False,
+    mlflow_uri: MlflowUri = None,
+    mlflow: Mlflow = True,
 ) -> None:
     """Train and score methods × seeds, then write the leaderboard. The same command again goes on where it stopped."""
+    from .run import Launch
     from .run import run as command
 
+    launch = Launch(launcher, jobs, cluster, pack, share)
     raise typer.Exit(
-        command(methods, seeds, settings or [], out, jobs=jobs, dry_run=dry_run, mlflow=mlflow, mlflow_uri=mlflow_uri)
+        command(methods, seeds, settings or [], out, launch, dry_run=dry_run, mlflow=mlflow, mlflow_uri=mlflow_uri)
+    )
+
+
+@app.command()
+def sweep(
+    settings: Settings = None,
+    methods: Methods = "ict,ect,sct,vct",
+    seeds: Seeds = "0-2",
+    out: Out = Path("runs"),
+    cluster: ClusterName = None,
+    launcher: Launcher = "slurm",
+    pack: Pack = 1,
+    share: Share = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Submit methods × seeds to a SLURM cluster and leave; finished cells are passed over. See status, wait, retry."""
+    from .run import Launch
+    from .run import run as command
+
+    launch = Launch(launcher, None, cluster, pack, share)
+    raise typer.Exit(
+        command(methods, seeds, settings or [], out, launch, dry_run=dry_run, mlflow=False, mlflow_uri=None)
     )
 
 

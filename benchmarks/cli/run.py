@@ -1,18 +1,40 @@
-"""`bench run`: compose the cells, run what is not finished, report."""
+"""`bench run` and `bench sweep`: compose the cells, run or submit what is not finished, report."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .. import plan
 from ..config.compose import Cell, compose_cells, parse_methods, parse_seeds
+from ..errors import UsageError, unknown
 from ..files import check_writable
 from ..records import CellFiles
 from .report import check_mlflow_uri
 from .status import INTERRUPTED, complaint, current
+
+LAUNCHERS = ("local", "slurm", "debug")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where the cells run.
+
+    launcher: local (workers on this machine), slurm, or debug (this process).
+    jobs: workers at once, for local. cluster: name or file, pack: cells a job, share: cells at once on a device, for
+    slurm.
+    """
+
+    launcher: str = "local"
+    jobs: int | None = None
+    cluster: str | None = None
+    pack: int = 1
+    share: int = 1
 
 
 def run(
@@ -20,50 +42,147 @@ def run(
     seeds: str,
     settings: Sequence[str],
     out: Path,
+    launch: Launch,
     *,
-    jobs: int | None,
     dry_run: bool,
     mlflow: bool,
     mlflow_uri: str | None,
 ) -> int:
-    """Exit status: 0 all done, 1 a cell failed or diverged, 130 interrupted. Raises UsageError for bad input."""
+    """Exit status: 0 all done (or submitted), 1 a cell failed or diverged, 130 interrupted.
+
+    Raises UsageError for bad input.
+    """
+    _check_launch(launch)
     cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings)
     check_writable(out)
     check_mlflow_uri(mlflow_uri)
     pending = [cell for cell in cells if not plan.is_finished(cell.path(out), cell.config)]
+    if pending:
+        _check(pending, here=launch.launcher != "slurm")
     if dry_run:
-        if pending:
-            _check(pending)
-        return _show_grid(cells, pending, out)
+        _show_grid(cells, pending, out)
+        if launch.launcher == "slurm" and pending:
+            _show_arrays(pending, out, launch)
+        return 0
     if not pending:
         print(f"all {len(cells)} cells are done already" if len(cells) > 1 else "the cell is done already")
         _report(out, mlflow, mlflow_uri)
         return _exit_status(cells, out)
-
-    _check(pending)
-    from ...slurm.launch import default_slots, prepare, run_local
-    from .progress import watch
-
-    slots = default_slots(len(cells), jobs)
-    done = len(cells) - len(pending)
-    where = f"{slots.jobs} at once, threads of each: {slots.threads}"
-    print(f"cells: {len(cells)}, {done} done, {len(pending)} to run ({where}); output in {out}", flush=True)
-    folders = prepare(pending, out)
-    with watch(folders, out) as tick:
-        interrupted = run_local(folders, slots, tick)
-    if interrupted:
+    if launch.launcher == "slurm":
+        return _submit(cells, pending, out, launch)
+    if _run(cells, pending, out, launch):
         return INTERRUPTED
     _report(out, mlflow, mlflow_uri)
     return _exit_status(cells, out)
 
 
-def _check(pending: Sequence[Cell]) -> None:
+def _check_launch(launch: Launch) -> None:
+    """Raise UsageError for options that do not go together, and names that are not there."""
+    if launch.launcher not in LAUNCHERS:
+        raise unknown("launcher", launch.launcher, LAUNCHERS)
+    if launch.launcher != "slurm":
+        for option, given in (("cluster", launch.cluster), ("pack", launch.pack != 1), ("share", launch.share != 1)):
+            if given:
+                raise UsageError(f"--{option} is for --launcher slurm, which `bench sweep` has by itself")
+        return
+    if launch.jobs is not None:
+        raise UsageError("--jobs is for this machine: on a cluster its file says how many jobs run at once")
+    from ...slurm import clusters
+
+    if launch.cluster is None:
+        raise UsageError(
+            f"--cluster is missing: name one ({', '.join(clusters.choices())}) or the file that describes yours"
+        )
+    clusters.load(launch.cluster)
+    if launch.share > launch.pack:
+        raise UsageError(f"--share is {launch.share}, must be at most --pack ({launch.pack}), the cells of a job")
+
+
+def _run(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Launch) -> bool:
+    """Run cells on this machine; whether that was interrupted."""
+    from ...slurm.launch import default_slots, prepare, run_here, run_local
+    from .progress import watch
+
+    done = len(cells) - len(pending)
+    if launch.launcher == "debug":
+        slots = default_slots(len(cells), 1)
+        print(f"cells: {len(cells)}, {done} done, {len(pending)} to run in this process; output in {out}", flush=True)
+        return run_here(prepare(pending, out), slots.threads)
+    slots = default_slots(len(cells), launch.jobs)
+    where = f"{slots.jobs} at once, threads of each: {slots.threads}"
+    print(f"cells: {len(cells)}, {done} done, {len(pending)} to run ({where}); output in {out}", flush=True)
+    folders = prepare(pending, out)
+    with watch(folders, out) as tick:
+        return run_local(folders, slots, tick)
+
+
+def _submit(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Launch) -> int:
+    from ...slurm.clusters import load
+    from ...slurm.launch import prepare
+    from ...slurm.submit import check_slurm, submit_cells
+
+    check_slurm()
+    cluster = load(launch.cluster or "")
+    folders = prepare(pending, out)
+    work = list(zip(folders, [cell.config for cell in pending], strict=True))
+    sweep = submit_cells(
+        work, out, cluster, pack=launch.pack, share=launch.share, command=shlex.join(["bench", *sys.argv[1:]])
+    )
+    print(f"cells: {len(cells)}, {len(cells) - len(pending)} done, {len(pending)} submitted; output in {out}")
+    for array in sweep.arrays:
+        at_once = min(len(array.elements), cluster.array_parallelism)
+        print(f"job {array.job}: {_jobs(array.elements, at_once)}; {_asked(array.resources, cluster.gpus_per_node)}")
+    place = "" if out == Path("runs") else f" --out {shlex.quote(str(out))}"
+    print(f"bench status --watch{place}    # how far they are; bench wait{place} waits and reports")
+    return 0
+
+
+def _jobs(elements: Sequence[Sequence[object]], at_once: int) -> str:
+    cells = sum(map(len, elements))
+    packed = f" of up to {max(map(len, elements))} cells each" if cells != len(elements) else ""
+    return (
+        f"{len(elements)} cells, {at_once} at once"
+        if not packed
+        else f"{len(elements)} jobs{packed}, {at_once} at once"
+    )
+
+
+def _asked(resources: Mapping[str, Any], gpus: int) -> str:
+    devices, nodes = resources["devices"], resources["nodes"]
+    what = f"{devices} GPU{'s' * (devices > 1)}" if gpus else f"{devices} process{'es' * (devices > 1)}"
+    spread = f" on {nodes} nodes" if nodes > 1 else ""
+    memory = "" if resources["memory"] is None else f", {resources['memory'] / 1024:.3g} GB of memory each"
+    cpus = f"{resources['cpus']} core{'s' * (resources['cpus'] > 1)}"
+    return f"{what}{spread}, {cpus}{memory}, at most {_duration(resources['time_limit'])} a job"
+
+
+def _duration(minutes: int) -> str:
+    days, rest = divmod(minutes, 24 * 60)
+    hours, minutes = divmod(rest, 60)
+    parts = [f"{count} {unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if count]
+    return " ".join(parts)
+
+
+def _show_arrays(pending: Sequence[Cell], out: Path, launch: Launch) -> None:
+    """What sbatch would be given, and what it is going to cost."""
+    from ...slurm.clusters import load
+    from ...slurm.submit import make_plan, script
+
+    cluster = load(launch.cluster or "")
+    work = [(cell.path(out), cell.config) for cell in pending]
+    arrays = make_plan(work, cluster, pack=launch.pack, share=launch.share, most=1000)
+    for number, (_, elements) in enumerate(arrays.arrays):
+        print(f"\n--- array {number}: {_jobs(elements, min(len(elements), cluster.array_parallelism))}")
+        print(script(arrays, number, out).strip())
+
+
+def _check(pending: Sequence[Cell], *, here: bool) -> None:
     from ..check import check_cells
 
-    check_cells(pending)
+    check_cells(pending, here=here)
 
 
-def _show_grid(cells: Sequence[Cell], pending: Sequence[Cell], out: Path) -> int:
+def _show_grid(cells: Sequence[Cell], pending: Sequence[Cell], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -86,7 +205,6 @@ def _show_grid(cells: Sequence[Cell], pending: Sequence[Cell], out: Path) -> int
     Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200).print(table)
     if total:
         print(f"estimated training time: {total:.0f} s of one worker, from the finished cells of the same methods")
-    return 0
 
 
 def _measured_costs(out: Path) -> dict[tuple[str, str], float]:

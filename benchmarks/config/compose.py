@@ -38,8 +38,8 @@ ALIASES = {"ect+vc": "vct"}
 
 #: Sections that change a trained network; together with the seed they are a cell's identity.
 IDENTITY = ("benchmark", "method", "data", "network", "train")
-#: Keys inside them that say where files are and change nothing.
-PLACES = {"data": ("root", "download")}
+#: Keys inside them that say where things are, and change nothing.
+PLACES = {"data": ("root", "download"), "train": ("resources",)}
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,8 @@ def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
         if key in ("method", "method.name", "seed"):
             raise UsageError(f"'{key}=' is not set this way: use --{'seeds' if key == 'seed' else 'methods'}")
         section, _, name = key.partition(".")
-        if override.is_sweep_override() and (section not in (*IDENTITY, *GROUPS) or name in PLACES.get(section, ())):
+        fixed = name.split(".")[0] in PLACES.get(section, ())
+        if override.is_sweep_override() and (fixed or section not in (*IDENTITY, *GROUPS)):
             raise UsageError(f"key '{key}' cannot be swept: it changes no training run, so its values would share one")
         parsed[key] = override
     return list(parsed.values())
@@ -265,8 +266,10 @@ def _laid_over(below: Any, above: Any) -> Any:
 def _check_key(config: Any, key: str) -> None:
     """Refuse a key that no section has. Options of parts are checked by the parts, which know their kinds."""
     section, *names = key.split(".")
+    if key.startswith("train.resources."):
+        section, names = "train.resources", names[1:]
     sections = [item.name for item in fields(Config) if item.name not in GROUPS]
-    if section not in sections:
+    if section not in (*sections, "train.resources"):
         raise unknown("key", key, [*GROUPS, *(f"{name}.…" for name in sections)])
     if section == "method":
         parts = [name for name in config.method if name not in ("name", "version")]
@@ -306,6 +309,9 @@ def _typed(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     resolved: Any = None
     try:
         for key, value in values.items():
+            if key in schema.SECTIONS and not isinstance(value, dict):
+                known = ", ".join(item.name for item in fields(schema.SECTIONS[key]))
+                raise UsageError(f"{key} is {_text(value)}, must be a mapping with some of: {known}")
             OmegaConf.update(config, key, value, force_add=True, merge=False)
         resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
         merged = OmegaConf.merge(OmegaConf.structured(Config), resolved)

@@ -7,12 +7,14 @@ The parts of a method and of a network have options of their own, checked where 
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from omegaconf import MISSING
 
 from ..errors import UsageError
+from ..units import DURATION, MEMORY, megabytes, minutes
 
 # OmegaConf reads these classes at run time and knows Optional and list, not every spelling of a union.
 
@@ -42,6 +44,22 @@ class Data:
 
 
 @dataclass
+class Resources:
+    """What a cell asks a cluster for, beyond what the cluster's file says. Changes no number, so it is in no id.
+
+    devices: processes that train the cell together, each with one GPU, or with cores alone on a cluster without GPUs.
+    nodes: over how many nodes they are spread; null: as few as hold them.
+    cpus, memory: of one device, the memory text such as 64G; time_limit: of one job, text such as 12h.
+    """
+
+    devices: int = 1
+    nodes: Optional[int] = None  # noqa: UP045
+    cpus: Optional[int] = None  # noqa: UP045
+    memory: Optional[str] = None  # noqa: UP045
+    time_limit: Optional[str] = None  # noqa: UP045
+
+
+@dataclass
 class Train:
     """The recipe. Batch and duration are global and in images; device count and accumulation never enter."""
 
@@ -67,6 +85,7 @@ class Train:
     """Published weights to start from: a name that `bench prepare weights` knows, or a prepared file."""
     max_skipped: int = 100
     """Steps in a row with a non-finite loss or gradient after which the run is recorded as diverged."""
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass
@@ -110,7 +129,14 @@ class Config:
 
 
 #: The sections with a fixed set of keys.
-SECTIONS: dict[str, type] = {"benchmark": Benchmark, "data": Data, "train": Train, "eval": Eval, "run": Run}
+SECTIONS: dict[str, type] = {
+    "benchmark": Benchmark,
+    "data": Data,
+    "train": Train,
+    "train.resources": Resources,
+    "eval": Eval,
+    "run": Run,
+}
 
 OPTIMIZERS = ("radam", "adam")
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -123,7 +149,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 def wanted(key: str) -> str | None:
     """The type of the value at `key`, in words; None where this schema knows no such key."""
-    section, _, name = key.partition(".")
+    section, _, name = key.rpartition(".")
     name, element, _ = name.partition("[")
     hint = typing.get_type_hints(SECTIONS[section]).get(name) if section in SECTIONS else None
     if hint is None:
@@ -165,6 +191,18 @@ def check_values(config: dict[str, Any]) -> None:
     must("train.clip", train["clip"], train["clip"] is None or train["clip"] > 0, "above 0, or null for no clipping")
     for key, names in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("nonfinite", NONFINITE)):
         must(f"train.{key}", train[key], train[key] in names, f"one of: {', '.join(names)}")
+    resources = train["resources"]
+    for key in ("devices", "nodes", "cpus"):
+        count = resources[key]
+        must(f"train.resources.{key}", count, count is None or count >= 1, "at least 1")
+    devices = resources["devices"]
+    must("train.resources.devices", devices, devices <= train["batch"], f"at most train.batch ({train['batch']})")
+    for key, read, text in (("memory", megabytes, MEMORY), ("time_limit", minutes, DURATION)):
+        value = resources[key]
+        must(f"train.resources.{key}", value, value is None or _reads(read, value), f"null, or {text}")
+    nodes = resources["nodes"]
+    spread = nodes is None or devices % nodes == 0
+    must("train.resources.nodes", nodes, spread, f"a number that divides train.resources.devices ({devices})")
     betas = train["betas"]
     must("train.betas", betas, len(betas) == 2 and all(0 <= b < 1 for b in betas), "two numbers from 0 to below 1")
     nfe = evaluation["nfe"]
@@ -198,3 +236,11 @@ def check_values(config: dict[str, Any]) -> None:
     must("sample.guide_at", guide_at, guide_at in GUIDE_AT, f"one of: {', '.join(map(str, GUIDE_AT))}")
     if guidance != 1 and train["images"] <= train["batch"]:
         raise UsageError("sample.guidance needs a budget of several batches: an earlier snapshot is the guide")
+
+
+def _reads(read: Callable[[str], object], value: str) -> bool:
+    try:
+        read(value)
+    except ValueError:
+        return False
+    return True

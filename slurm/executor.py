@@ -1,0 +1,96 @@
+"""Job arrays through submitit, whose elements need nothing more of the process that submits them.
+
+submitit gives each pickle the name of its job once sbatch has told the job's number; a submitter that is killed in
+between leaves jobs that wait for a file in vain. Here the pickles have their places before sbatch is called, and
+each element takes its own. Imported by `submit` when it is needed: submitit is slow to import.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.helpers import DelayedSubmission
+
+from ..benchmarks.errors import UsageError
+from .clusters import Cluster
+from .job import CellsJob
+from .resources import Resources
+
+FOREVER = 10**9  # starts after a time limit that submitit allows: we count those without progress ourselves
+
+
+class ArrayExecutor(submitit.SlurmExecutor):
+    """Submits one array, named `name`, with its files in `folder`."""
+
+    def __init__(self, folder: Path, name: str, resources: Resources, cluster: Cluster, elements: int) -> None:
+        super().__init__(folder, max_num_timeout=FOREVER)
+        self.update_parameters(**parameters(folder, name, resources, cluster))
+        self.parameters["map_count"] = elements  # what submitit's own map_array sets
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 1  # without srun, too: the text of a job can be looked at anywhere
+
+    def text(self) -> str:
+        """What sbatch is given."""
+        return self._make_submission_file_text(self._submitit_command_str, "")
+
+    def submit_all(self, jobs: Sequence[CellsJob]) -> str:
+        """Submit the array and return its job number. Raises UsageError with sbatch's own words where it refuses."""
+        folder = Path(self.folder)
+        folder.mkdir(parents=True)
+        for index, job in enumerate(jobs):
+            DelayedSubmission(job).dump(folder / f"element-{index}.pkl")
+        try:
+            return self._submit_command(self._submitit_command_str).job_id
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise UsageError(f"sbatch refused the array: {_reason(str(error))}") from None
+
+
+def parameters(folder: Path, name: str, resources: Resources, cluster: Cluster) -> dict[str, object]:
+    """The parameters of submitit's SLURM executor."""
+    wanted: dict[str, object] = {
+        "job_name": name,
+        "time": resources.time_limit,
+        "nodes": resources.nodes,
+        "ntasks_per_node": resources.per_node,
+        "cpus_per_task": resources.cpus,
+        "signal_delay_s": cluster.requeue.notice_seconds,
+        "array_parallelism": cluster.array_parallelism,
+        "stderr_to_stdout": True,
+        "setup": _setup(folder, resources, cluster),
+        # A rank that dies takes the others along, which would wait for it; and a step has the cores of its job, which
+        # SLURM has not passed on by itself since 22.05.
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus}"],
+    }
+    for key in ("partition", "account", "qos", "constraint"):
+        if (value := getattr(cluster, key)) is not None:
+            wanted[key] = value
+    more: dict[str, object] = {"requeue" if cluster.requeue.enabled else "no-requeue": True}
+    if cluster.gpus_per_node:
+        kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
+        more["gpus-per-node"] = f"{kind}{resources.per_node}"
+    if resources.memory is not None:
+        more["mem"] = f"{resources.memory * resources.per_node}M"
+    return {**wanted, "additional_parameters": {**more, **cluster.sbatch}}
+
+
+def _setup(folder: Path, resources: Resources, cluster: Cluster) -> list[str]:
+    """Lines of shell before srun: the site's, the environment, and the element's own pickle under submitit's name."""
+    threads = {"OMP_NUM_THREADS": str(resources.cpus), "MKL_NUM_THREADS": str(resources.cpus)}
+    exports = [f"export {name}={shlex.quote(text)}" for name, text in {**threads, **cluster.environment}.items()]
+    where = shlex.quote(str(folder))
+    element, job = "$SLURM_ARRAY_TASK_ID", "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+    take = f"cp -n {where}/element-{element}.pkl {where}/{job}_submitted.pkl"
+    return [*cluster.setup, *exports, take]
+
+
+def _reason(said: str) -> str:
+    """What sbatch wrote, in one line."""
+    lines = [re.sub(r"^sbatch: (error: )?", "", line.strip()) for line in said.splitlines() if "sbatch: " in line]
+    return "; ".join(dict.fromkeys(lines)) or said.strip().splitlines()[-1]

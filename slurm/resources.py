@@ -1,0 +1,68 @@
+"""What the job of a cell asks for: the cluster's file, and what the cell asks beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..benchmarks.errors import UsageError
+from ..benchmarks.units import megabytes, minutes
+from .clusters import Cluster
+
+
+@dataclass(frozen=True, order=True)
+class Resources:
+    """Of one job. Cells that ask for the same can share an array.
+
+    devices: processes, each with a GPU where the cluster has them; over `nodes` nodes, evenly.
+    cpus, memory: of one device, memory in MB of the host's or None for the site's default.
+    time_limit: minutes.
+    """
+
+    devices: int
+    nodes: int
+    cpus: int
+    memory: int | None
+    time_limit: int
+
+    @property
+    def per_node(self) -> int:
+        """Processes on each node."""
+        return self.devices // self.nodes
+
+
+def resources(config: Mapping[str, Any], cluster: Cluster) -> Resources:
+    """What a cell asks of this cluster: `train.resources`, and for the rest what the cluster's file says.
+
+    Raises:
+        UsageError: the cluster's nodes cannot hold it.
+    """
+    asked = config["train"].get("resources") or {}  # runs of older versions have none
+    devices = asked.get("devices") or 1
+    nodes = asked.get("nodes") or _nodes(devices, cluster)
+    memory, limit = asked.get("memory"), asked.get("time_limit")
+    found = Resources(
+        devices=devices,
+        nodes=nodes,
+        cpus=asked.get("cpus") or cluster.cpus_per_gpu,
+        memory=megabytes(memory) if memory else cluster.memory_per_gpu,
+        time_limit=minutes(limit) if limit else cluster.time_limit,
+    )
+    if cluster.gpus_per_node and found.per_node > cluster.gpus_per_node:
+        raise UsageError(
+            f"train.resources asks for {found.per_node} devices a node, and {cluster.name} has "
+            f"{cluster.gpus_per_node} GPUs a node: ask for more nodes with train.resources.nodes"
+        )
+    if cluster.requeue.notice_seconds >= 60 * found.time_limit:
+        raise UsageError(
+            f"train.resources.time_limit is {limit}, must be longer than the {cluster.requeue.notice_seconds} s that "
+            f"{cluster.name} gives for saving (requeue.notice_seconds)"
+        )
+    return found
+
+
+def _nodes(devices: int, cluster: Cluster) -> int:
+    """As few nodes as hold the devices evenly."""
+    most = cluster.gpus_per_node or devices
+    return next(nodes for nodes in range(1, devices + 1) if devices % nodes == 0 and devices // nodes <= most)

@@ -1,0 +1,167 @@
+"""Submitting cells to a cluster: one job array for each set of resources, and a record of what was submitted."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import getpass
+import secrets
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..benchmarks.errors import UsageError
+from .clusters import Cluster
+from .resources import Resources, resources
+from .sweeps import Array, Sweep, save
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Arrays that are not submitted yet: what each asks for, and the folders of the cells of its elements."""
+
+    cluster: Cluster
+    arrays: tuple[tuple[Resources, tuple[tuple[Path, ...], ...]], ...]
+    share: int
+
+
+def make_plan(cells: Sequence[tuple[Path, Config]], cluster: Cluster, *, pack: int, share: int, most: int) -> Plan:
+    """Group cells, (folder, configuration) each, by what they ask for; `pack` of them an element.
+
+    most: elements of one array, see `largest_array`; what is beyond goes into another one.
+
+    Raises UsageError where a cell asks for what the cluster does not have.
+    """
+    groups: dict[Resources, list[Path]] = {}
+    for folder, config in cells:
+        groups.setdefault(resources(config, cluster), []).append(folder)
+    arrays = []
+    for wanted, folders in sorted(groups.items(), key=lambda item: dataclasses.astuple(item[0])[:3]):
+        if share > 1 and wanted.devices > 1:
+            raise UsageError(f"--share {share} is for cells on one device, and some ask for {wanted.devices}")
+        elements = [tuple(folders[start : start + pack]) for start in range(0, len(folders), pack)]
+        arrays += [(wanted, tuple(elements[start : start + most])) for start in range(0, len(elements), most)]
+    return Plan(cluster, tuple(arrays), share)
+
+
+def script(plan: Plan, number: int, out: Path) -> str:
+    """What sbatch would be given for an array of the plan, with a made-up name for the sweep."""
+    from .executor import ArrayExecutor
+
+    wanted, elements = plan.arrays[number]
+    folder = out.absolute() / "sweeps" / "SWEEP" / f"array-{number}"
+    return ArrayExecutor(folder, f"bench-SWEEP-{number}", wanted, plan.cluster, len(elements)).text()
+
+
+def submit_cells(
+    cells: Sequence[tuple[Path, Config]], out: Path, cluster: Cluster, *, pack: int, share: int, command: str
+) -> Sweep:
+    """Submit cells whose folders hold their configurations already, and leave at once.
+
+    Args:
+        cells: folder and configuration of each; folders below `out`.
+        pack: cells of one job. share: of these how many run at once, on the same device.
+        command: what the person typed, for the record.
+
+    Raises:
+        UsageError: there is no SLURM here, or it refuses; a cell asks for what the cluster does not have.
+    """
+    check_slurm()
+    check_name(out)
+    plan = make_plan(cells, cluster, pack=pack, share=share, most=largest_array())
+    created = datetime.datetime.now(datetime.UTC)
+    sweep = Sweep(
+        sweep=f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        created=created.isoformat(timespec="seconds"),
+        user=getpass.getuser(),
+        command=command,
+        cluster=dataclasses.asdict(cluster),
+        arrays=(),
+    )
+    planned = [
+        Array(
+            name=f"bench-{sweep.sweep}-{number}",
+            job=None,
+            folder=f"array-{number}",
+            resources=dataclasses.asdict(wanted),
+            elements=tuple(tuple(_name(folder, out) for folder in element) for element in elements),
+        )
+        for number, (wanted, elements) in enumerate(plan.arrays)
+    ]
+    # Before anything is submitted: whoever looks for these jobs finds them by name, whatever happens to this process.
+    sweep = dataclasses.replace(sweep, arrays=tuple(planned))
+    save(out, sweep)
+    for number in range(len(planned)):
+        try:
+            job = _submit(plan, number, out, sweep)
+        except UsageError:  # refused; of anything else that goes wrong nobody knows whether SLURM has the array
+            _forget(out, sweep, number)
+            raise
+        arrays = list(sweep.arrays)
+        arrays[number] = dataclasses.replace(arrays[number], job=job)
+        sweep = dataclasses.replace(sweep, arrays=tuple(arrays))
+        save(out, sweep)
+    return sweep
+
+
+def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> str:
+    from .executor import ArrayExecutor
+    from .job import CellsJob
+
+    wanted, elements = plan.arrays[number]
+    array, policy = sweep.arrays[number], plan.cluster.requeue
+    jobs = [
+        CellsJob(
+            cells=tuple(str(folder.absolute()) for folder in element),
+            share=plan.share,
+            requeue=policy.enabled,
+            without_progress=policy.without_progress,
+        )
+        for element in elements
+    ]
+    folder = out.absolute() / "sweeps" / sweep.sweep / array.folder
+    return ArrayExecutor(folder, array.name, wanted, plan.cluster, len(jobs)).submit_all(jobs)
+
+
+def _forget(out: Path, sweep: Sweep, number: int) -> None:
+    """Take arrays that were not submitted out of the record; the record, too, where nothing was."""
+    if number:
+        save(out, dataclasses.replace(sweep, arrays=sweep.arrays[:number]))
+    else:
+        shutil.rmtree(out / "sweeps" / sweep.sweep)
+
+
+def _name(folder: Path, out: Path) -> str:
+    return folder.absolute().relative_to(out.absolute()).as_posix()
+
+
+def check_slurm() -> None:
+    """Raise UsageError where jobs cannot be submitted from this machine."""
+    absent = [program for program in ("sbatch", "srun", "squeue", "scontrol") if shutil.which(program) is None]
+    if absent:
+        raise UsageError(
+            f"there is no SLURM on this machine ({', '.join(absent)} not found): call this on a login node, "
+            "or run the cells here with --launcher local"
+        )
+
+
+def check_name(out: Path) -> None:
+    """Raise UsageError for a folder whose name SLURM would read as something else."""
+    if "%" in str(out.absolute()):
+        raise UsageError(f"output folder {out}: SLURM reads % in the names of logs as a pattern; choose another --out")
+
+
+def largest_array() -> int:
+    """Elements that an array may have at this site. Raises UsageError where its controller does not answer."""
+    done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "MaxArraySize":
+            return max(1, int(value) - 1)  # the first number that no element may have, and some sites say 0
+    said = (done.stderr.strip() or "no answer").splitlines()[-1]
+    raise UsageError(f"SLURM's controller does not answer ({said}); nothing was submitted")
