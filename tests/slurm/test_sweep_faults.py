@@ -1,0 +1,226 @@
+"""Sweeps on a real cluster, disturbed for real: what comes out is what an undisturbed run gives, to the last byte."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from consistency_bench.slurm.local_cluster import LocalCluster
+
+from .sweeping import Place, jobs, training, until
+from .sweeping import slurm as call
+
+pytestmark = pytest.mark.slow
+
+#: One cell that trains for a quarter of a minute or so and saves all the time.
+CELL = ("--methods", "ect", "--seeds", "0")
+TRAINING = ("benchmark=toy2d", "train.images=768000", "run.snapshots=4", "run.checkpoint_seconds=0.5", "eval.nfe=[1,2]")
+LONG = tuple(setting.replace("768000", "4000000") for setting in TRAINING)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
+    """The results of the same cells run on this machine, each grid once."""
+    known: dict[tuple[str, ...], dict[str, bytes]] = {}
+
+    def results(*arguments: str) -> dict[str, bytes]:
+        if arguments not in known:
+            place = Place(tmp_path_factory.mktemp("undisturbed") / "runs")
+            place.bench("run", "--no-mlflow", "--jobs", "2", *arguments)
+            known[arguments] = place.results()
+        return known[arguments]
+
+    return results
+
+
+@pytest.fixture
+def place(slurm: LocalCluster) -> Iterator[Place]:
+    """A folder that all nodes see, on the cluster that all these tests share; its jobs end with the test."""
+    folder = slurm.folder.parent / f"out-{time.monotonic_ns()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    yield Place(folder / "runs")
+    for line in jobs():
+        subprocess.run(["scancel", line.split()[0]], check=False)
+    until(lambda: not jobs(), "the end of the jobs")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_sweep_gives_the_leaderboard_of_this_machine(place: Place, tmp_path: Path) -> None:
+    grid = ("--methods", "ict,ect,sct,vct", "--seeds", "0-1", "preset=smoke")
+    said = place.sweep(*grid)
+    assert said.count("\njob ") == 1  # one array for all
+    assert "8 cells, 4 at once" in said
+    waited = place.finish()
+    assert "done" in waited
+    nodes = {status["node"] for status in place.statuses().values()}
+    assert nodes == {"n1", "n2"}
+    here = Place(tmp_path / "runs")
+    here.bench("run", "--no-mlflow", *grid)
+    assert place.results() == here.results()
+    assert numbers(place.out) == numbers(here.out)
+    assert "done already" in place.bench("sweep", "--cluster", "local", *grid)
+
+
+def numbers(out: Path) -> list[str]:
+    """The rows of the leaderboard, what training cost aside: that is a matter of the machine's load."""
+    lines = (out / "leaderboard.md").read_text(encoding="utf-8").splitlines()
+    rows = [line.split("|") for line in lines if line.startswith("|")]
+    assert rows
+    return [
+        "|".join(cell for cell in row if "s" not in cell.split()[-1:] and "h" not in cell.split()[-1:]) for row in rows
+    ]
+
+
+def test_work_that_exceeds_the_time_limit_goes_on_in_the_next_job(
+    place: Place, undisturbed: Callable[..., dict[str, bytes]]
+) -> None:
+    place.sweep(*CELL, *LONG, cluster=place.cluster(time_limit="1m", notice=55))
+    place.finish()
+    assert place.said().count("goes back into the queue") >= 3
+    assert place.attempts()[0] >= 4
+    assert place.results() == undisturbed(*CELL, *LONG)
+
+
+def test_a_job_that_an_operator_requeues(place: Place, undisturbed: Callable[..., dict[str, bytes]]) -> None:
+    place.sweep(*CELL, *TRAINING)
+    until(training(place, 100_000))
+    call("scontrol", "requeue", place.the("job"))
+    place.finish()
+    assert place.attempts() == [2]
+    assert place.results() == undisturbed(*CELL, *TRAINING)
+
+
+def test_a_cancelled_element_is_retried_alone(place: Place, undisturbed: Callable[..., dict[str, bytes]]) -> None:
+    grid = ("--methods", "ect,sct", "--seeds", "0", *TRAINING)
+    place.sweep(*grid)
+    until(lambda: all(status.get("images") for status in place.statuses().values()))
+    name, cancelled = next((name, status["job"]) for name, status in sorted(place.statuses().items()))
+    call("scancel", cancelled)
+    assert "cancelled" in place.bench("wait", status=1)
+    assert "cancelled" in place.bench("status", status=1)
+    said = place.bench("retry", "--failed")
+    assert "1 " in said
+    place.finish()
+    assert place.attempts() == [1, 2]
+    assert place.results() == undisturbed(*grid)
+    assert name in place.bench("status")
+    assert "nothing" in place.bench("retry", "--failed")
+
+
+def test_a_node_that_dies(place: Place, slurm: LocalCluster, undisturbed: Callable[..., dict[str, bytes]]) -> None:
+    place.sweep(*CELL, *TRAINING)
+    until(training(place, 50_000))
+    node = place.the("node")
+    slurm.kill_node(node)
+    try:
+        place.finish()
+    finally:
+        slurm.start_node(node)
+    assert place.the("node") != node
+    assert place.attempts() == [2]
+    assert place.results() == undisturbed(*CELL, *TRAINING)
+
+
+def test_a_node_that_sleeps_wakes_up_to_find_its_cell_taken(
+    place: Place, slurm: LocalCluster, undisturbed: Callable[..., dict[str, bytes]]
+) -> None:
+    place.sweep(*CELL, *TRAINING)
+    until(training(place, 50_000))
+    node = place.the("node")
+    old = worker_of(slurm, node)
+    slurm.freeze_node(node)
+    until(lambda: place.the("node") != node, "the start on another node")
+    until(training(place, 300_000))
+    before = (place.out / next(iter(place.statuses()))).exists()
+    os.kill(old, signal.SIGCONT)  # the old copy alone: its node's slurmd, which would end it, still sleeps
+    try:
+        until(lambda: "nothing more was written there" in place.said(), "the word of the old copy")
+        assert not before
+        place.finish()
+    finally:
+        slurm.thaw_node(node)
+    assert place.attempts() == [2]
+    assert place.results() == undisturbed(*CELL, *TRAINING)
+    assert not list(place.out.glob("**/.lock*"))
+
+
+def worker_of(slurm: LocalCluster, node: str) -> int:
+    """The process of a node that trains."""
+    found = []
+    for pid in slurm.processes(node):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"submitit.core._submit" in command and b"srun" not in command and b"slurmstepd" not in command:
+            found.append(pid)
+    (worker,) = found
+    return worker
+
+
+def test_the_submitter_dies_right_after_it(place: Place, undisturbed: Callable[..., dict[str, bytes]]) -> None:
+    process = place.start("sweep", "--cluster", place.cluster(), *CELL, *TRAINING)
+    while not any("bench-" in line for line in jobs()):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    place.finish()
+    assert place.results() == undisturbed(*CELL, *TRAINING)
+
+
+def test_the_controller_restarts(
+    place: Place, slurm: LocalCluster, undisturbed: Callable[..., dict[str, bytes]]
+) -> None:
+    grid = ("--methods", "ect", "--seeds", "0-4", *TRAINING)
+    place.sweep(*grid)
+    waiting = place.start("wait")
+    until(training(place))
+    slurm.restart_controller()
+    said, complained = waiting.communicate()
+    assert waiting.returncode == 0, said + complained
+    assert place.attempts() == [1] * 5
+    assert place.results() == undisturbed(*grid)
+
+
+def test_a_log_folder_that_a_node_cannot_write(
+    place: Place, slurm: LocalCluster, undisturbed: Callable[..., dict[str, bytes]]
+) -> None:
+    place.out.mkdir()
+    inside = slurm.processes("n1")[0]
+    read_only(inside, place.out)
+    call("scontrol", "update", "nodename=n2", "state=drain", "reason=test")
+    try:
+        place.sweep(*CELL, *TRAINING)
+        waited = place.bench("wait", status=1)
+    finally:
+        call("scontrol", "update", "nodename=n2", "state=resume")
+    assert "n1" in waited
+    assert "could not be written" in waited
+    subprocess.run(["nsenter", f"--target={inside}", "--mount", "umount", str(place.out)], check=True)
+    place.bench("retry", "--failed")
+    place.finish()
+    assert place.results() == undisturbed(*CELL, *TRAINING)
+
+
+def read_only(process: int, folder: Path) -> None:
+    """Make a folder read-only for a node alone."""
+    enter = ["nsenter", f"--target={process}", "--mount", "mount"]
+    subprocess.run([*enter, "--bind", str(folder), str(folder)], check=True)
+    subprocess.run([*enter, "-o", "remount,bind,ro", str(folder)], check=True)
+
+
+def test_two_people_sweep_into_one_folder(place: Place, undisturbed: Callable[..., dict[str, bytes]]) -> None:
+    grids = (("--methods", "ect", "--seeds", "0-2", *TRAINING), ("--methods", "ect", "--seeds", "1-3", *TRAINING))
+    both = [place.start("sweep", "--cluster", place.cluster(), *grid) for grid in grids]
+    for process in both:
+        said, complained = process.communicate()
+        assert process.returncode == 0, said + complained
+    place.finish()
+    assert place.attempts() == [1] * 4
+    everything = undisturbed("--methods", "ect", "--seeds", "0-3", *TRAINING)
+    assert place.results() == everything
