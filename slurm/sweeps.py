@@ -1,0 +1,118 @@
+"""What was submitted: one sweep.json a sweep, written before SLURM hears of it.
+
+<out>/sweeps/<sweep>/sweep.json       what is here
+<out>/sweeps/<sweep>/array-<k>/       submitit's folder of one array, with what its jobs said
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..benchmarks.files import DamagedError, read_json, write_json
+
+FOLDER, FILE = "sweeps", "sweep.json"
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of jobs.
+
+    name: in SLURM; its jobs are found by it. job: number of the array, None where whoever submitted it ended before
+    it could write it down. folder: of submitit, below that of the sweep. resources: devices, nodes, cpus, memory (MB
+    or None), time_limit (minutes) of a job. elements: of each task, the names of the cells that it runs.
+    """
+
+    name: str
+    job: str | None
+    folder: str
+    resources: Mapping[str, Any]
+    elements: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What one command submitted. created: time in UTC as ISO has it. cluster: all fields of its Cluster."""
+
+    sweep: str
+    created: str
+    user: str
+    command: str
+    cluster: Mapping[str, Any]
+    arrays: tuple[Array, ...]
+
+    def folder(self, out: Path, array: Array) -> Path:
+        """Where the jobs of one of its arrays write what they say."""
+        return out / FOLDER / self.sweep / array.folder
+
+
+@dataclass(frozen=True)
+class Place:
+    """A task of an array."""
+
+    sweep: Sweep
+    array: Array
+    index: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """How the queue calls it."""
+        return self.array.name, self.index
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """All cells that it runs."""
+        return self.array.elements[self.index]
+
+
+def save(out: Path, sweep: Sweep) -> Path:
+    """Write a sweep's file, atomically, and return where it is."""
+    path = out / FOLDER / sweep.sweep / FILE
+    write_json(path, asdict(sweep))
+    return path
+
+
+def read(out: Path) -> list[Sweep]:
+    """All sweeps below `out`, oldest first. Raises DamagedError for a file that holds anything else."""
+    found = [_read(path) for path in (out / FOLDER).glob(f"*/{FILE}")]
+    return sorted(found, key=lambda sweep: (sweep.created, sweep.sweep))
+
+
+def places(sweeps: Iterable[Sweep]) -> dict[str, list[Place]]:
+    """The tasks that hold each cell, by the cell's name, newest last where `sweeps` are oldest first."""
+    found: dict[str, list[Place]] = {}
+    for sweep in sweeps:
+        for array in sweep.arrays:
+            for index, cells in enumerate(array.elements):
+                for cell in cells:
+                    found.setdefault(cell, []).append(Place(sweep, array, index))
+    return found
+
+
+def elements_of(sweeps: Iterable[Sweep], cell: str) -> list[tuple[Array, int]]:
+    """The arrays and tasks that hold one cell, newest last."""
+    return [(place.array, place.index) for place in places(sweeps).get(cell, [])]
+
+
+def _read(path: Path) -> Sweep:
+    content = read_json(path)
+    try:
+        sweep = Sweep(**{**content, "arrays": tuple(map(_array, content["arrays"]))})
+        texts = (sweep.sweep, sweep.created, sweep.user, sweep.command)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(sweep.cluster, dict):
+            raise TypeError("a value of the wrong kind")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{path} does not describe a sweep ({error})") from None
+    return sweep
+
+
+def _array(content: Mapping[str, Any]) -> Array:
+    elements = tuple(tuple(cells) for cells in content["elements"])
+    array = Array(**{**content, "elements": elements})
+    if not isinstance(array.name, str) or not isinstance(array.job, str | None) or not isinstance(array.folder, str):
+        raise TypeError("a value of the wrong kind")
+    if any(not isinstance(cell, str) for cells in content["elements"] for cell in cells):
+        raise TypeError("a cell without a name")
+    return array
