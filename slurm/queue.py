@@ -26,8 +26,8 @@ RUNNING = frozenset(
 
 #: Fields of squeue and their widths. Columns and not separators: a reason may hold anything.
 SQUEUE = {"JobArrayID": 64, "Name": 160, "State": 32, "Reason": 160, "NodeList": 200, "exit_code": 20}
-SACCT = ("JobName", "JobID", "State", "Reason", "NodeList", "ExitCode")
-#: Without them sacct leaves out, before some start time, jobs that were cancelled while they waited.
+SACCT = ("JobName", "JobID", "State", "NodeList", "ExitCode")  # its reasons are of before the job began
+#: Unless states are named, sacct leaves out jobs that were cancelled while they waited.
 SACCT_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
 
 Key = tuple[str, int]
@@ -149,14 +149,15 @@ def _squeue(names: list[str]) -> list[tuple[Key, Job]]:
 def _sacct(names: list[str], since: datetime) -> list[tuple[Key, Job]]:
     # A day more than needed: this machine's time zone need not be the cluster's.
     start = (since.astimezone() - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%S")
-    choice = [f"--name={','.join(names)}", "--allusers", f"--starttime={start}", f"--state={SACCT_STATES}"]
+    span = [f"--starttime={start}", "--endtime=now", f"--state={SACCT_STATES}"]
+    choice = [f"--name={','.join(names)}", "--allusers", *span]
     text = _call("sacct", "-X", "--noheader", "--parsable2", "--delimiter=\x1f", f"--format={','.join(SACCT)}", *choice)
     rows = []
     for line in text.splitlines():
         fields = line.split("\x1f")
         if len(fields) == len(SACCT):
-            name, number, state, reason, node, code = fields
-            rows.extend(_jobs(name, number, state, reason, "" if node == "None assigned" else node, code))
+            name, number, state, node, code = fields
+            rows.extend(_jobs(name, number, state, "", "" if node == "None assigned" else node, code))
     return rows
 
 
@@ -172,8 +173,10 @@ def _jobs(name: str, number: str, state: str, reason: str, node: str, code: str)
 
 def _newest(rows: Iterable[tuple[Key, Job]]) -> dict[Key, Job]:
     """By name and task; of several with one name, the one that is live, else that which was submitted last."""
+    # The row of an array's rest may still count a task in that has a row of its own, without a node by then.
+    single = {(key, job.id): job for key, job in sorted(rows, key=lambda row: bool(row[1].node))}
     found: dict[Key, Job] = {}
-    for key, job in rows:
+    for (key, _), job in single.items():
         if key not in found or _rank(job) >= _rank(found[key]):
             found[key] = job
     return found
