@@ -124,6 +124,18 @@ def read(path: Path) -> Cluster:
     return cluster
 
 
+def from_record(record: Mapping[str, Any]) -> Cluster:
+    """The cluster whose fields a file of a sweep holds. Raises UsageError where this version has other fields."""
+    try:
+        return Cluster(**{**record, "setup": tuple(record["setup"]), "requeue": Requeue(**record["requeue"])})
+    except (KeyError, TypeError):
+        name = record.get("name")
+        raise UsageError(
+            f"the cluster {name!r} that the sweep remembers is not as this version has clusters: name one with "
+            f"--cluster, such as {', '.join(choices())}"
+        ) from None
+
+
 @dataclass(frozen=True)
 class Key:
     """How the value of a key is read, and what it must be, in words. The reader raises ValueError for all else."""

@@ -36,6 +36,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="benchmark=toy2d, preset=smoke, train.lr=1e-3; commas sweep."),
 ]
+Cells = Annotated[list[str] | None, typer.Argument(metavar="[CELL…]", help="Folders or ids, or their beginnings.")]
 
 
 Jobs = Annotated[int | None, typer.Option(min=1, help="Cells at once. Default: one a GPU, or a core.")]
@@ -161,11 +162,72 @@ def show(
 
 
 @app.command()
-def status(out: Out = Path("runs")) -> None:
-    """Show how far every cell is."""
+def status(
+    cells: Cells = None,
+    out: Out = Path("runs"),
+    watch: Annotated[bool, typer.Option("--watch", help="Until nothing is at work any more.")] = False,
+) -> None:
+    """Show how far every cell is, and what its job waits for or ended with."""
     from .status import status as command
 
-    raise typer.Exit(command(out))
+    raise typer.Exit(command(out, cells or [], watch=watch))
+
+
+@app.command()
+def wait(
+    cells: Cells = None,
+    out: Out = Path("runs"),
+    timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="Minutes. Default: for ever.")] = None,
+    mlflow_uri: Annotated[str | None, typer.Option(help="MLflow server. Default: a file in OUT.")] = None,
+    mlflow: Annotated[bool, typer.Option(help="Import the results into MLflow.")] = True,
+) -> None:
+    """Wait until nobody works on the cells any more, and keep the leaderboard up to date."""
+    from .wait import wait as command
+
+    raise typer.Exit(command(out, cells or [], timeout=timeout, mlflow=mlflow, mlflow_uri=mlflow_uri))
+
+
+@app.command()
+def cancel(
+    cells: Cells = None,
+    out: Out = Path("runs"),
+    every: Annotated[bool, typer.Option("--all", help="All jobs of this folder that wait or run.")] = False,
+) -> None:
+    """Cancel the jobs of cells. What the cells have computed is kept."""
+    from .cancel import cancel as command
+
+    raise typer.Exit(command(out, cells or [], every=every))
+
+
+@app.command()
+def retry(
+    cells: Cells = None,
+    out: Out = Path("runs"),
+    failed: Annotated[bool, typer.Option("--failed", help="Those that failed, were cancelled, or left.")] = False,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="A cluster's name or file. Default: where they were last.")
+    ] = None,
+    launcher: Annotated[
+        str | None, typer.Option("--launcher", help="local or slurm. Default: as they ran before.")
+    ] = None,
+) -> None:
+    """Run cells again that failed or were left, with the configuration they have. They go on where they stopped."""
+    from .retry import retry as command
+
+    raise typer.Exit(command(out, cells or [], failed=failed, cluster=cluster, launcher=launcher))
+
+
+@app.command()
+def logs(
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell's folder or id.")],
+    out: Out = Path("runs"),
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while the cell is at work.")] = False,
+    job: Annotated[bool, typer.Option("--job", help="What its job wrote, before or beside the cell.")] = False,
+) -> None:
+    """Print what a cell said, or its job where the cell could not."""
+    from .logs import logs as command
+
+    raise typer.Exit(command(cell, out, follow=follow, job=job))
 
 
 @app.command()

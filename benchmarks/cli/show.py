@@ -11,7 +11,8 @@ from typing import Any
 from ..config.compose import FOLDER, choices, compose_cells, parse_methods
 from ..errors import UsageError
 from ..metrics.registry import DISTANCES, EXAMPLES, parse
-from ..records import CellFiles, find_cells
+from ..records import CellFiles
+from .cells import find
 
 
 def list_everything() -> int:
@@ -33,7 +34,7 @@ def list_everything() -> int:
 
 def show(name: str, settings: Sequence[str], out: Path) -> int:
     """Print the resolved configuration of a method or benchmark, or a cell's configuration, state and records."""
-    if cell := _find_cell(name, out):
+    if cell := find(name, out):
         _print_yaml({**cell.config, "state": cell.status["state"]})
         _print_records(cell)
         return 0
@@ -51,14 +52,6 @@ def show(name: str, settings: Sequence[str], out: Path) -> int:
     for cell in compose_cells(methods, [0], list(settings)):
         _print_yaml(cell.config)
     return 0
-
-
-def _find_cell(name: str, out: Path) -> CellFiles | None:
-    folder = Path(name)
-    if (folder / "config.yaml").exists():
-        return CellFiles(folder)
-    found = [cell for cell in find_cells(out) if name in (cell.identity["id"], str(cell.path.relative_to(out)))]
-    return found[0] if found else None
 
 
 def _summary(path: Path) -> str:

@@ -1,0 +1,153 @@
+"""What `bench status` shows: one line a cell, in as many columns as there is room for, and a count of the states."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...slurm.view import STATES, Shown, View
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLOURS = {
+    "running": "cyan",
+    "failed": "red",
+    "lost": "red",
+    "cancelled": "yellow",
+    "diverged": "yellow",
+    "interrupted": "yellow",
+    "done": "green",
+}
+#: Of a terminal: fewer columns of characters have no room for the longer columns of the table.
+NARROW, MIDDLE, WIDE = 60, 100, 160
+LOG, LOG_BYTES = "log.txt", 4096
+
+
+class Column(NamedTuple):
+    """A column and what stands in it for a cell. width: of the terminal, from which on it is shown; most: below it."""
+
+    title: str
+    text: Callable[[Shown], str]
+    width: int = 0
+    most: int = 10**6
+    right: bool = False
+    jobs: bool | None = None  # with sweeps alone, without them alone, or always (None)
+
+
+def table(view: View, width: int, rows: int | None = None) -> Table:
+    """The cells, those that matter most first; with `rows`, the others are counted.
+
+    width: of the terminal, in characters. Columns that it has no room for are left out, the cell's state never.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    ranked = sorted(view.cells, key=lambda cell: STATES.index(cell.state))
+    with_jobs = any(cell.job or cell.live for cell in view.cells)
+    columns = [column for column in COLUMNS if column.width <= width < column.most and column.jobs in (None, with_jobs)]
+    drawn = Table(box=None, pad_edge=False, expand=not columns[-1].right)
+    for column in columns:
+        is_last = column is columns[-1]
+        drawn.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if is_last and not column.right else None,
+        )
+    for cell in ranked[:rows]:
+        texts = [Text(column.text(cell)) for column in columns]
+        texts[[column.title for column in columns].index("state")].stylize(COLOURS.get(cell.state, ""))
+        drawn.add_row(*texts)
+    hidden = len(ranked) - len(ranked[:rows])
+    drawn.caption = Text(footer(view) + (f"; {hidden} not shown" if hidden else ""))
+    drawn.caption_justify = "left"
+    return drawn
+
+
+def footer(view: View) -> str:
+    """`3 of 12 done, 2 running, 7 queued`"""
+    counts = view.counts()
+    done = counts.pop("done", 0)
+    rest = "".join(f", {count} {state}" for state, count in counts.items())
+    return f"{done} of {len(view.cells)} done{rest}"
+
+
+def doing(cell: Shown) -> str:
+    """The state in one word; a running cell says its phase."""
+    if cell.state != "running":
+        return cell.state
+    return cell.status.get("phase", "train") if cell.status["state"] == "running" else "starting"
+
+
+def share(cell: Shown) -> str:
+    """How much of its budget it has seen."""
+    seen, total = cell.status.get("images", 0), cell.status.get("total")
+    return f"{seen / total:.0%}" if total else "-"
+
+
+def left(cell: Shown) -> str:
+    """How long its training goes on at the present rate."""
+    seen, total, rate = cell.status.get("images", 0), cell.status.get("total"), cell.status.get("images_per_s")
+    return duration((total - seen) / rate) if _trains(cell) and total and rate else "-"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `12 min`, `3.5 h`, `2.1 d`."""
+    for bound, unit, length in ((100, "s", 1), (100 * 60, "min", 60), (48 * 3600, "h", 3600)):
+        if seconds < bound:
+            return f"{seconds / length:.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{seconds / 86400:.1f} d"
+
+
+def log_line(folder: Path) -> str:
+    """The last line of a cell's log, without its date; "" where there is none."""
+    try:
+        with (folder / LOG).open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        return ""
+    line = next((line for line in reversed(lines) if line.strip()), "").strip()
+    return re.sub(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d),\d{3} (?:INFO )?", r"\1 ", line)
+
+
+def _trains(cell: Shown) -> bool:
+    return doing(cell) == "train"
+
+
+def _number(key: str, form: Callable[[Any], str]) -> Callable[[Shown], str]:
+    """The text of a number that only a training cell has."""
+
+    def text(cell: Shown) -> str:
+        value = cell.status.get(key) if _trains(cell) else None
+        return "-" if value is None else form(value)
+
+    return text
+
+
+def _word(cell: Shown) -> str:
+    """What there is to say of it: the reason for its state, or else what it said last."""
+    return cell.reason or log_line(cell.files.path)
+
+
+COLUMNS: Sequence[Column] = (
+    Column("cell", lambda cell: cell.name, NARROW),
+    Column("cell", lambda cell: cell.files.path.name, most=NARROW),
+    Column("state", doing),
+    Column("seen", share, right=True),
+    Column("stage", _number("stage", str), MIDDLE, right=True, jobs=False),
+    Column("loss", _number("loss", "{:.4g}".format), MIDDLE, right=True, jobs=False),
+    Column("images/s", _number("images_per_s", "{:,.0f}".format), MIDDLE, right=True, jobs=False),
+    Column("left", left, NARROW, right=True),
+    Column("job", lambda cell: cell.job or "-", MIDDLE, jobs=True),
+    Column("node", lambda cell: cell.node or "-", MIDDLE, jobs=True),
+    Column("reason", lambda cell: cell.reason, WIDE, jobs=True),
+    Column("last line of the log", lambda cell: log_line(cell.files.path), WIDE, jobs=True),
+    Column("says", _word, NARROW, WIDE, jobs=True),
+    Column("says", _word, NARROW, jobs=False),
+)

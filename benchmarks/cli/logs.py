@@ -1,0 +1,77 @@
+"""`bench logs`: what a cell said, or the job that it did not come to say anything in."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from ...slurm.sweeps import Place, places, read
+from ...slurm.view import Shown, look
+from .board import LOG
+from .cells import resolve
+
+FOLLOW_SECONDS = 0.5
+
+
+def logs(name: str, out: Path, *, follow: bool, job: bool) -> int:
+    """Exit status: 0 something was printed, 1 there is nothing yet.
+
+    follow: go on printing while the cell is at work. job: what its last job wrote, and not what the cell did; both are
+    printed where the cell ended with its job. Raises UsageError for a name that is no cell's.
+    """
+    (files,) = resolve([name], out)
+    (cell,) = look([files], out).cells
+    log = files.path / LOG
+    held_by = places(read(out)).get(cell.name, [])
+    if job and not held_by:
+        print(f"{cell.name} was in no job; `bench logs {name}` prints its own log", file=sys.stderr)
+        return 1
+    paths = [] if job else [log] if log.exists() else []
+    if job or (held_by and (cell.failed_in_job or (not paths and not follow))):
+        paths += job_logs(out, held_by[-1], cell)
+    for path in paths:
+        if len(paths) > 1 or path != log:
+            print(f"==> {path} <==", flush=True)
+        _copy(path)
+    if follow and not job:
+        _follow(log, cell, files.path, out)
+        return 0
+    if not paths:
+        reason = f": {cell.reason}" if cell.reason else ""
+        whose = "the job of " if job else ""
+        print(f"{whose}{cell.name} has no log, the cell is {cell.state}{reason}", file=sys.stderr)
+    return 0 if paths else 1
+
+
+def job_logs(out: Path, place: Place, cell: Shown) -> list[Path]:
+    """What the task wrote, .out and .err of each of its processes; of the last submission where there were several."""
+    folder = place.sweep.folder(out, place.array)
+    number = cell.job.partition("_")[0] if cell.job.endswith(f"_{place.index}") else place.array.job or "*"
+    found = [*folder.glob(f"{number}_{place.index}_*_log.out"), *folder.glob(f"{number}_{place.index}_*_log.err")]
+    return [path for path in sorted(found) if path.stat().st_size]
+
+
+def _copy(path: Path, start: int = 0) -> int:
+    """Print a file from a place on, and return where it ends now."""
+    with path.open("rb") as file:
+        file.seek(start)
+        content = file.read()
+    if content:
+        sys.stdout.write(content.decode("utf-8", errors="replace"))
+        sys.stdout.flush()
+    return start + len(content)
+
+
+def _follow(log: Path, cell: Shown, folder: Path, out: Path) -> None:
+    """Print what is added to a log, until the cell is at work no more."""
+    end, last = log.stat().st_size if log.exists() else 0, time.monotonic()
+    while cell.at_work:
+        time.sleep(FOLLOW_SECONDS)
+        if log.exists():
+            end = _copy(log, end)
+        if time.monotonic() - last >= 10 * FOLLOW_SECONDS:  # the queue is not asked each time
+            (cell,) = look([cell.files], out).cells
+            last = time.monotonic()
+    if log.exists():
+        _copy(log, end)

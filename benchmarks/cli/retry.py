@@ -1,0 +1,133 @@
+"""`bench retry`: run again what failed or was left, with the configuration it was submitted with."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...slurm import clusters
+from ...slurm.clusters import Cluster
+from ...slurm.sweeps import places, read
+from ...slurm.view import FINAL, Shown, View, look
+from .. import plan
+from ..errors import UsageError, unknown
+from ..files import read_json, write_json
+from ..records import STATUS, CellFiles
+from .cells import resolve
+from .status import INTERRUPTED, exit_status, remarks
+
+if TYPE_CHECKING:
+    from ...slurm.launch import Slots
+
+LAUNCHERS = ("local", "slurm")
+
+
+def retry(out: Path, names: Sequence[str], *, failed: bool, cluster: str | None, launcher: str | None) -> int:
+    """Exit status: 0 submitted, done, or nothing to retry; run here: 1 a cell failed or diverged, 130 interrupted.
+
+    names: of cells, which are retried unless they are done, have diverged or are at work; with `failed`, those of them
+    that failed or were left, or of all without names. cluster: None for the one they were last submitted to. launcher:
+    None for slurm where one of them was in a sweep or a cluster is named, and else local. Raises UsageError for bad
+    input, and where SLURM does not answer: a cell must not be in two jobs.
+    """
+    if not failed and not names:
+        raise UsageError("name the cells to run again, or --failed for all that failed or were left")
+    if launcher is not None and launcher not in LAUNCHERS:
+        raise unknown("launcher", launcher, LAUNCHERS)
+    if launcher == "local" and cluster:
+        raise UsageError("--cluster is for jobs: leave it out with --launcher local")
+    view = look(resolve(names, out), out)
+    if view.silent:
+        raise UsageError(f"{view.silent}: whether the cells are in jobs is not known; nothing was submitted")
+    wanted = [cell for cell in view.cells if (cell.needs_rerun if failed else _is_open(cell))]
+    if not wanted:
+        print(f"there is nothing to retry: {_why(view)}")
+        return 0
+    record = _last_cluster(wanted, out)
+    if launcher is None:
+        launcher = "slurm" if cluster or record else "local"
+    if launcher == "local":
+        return _run_here(wanted, out)
+    if cluster is None and record is None:
+        raise UsageError(
+            f"these cells were in no sweep: name a cluster with --cluster ({', '.join(clusters.choices())})"
+        )
+    place = clusters.load(cluster) if cluster else clusters.from_record(record or {})
+    return _submit(wanted, out, place)
+
+
+def _is_open(cell: Shown) -> bool:
+    return cell.state not in FINAL and not cell.at_work
+
+
+def _why(view: View) -> str:
+    if len(view.cells) == 1:
+        return f"the cell is {view.cells[0].state}"
+    return ", ".join(f"{count} {state}" for state, count in view.counts().items())
+
+
+def _last_cluster(wanted: Sequence[Shown], out: Path) -> Any:
+    """The cluster of the newest sweep that held one of the cells, as its file has it; None where none did."""
+    held_by = places(read(out))
+    sweeps = [held_by[cell.name][-1].sweep for cell in wanted if cell.name in held_by]
+    return max(sweeps, key=lambda sweep: (sweep.created, sweep.sweep)).cluster if sweeps else None
+
+
+def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster) -> int:
+    from ...slurm.submit import submit_cells
+
+    # The stored configuration as it is: what a later version would compose may be another cell.
+    cells = [(cell.files.path, cell.files.config) for cell in wanted]
+    for cell in wanted:
+        _queue(cell.files)
+    sweep = submit_cells(cells, out, cluster, pack=1, share=1, command=shlex.join(sys.argv))
+    jobs = sum(len(array.elements) for array in sweep.arrays)
+    print(f"cells: {len(wanted)}, in {jobs} jobs on {cluster.name}, sweep {sweep.sweep}")
+    for cell in wanted:
+        print(f"  {cell.name} was {cell.state}{f': {cell.reason}' if cell.reason else ''}")
+    print("`bench status` shows how far they are")
+    return 0
+
+
+def _run_here(wanted: Sequence[Shown], out: Path) -> int:
+    from ...slurm.launch import run_local
+    from .progress import watch
+
+    folders = [cell.files.path for cell in wanted]
+    for cell in wanted:
+        _queue(cell.files)
+    slots = _slots(wanted)
+    print(f"cells: {len(folders)} ({slots.jobs} at once, threads of each: {slots.threads})", flush=True)
+    with watch(folders, out) as tick:
+        interrupted = run_local(folders, slots, tick)
+    if interrupted:
+        return INTERRUPTED
+    after = look([cell.files for cell in wanted], out)
+    for line in remarks(after, out):
+        print(line, file=sys.stderr)
+    print("`bench report` puts the new rows into the leaderboard")
+    return exit_status(after)
+
+
+def _slots(wanted: Sequence[Shown]) -> Slots:
+    """As many threads a cell as it had before, which its rounding depends on; else as a new grid of them would get."""
+    from ...slurm.launch import available_cores, default_slots
+
+    usual = default_slots(len(wanted))
+    before = {cell.files.run["attempts"][-1]["threads"] for cell in wanted if cell.files.run["attempts"]}
+    if len(before) != 1:
+        return usual
+    (threads,) = before
+    jobs = usual.jobs if usual.gpus else max(1, min(available_cores() // threads, len(wanted)))
+    return replace(usual, jobs=jobs, threads=threads)
+
+
+def _queue(files: CellFiles) -> None:
+    """Put a cell back into the queue: a worker leaves one alone that has failed."""
+    before = read_json(files.path / STATUS, {"images": 0})
+    total = plan.budget_images(files.config)
+    write_json(files.path / STATUS, {**before, "state": "queued", "total": total, "error": None})

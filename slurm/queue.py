@@ -1,0 +1,220 @@
+"""What SLURM knows of jobs: asked from squeue, and from sacct for what squeue has forgotten.
+
+Jobs are found by name, whoever submitted them: nothing depends on a number that somebody wrote down. Where both know a
+job, squeue is right: the accounts lag by seconds, and keep the state before a requeue that long.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+#: squeue itself gives up after SLURM's MessageTimeout, 10 s unless a site says otherwise.
+TIMEOUT_SECONDS = 20.0
+#: Names in one call: a command line has its limits.
+NAMES = 500
+
+PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
+RUNNING = frozenset(
+    {"RUNNING", "CONFIGURING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "RESIZING"}
+)
+
+#: Fields of squeue and their widths. Columns and not separators: a reason may hold anything.
+SQUEUE = {"JobArrayID": 64, "Name": 160, "State": 32, "Reason": 160, "NodeList": 200, "exit_code": 20}
+SACCT = ("JobName", "JobID", "State", "NodeList", "ExitCode")  # its reasons are of before the job began
+#: Unless states are named, sacct leaves out jobs that were cancelled while they waited.
+SACCT_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
+
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, or one task of an array.
+
+    id: such as 123_4. state: SLURM's, in capitals, without a tail. reason: why it waits, or how it ended; "" without
+    one. node: where it runs or ran, "" before. exit_code: as sacct has it, STATUS:SIGNAL.
+    """
+
+    id: str
+    state: str
+    reason: str
+    node: str
+    exit_code: str
+
+    @property
+    def waits(self) -> bool:
+        return self.state in PENDING
+
+    @property
+    def runs(self) -> bool:
+        return self.state in RUNNING
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it runs or may yet run."""
+        return self.waits or self.runs
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What SLURM answered.
+
+    jobs: by name and task; a job that is no array has task 0. silent: why nothing is known, None where SLURM
+    answered; then nothing may be concluded from a job that is missing. accounted: whether ended jobs that squeue has
+    forgotten were looked up; if not, how such a job ended cannot be known.
+    """
+
+    jobs: Mapping[Key, Job] = field(default_factory=dict)
+    silent: str | None = None
+    accounted: bool = True
+
+
+class _RefusedError(Exception):
+    """A command that did not answer, and what it said."""
+
+
+def is_installed() -> bool:
+    """Whether this machine can ask SLURM at all."""
+    return shutil.which("squeue") is not None
+
+
+def ask(wanted: Collection[Key], since: datetime) -> Queue:
+    """The jobs of these names and tasks, and others of these names. Nobody is asked where nothing is wanted.
+
+    since: when the oldest of them was submitted, with its time zone; the accounts are searched from there on.
+    """
+    if not wanted:
+        return Queue()
+    if not is_installed():
+        return Queue(silent="this machine has no squeue")
+    names = sorted({name for name, _ in wanted})
+    try:
+        jobs = _newest(row for part in _parts(names) for row in _squeue(part))
+    except _RefusedError as error:
+        return Queue(silent=f"SLURM does not answer ({error})")
+    forgotten = sorted({name for name, index in wanted if (name, index) not in jobs})
+    if not forgotten:
+        return Queue(jobs)
+    try:
+        ended = _newest(row for part in _parts(forgotten) for row in _sacct(part, since))
+    except _RefusedError:  # most often it says that there are no accounts on this cluster
+        return Queue(jobs, accounted=False)
+    return Queue({**ended, **jobs})
+
+
+def cancel(ids: Collection[str]) -> None:
+    """Cancel jobs by their ids, all in one call where that is possible. Those that have ended are left alone.
+
+    Raises OSError with SLURM's words where it refuses.
+    """
+    for part in _parts(list(ids)):
+        try:
+            _call("scancel", *part)
+        except _RefusedError as error:
+            raise OSError(f"scancel: {error}") from None
+
+
+def indices(text: str) -> list[int]:
+    """The tasks in an array's short form: `0-3,7%2` -> [0, 1, 2, 3, 7], `0-6:3` -> [0, 3, 6]."""
+    found: list[int] = []
+    for part in text.partition("%")[0].split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part.strip())
+        if match:  # a long list ends in "...", where --array is not understood
+            first, last, step = match[1], match[2] or match[1], match[3] or "1"
+            found.extend(range(int(first), int(last) + 1, max(1, int(step))))
+    return found
+
+
+def _squeue(names: list[str]) -> list[tuple[Key, Job]]:
+    form = ",".join(f"{name}:{width}" for name, width in SQUEUE.items())
+    options = ("--all", "--array", "--noheader", "--states=all")
+    text = _call("squeue", *options, f"--name={','.join(names)}", f"--Format={form}")
+    rows = []
+    for line in text.splitlines():
+        fields, start = [], 0
+        for width in SQUEUE.values():
+            fields.append(line[start : start + width].strip())
+            start += width
+        number, name, state, reason, node, code = fields
+        rows.extend(_jobs(name, number, state, reason, node, _exit_code(code)))
+    return rows
+
+
+def _sacct(names: list[str], since: datetime) -> list[tuple[Key, Job]]:
+    # A day more than needed: this machine's time zone need not be the cluster's.
+    start = (since.astimezone() - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%S")
+    span = [f"--starttime={start}", "--endtime=now", f"--state={SACCT_STATES}"]
+    choice = [f"--name={','.join(names)}", "--allusers", *span]
+    text = _call("sacct", "-X", "--noheader", "--parsable2", "--delimiter=\x1f", f"--format={','.join(SACCT)}", *choice)
+    rows = []
+    for line in text.splitlines():
+        fields = line.split("\x1f")
+        if len(fields) == len(SACCT):
+            name, number, state, node, code = fields
+            rows.extend(_jobs(name, number, state, "", "" if node == "None assigned" else node, code))
+    return rows
+
+
+def _jobs(name: str, number: str, state: str, reason: str, node: str, code: str) -> list[tuple[Key, Job]]:
+    """One row: several jobs where it is the rest of an array, `123_[4-9%2]`."""
+    array, _, tasks = number.partition("_")
+    state = state.split(" ")[0].rstrip("+")
+    reason = "" if reason == "None" else reason
+    if not tasks:
+        return [((name, 0), Job(array, state, reason, node, code))]
+    return [((name, index), Job(f"{array}_{index}", state, reason, node, code)) for index in indices(tasks.strip("[]"))]
+
+
+def _newest(rows: Iterable[tuple[Key, Job]]) -> dict[Key, Job]:
+    """By name and task; of several with one name, the one that is live, else that which was submitted last."""
+    # The row of an array's rest may still count a task in that has a row of its own, without a node by then.
+    single = {(key, job.id): job for key, job in sorted(rows, key=lambda row: bool(row[1].node))}
+    found: dict[Key, Job] = {}
+    for (key, _), job in single.items():
+        if key not in found or _rank(job) >= _rank(found[key]):
+            found[key] = job
+    return found
+
+
+def _rank(job: Job) -> tuple[bool, int]:
+    number = re.match(r"\d+", job.id)
+    return job.is_live, int(number[0]) if number else 0
+
+
+def _exit_code(text: str) -> str:
+    """squeue's exit code, as `wait` gives it, in sacct's form."""
+    number = int(text) if text.isdecimal() else 0
+    return f"0:{number & 127}" if number & 127 else f"{number >> 8}:0"
+
+
+def _parts(names: list[str]) -> list[list[str]]:
+    return [names[start : start + NAMES] for start in range(0, len(names), NAMES)]
+
+
+def _call(*command: str) -> str:
+    """What a command prints. Raises _RefusedError with the last line of its complaint."""
+    try:
+        done = subprocess.run(
+            command,
+            env={key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_"))},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=TIMEOUT_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise _RefusedError(f"{command[0]} took more than {TIMEOUT_SECONDS:.0f} s") from None
+    except OSError as error:
+        raise _RefusedError(f"{command[0]}: {error.strerror}") from None
+    if done.returncode:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise _RefusedError(said[-1] if said else f"{command[0]} ended with status {done.returncode}")
+    return done.stdout
