@@ -7,6 +7,7 @@ process, so that a cell on one of eight GPUs takes an eighth of the node.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class Cluster:
     constraint: str | None = None
     gpu_type: str | None = None
     memory_per_gpu: int | None = None
+    tflops: float | None = None
     setup: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     requeue: Requeue = Requeue()
@@ -186,6 +188,13 @@ def _count(least: int) -> Callable[[Any], int]:
     return read_count
 
 
+def _rate(value: Any) -> float | None:
+    if value is None:
+        return None
+    _refuse(isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf)
+    return float(value)
+
+
 def _truth(value: Any) -> bool:
     _refuse(not isinstance(value, bool))
     return value
@@ -246,6 +255,7 @@ KEYS = {
     "gpu_type": Key(_name, NAME),
     "cpus_per_gpu": Key(_count(1), "a whole number of at least 1"),
     "memory_per_gpu": Key(_megabytes, f"{MEMORY}, or null for the site's default"),
+    "tflops": Key(_rate, "a number above 0, or null where it is not known"),
     "time_limit": Key(minutes, DURATION),
     "array_parallelism": Key(_count(1), "a whole number of at least 1"),
     "setup": Key(_lines, "a list of lines of shell, such as [module load cuda]"),

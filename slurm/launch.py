@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..benchmarks import plan
 from ..benchmarks.config.compose import Cell
@@ -67,12 +68,17 @@ def prepare(cells: Sequence[Cell], out: Path) -> list[Path]:
         if not config.exists() or config.read_text(encoding="utf-8") != text:
             write_text(config, text)
         if not is_held(folder / "lock"):
-            (folder / STARTS).unlink(missing_ok=True)
-            total = plan.budget_images(cell.config)
-            before = read_json(folder / STATUS, {"images": 0})
-            write_json(folder / STATUS, {**before, "state": "queued", "total": total, "error": None})
+            put_in_queue(folder, cell.config)
         folders.append(folder)
     return folders
+
+
+def put_in_queue(folder: Path, config: Mapping[str, Any]) -> None:
+    """Give a cell back to the workers, which leave one alone that has failed; what it has computed stays."""
+    (folder / STARTS).unlink(missing_ok=True)
+    before = read_json(folder / STATUS, {"images": 0})
+    total = plan.budget_images(dict(config))
+    write_json(folder / STATUS, {**before, "state": "queued", "total": total, "error": None})
 
 
 def run_local(folders: Sequence[Path], slots: Slots, tick: Callable[[], None]) -> bool:

@@ -13,10 +13,7 @@ from ...slurm import clusters
 from ...slurm.clusters import Cluster
 from ...slurm.sweeps import places, read
 from ...slurm.view import FINAL, Shown, View, look
-from .. import plan
 from ..errors import UsageError, unknown
-from ..files import read_json, write_json
-from ..records import STATUS, CellFiles
 from .cells import resolve
 from .status import INTERRUPTED, exit_status, remarks
 
@@ -78,12 +75,13 @@ def _last_cluster(wanted: Sequence[Shown], out: Path) -> Any:
 
 
 def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster) -> int:
+    from ...slurm.launch import put_in_queue
     from ...slurm.submit import submit_cells
 
     # The stored configuration as it is: what a later version would compose may be another cell.
     cells = [(cell.files.path, cell.files.config) for cell in wanted]
     for cell in wanted:
-        _queue(cell.files)
+        put_in_queue(cell.files.path, cell.files.config)
     sweep = submit_cells(cells, out, cluster, pack=1, share=1, command=shlex.join(sys.argv))
     jobs = sum(len(array.elements) for array in sweep.arrays)
     print(f"cells: {len(wanted)}, in {jobs} jobs on {cluster.name}, sweep {sweep.sweep}")
@@ -94,12 +92,12 @@ def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster) -> int:
 
 
 def _run_here(wanted: Sequence[Shown], out: Path) -> int:
-    from ...slurm.launch import run_local
+    from ...slurm.launch import put_in_queue, run_local
     from .progress import watch
 
     folders = [cell.files.path for cell in wanted]
     for cell in wanted:
-        _queue(cell.files)
+        put_in_queue(cell.files.path, cell.files.config)
     slots = _slots(wanted)
     print(f"cells: {len(folders)} ({slots.jobs} at once, threads of each: {slots.threads})", flush=True)
     with watch(folders, out) as tick:
@@ -124,10 +122,3 @@ def _slots(wanted: Sequence[Shown]) -> Slots:
     (threads,) = before
     jobs = usual.jobs if usual.gpus else max(1, min(available_cores() // threads, len(wanted)))
     return replace(usual, jobs=jobs, threads=threads)
-
-
-def _queue(files: CellFiles) -> None:
-    """Put a cell back into the queue: a worker leaves one alone that has failed."""
-    before = read_json(files.path / STATUS, {"images": 0})
-    total = plan.budget_images(files.config)
-    write_json(files.path / STATUS, {**before, "state": "queued", "total": total, "error": None})

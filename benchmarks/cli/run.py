@@ -8,15 +8,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import plan
 from ..config.compose import Cell, compose_cells, parse_methods, parse_seeds
 from ..errors import UsageError, unknown
 from ..files import check_writable
-from ..records import CellFiles
+from ..records import CONFIG, CellFiles
 from .report import check_mlflow_uri
 from .status import INTERRUPTED, complaint, current
+
+if TYPE_CHECKING:
+    from ...slurm.clusters import Cluster
 
 LAUNCHERS = ("local", "slurm", "debug")
 
@@ -123,37 +126,50 @@ def _submit(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: L
 
     check_slurm()
     cluster = load(launch.cluster or "")
-    folders = prepare(pending, out)
-    work = list(zip(folders, [cell.config for cell in pending], strict=True))
-    sweep = submit_cells(
-        work, out, cluster, pack=launch.pack, share=launch.share, command=shlex.join(["bench", *sys.argv[1:]])
-    )
-    print(f"cells: {len(cells)}, {len(cells) - len(pending)} done, {len(pending)} submitted; output in {out}")
-    for array in sweep.arrays:
-        at_once = min(len(array.elements), cluster.array_parallelism)
-        print(f"job {array.job}: {_jobs(array.elements, at_once)}; {_asked(array.resources, cluster.gpus_per_node)}")
+    at_work = _at_work(pending, out)
+    new = [cell for cell in pending if cell.name not in at_work]
+    others = f", {len(at_work)} in jobs already" if at_work else ""
     place = "" if out == Path("runs") else f" --out {shlex.quote(str(out))}"
+    print(f"cells: {len(cells)}, {len(cells) - len(pending)} done{others}, {len(new)} to submit; output in {out}")
+    if new:
+        work = list(zip(prepare(new, out), [cell.config for cell in new], strict=True))
+        command = shlex.join(["bench", *sys.argv[1:]])
+        sweep = submit_cells(work, out, cluster, pack=launch.pack, share=launch.share, command=command)
+        for array in sweep.arrays:
+            jobs = _jobs(array.elements, cluster)
+            print(f"job {array.job}: {jobs}; {_asked(array.resources, cluster.gpus_per_node)}")
     print(f"bench status --watch{place}    # how far they are; bench wait{place} waits and reports")
     return 0
 
 
-def _jobs(elements: Sequence[Sequence[object]], at_once: int) -> str:
-    cells = sum(map(len, elements))
-    packed = f" of up to {max(map(len, elements))} cells each" if cells != len(elements) else ""
-    return (
-        f"{len(elements)} cells, {at_once} at once"
-        if not packed
-        else f"{len(elements)} jobs{packed}, {at_once} at once"
-    )
+def _at_work(pending: Sequence[Cell], out: Path) -> set[str]:
+    """The cells that jobs or other processes have in hand. Raises UsageError where SLURM does not say."""
+    from ...slurm.view import look
+
+    known = [CellFiles(cell.path(out)) for cell in pending if (cell.path(out) / CONFIG).exists()]
+    view = look(known, out)
+    if view.silent:
+        raise UsageError(f"{view.silent}: whether cells are in jobs already is not known; nothing was submitted")
+    return {cell.name for cell in view.cells if cell.at_work}
+
+
+def _jobs(elements: Sequence[Sequence[object]], cluster: Cluster) -> str:
+    at_once, most = min(len(elements), cluster.array_parallelism), max(map(len, elements))
+    what = f"{len(elements)} jobs of up to {most} cells each" if most > 1 else _count(len(elements), "cell")
+    return f"{what}, {at_once} at once"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _asked(resources: Mapping[str, Any], gpus: int) -> str:
     devices, nodes = resources["devices"], resources["nodes"]
-    what = f"{devices} GPU{'s' * (devices > 1)}" if gpus else f"{devices} process{'es' * (devices > 1)}"
+    what = _count(devices, "GPU") if gpus else f"{devices} process{'es' * (devices > 1)}"
     spread = f" on {nodes} nodes" if nodes > 1 else ""
-    memory = "" if resources["memory"] is None else f", {resources['memory'] / 1024:.3g} GB of memory each"
-    cpus = f"{resources['cpus']} core{'s' * (resources['cpus'] > 1)}"
-    return f"{what}{spread}, {cpus}{memory}, at most {_duration(resources['time_limit'])} a job"
+    cores = _count(resources["cpus"], "core")
+    memory = "" if resources["memory"] is None else f" and {resources['memory'] / 1024:.3g} GB of memory"
+    return f"{what}{spread} with {cores}{memory} each, at most {_duration(resources['time_limit'])} a job"
 
 
 def _duration(minutes: int) -> str:
@@ -172,7 +188,7 @@ def _show_arrays(pending: Sequence[Cell], out: Path, launch: Launch) -> None:
     work = [(cell.path(out), cell.config) for cell in pending]
     arrays = make_plan(work, cluster, pack=launch.pack, share=launch.share, most=1000)
     for number, (_, elements) in enumerate(arrays.arrays):
-        print(f"\n--- array {number}: {_jobs(elements, min(len(elements), cluster.array_parallelism))}")
+        print(f"\n--- array {number}: {_jobs(elements, cluster)}")
         print(script(arrays, number, out).strip())
 
 

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,15 @@ PATTERNS = ("**/records.jsonl", "**/snapshots/*.safetensors", "**/samples/*.npz"
 
 @dataclass(frozen=True)
 class Place:
-    """An output folder, and `bench` on it."""
+    """An output folder, and `bench` on it. wrap: what stands before each command."""
 
     out: Path
-    more: Mapping[str, str] = field(default_factory=dict)
+    wrap: tuple[str, ...] = ()
 
     @property
     def environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
-        return {**kept, "OMP_NUM_THREADS": "1", **self.more}
+        return {**kept, "OMP_NUM_THREADS": "1"}
 
     def cluster(self, time_limit: str = "1h", notice: int = 20) -> str:
         path = self.out.parent / f"here-{time_limit}.yaml"
@@ -49,7 +49,7 @@ class Place:
     def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(
-            [*BENCH, command, *arguments, "--out", str(self.out)],
+            [*self.wrap, *BENCH, command, *arguments, "--out", str(self.out)],
             env=self.environment,
             cwd=self.out.parent,
             start_new_session=True,
