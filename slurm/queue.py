@@ -32,6 +32,10 @@ SACCT_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
 
 Key = tuple[str, int]
 
+#: In place of a task where SLURM names none: a job that is no array, or what is left of an array that was cancelled
+#: while it waited, which then stands for all tasks without a row of their own.
+REST = -1
+
 
 @dataclass(frozen=True)
 class Job:
@@ -65,9 +69,9 @@ class Job:
 class Queue:
     """What SLURM answered.
 
-    jobs: by name and task; a job that is no array has task 0. silent: why nothing is known, None where SLURM
-    answered; then nothing may be concluded from a job that is missing. accounted: whether ended jobs that squeue has
-    forgotten were looked up; if not, how such a job ended cannot be known.
+    jobs: by name and task; a job that is no array has whichever task was asked for. silent: why nothing is known, None
+    where SLURM answered; then nothing may be concluded from a job that is missing. accounted: whether ended jobs that
+    squeue has forgotten were looked up; if not, how such a job ended cannot be known.
     """
 
     jobs: Mapping[Key, Job] = field(default_factory=dict)
@@ -98,14 +102,23 @@ def ask(wanted: Collection[Key], since: datetime) -> Queue:
         jobs = _newest(row for part in _parts(names) for row in _squeue(part))
     except _RefusedError as error:
         return Queue(silent=f"SLURM does not answer ({error})")
-    forgotten = sorted({name for name, index in wanted if (name, index) not in jobs})
-    if not forgotten:
-        return Queue(jobs)
+    forgotten = sorted({key[0] for key in wanted if key not in jobs and not _rest_lives(jobs, key)})
     try:
         ended = _newest(row for part in _parts(forgotten) for row in _sacct(part, since))
     except _RefusedError:  # most often it says that there are no accounts on this cluster
-        return Queue(jobs, accounted=False)
-    return Queue({**ended, **jobs})
+        return Queue(_with_rests(jobs, wanted), accounted=False)
+    return Queue(_with_rests({**ended, **jobs}, wanted))
+
+
+def _rest_lives(jobs: Mapping[Key, Job], key: Key) -> bool:
+    rest = jobs.get((key[0], REST))
+    return rest is not None and rest.is_live
+
+
+def _with_rests(jobs: Mapping[Key, Job], wanted: Collection[Key]) -> dict[Key, Job]:
+    """The jobs, with those for which no row of their own but one of the rest of their array stands."""
+    rests = {key: jobs[key[0], REST] for key in wanted if key not in jobs and (key[0], REST) in jobs}
+    return {key: job for key, job in jobs.items() if key[1] != REST} | rests
 
 
 def cancel(ids: Collection[str]) -> None:
@@ -167,7 +180,7 @@ def _jobs(name: str, number: str, state: str, reason: str, node: str, code: str)
     state = state.split(" ")[0].rstrip("+")
     reason = "" if reason == "None" else reason
     if not tasks:
-        return [((name, 0), Job(array, state, reason, node, code))]
+        return [((name, REST), Job(array, state, reason, node, code))]
     return [((name, index), Job(f"{array}_{index}", state, reason, node, code)) for index in indices(tasks.strip("[]"))]
 
 

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -58,8 +58,8 @@ class Shown:
 
     name: its folder below that of all runs. status: what status.json holds. state: one of STATES. reason: why it waits,
     or what became of it; "" where the state says all. job, node: where it is or was at work, "" outside SLURM. live:
-    the tasks that hold it and wait or run. held: a living process works on it. failed_in_job: it ended with its job,
-    and so cannot have said why itself.
+    the tasks that hold it and wait or run. held: a living process works on it. submitting: its job may come yet.
+    failed_in_job: it ended with its job, and so cannot have said why itself.
     """
 
     name: str
@@ -71,12 +71,13 @@ class Shown:
     node: str = ""
     live: tuple[tuple[Place, Job], ...] = ()
     held: bool = False
+    submitting: bool = False
     failed_in_job: bool = False
 
     @property
     def at_work(self) -> bool:
         """Whether something happens to it yet without anybody's doing."""
-        return self.held or bool(self.live)
+        return self.held or self.submitting or bool(self.live)
 
     @property
     def needs_rerun(self) -> bool:
@@ -111,7 +112,8 @@ def look(cells: Sequence[CellFiles], out: Path) -> View:
 class Lookout:
     """Looks again and again: at the files each time, at the queue every QUEUE_SECONDS and in the background.
 
-    A controller that is down takes ten seconds to not answer; files are looked at meanwhile.
+    A controller that is down takes ten seconds to not answer: files are looked at meanwhile, and its last answer
+    counts.
 
     find: the cells to look at, called as often as the queue is asked.
     """
@@ -126,12 +128,14 @@ class Lookout:
         self._over_since: float | None = None
 
     def __call__(self) -> View:
+        if self._answer is not None and self._answer.done():
+            answer, self._answer = self._answer.result(), None
+            # While SLURM is silent, what it said last is the best that is known.
+            self._queue = replace(self._queue, silent=answer.silent) if answer.silent else answer
         if self._answer is None and time.monotonic() - self._asked >= QUEUE_SECONDS:
             self._cells, self._sweeps = self.find(), sweeps.read(self.out)
             self._asked = time.monotonic()
             self._answer = self._pool.submit(_ask, self._cells, self.out, self._sweeps)
-        if self._answer is not None and self._answer.done():
-            self._queue, self._answer = self._answer.result(), None
         view = survey(self._cells, self.out, self._sweeps, self._queue)  # files after the queue: they are not older
         if not view.is_over:
             self._over_since = None
@@ -193,11 +197,12 @@ def judge(
         job = next((job for _, job in reversed(live) if job.runs), live[-1][1])
         starts = "its job starts" if begun else "its job has not come to it yet"
         return cell("requeued" if begun else "queued", starts if job.runs else job.reason, job.id, job.node, live)
-    if not places or jobs.silent:
+    if not places or (jobs.silent and places[-1].key not in jobs.jobs):
         return cell("interrupted" if state == "running" else state, "", number, node)
     place = places[-1]
     if place.key not in jobs.jobs:
-        return cell(*_missing(place, jobs, known, now), _number(place), node)
+        missing, reason = _missing(place, jobs, known, now)
+        return cell(missing, reason, _number(place), node, submitting=missing == "queued")
     job = jobs.jobs[place.key]
     ended, reason = _ended(job)
     return cell(ended, reason, job.id, job.node, failed_in_job=ended == "failed")

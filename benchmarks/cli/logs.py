@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from ...slurm.view import Shown, look
 from .board import LOG
 from .cells import resolve
 
-FOLLOW_SECONDS = 0.5
+FOLLOW_SECONDS, LOOK_SECONDS = 0.5, 5.0
 
 
 def logs(name: str, out: Path, *, follow: bool, job: bool) -> int:
@@ -45,11 +46,15 @@ def logs(name: str, out: Path, *, follow: bool, job: bool) -> int:
 
 
 def job_logs(out: Path, place: Place, cell: Shown) -> list[Path]:
-    """What the task wrote, .out and .err of each of its processes; of the last submission where there were several."""
+    """What the task wrote, .out and .err of each of its processes; empty files are left out.
+
+    Files are called by job, task and process, `123_4_0_log.out`; a job that is no array has no task.
+    """
     folder = place.sweep.folder(out, place.array)
-    number = cell.job.partition("_")[0] if cell.job.endswith(f"_{place.index}") else place.array.job or "*"
-    found = [*folder.glob(f"{number}_{place.index}_*_log.out"), *folder.glob(f"{number}_{place.index}_*_log.err")]
-    return [path for path in sorted(found) if path.stat().st_size]
+    number = place.array.job or cell.job.partition("_")[0] or r"\d+"
+    known = re.compile(rf"{number}(_{place.index})?_\d+_log\.(out|err)")
+    found = [path for path in sorted(folder.glob("*_log.*")) if known.fullmatch(path.name)]
+    return [path for path in found if path.stat().st_size]
 
 
 def _copy(path: Path, start: int = 0) -> int:
@@ -70,7 +75,7 @@ def _follow(log: Path, cell: Shown, folder: Path, out: Path) -> None:
         time.sleep(FOLLOW_SECONDS)
         if log.exists():
             end = _copy(log, end)
-        if time.monotonic() - last >= 10 * FOLLOW_SECONDS:  # the queue is not asked each time
+        if time.monotonic() - last >= LOOK_SECONDS:  # the queue is not asked each time
             (cell,) = look([cell.files], out).cells
             last = time.monotonic()
     if log.exists():

@@ -92,7 +92,7 @@ def _print(view: View, out: Path) -> None:
 
 def remarks(view: View, out: Path) -> list[str]:
     """A line where SLURM is silent, and one for each cell that failed or has lost its job."""
-    silent = [f"{view.silent}: what follows from files alone is shown"] if view.silent else []
+    silent = [f"{view.silent}: what is shown of jobs may be out of date"] if view.silent else []
     return silent + [line for cell in view.cells if (line := remark(cell, out))]
 
 
@@ -106,26 +106,29 @@ def remark(cell: Shown, out: Path) -> str:
 
 
 class Lines:
-    """A line for each cell that has another state, or another reason for it, than it had before."""
+    """A line for each cell that has another state than it had before; at first, for those that do not just wait."""
 
     def __init__(self) -> None:
-        self.shown: dict[str, tuple[str, str]] = {}
+        self.shown: dict[str, str] = {}
         self.silent: str | None = None
 
     def show(self, view: View) -> None:
-        from .board import doing, share
+        from .board import doing, footer, share
 
         if view.silent != self.silent:
             self._print(view.silent or "SLURM answers again")
             self.silent = view.silent
+        first = not self.shown
         for cell in view.cells:
-            now = (doing(cell), cell.reason)
-            if self.shown.get(cell.name) != now:
-                self.shown[cell.name] = now
+            now = doing(cell)
+            if self.shown.get(cell.name) != now and not (first and cell.state in ("queued", "done")):
                 where = f" on {cell.node}" if cell.node and cell.state == "running" else ""
                 reason = f": {cell.reason}" if cell.reason else ""
                 seen = "" if cell.state in ("queued", "done") else f" {share(cell)}"
-                self._print(f"{cell.name} {now[0]}{seen}{where}{reason}")
+                self._print(f"{cell.name} {now}{seen}{where}{reason}")
+            self.shown[cell.name] = now
+        if first:
+            self._print(footer(view))
 
     @staticmethod
     def _print(text: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -10,15 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from consistency_bench.slurm import queue
+from consistency_bench.benchmarks.files import write_json, write_text
+from consistency_bench.benchmarks.records import find_cells
+from consistency_bench.slurm import queue, sweeps
 from consistency_bench.slurm.local_cluster import LocalCluster
 from consistency_bench.slurm.queue import SQUEUE, Job, ask, cancel, indices
+from consistency_bench.slurm.sweeps import Array, Sweep
+from consistency_bench.slurm.view import look
 
 from .test_local_cluster import wait_for
 
 SINCE = datetime(2026, 11, 21, tzinfo=UTC)
 #: A fake command writes down how it was called, and prints what it was given.
 FAKE = '#!/bin/sh\necho "$@" >>{calls}\ncat {said}\ncat {complaint} >&2\nexit {status}\n'
+
+BENCH = [sys.executable, "-c", "from consistency_bench.benchmarks.cli.main import main; main()"]
 
 Fake = Callable[..., Path]
 
@@ -67,6 +75,18 @@ def test_rows_of_squeue_become_jobs(fake: Fake) -> None:
 def test_tasks_that_are_printed_together_are_taken_apart(fake: Fake) -> None:
     fake("squeue", row("7_[2,4-6%2]", "a", "PENDING", "Priority"))
     assert sorted(ask([("a", 2)], SINCE).jobs) == [("a", 2), ("a", 4), ("a", 5), ("a", 6)]
+
+
+def test_what_is_left_of_an_array_stands_for_tasks_without_a_row(fake: Fake) -> None:
+    fake("squeue", row("7", "a", "CANCELLED"))
+    fake("sacct", "a|7_0|COMPLETED|n1|0:0\n".replace("|", "\x1f"))
+    found = ask([("a", 0), ("a", 1)], SINCE).jobs
+    assert {key: job.state for key, job in found.items()} == {("a", 0): "COMPLETED", ("a", 1): "CANCELLED"}
+    calls = fake("sacct")
+    calls.unlink()
+    fake("squeue", row("9", "b", "RUNNING", node="n1"))
+    assert ask([("b", 0)], SINCE).jobs == {("b", 0): Job("9", "RUNNING", "", "n1", "0:0")}
+    assert not calls.exists()
 
 
 @pytest.mark.parametrize(
@@ -221,6 +241,46 @@ def test_jobs_of_a_real_cluster(submit: Submit) -> None:
     left = jobs()
     assert (2, 40) not in left  # SLURM keeps no word of it while the rest of its array waits
     assert left[2, 39].waits
+    cancel([waiting])
+    wait_for(lambda: not jobs()[2, 39].is_live)
+    assert {jobs()[2, index].state for index in range(40)} == {"CANCELLED"}
+
+
+def test_a_sweep_is_looked_after_on_a_real_cluster(submit: Submit, tmp_path: Path) -> None:
+    names = [f"toy2d/ect/s{seed}-0000000{seed}" for seed in range(4)]
+    for name in names:
+        write_text(tmp_path / name / "config.yaml", "cell: {}\n")
+        write_json(tmp_path / name / "status.json", {"state": "queued", "images": 0, "total": 10})
+    sweep, elements = f"{time.time_ns()}", tuple((name,) for name in names)
+    folder = tmp_path / "sweeps" / sweep / "array-0"
+    folder.mkdir(parents=True)
+    array = Array(f"bench-{sweep}-0", None, "array-0", {}, elements)  # nobody wrote its number down
+    sweeps.save(tmp_path, Sweep(sweep, datetime.now(UTC).isoformat(), "ann", "x", {}, (array,)))
+    script = "echo $SLURM_ARRAY_TASK_ID is lost >&2; [ $SLURM_ARRAY_TASK_ID = 0 ] && exit 2; sleep 300"
+    number = submit(array.name, script, "--array=0-3%2", f"--error={folder}/%A_%a_0_log.err")
+
+    def states() -> list[str]:
+        return [cell.state for cell in look(find_cells(tmp_path), tmp_path).cells]
+
+    wait_for(lambda: states() == ["failed", "queued", "queued", "queued"])
+    wait_for(lambda: (folder / f"{number}_2_0_log.err").exists())
+    cells = look(find_cells(tmp_path), tmp_path).cells
+    assert re.fullmatch(r"its job ended on n[12] with exit status 2", cells[0].reason)
+    assert [cell.job for cell in cells] == [f"{number}_{index}" for index in range(4)]
+    assert cells[3].reason == "JobArrayTaskLimit"
+
+    def bench(*arguments: str) -> str:
+        command = [*BENCH, *arguments, "--out", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 1), done.stderr
+        return done.stdout
+
+    assert bench("logs", "00000000").splitlines()[-1] == "0 is lost"
+    assert bench("cancel", "00000003") == f"cancelled {number}_3: {names[3]}\n"
+    wait_for(lambda: states()[3] == "cancelled")
+    assert bench("cancel", "--all").splitlines() == [f"cancelled {number}_{task}: {names[task]}" for task in (1, 2)]
+    wait_for(lambda: states() == ["failed", "cancelled", "cancelled", "cancelled"])
+    assert "0 of 4 done, 1 failed, 3 cancelled" in bench("status")
 
 
 def test_what_squeue_has_forgotten_is_in_the_accounts(submit: Submit, fake: Fake) -> None:

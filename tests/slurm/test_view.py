@@ -140,7 +140,7 @@ def test_a_task_that_is_missing_from_an_array_was_cancelled(tmp_path: Path) -> N
 def test_what_was_never_submitted_is_lost_once_there_was_time_for_it(tmp_path: Path) -> None:
     files, unsent = cell(tmp_path), replace(ARRAY, job=None)
     just = seen(files, tmp_path, Queue(), [sweep(unsent, created=datetime.now(UTC).isoformat())])
-    assert (just.state, just.reason, just.needs_rerun) == ("queued", "being submitted", False)
+    assert (just.state, just.reason, just.at_work) == ("queued", "being submitted", True)
     later = seen(files, tmp_path, Queue(), [sweep(unsent)])
     assert (later.state, later.reason, later.needs_rerun) == ("lost", "it was never submitted", True)
     assert seen(files, tmp_path, Queue()).reason == "SLURM has no word of its job"
