@@ -137,7 +137,7 @@ Draw = Callable[[plan.Evaluation, int, int], torch.Tensor]
 def _drawer(
     config: dict[str, Any], averaged: Model, guide: Guide | None, dataset: Dataset, device: torch.device
 ) -> Draw:
-    """(which pass, from which sample on, of how many) -> a batch, by the settings of the sections `sample` and `eval`."""
+    """(which pass, from which sample on, of how many) -> a batch, by the sections `sample` and `eval`."""
     benchmark, batch = config["benchmark"]["name"], config["eval"]["batch"]
     truncate, law = config["eval"]["quantise"] == "truncate", config["sample"]["labels"]
 

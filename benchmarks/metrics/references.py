@@ -158,7 +158,7 @@ class Reference(Side):
                 yield self._kept(start, self._piece_path(start))[:wanted]
 
     def missing_pieces(self, count: int) -> list[int]:
-        """The numbers of the pieces, of those that hold the first `count` samples, that are to be on disk and are not."""
+        """The numbers of the pieces with the first `count` samples that are to be on disk and are not."""
         if self.folder is None:
             return []
         starts = range(0, min(count, self.source.count, KEPT), PIECE)

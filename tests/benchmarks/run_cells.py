@@ -4,11 +4,14 @@ JOBS is a JSON list of {"folder": of a cell, ...}; further keys bring about what
     stop:  [rank, call], the process that is asked to stop, and from which question on
     spoil: [rank, calls], whose loss is NaN in these passes
     fail:  [rank, name], who fails in this function of the module `scoring` or `replicas`
+    costly: features of real data are kept on disk
 ANSWERS-<rank>.json gets how each ended, a digest of the weights, and which files this process wrote, moved or removed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -23,6 +26,7 @@ import torch
 
 from consistency_bench.benchmarks import cell, replicas, scoring
 from consistency_bench.benchmarks.distributed import OutOfStepError, Ranks, joined, ranks_from_environment
+from consistency_bench.benchmarks.metrics import extractors
 from consistency_bench.methods.base import LossTerms
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -65,17 +69,24 @@ def run(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     def failing(*_: Any, **__: Any) -> None:
         raise RuntimeError("the disk is on fire")
 
-    train, loss = cell.train, replicas.loss
-    with mock.patch.object(cell, "train", trained), mock.patch.object(replicas, "loss", spoiled):
-        rank, name = job.get("fail", (None, None))
-        module = next((module for module in (scoring, replicas) if hasattr(module, str(name))), scoring)
-        with mock.patch.object(module, name, failing) if ranks.rank == rank else mock.MagicMock():
-            try:
-                answer["state"] = cell.run_cell(Path(job["folder"]), should_stop=should_stop, ranks=ranks)
-            except Exception as error:
-                answer["error"] = f"{type(error).__name__}: {error}"
-                if isinstance(error, OutOfStepError):
-                    answer["ended"] = True
+    def kept_on_disk(*given: Any) -> Any:
+        return dataclasses.replace(build(*given), costly=True)
+
+    train, loss, build = cell.train, replicas.loss, extractors.build
+    rank, name = job.get("fail", (None, "sample"))
+    module = replicas if name == "loss" else scoring
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.object(cell, "train", trained))
+        patches.enter_context(mock.patch.object(replicas, "loss", spoiled))
+        if rank == ranks.rank:
+            patches.enter_context(mock.patch.object(module, name, failing))
+        if "costly" in job:
+            patches.enter_context(mock.patch.object(extractors, "build", kept_on_disk))
+        try:
+            answer["state"] = cell.run_cell(Path(job["folder"]), should_stop=should_stop, ranks=ranks)
+        except Exception as error:
+            answer["error"] = f"{type(error).__name__}: {error}"
+            answer["ended"] = isinstance(error, OutOfStepError)
     return answer
 
 
@@ -84,13 +95,13 @@ def main(jobs: str, answers: str) -> None:
     ranks = ranks_from_environment()
     written: list[str] = []
     given = json.loads(Path(jobs).read_text(encoding="utf-8"))
-    watch(written, str(Path(given[0]["folder"]).parents[2]))
+    watch(written, str(Path(jobs).parent))
     results = []
     try:
         with joined(ranks):
             for job in given:
                 results.append(run(job, ranks))
-                if "ended" in results[-1]:
+                if results[-1].get("ended"):
                     raise OutOfStepError
     except OutOfStepError:
         pass
