@@ -25,7 +25,7 @@ from . import ema, plan
 from .checkpoint import load_checkpoint, snapshot_path
 from .data.base import Dataset
 from .data.registry import load
-from .distributed import ALONE, OutOfStepError, PeerError, Ranks, check_batch, stepping
+from .distributed import ALONE, LostError, OutOfStepError, PeerError, Ranks, check_batch, stepping
 from .files import read_json, write_json
 from .metrics.evaluate import Evaluator
 from .metrics.references import StoppedError
@@ -50,7 +50,8 @@ def run_cell(
 
     Several processes that have joined (`distributed.joined`) call it together and get the same answer; rank 0 writes
     and holds the lock, and all stop where one is asked to. Where one of them fails the others raise PeerError, and all
-    may go on with another cell; after OutOfStepError the process has to end.
+    may go on with another cell; after OutOfStepError the process has to end. Where another one was lost (LostError) the
+    state is "interrupted".
     """
     files = CellFiles(folder)
     config = files.config
@@ -83,6 +84,9 @@ def run_cell(
     except StoppedError:  # while the reference was made
         status.write(state="interrupted")
         return "interrupted"
+    except LostError:
+        status.write(state="interrupted")
+        raise
     except BaseException as error:
         status.write(state="failed", error=f"{type(error).__name__}: {error}")
         if isinstance(error, Exception) and not isinstance(error, PeerError | OutOfStepError):

@@ -32,7 +32,11 @@ class PeerError(Exception):
 
 
 class OutOfStepError(Exception):
-    """A process failed in the midst of training, or is gone: the others cannot be told, and this one has to end."""
+    """A process failed in the midst of training, so that the others wait in vain: all of them have to end."""
+
+
+class LostError(OutOfStepError):
+    """Another process is gone without a word: it was killed, or its machine failed."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Ranks:
     rank: its number, from 0; size: how many there are; local_rank: its number among those of its machine.
 
     The methods that talk have to be called by all of them, in the same order; a single process talks to nobody. They
-    raise PeerError where another process has failed, and OutOfStepError where one is gone.
+    raise PeerError where another process has failed, and OutOfStepError (mostly LostError) where one is gone.
     """
 
     rank: int = 0
@@ -98,7 +102,7 @@ class Ranks:
 
         self.barrier()  # here a failure is heard of
         values: list[Any] | None = [None] * self.size if self.is_writer else None
-        with _in_step():
+        with _hearing():
             dist.gather_object(value, values, dst=0)
         return values
 
@@ -112,7 +116,7 @@ class Ranks:
         import torch.distributed as dist
 
         heard: list[Any] = [None] * self.size
-        with _in_step():
+        with _hearing():
             dist.all_gather_object(heard, (failure, value))
         failures = [
             f"process {rank} of {self.size}: {text}" for rank, (text, _) in enumerate(heard) if text is not None
@@ -161,15 +165,15 @@ def ranks_from_environment(environment: Mapping[str, str] = os.environ) -> Ranks
 def joined(ranks: Ranks) -> Iterator[Ranks]:
     """Within, the processes can talk to each other: they meet at MASTER_ADDR and MASTER_PORT, and wait for all.
 
-    Once in the life of a process, around all of its cells; does nothing for a single process. Raises OutOfStepError
-    where the others do not come.
+    Once in the life of a process, around all of its cells; does nothing for a single process. Raises LostError where
+    the others do not come.
     """
     if ranks.size == 1:
         yield ranks
         return
     import torch.distributed as dist
 
-    with _in_step():
+    with _hearing():
         # Gloo for the messages, whatever the device: between them a process may wait for hours, which NCCL does on a
         # GPU that is kept busy by it.
         dist.init_process_group("gloo", rank=ranks.rank, world_size=ranks.size, timeout=TIMEOUT)
@@ -185,20 +189,49 @@ def joined(ranks: Ranks) -> Iterator[Ranks]:
 
 @contextlib.contextmanager
 def stepping(ranks: Ranks) -> Iterator[None]:
-    """Within, several processes wait for each other in ways in which a failure cannot be told: OutOfStepError it is."""
+    """Within, processes wait for each other in ways in which none can be told of a failure: OutOfStepError it is.
+
+    The reason is left where rank 0 finds it when it sees that a process is gone.
+    """
     try:
         yield
     except Exception as error:
         if ranks.size == 1:
             raise
-        raise OutOfStepError(f"{type(error).__name__}: {error}") from error
+        if isinstance(error, RuntimeError) and _is_loss(error):
+            raise _gone(error) from error
+        text = f"{type(error).__name__}: {error}"
+        _store().set(_REASON, f"process {ranks.rank} of {ranks.size}: {text}")
+        raise OutOfStepError(text) from error
+
+
+_REASON = "why a process left in the midst of training"
 
 
 @contextlib.contextmanager
-def _in_step() -> Iterator[None]:
+def _hearing() -> Iterator[None]:
     """What goes wrong within has nothing to do with what was said, but with who is there."""
     try:
         yield
     except RuntimeError as error:  # torch's DistBackendError and the like are
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OutOfStepError(f"another process of this cell is gone or does not answer ({first})") from error
+        raise _gone(error) from error
+
+
+def _is_loss(error: RuntimeError) -> bool:
+    """Whether it tells of a connection; gloo has no type of its own for that."""
+    return any(word in str(error).lower() for word in ("gloo", "nccl", "connection closed", "connection reset"))
+
+
+def _gone(error: RuntimeError) -> OutOfStepError:
+    with contextlib.suppress(RuntimeError, ValueError):  # the store is gone with rank 0, or never was
+        if _store().check([_REASON]):
+            return OutOfStepError(_store().get(_REASON).decode())
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return LostError(f"another process of this cell is gone or does not answer ({first})")
+
+
+def _store() -> Any:
+    """Where processes find each other's addresses, and anything else that is put there; kept by rank 0 or torchrun."""
+    from torch.distributed import distributed_c10d
+
+    return distributed_c10d._get_default_store()

@@ -27,8 +27,10 @@ class Passes(Protocol):
     @property
     def ranks(self) -> Ranks: ...
 
-    def __call__(self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw) -> LossTerms:
-        """The loss of some rows, with a gradient."""
+    def __call__(
+        self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw, average: Denoise | None
+    ) -> LossTerms:
+        """The loss of some rows, with a gradient; the arguments are those of `methods.base.loss`."""
         ...
 
     def within(self, *, last: bool) -> AbstractContextManager[Any]:
@@ -41,18 +43,17 @@ class Passes(Protocol):
 
 
 class OwnPasses:
-    """All rows, in this process.
-
-    average: the denoiser of the averaged weights, for couplings that predict with it.
-    """
+    """All rows, in this process."""
 
     ranks = ALONE
 
-    def __init__(self, model: Model, average: Denoise | None) -> None:
-        self.method, self.denoise, self.average = model.method, model.denoiser(), average
+    def __init__(self, model: Model) -> None:
+        self.method, self.denoise = model.method, model.denoiser()
 
-    def __call__(self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw) -> LossTerms:
-        return loss(self.method, self.denoise, x, labels, progress, draw, self.average)
+    def __call__(
+        self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw, average: Denoise | None
+    ) -> LossTerms:
+        return loss(self.method, self.denoise, x, labels, progress, draw, average)
 
     def within(self, *, last: bool) -> AbstractContextManager[Any]:
         return nullcontext()
@@ -62,15 +63,17 @@ class OwnPasses:
 
 
 class _Loss(nn.Module):
-    """The loss of some rows as a module, as DistributedDataParallel needs it. The average is no part of it."""
+    """The loss of some rows as a module, as DistributedDataParallel needs it. Averaged weights are no part of it."""
 
-    def __init__(self, model: Model, average: Denoise | None) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.weights = model.weights
-        self.passes = OwnPasses(model, average)
+        self.passes = OwnPasses(model)
 
-    def forward(self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-        terms = self.passes(x, labels, progress, draw)
+    def forward(
+        self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw, average: Denoise | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        terms = self.passes(x, labels, progress, draw, average)
         return terms.total, terms.consistency, terms.penalty
 
 
@@ -80,14 +83,16 @@ class SharedPasses:
     group: of torch.distributed, the processes.
     """
 
-    def __init__(self, model: Model, average: Denoise | None, ranks: Ranks, group: Any) -> None:
+    def __init__(self, model: Model, ranks: Ranks, group: Any) -> None:
         self.ranks, self.group = ranks, group
         # Which weights a pass reaches is up to the method: those that nobody's passes reached get no gradient, as with
         # one process, and those that somebody's did get theirs everywhere.
-        self.copy = DistributedDataParallel(_Loss(model, average), process_group=group, find_unused_parameters=True)
+        self.copy = DistributedDataParallel(_Loss(model), process_group=group, find_unused_parameters=True)
 
-    def __call__(self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw) -> LossTerms:
-        total, consistency, penalty = self.copy(x, labels, progress, draw)
+    def __call__(
+        self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw, average: Denoise | None
+    ) -> LossTerms:
+        total, consistency, penalty = self.copy(x, labels, progress, draw, average)
         return LossTerms(total=total, consistency=consistency, penalty=penalty)
 
     def within(self, *, last: bool) -> AbstractContextManager[Any]:
@@ -100,11 +105,11 @@ class SharedPasses:
         return LossTerms(total=total, consistency=consistency, penalty=penalty), bool(wishes > 0)
 
 
-def passes_of(model: Model, average: Denoise | None, ranks: Ranks, device: torch.device) -> Passes:
+def passes_of(model: Model, ranks: Ranks, device: torch.device) -> Passes:
     """How this process makes its passes. Several begin with the weights of rank 0."""
     if ranks.size == 1:
-        return OwnPasses(model, average)
-    return SharedPasses(model, average, ranks, _group(_backend(ranks, device)))
+        return OwnPasses(model)
+    return SharedPasses(model, ranks, _group(_backend(ranks, device)))
 
 
 @cache

@@ -90,7 +90,7 @@ def train(
     _refuse_different(ranks.exchange(state.images), folder)
     if ranks.is_writer:
         _truncate_log(folder, state.images)
-    passes = passes_of(model, predict, ranks, device)
+    passes = passes_of(model, ranks, device)
 
     started, seconds_before = time.monotonic(), state.seconds
     last_saved, last_rate = started, (started, state.images)
@@ -114,7 +114,9 @@ def train(
         x, labels = model.batch(index)
         noise = generator("training noise", seed, state.images, device=device)
         with default_generator("dropout", seed, state.images, *ranks.address, device=device):
-            terms = accumulate(model, x, labels, progress, noise, micro_batch, index=index, passes=passes)
+            terms = accumulate(
+                model, x, labels, progress, noise, micro_batch, index=index, average=predict, passes=passes
+            )
         terms, stopping = passes.settle(terms, should_stop())
         norm, sound = settle_gradients(recipe, parameters)
         finite = sound and bool(torch.isfinite(terms.total))
@@ -209,9 +211,9 @@ def accumulate(
     Args:
         index: where the images x lie in the model's bank, int64 [B], for teachers that draw references from it.
         average: the denoiser of the averaged weights, for couplings that predict with it.
-        passes: how a pass is made; by this process alone, with `average`, if None.
+        passes: how a pass is made; by this process alone, if None.
     """
-    passes = passes or OwnPasses(model, average)
+    passes = passes or OwnPasses(model)
     drawn = draw(model.method, x, labels, progress, noise, index)
     own = passes.ranks.rows(len(x))
     terms = []
@@ -220,7 +222,7 @@ def accumulate(
         own_labels = None if labels is None else labels[rows]
         share = len(x[rows]) / len(x)
         with passes.within(last=rows.stop == own.stop):
-            part = passes(x[rows], own_labels, progress, drawn.rows(rows))
+            part = passes(x[rows], own_labels, progress, drawn.rows(rows), average)
             # Gradients are averaged over the processes, and their sum is wanted.
             (part.total * (share * passes.ranks.size)).backward()
         terms.append([share * value.detach() for value in (part.total, part.consistency, part.penalty)])

@@ -55,8 +55,8 @@ SCORED = ("eval.batch=130", "eval.draws=2", "eval.nfe=[1,2]", "train.images=512"
 Answers = list[dict[str, Any]]
 
 
-def launch(size: int, jobs: list[dict[str, Any]], root: Path) -> Answers:
-    """Run cells by `size` processes; what each of them answers, in the order of ranks."""
+def launch(size: int, jobs: list[dict[str, Any]], root: Path, killed: int | None = None) -> Answers:
+    """Run cells by `size` processes; what each of them answers, in the order of ranks, but one that is `killed`."""
     listing = root / f"jobs-{size}.json"
     listing.write_text(json.dumps(jobs), encoding="utf-8")
     with socket.socket() as free:
@@ -83,8 +83,9 @@ def launch(size: int, jobs: list[dict[str, Any]], root: Path) -> Answers:
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0] * size, "\n".join(said)
-    return [read_json(Path(f"{answers}-{rank}.json")) for rank in range(size)]
+    codes = [9 if rank == killed else 0 for rank in range(size)]
+    assert [process.returncode for process in processes] == codes, "\n".join(said)
+    return [read_json(Path(f"{answers}-{rank}.json")) for rank in range(size) if rank != killed]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -371,5 +372,14 @@ def test_a_failure_in_the_midst_of_training_ends_all_processes(tmp_path: Path) -
     failed = launched(2, {"cell": {"folder": folder, "fail": [1, "loss"]}}, tmp_path)
     waiting, failing = (answer["error"] for answer in failed.answers["cell"])
     assert failing == "OutOfStepError: RuntimeError: the disk is on fire"
-    assert waiting.startswith("OutOfStepError: ")
-    assert read_json(folder / STATUS)["state"] == "failed"
+    assert waiting == "OutOfStepError: process 1 of 2: RuntimeError: the disk is on fire"
+    status = read_json(folder / STATUS)
+    assert (status["state"], status["error"]) == ("failed", waiting)
+
+
+def test_a_process_that_is_killed_interrupts_the_cell(tmp_path: Path) -> None:
+    folder = put(tiny_cell("ect"), tmp_path / "cells")
+    (answer,) = launch(2, [{"folder": str(folder), "fail": [1, "loss"], "kill": True}], tmp_path, killed=1)
+    assert answer["results"][0]["error"].startswith("LostError: another process of this cell is gone")
+    assert read_json(folder / STATUS)["state"] == "interrupted"
+    assert run_cell(folder) == "done"
