@@ -26,12 +26,14 @@ from . import ema, plan
 from .checkpoint import load_checkpoint, snapshot_path
 from .data.base import Dataset
 from .data.registry import load
+from .distributed import ALONE, LostError, OutOfStepError, PeerError, Ranks, check_batch, stepping
 from .files import TakenError, read_json, write_json
 from .metrics.evaluate import Evaluator
 from .metrics.references import StoppedError
 from .model import Model, build_model
 from .precision import float32_products
 from .records import REFERENCE, RUN, STATUS, CellFiles
+from .replicas import refuse_different_devices
 from .scoring import fill_records, record_divergence, write_reference
 from .seeding import default_generator, generator
 from .train import Outcome, Progress, accumulate, train
@@ -41,7 +43,12 @@ log = logging.getLogger(__name__)
 
 
 def run_cell(
-    folder: Path, *, should_stop: Callable[[], bool] = lambda: False, threads: int = 1, job: str | None = None
+    folder: Path,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    threads: int = 1,
+    job: str | None = None,
+    ranks: Ranks = ALONE,
 ) -> str:
     """Bring one cell to its end and return its state: "done", "diverged" or "interrupted".
 
@@ -49,39 +56,53 @@ def run_cell(
 
     Raises whatever goes wrong, after the state "failed" and the reason are on disk. The caller holds the cell's lock;
     where another process takes that over, TakenError is raised at the next write, and nothing is written.
+
+    Several processes that have joined (`distributed.joined`) call it together and get the same answer; rank 0 writes
+    and holds the lock, and all stop where one is asked to. Where one of them fails the others raise PeerError, and all
+    may go on with another cell; after OutOfStepError the process has to end. Where another one was lost (LostError) the
+    state is "interrupted".
     """
     files = CellFiles(folder)
     config = files.config
-    status = _Status(folder, plan.budget_images(config), job)
-    attempt = _Attempt(folder, config, threads)
+    status = _Status(folder, plan.budget_images(config), job, ranks)
+    attempt = _Attempt(folder, config, threads, ranks)
     try:
-        device = pick_device(config["run"]["device"])
+        check_batch(config["train"]["batch"], ranks.size)
+        device = pick_device(config["run"]["device"], ranks)
+        refuse_different_devices(ranks, device)
         dataset = load_dataset(config)
         model = build_model(config, dataset, device)
         attempt.begin(device, model.start)
         # Before training, which may take days: what scoring needs is there, or its lack is said now.
         evaluator = Evaluator(dataset, config["eval"]["metrics"], device, should_stop=should_stop)
         status.write(state="running", phase="reference")
-        write_reference(config, evaluator, folder.parents[1] / REFERENCE)
-        outcome = _train_once(config, model, dataset, folder, device, should_stop, status)
+        write_reference(config, evaluator, folder.parents[1] / REFERENCE, ranks)
+        outcome = _train_once(config, model, dataset, folder, device, should_stop, status, ranks)
         attempt.compute(model, config, dataset, device, outcome)
         state = outcome.state
         if state == "done":
             status.write(state="running", phase="score")
             state = fill_records(
-                config, model, evaluator, folder, device, should_stop=should_stop, report=status.scored
+                config, model, evaluator, folder, device, should_stop=should_stop, report=status.scored, ranks=ranks
             )
-        elif state == "diverged":
+        elif state == "diverged" and ranks.is_writer:
             record_divergence(config, folder)
         status.write(state=state, images=outcome.images)
+        ranks.barrier()  # the others leave when all is written, and hear of it if it could not be
         return state
     except StoppedError:  # while the reference was made
         status.write(state="interrupted")
         return "interrupted"
-    except TakenError:
-        raise  # what becomes of the cell is for others to say
+    except TakenError as error:  # what becomes of the cell is for others to say
+        ranks.fail(error)
+        raise
+    except LostError:
+        status.write(state="interrupted")
+        raise
     except BaseException as error:
         status.write(state="failed", error=f"{type(error).__name__}: {error}")
+        if isinstance(error, Exception) and not isinstance(error, PeerError | OutOfStepError):
+            ranks.fail(error)
         raise
     finally:
         attempt.end()
@@ -94,11 +115,17 @@ def load_dataset(config: dict[str, Any]) -> Dataset:
     return load(data["name"], root=root, download=data["download"], variant=data["variant"])
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first accelerator there is, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """`auto` is the first accelerator there is, else the CPU. Several processes of a machine take a GPU each.
+
+    A scheduler may show each process its own GPU alone, which then is number 0 to all of them.
+    """
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    if ranks.size == 1 or device.type != "cuda":
+        return device
+    device = torch.device("cuda", ranks.local_rank % max(torch.cuda.device_count(), 1))
+    torch.cuda.set_device(device)  # where NCCL and what names no device work
+    return device
 
 
 def _train_once(
@@ -109,24 +136,28 @@ def _train_once(
     device: torch.device,
     should_stop: Callable[[], bool],
     status: _Status,
+    ranks: Ranks,
 ) -> Outcome:
     names = ema.build_profiles(config["train"])
-    if all(snapshot_path(folder, images, name).exists() for images in plan.snapshot_images(config) for name in names):
+    paths = [snapshot_path(folder, images, name) for images in plan.snapshot_images(config) for name in names]
+    if ranks.broadcast(all(path.exists() for path in paths)):
         # run.json may lag: an attempt can be killed after its last checkpoint and before it wrote what training cost.
         checkpoint = load_checkpoint(folder, torch.device("cpu"))
         written = read_json(folder / RUN, {}).get("compute", {}).get("train_seconds", 0.0)
         seconds = checkpoint["state"]["seconds"] if checkpoint else written
         return Outcome("done", plan.budget_images(config), seconds)
     status.write(state="running", phase="train")
-    with float32_products(tf32=config["train"]["precision"] == "tf32"):
-        return train(config, model, dataset, folder, device, should_stop=should_stop, report=status.progress)
+    with float32_products(tf32=config["train"]["precision"] == "tf32"), stepping(ranks):
+        return train(
+            config, model, dataset, folder, device, should_stop=should_stop, report=status.progress, ranks=ranks
+        )
 
 
 class _Status:
     """status.json: what the cell is doing, for whoever watches. Written at most every half second while training."""
 
-    def __init__(self, folder: Path, total: int, job: str | None) -> None:
-        self.path = folder / STATUS
+    def __init__(self, folder: Path, total: int, job: str | None, ranks: Ranks) -> None:
+        self.path, self.ranks = folder / STATUS, ranks
         self.now: dict[str, Any] = {"phase": "train", "images": 0, "total": total, "stage": 0, "loss": None}
         self.now |= {"images_per_s": None, "error": None, "pid": os.getpid()}
         self.now |= {"job": job, "node": socket.gethostname()}
@@ -134,7 +165,8 @@ class _Status:
 
     def write(self, *, state: str, **changes: Any) -> None:
         self.now |= {"state": state, **changes, "updated": round(time.time(), 3)}
-        write_json(self.path, self.now)
+        if self.ranks.is_writer:
+            write_json(self.path, self.now)
         self.last = time.monotonic()
 
     def progress(self, progress: Progress) -> None:
@@ -149,8 +181,8 @@ class _Status:
 class _Attempt:
     """run.json: under what circumstances each attempt ran, and what the training cost."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], threads: int) -> None:
-        self.path, self.threads = folder / RUN, threads
+    def __init__(self, folder: Path, config: dict[str, Any], threads: int, ranks: Ranks) -> None:
+        self.path, self.threads, self.ranks = folder / RUN, threads, ranks
         self.run = read_json(self.path, {"attempts": [], "compute": {}})
         self.config = config
 
@@ -167,15 +199,18 @@ class _Attempt:
                 "hardware": hardware(),
                 "device": str(device),
                 "threads": self.threads,
+                "processes": self.ranks.size,
             }
         )
         self.run["init"] = start
         self.run["compute"]["pretraining_images"] = start.get("pretraining_images") if start else 0
-        write_json(self.path, self.run)
+        self._write()
 
     def compute(
         self, model: Model, config: dict[str, Any], dataset: Dataset, device: torch.device, outcome: Outcome
     ) -> None:
+        if not self.ranks.is_writer:
+            return
         if "parameters" not in self.run["compute"]:
             self.run["compute"] |= measure_compute(model, config, dataset, device)
         self.run["compute"] |= {
@@ -183,11 +218,15 @@ class _Attempt:
             "device": str(device),
             "images": outcome.images,
         }
-        write_json(self.path, self.run)
+        self._write()
 
     def end(self) -> None:
         if self.run["attempts"]:
             self.run["attempts"][-1]["ended"] = _now()
+            self._write()
+
+    def _write(self) -> None:
+        if self.ranks.is_writer:
             write_json(self.path, self.run)
 
 

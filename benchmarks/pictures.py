@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import torch
 from torch import Tensor
 
@@ -18,14 +16,6 @@ IMAGES, POINTS = 64, 256
 def shown(dataset: Dataset) -> int:
     """How many samples are kept: a grid of images, or enough points to see a distribution."""
     return IMAGES if dataset.quantised else POINTS
-
-
-def remembered(batches: Iterable[Tensor], count: int, first: list[Tensor]) -> Iterator[Tensor]:
-    """The same batches; whole ones are put into `first` on their way, until these hold `count` samples."""
-    for batch in batches:
-        if sum(map(len, first)) < count:
-            first.append(batch)
-        yield batch
 
 
 def real_arrays(dataset: Dataset, benchmark: str) -> dict[str, Tensor]:

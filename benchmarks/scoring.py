@@ -13,14 +13,15 @@ import torch
 from . import ema, plan
 from .checkpoint import load_snapshot
 from .data.base import Dataset
+from .distributed import ALONE, Ranks
 from .files import atomic_path, read_jsonl, remove, write_jsonl
 from .lock import acquire
-from .metrics.evaluate import Evaluator
+from .metrics.evaluate import Evaluator, View
 from .metrics.references import StoppedError
 from .metrics.registry import parse
 from .metrics.scores import Score
 from .model import Model
-from .pictures import coupling_arrays, real_arrays, remembered, sample_arrays, shown
+from .pictures import coupling_arrays, real_arrays, sample_arrays, shown
 from .records import RECORDS, CellFiles
 from .sample import Guide, NotFiniteError, latents, sample, sample_labels
 
@@ -36,13 +37,15 @@ def fill_records(
     *,
     should_stop: Callable[[], bool] = lambda: False,
     report: Callable[[int, int], None] = lambda done, total: None,
+    ranks: Ranks = ALONE,
 ) -> str:
     """Add the rows that `config` asks for and that are not there yet, for a cell whose training is finished.
 
+    Of several processes each draws and looks at batches of samples; rank 0 says what is missing, scores and writes.
     Returns "done", "interrupted" (`should_stop` is asked between passes), or "diverged" if a final row has no value.
     """
     wanted = list(plan.evaluations(config))
-    rows = read_jsonl(folder / RECORDS)
+    rows = read_jsonl(folder / RECORDS) if ranks.is_writer else []
     sampler = plan.sampler_text(config)
     files, dataset = CellFiles(folder), evaluator.dataset
     if any(row["sampler"] != sampler for row in rows):  # other sampling settings: those rows are replaced
@@ -50,28 +53,38 @@ def fill_records(
         for path in (*folder.glob("samples/nfe*.npz"), *folder.glob("samples/nearest-*.npz")):
             remove(path)
     averaged = model.averaged()
+    missing = ranks.broadcast([plan.missing(config, rows, evaluation) for evaluation in wanted])
     draw = _drawer(config, averaged, _guide(config, model, folder), dataset, device)
     kept = MEMORY if evaluator.watches_memory else shown(dataset)
     loaded: int | None = None
     benchmark = config["benchmark"]["name"]
-    for done, evaluation in enumerate(wanted):
-        metrics = plan.missing(config, rows, evaluation)
+    for done, (evaluation, metrics) in enumerate(zip(wanted, missing, strict=True)):
         if not metrics:
             continue
-        if should_stop():
+        if ranks.agree(should_stop()):
             return "interrupted"
         if loaded != evaluation.images:
             load_snapshot(folder, evaluation.images, averaged.weights, _evaluated(config))
             loaded = evaluation.images
         first: list[torch.Tensor] = []
+        values: Mapping[str, Score | None] = {}
+        stopped = False
         try:
-            batches = draw(evaluation, evaluator.samples_needed(metrics))
+            views = _views(draw, evaluation, evaluator, metrics, config["eval"]["batch"], ranks, kept, first)
             resamples = config["eval"]["bootstrap"] if evaluation.images == plan.budget_images(config) else 0
-            values: Mapping[str, Score | None] = evaluator.score(remembered(batches, kept, first), resamples, metrics)
+            if ranks.is_writer:
+                values = evaluator.score_views(views, resamples, metrics)
+            else:
+                for _ in views:
+                    pass
         except StoppedError:
-            return "interrupted"
+            stopped = True
         except NotFiniteError:  # weights that blow up when sampled from: that there is no value is the result
             first, values = [], dict.fromkeys(metrics)
+        if ranks.agree(stopped):  # rank 0 may be stopped in the midst of a distance, which it works out alone
+            return "interrupted"
+        if not ranks.is_writer:
+            continue
         rows += [_row(config, evaluation, metric, values[metric]) for metric in metrics]
         if first and evaluation.images == plan.budget_images(config) and evaluation.draw == 0:
             samples, path = torch.cat(first), files.samples(evaluation.nfe)
@@ -85,9 +98,10 @@ def fill_records(
         rows.sort(key=_place)  # however often a cell was interrupted or scored again, its file is the same
         write_jsonl(folder / RECORDS, rows)
         report(done + 1, len(wanted))
-    _save_arrays(files.real, real_arrays(dataset, benchmark))
+    if ranks.is_writer:
+        _save_arrays(files.real, real_arrays(dataset, benchmark))
     final = [row["value"] for row in rows if row["images"] == plan.budget_images(config)]
-    return "diverged" if None in final else "done"
+    return "diverged" if ranks.broadcast(None in final) else "done"
 
 
 def _place(row: dict[str, Any]) -> tuple[int, int, int, str]:
@@ -117,24 +131,63 @@ def _guide(config: dict[str, Any], model: Model, folder: Path) -> Guide | None:
     return Guide(earlier, config["sample"]["guidance"])
 
 
+Draw = Callable[[plan.Evaluation, int, int], torch.Tensor]
+
+
 def _drawer(
     config: dict[str, Any], averaged: Model, guide: Guide | None, dataset: Dataset, device: torch.device
-) -> Callable[[plan.Evaluation, int], Iterator[torch.Tensor]]:
-    """(which pass, how many) -> samples in batches, with the settings of the sections `sample` and `eval`."""
+) -> Draw:
+    """(which pass, from which sample on, of how many) -> a batch, by the sections `sample` and `eval`."""
     benchmark, batch = config["benchmark"]["name"], config["eval"]["batch"]
     truncate, law = config["eval"]["quantise"] == "truncate", config["sample"]["labels"]
 
-    def draw(evaluation: plan.Evaluation, total: int) -> Iterator[torch.Tensor]:
-        number = evaluation.draw
-        for start in range(0, total, batch):
-            count = min(batch, total - start)
-            noise = latents(benchmark, number, evaluation.nfe, count, dataset.shape, start)
-            labels = None
-            if config["data"]["conditional"]:
-                labels = sample_labels(benchmark, number, count, dataset, law, start)
-            yield sample(averaged, dataset, noise, batch, device, labels=labels, guide=guide, truncate=truncate)
+    def draw(evaluation: plan.Evaluation, start: int, total: int) -> torch.Tensor:
+        number, count = evaluation.draw, min(batch, total - start)
+        noise = latents(benchmark, number, evaluation.nfe, count, dataset.shape, start)
+        labels = None
+        if config["data"]["conditional"]:
+            labels = sample_labels(benchmark, number, count, dataset, law, start)
+        return sample(averaged, dataset, noise, batch, device, labels=labels, guide=guide, truncate=truncate)
 
     return draw
+
+
+def _views(
+    draw: Draw,
+    evaluation: plan.Evaluation,
+    evaluator: Evaluator,
+    metrics: list[str],
+    batch: int,
+    ranks: Ranks,
+    kept: int,
+    first: list[torch.Tensor],
+) -> Iterator[View]:
+    """What the metrics see of the samples of a pass, in their order, on rank 0; nothing on the others.
+
+    Batches are dealt out to the processes in turn, as they would be drawn by one: no number depends on who draws it.
+    Those with the first `kept` samples are put into `first` on their way.
+
+    Raises StoppedError, else NotFiniteError, in all processes where it is raised in one.
+    """
+    total = evaluator.samples_needed(metrics)
+    starts = range(0, total, batch)
+    for turn in range(0, len(starts), ranks.size):
+        seen: tuple[torch.Tensor | None, list[View]] = None, []
+        trouble: type[Exception] | None = None
+        for start in starts[turn : turn + ranks.size][ranks.rank : ranks.rank + 1]:  # none at the end, for some
+            try:
+                samples = draw(evaluation, start, total)
+                seen = samples if start < kept else None, list(evaluator.views(samples, start, metrics))
+            except (StoppedError, NotFiniteError) as error:
+                trouble = type(error)
+        troubles = ranks.exchange(trouble)
+        for kind in (StoppedError, NotFiniteError):
+            if kind in troubles:
+                raise kind
+        for samples, views in ranks.gather(seen) or ():
+            if samples is not None:
+                first.append(samples)
+            yield from views
 
 
 def _row(config: dict[str, Any], evaluation: plan.Evaluation, metric: str, score: Score | None) -> dict[str, Any]:
@@ -158,16 +211,28 @@ def _row(config: dict[str, Any], evaluation: plan.Evaluation, metric: str, score
     }
 
 
-def write_reference(config: dict[str, Any], evaluator: Evaluator, path: Path) -> None:
-    """What the metrics say of two halves of the real data and of noise: once a benchmark, its data and metric."""
-    name, data = config["benchmark"]["name"], evaluator.dataset.fingerprint
+def write_reference(config: dict[str, Any], evaluator: Evaluator, path: Path, ranks: Ranks = ALONE) -> None:
+    """What the metrics say of two halves of the real data and of noise: once a benchmark, its data and metric.
 
-    def missing() -> bool:
-        held = {row["metric"] for row in read_jsonl(path) if row.get("data", data) == data}
-        return not set(config["eval"]["metrics"]) <= held
-
-    if not missing():
+    Raises StoppedError where a process is asked to stop.
+    """
+    data = evaluator.dataset.fingerprint
+    held = {row["metric"] for row in read_jsonl(path) if row.get("data", data) == data} if ranks.is_writer else set()
+    if ranks.broadcast(set(config["eval"]["metrics"]) <= held):
         return
+    evaluator.work_out_references(ranks)
+    stopped = False
+    if ranks.is_writer:
+        try:
+            _add_reference(config["benchmark"]["name"], evaluator, path)
+        except StoppedError:
+            stopped = True
+    if ranks.agree(stopped):
+        raise StoppedError
+
+
+def _add_reference(name: str, evaluator: Evaluator, path: Path) -> None:
+    data = evaluator.dataset.fingerprint
     fresh = [{"benchmark": name, "data": data, **row} for row in evaluator.reference_rows()]
     ours = {row["metric"] for row in fresh}
     path.parent.mkdir(parents=True, exist_ok=True)

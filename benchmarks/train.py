@@ -12,15 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..methods.base import LossTerms, draw, loss
+from ..methods.base import LossTerms, draw
 from ..methods.parts.kernels import Denoise
 from . import ema
 from .checkpoint import load_checkpoint, save_checkpoint, save_snapshot, snapshot_path
 from .data.base import Dataset
+from .distributed import ALONE, Ranks
+from .errors import UsageError
 from .files import append_jsonl, read_jsonl, write_jsonl
 from .model import Model
 from .plan import budget_images, snapshot_images
 from .records import TRAIN_LOG
+from .replicas import OwnPasses, Passes, passes_of
 from .seeding import default_generator, derive, generator
 
 LOG_ROWS = 200  # of a whole run
@@ -55,11 +58,17 @@ def train(
     *,
     should_stop: Callable[[], bool],
     report: Callable[[Progress], None],
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Train to the end of the budget, from the last checkpoint if there is one.
 
     A run that was stopped at any moment and called again gives the same weights, bit for bit on the same hardware
     and number of threads. Writes `checkpoints/`, `snapshots/` and `train.jsonl` in `folder`.
+
+    Several processes, each with a model of its own, compute their rows of every batch; rank 0 writes. All of them stop
+    where one is asked to, and another number of them may go on.
+
+    Raises UsageError where the processes read different checkpoints.
     """
     recipe, seed = config["train"], config["seed"]
     batch, total = recipe["batch"], budget_images(config)
@@ -78,12 +87,17 @@ def train(
         averages.load_state_dict(checkpoint["averages"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         state = _State(**checkpoint["state"])
-    _truncate_log(folder, state.images)
+    _refuse_different(ranks.exchange(state.images), folder)
+    if ranks.is_writer:
+        _truncate_log(folder, state.images)
+    passes = passes_of(model, ranks, device)
 
     started, seconds_before = time.monotonic(), state.seconds
     last_saved, last_rate = started, (started, state.images)
 
     def save() -> None:
+        if not ranks.is_writer:
+            return
         save_checkpoint(
             folder,
             {
@@ -99,8 +113,11 @@ def train(
         index = batch_index(len(dataset), seed, state.images, batch, flip=config["data"]["flip"]).to(device)
         x, labels = model.batch(index)
         noise = generator("training noise", seed, state.images, device=device)
-        with default_generator("dropout", seed, state.images, device=device):
-            terms = accumulate(model, x, labels, progress, noise, micro_batch, index=index, average=predict)
+        with default_generator("dropout", seed, state.images, *ranks.address, device=device):
+            terms = accumulate(
+                model, x, labels, progress, noise, micro_batch, index=index, average=predict, passes=passes
+            )
+        terms, stopping = passes.settle(terms, should_stop())
         norm, sound = settle_gradients(recipe, parameters)
         finite = sound and bool(torch.isfinite(terms.total))
         replaced = recipe["nonfinite"] == "zero" and bool(torch.isfinite(norm))
@@ -125,14 +142,14 @@ def train(
             rate = (state.images - last_rate[1]) / max(now - last_rate[0], 1e-9)
             last_rate = (now, state.images)
             row = state.log_row(model.method.times.stage(progress), lr, state.images // batch, rate)
-            append_jsonl(folder / TRAIN_LOG, row)
-            report(Progress(state.images, total, row["stage"], row["loss"], rate))
-        if state.images in keep:
+            if ranks.is_writer:
+                append_jsonl(folder / TRAIN_LOG, row)
+                report(Progress(state.images, total, row["stage"], row["loss"], rate))
+        if state.images in keep and ranks.is_writer:
             for name, average_weights in averages.weights.items():
                 save_snapshot(folder, state.images, average_weights, name)
         if state.skipped_in_row > recipe["max_skipped"]:
             return Outcome("diverged", state.images, state.seconds)
-        stopping = should_stop()
         if stopping or time.monotonic() - last_saved > config["run"]["checkpoint_seconds"]:
             save()
             last_saved = time.monotonic()
@@ -183,25 +200,31 @@ def accumulate(
     *,
     index: Tensor | None = None,
     average: Denoise | None = None,
+    passes: Passes | None = None,
 ) -> LossTerms:
     """Gradients of the loss over one global batch, in passes of at most `micro_batch` images.
 
     Everything random, and everything that looks across the batch, is settled for the whole batch first; each pass
-    counts by its share of the images, so the number of passes changes neither loss nor gradient.
+    counts by its share of the images, so the number of passes changes neither loss nor gradient. Nor does that of the
+    processes: each draws the whole batch and makes the passes of its own rows. The terms are then those of its rows.
 
     Args:
         index: where the images x lie in the model's bank, int64 [B], for teachers that draw references from it.
         average: the denoiser of the averaged weights, for couplings that predict with it.
+        passes: how a pass is made; by this process alone, if None.
     """
-    method, denoise = model.method, model.denoiser()
-    drawn = draw(method, x, labels, progress, noise, index)
+    passes = passes or OwnPasses(model)
+    drawn = draw(model.method, x, labels, progress, noise, index)
+    own = passes.ranks.rows(len(x))
     terms = []
-    for start in range(0, len(x), micro_batch):
-        rows = slice(start, start + micro_batch)
+    for start in range(own.start, own.stop, micro_batch):
+        rows = slice(start, min(start + micro_batch, own.stop))
         own_labels = None if labels is None else labels[rows]
-        part = loss(method, denoise, x[rows], own_labels, progress, drawn.rows(rows), average)
         share = len(x[rows]) / len(x)
-        (part.total * share).backward()
+        with passes.within(last=rows.stop == own.stop):
+            part = passes(x[rows], own_labels, progress, drawn.rows(rows), average)
+            # Gradients are averaged over the processes, and their sum is wanted.
+            (part.total * (share * passes.ranks.size)).backward()
         terms.append([share * value.detach() for value in (part.total, part.consistency, part.penalty)])
     total, consistency, penalty = (torch.stack(values).sum() for values in zip(*terms, strict=True))
     return LossTerms(total=total, consistency=consistency, penalty=penalty)
@@ -292,6 +315,15 @@ def _usable_checkpoint(folder: Path, device: torch.device, keep: set[int], names
     behind = [images for images in keep if images <= checkpoint["state"]["images"]]
     there = all(snapshot_path(folder, images, name).exists() for images in behind for name in names)
     return checkpoint if there else None
+
+
+def _refuse_different(images: list[int], folder: Path) -> None:
+    if len(set(images)) > 1:
+        after = ", ".join(map(str, images))
+        raise UsageError(
+            f"the processes of a cell read different checkpoints of {folder}, after {after} images: the folder must be "
+            "on a file system that all of their machines share"
+        )
 
 
 def _truncate_log(folder: Path, images: int) -> None:

@@ -151,7 +151,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
 
 
 LIGHT = ("benchmarks/cli/", "benchmarks/config/", "benchmarks/files.py", "benchmarks/records.py", "benchmarks/lock.py")
-LIGHT += ("benchmarks/seeding.py", "benchmarks/plan.py", "benchmarks/errors.py", "slurm/")
+LIGHT += ("benchmarks/seeding.py", "benchmarks/plan.py", "benchmarks/errors.py", "benchmarks/distributed.py", "slurm/")
 HEAVY = ("torch", "torchvision", "mlflow", "pandas", "matplotlib", "seaborn", "scipy", "sklearn", "submitit", "rich")
 
 

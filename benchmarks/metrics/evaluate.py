@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.base import Dataset
+from ..distributed import Ranks
 from ..errors import UsageError
 from ..files import DamagedError, read_json, write_json
 from . import extractors
@@ -30,6 +31,7 @@ PAIRED = ("precision", "recall", "density", "coverage")  # of equal counts alone
 PAIRS = 16  # nearest pairs of sample and training image that are shown
 
 Space = tuple[str, str]  # extractor and protocol
+View = tuple[Space, Features]  # of a few samples
 
 
 class Evaluator:
@@ -94,34 +96,87 @@ class Evaluator:
         Raises ValueError for samples of another type or shape than the data's, for NaN or infinity, and for
         fewer than `samples_needed`.
         """
-        wanted = [metric for metric in self.metrics if names is None or metric.name in names]
-        return self._score(samples, wanted, resamples)
+        needed = self.samples_needed(names)
 
-    def _score(
-        self, samples: Tensor | Iterable[Tensor], metrics: Sequence[Metric], resamples: int = 0
+        def views() -> Iterator[View]:
+            seen = 0
+            for batch in (samples,) if isinstance(samples, Tensor) else samples:
+                yield from self.views(batch, seen, names)
+                seen += len(batch)
+                if seen >= needed:
+                    return
+            raise ValueError(f"the metrics need {needed} samples, got {seen}")
+
+        return self.score_views(views(), resamples, names)
+
+    def views(self, batch: Tensor, start: int, names: Collection[str] | None = None) -> Iterator[View]:
+        """What the metrics of these names see of a batch, the samples from number `start` on; piece by piece, in order.
+
+        The views of all batches, in their order, are what `score_views` takes; who makes which is all the same.
+        """
+        metrics = self._wanted(names)
+        counts = {space: _count(space, metrics) for space in dict.fromkeys(map(_space, metrics))}
+        slow = any(self._extractors[space].costly for space in counts)
+        self._check(batch)
+        for piece in batch.split(PIECE):
+            if slow and self.should_stop():
+                raise StoppedError
+            for space, count in counts.items():
+                if start < count:
+                    yield space, self._extractors[space](piece[: count - start])
+            start += len(piece)
+
+    def score_views(
+        self, views: Iterable[View], resamples: int = 0, names: Collection[str] | None = None
     ) -> dict[str, Score]:
+        """As `score`, of samples that have been looked at; no more than one view is held beyond what metrics read."""
+        metrics = self._wanted(names)
         few = math.inf if resamples else FEW
         collectors = {space: _collector(space, metrics, few) for space in dict.fromkeys(map(_space, metrics))}
-        slow = any(self._extractors[space].costly for space in collectors)
-        needed, seen = max(metric.samples for metric in metrics), 0
-        for batch in (samples,) if isinstance(samples, Tensor) else samples:
-            self._check(batch)
-            seen += len(batch)
-            for piece in batch.split(PIECE):
-                if slow and self.should_stop():
-                    raise StoppedError
-                for space, collector in collectors.items():
-                    if collector.missing:
-                        collector.add(self._extractors[space](piece[: collector.missing]))
-            if seen >= needed:
-                break
-        if seen < needed:
-            raise ValueError(f"the metrics need {needed} samples, got {seen}")
+        for space, features in views:
+            collectors[space].add(features)
         sides = {space: collector.side() for space, collector in collectors.items()}
         memo: Memo = {}
         return {
             metric.name: score(metric, self._real(metric), sides[_space(metric)], memo, resamples) for metric in metrics
         }
+
+    def _wanted(self, names: Collection[str] | None) -> list[Metric]:
+        return [metric for metric in self.metrics if names is None or metric.name in names]
+
+    def work_out_references(self, ranks: Ranks) -> None:
+        """Let several processes work out features of real data and noise that `reference_rows` takes on rank 0.
+
+        Those of costly extractors alone: these lie on disk, where rank 0 finds them. Does nothing for a single process.
+        Raises StoppedError in all of them where one is asked to stop.
+        """
+        if ranks.size == 1:
+            return
+        wanted = [] if not ranks.is_writer else [metric for metric in self.metrics if self._kept_rows(metric) is None]
+        names = ranks.broadcast([metric.name for metric in wanted])
+        references: list[Reference] = []
+        missing: list[tuple[int, int]] = []  # of which reference, and which piece
+        for space, metrics in self._by_space(names).items():
+            fresh = Reference(noise(self.dataset), self._extractors[space], self.cache)
+            real_count = max(_real_count(metric, len(self.dataset)) for metric in metrics)
+            noise_count = max(metric.samples for metric in metrics)
+            for reference, count in ((self._references[space], real_count), (fresh, noise_count)):
+                missing += [(len(references), number) for number in reference.missing_pieces(count)]
+                references.append(reference)
+        missing = ranks.broadcast(missing)
+        for start in range(0, len(missing), ranks.size):
+            if ranks.agree(self.should_stop()):
+                raise StoppedError
+            if start + ranks.rank < len(missing):
+                which, number = missing[start + ranks.rank]
+                references[which].make_piece(number)
+        ranks.barrier()
+
+    def _by_space(self, names: Collection[str]) -> dict[Space, list[Metric]]:
+        spaces: dict[Space, list[Metric]] = {}
+        for metric in self._wanted(names):
+            spaces.setdefault(_space(metric), []).append(metric)
+        return spaces
 
     @property
     def watches_memory(self) -> bool:
@@ -253,6 +308,16 @@ class Evaluator:
             )
         if not torch.isfinite(samples).all():
             raise ValueError("samples hold NaN or infinity")
+
+
+def _count(space: Space, metrics: Sequence[Metric]) -> int:
+    """How many samples are looked at in a space."""
+    return max(metric.samples for metric in metrics if _space(metric) == space)
+
+
+def _real_count(metric: Metric, count: int) -> int:
+    """How many of `count` real samples the reference rows of a metric take."""
+    return metric.reference + metric.samples if isinstance(metric.reference, int) else count
 
 
 def _collector(space: Space, metrics: Sequence[Metric], few: float) -> Collector:

@@ -155,7 +155,22 @@ class Reference(Side):
             if self.folder is None or start >= KEPT:
                 yield self.extractor(self.source.samples(start, start + wanted))
             else:
-                yield self._kept(start, self.folder / f"features-{start // PIECE:05d}.npy")[:wanted]
+                yield self._kept(start, self._piece_path(start))[:wanted]
+
+    def missing_pieces(self, count: int) -> list[int]:
+        """The numbers of the pieces with the first `count` samples that are to be on disk and are not."""
+        if self.folder is None:
+            return []
+        starts = range(0, min(count, self.source.count, KEPT), PIECE)
+        return [start // PIECE for start in starts if not self._piece_path(start).exists()]
+
+    def make_piece(self, number: int) -> None:
+        """Put one of the pieces on disk."""
+        self._kept(number * PIECE, self._piece_path(number * PIECE))
+
+    def _piece_path(self, start: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"features-{start // PIECE:05d}.npy"
 
     def _kept(self, start: int, path: Path) -> Features:
         rows = min(PIECE, self.source.count - start)
