@@ -161,6 +161,11 @@ def ranks_from_environment(environment: Mapping[str, str] = os.environ) -> Ranks
     return Ranks(numbers["RANK"], numbers["WORLD_SIZE"], numbers["LOCAL_RANK"])
 
 
+def without_ranks(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a process that works alone, whatever started this one."""
+    return {name: value for name, value in environment.items() if name not in VARIABLES}
+
+
 @contextlib.contextmanager
 def joined(ranks: Ranks) -> Iterator[Ranks]:
     """Within, the processes can talk to each other: they meet at MASTER_ADDR and MASTER_PORT, and wait for all.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..benchmarks.distributed import ALONE, Ranks, joined, ranks_from_environment, without_ranks
 from ..benchmarks.lock import is_held
 from ..benchmarks.records import CellFiles
 from .worker import POLL_SECONDS, StopFlag, Work, is_open, run_cells
@@ -54,9 +55,10 @@ class CellsJob:
         at_once = min(self.share, len(self.cells))
         if at_once > 1:
             _run_at_once(work, at_once, threads, stop)
-        else:
-            run_cells(work, stop, threads)
-        return self._settle(stop)
+            return self._settle(stop)
+        with joined(_ranks()) as ranks:
+            run_cells(work, stop, threads, ranks)
+        return self._settle(stop) if ranks.is_writer else {}
 
     def checkpoint(self) -> DelayedSubmission:
         """submitit's protocol, for a signal that comes before the flag is there: start again as it is."""
@@ -86,7 +88,7 @@ def _run_at_once(work: Work, count: int, threads: int, stop: StopFlag) -> None:
     listing = Path(os.environ["SUBMITIT_FOLDER"]) / f"work-{work.job}.json"
     work.write(listing)
     each = str(max(1, threads // count))
-    environment = {**os.environ, "OMP_NUM_THREADS": each, "MKL_NUM_THREADS": each}
+    environment = {**without_ranks(os.environ), "OMP_NUM_THREADS": each, "MKL_NUM_THREADS": each}
     command = [sys.executable, "-m", f"{__package__}.worker", str(listing), str(os.getpid())]
     workers = [subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) for _ in range(count)]
     told = False
@@ -96,6 +98,16 @@ def _run_at_once(work: Work, count: int, threads: int, stop: StopFlag) -> None:
                 worker.send_signal(signal.SIGTERM)
             told = True
         time.sleep(POLL_SECONDS)
+
+
+def _ranks() -> Ranks:
+    """The tasks of this job, which work on each cell together."""
+    if int(os.environ.get("SLURM_NTASKS") or 1) == 1:
+        return ALONE
+    from submitit.helpers import TorchDistributedEnvironment
+
+    TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    return ranks_from_environment()
 
 
 def _name() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,32 +16,44 @@ from typing import Any
 
 from ..benchmarks import plan
 from ..benchmarks.config.compose import Cell
+from ..benchmarks.distributed import without_ranks
 from ..benchmarks.files import read_json, write_json, write_text
 from ..benchmarks.lock import is_held
 from ..benchmarks.records import CONFIG, STATUS, CellFiles
-from .worker import STARTS, StopFlag, Work, run_cells
+from .worker import INTERRUPTED, STARTS, StopFlag, Work, run_cells
 
 TICK_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Slots:
-    """How many workers run at once, with how many threads each, on which GPUs (none: the CPU)."""
+    """How many workers run at once, with how many threads each, on which GPUs (none: the CPU).
+
+    processes: that make up a worker, each with its threads and a GPU; they work on each cell together.
+    """
 
     jobs: int
     threads: int
     gpus: tuple[str, ...] = ()
+    processes: int = 1
 
 
-def default_slots(cells: int, jobs: int | None = None) -> Slots:
+def default_slots(cells: int, jobs: int | None = None, processes: int = 1) -> Slots:
     """One worker a GPU, or a core where there is none; threads share the cores out so that workers do not fight.
+
+    processes: of each worker, `train.resources.devices` of the cells.
 
     Depends on the whole grid and never on what is left of it: a resumed run keeps its number of threads, and with it
     its rounding.
     """
     cores, gpus = available_cores(), visible_gpus()
-    jobs = max(1, min(jobs or len(gpus) or cores, cells))
-    return Slots(jobs=jobs, threads=max(1, cores // jobs), gpus=gpus)
+    jobs = max(1, min(jobs or (len(gpus) or cores) // processes, cells))
+    return Slots(jobs=jobs, threads=max(1, cores // (jobs * processes)), gpus=gpus, processes=processes)
+
+
+def devices(config: Mapping[str, Any]) -> int:
+    """How many processes train a cell together."""
+    return (config["train"].get("resources") or {}).get("devices") or 1
 
 
 def available_cores() -> int:
@@ -97,11 +110,14 @@ def run_local(folders: Sequence[Path], slots: Slots, tick: Callable[[], None]) -
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         listing = Path(temporary) / "cells"
         Work(cells=tuple(str(folder.resolve()) for folder in folders)).write(listing)
-        workers = [_start(listing, slots, number) for number in range(min(slots.jobs, len(folders)))]
+        groups = [_start(listing, slots, number) for number in range(min(slots.jobs, len(folders)))]
+        workers = [worker for group in groups for worker in group]
         told = False
         try:
             while any(worker.poll() is None for worker in workers):
                 tick()
+                for group in groups:
+                    _end_with_one(group)
                 if interrupted and not told:
                     for worker in workers:
                         worker.send_signal(signal.SIGTERM)
@@ -134,14 +150,39 @@ def run_here(folders: Sequence[Path], threads: int) -> bool:
     return stop()
 
 
-def _start(listing: Path, slots: Slots, number: int) -> subprocess.Popen[bytes]:
+def _start(listing: Path, slots: Slots, number: int) -> list[subprocess.Popen[bytes]]:
+    """The processes of one worker."""
     threads = str(slots.threads)
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    environment = {**without_ranks(os.environ), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if slots.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = slots.gpus[number % len(slots.gpus)]
+        first = number * slots.processes
+        own = [slots.gpus[place % len(slots.gpus)] for place in range(first, first + slots.processes)]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(own))
     command = [sys.executable, "-m", f"{__package__}.worker", str(listing), str(os.getpid())]
-    # A session of its own: Ctrl-C in the terminal reaches this process alone, which then tells the workers once.
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    port, processes = _free_port(), []
+    for rank in range(slots.processes):
+        if slots.processes > 1:
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(slots.processes)}
+            environment |= {**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        # A session of its own: Ctrl-C in the terminal reaches this process alone, which then tells the workers once.
+        processes.append(
+            subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True)
+        )
+    return processes
+
+
+def _free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return trial.getsockname()[1]
+
+
+def _end_with_one(group: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Where a process of a worker died, the others go too: they may wait for it in the midst of a step."""
+    if any(process.returncode not in (None, 0, INTERRUPTED) for process in group):
+        for process in group:
+            if process.poll() is None:
+                process.kill()
 
 
 def _settle(folder: Path, interrupted: bool, exits: list[int]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks import plan
+from ..benchmarks.distributed import ALONE, OutOfStepError, Ranks, joined, ranks_from_environment
 from ..benchmarks.files import TakenError, read_json, write_json
 from ..benchmarks.lock import Lock, acquire
 from ..benchmarks.records import STATUS, CellFiles
@@ -89,15 +90,30 @@ def main(arguments: list[str]) -> int:
     listing, *parent = arguments
     stop = StopFlag(int(parent[0]) if parent else None)
     logging.captureWarnings(True)  # into the log of the cell at work
-    run_cells(Work.read(Path(listing)), stop, threads=int(os.environ.get("OMP_NUM_THREADS", "1")))
+    work, threads = Work.read(Path(listing)), int(os.environ.get("OMP_NUM_THREADS", "1"))
+    try:
+        with joined(ranks_from_environment()) as ranks:
+            run_cells(work, stop, threads, ranks)
+    except OutOfStepError as error:
+        log.error("%s", error)
+        return 1
     return INTERRUPTED if stop() else 0
 
 
-def run_cells(work: Work, stop: StopFlag, threads: int) -> None:
-    """Bring the cells to their ends, those that are free before those that others hold."""
+def run_cells(work: Work, stop: StopFlag, threads: int, ranks: Ranks = ALONE) -> None:
+    """Bring the cells to their ends, those that are free before those that others hold.
+
+    Several processes that have joined work on each cell together: rank 0 claims cells, and the others hear of them.
+    Raises OutOfStepError where one of them is lost; then this process has to end.
+    """
+    if not ranks.is_writer:
+        while (name := ranks.broadcast("")) != "":
+            _follow(Path(name), stop, threads, ranks)
+        return
     for folder, lock in _claims(work, stop):
         with lock:
-            _run(folder, work, lock, stop, threads)
+            _run(folder, work, lock, stop, threads, ranks)
+    ranks.broadcast("")
 
 
 def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Path, Lock]]:
@@ -143,7 +159,22 @@ def is_open(folder: Path, config: dict[str, Any]) -> bool:
     return CellFiles(folder).status["state"] != "failed" and not plan.is_finished(folder, config)
 
 
-def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int) -> None:
+def _follow(folder: Path, stop: StopFlag, threads: int, ranks: Ranks) -> None:
+    """Another process's part of a cell. It writes nothing there; what it says goes where the worker's own words go."""
+    import torch
+
+    from ..benchmarks.cell import run_cell
+
+    torch.set_num_threads(threads)
+    try:
+        run_cell(folder, should_stop=stop, threads=threads, ranks=ranks)
+    except OutOfStepError:
+        raise
+    except Exception as error:  # the others have been told, or have told us
+        log.error("process %d of %d left %s: %s: %s", ranks.rank, ranks.size, folder.name, type(error).__name__, error)
+
+
+def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ranks: Ranks) -> None:
     """One cell, with everything it says in its log.txt. A failure is on disk and does not end the worker."""
     handler = _OwnLog(folder / "log.txt", lock)
     root = logging.getLogger()
@@ -157,11 +188,18 @@ def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int) -> 
         from ..benchmarks.cell import run_cell
 
         torch.set_num_threads(threads)
-        logging.info("attempt started, process %d on %s, %d thread(s)", os.getpid(), socket.gethostname(), threads)
-        state = run_cell(folder, should_stop=lambda: stop() or not lock.is_ours(), threads=threads, job=work.job)
+        where = f"process {os.getpid()} on {socket.gethostname()}, {threads} thread(s)"
+        logging.info("attempt started, %s%s", where, f", one of {ranks.size} processes" if ranks.size > 1 else "")
+        ranks.broadcast(str(folder))
+        state = run_cell(
+            folder, should_stop=lambda: stop() or not lock.is_ours(), threads=threads, job=work.job, ranks=ranks
+        )
         logging.info("attempt ended: %s", state)
     except TakenError as error:
         log.warning("%s; nothing more was written there", error)
+    except OutOfStepError as error:
+        logging.error("attempt ended: %s", error)
+        raise
     except Exception as error:
         logging.exception("attempt failed")
         if CellFiles(folder).status["state"] != "failed":

@@ -92,18 +92,19 @@ def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster) -> int:
 
 
 def _run_here(wanted: Sequence[Shown], out: Path) -> int:
-    from ...slurm.launch import put_in_queue, run_local
+    from ...slurm.launch import devices, put_in_queue, run_local
     from .progress import watch
 
-    folders = [cell.files.path for cell in wanted]
     for cell in wanted:
         put_in_queue(cell.files.path, cell.files.config)
-    slots = _slots(wanted)
-    print(f"cells: {len(folders)} ({slots.jobs} at once, threads of each: {slots.threads})", flush=True)
-    with watch(folders, out) as tick:
-        interrupted = run_local(folders, slots, tick)
-    if interrupted:
-        return INTERRUPTED
+    for count in sorted({devices(cell.files.config) for cell in wanted}):
+        alike = [cell for cell in wanted if devices(cell.files.config) == count]
+        slots = _slots(alike, count)
+        print(f"cells: {len(alike)} ({slots.jobs} at once, threads of each: {slots.threads})", flush=True)
+        folders = [cell.files.path for cell in alike]
+        with watch(folders, out) as tick:
+            if run_local(folders, slots, tick):
+                return INTERRUPTED
     after = look([cell.files for cell in wanted], out)
     for line in remarks(after, out):
         print(line, file=sys.stderr)
@@ -111,14 +112,14 @@ def _run_here(wanted: Sequence[Shown], out: Path) -> int:
     return exit_status(after)
 
 
-def _slots(wanted: Sequence[Shown]) -> Slots:
+def _slots(wanted: Sequence[Shown], processes: int) -> Slots:
     """As many threads a cell as it had before, which its rounding depends on; else as a new grid of them would get."""
     from ...slurm.launch import available_cores, default_slots
 
-    usual = default_slots(len(wanted))
+    usual = default_slots(len(wanted), processes=processes)
     before = {cell.files.run["attempts"][-1]["threads"] for cell in wanted if cell.files.run["attempts"]}
     if len(before) != 1:
         return usual
     (threads,) = before
-    jobs = usual.jobs if usual.gpus else max(1, min(available_cores() // threads, len(wanted)))
+    jobs = usual.jobs if usual.gpus else max(1, min(available_cores() // (threads * processes), len(wanted)))
     return replace(usual, jobs=jobs, threads=threads)

@@ -103,7 +103,7 @@ def _check_launch(launch: Launch) -> None:
 
 def _run(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Launch) -> bool:
     """Run cells on this machine; whether that was interrupted."""
-    from ...slurm.launch import default_slots, prepare, run_here, run_local
+    from ...slurm.launch import default_slots, devices, prepare, run_here, run_local
     from .progress import watch
 
     done = len(cells) - len(pending)
@@ -111,8 +111,9 @@ def _run(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Laun
         slots = default_slots(len(cells), 1)
         print(f"cells: {len(cells)}, {done} done, {len(pending)} to run in this process; output in {out}", flush=True)
         return run_here(prepare(pending, out), slots.threads)
-    slots = default_slots(len(cells), launch.jobs)
-    where = f"{slots.jobs} at once, threads of each: {slots.threads}"
+    slots = default_slots(len(cells), launch.jobs, devices(cells[0].config))  # the same for all: it is not swept
+    together = f", processes of each: {slots.processes}" if slots.processes > 1 else ""
+    where = f"{slots.jobs} at once{together}, threads of each: {slots.threads}"
     print(f"cells: {len(cells)}, {done} done, {len(pending)} to run ({where}); output in {out}", flush=True)
     folders = prepare(pending, out)
     with watch(folders, out) as tick:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -225,3 +226,29 @@ def test_two_people_sweep_into_one_folder(place: Place, undisturbed: Callable[..
     place.finish()
     assert place.attempts() == [1] * 4
     assert place.results() == undisturbed("--methods", "ect", "--seeds", "0-3", *TRAINING)
+
+
+def test_two_nodes_train_sample_and_score_one_cell(place: Place, tmp_path: Path) -> None:
+    settings = ("--methods", "vct", "--seeds", "0", "benchmark=toy2d", "train.images=25600", "eval.nfe=[1,2]")
+    said = place.sweep(*settings, "train.resources={devices: 2, nodes: 2}")
+    assert "2 GPUs on 2 nodes" in said
+    place.finish()
+    (run,) = [json.loads(path.read_text()) for path in place.out.glob("*/*/*/run.json")]
+    assert run["attempts"][0]["processes"] == 2
+    assert sorted(path.name for path in place.out.glob("sweeps/*/*/*_log.out"))[0].count("_") == 3
+    one = Place(tmp_path / "runs", wrap=("taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))))
+    one.bench("run", "--no-mlflow", *settings)
+    assert list(place.statuses()) == list(one.statuses())  # the same cell
+    assert losses(place) == pytest.approx(losses(one), rel=1e-5)
+    assert len(values(place)) == len(values(one))
+    assert values(place) == pytest.approx(values(one), rel=0.02)
+
+
+def losses(place: Place) -> list[float]:
+    (log,) = place.out.glob("*/*/*/train.jsonl")
+    return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+
+
+def values(place: Place) -> list[float]:
+    (records,) = place.out.glob("*/*/*/records.jsonl")
+    return [json.loads(line)["value"] for line in records.read_text().splitlines()]
