@@ -15,6 +15,7 @@ from ..config.compose import Cell, compose_cells, parse_methods, parse_seeds
 from ..errors import UsageError, unknown
 from ..files import check_writable
 from ..records import CONFIG, CellFiles
+from .costs import cost_lines, measured_costs
 from .report import check_mlflow_uri
 from .status import INTERRUPTED, complaint, current
 
@@ -191,6 +192,9 @@ def _show_arrays(pending: Sequence[Cell], out: Path, launch: Launch) -> None:
     for number, (_, elements) in enumerate(arrays.arrays):
         print(f"\n--- array {number}: {_jobs(elements, cluster)}")
         print(script(arrays, number, out).strip())
+    print()
+    for line in cost_lines(pending, out, cluster.tflops):
+        print(line)
 
 
 def _check(pending: Sequence[Cell], *, here: bool) -> None:
@@ -206,7 +210,7 @@ def _show_grid(cells: Sequence[Cell], pending: Sequence[Cell], out: Path) -> Non
     table = Table(title=f"cells: {len(cells)}, {len(pending)} to run", title_justify="left", box=None)
     for column in ("cell", "variant", "state", "images", "estimate"):
         table.add_column(column, justify="right" if column in ("images", "estimate") else "left", overflow="fold")
-    costs = _measured_costs(out)
+    costs = measured_costs(out)
     waiting = {cell.name for cell in pending}
     total = 0.0
     for cell in cells:
@@ -222,19 +226,6 @@ def _show_grid(cells: Sequence[Cell], pending: Sequence[Cell], out: Path) -> Non
     Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200).print(table)
     if total:
         print(f"estimated training time: {total:.0f} s of one worker, from the finished cells of the same methods")
-
-
-def _measured_costs(out: Path) -> dict[tuple[str, str], float]:
-    """Seconds of training an image, of the finished cells in `out`, a benchmark and method."""
-    from ..records import find_cells
-
-    costs = {}
-    for files in find_cells(out):
-        compute = files.run["compute"]
-        if files.status["state"] == "done" and compute.get("images"):
-            key = (files.identity["benchmark"], files.identity["method"])
-            costs[key] = compute["train_seconds"] / compute["images"]
-    return costs
 
 
 def _report(out: Path, mlflow: bool, mlflow_uri: str | None) -> None:
