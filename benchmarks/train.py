@@ -17,6 +17,7 @@ from ..methods.parts.kernels import Denoise
 from . import ema
 from .checkpoint import load_checkpoint, save_checkpoint, save_snapshot, snapshot_path
 from .data.base import Dataset
+from .diagnostics import diagnose_training, is_due
 from .files import append_jsonl, read_jsonl, write_jsonl
 from .model import Model
 from .plan import budget_images, snapshot_images
@@ -127,6 +128,8 @@ def train(
             row = state.log_row(model.method.times.stage(progress), lr, state.images // batch, rate)
             append_jsonl(folder / TRAIN_LOG, row)
             report(Progress(state.images, total, row["stage"], row["loss"], rate))
+        if is_due(config["run"].get("diagnose_every"), state.images, batch):
+            started += diagnose_training(config, model, folder, state.images)  # not a part of what training cost
         if state.images in keep:
             for name, average_weights in averages.weights.items():
                 save_snapshot(folder, state.images, average_weights, name)
