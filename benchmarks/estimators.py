@@ -68,26 +68,21 @@ def gradient_spread(products: Tensor) -> GradientSpread:
     of different gradients.
     """
     count = len(products)
-    whole = _spread(products)
-    left_out = torch.stack([_spread(_without(products, i)) for i in range(count)])
+    own, total = products.diagonal(), products.sum()
+    whole = _spread(own.sum(), total, count)
+    # Without gradient i its row and its column are gone from the sum of all products.
+    left_out = _spread(own.sum() - own, total - 2 * products.sum(1) + own, count - 1)
     spread = left_out - left_out.mean(0)
     errors = ((count - 1) / count * spread.square().sum(0)).sqrt()
     variance, norm2, ratio = (Estimate.of(v, e) for v, e in zip(whole.tolist(), errors.tolist(), strict=True))
     return GradientSpread(variance, norm2, ratio)
 
 
-def _spread(products: Tensor) -> Tensor:
-    """(variance, norm2, ratio), float64 [3]; the ratio is NaN where norm2 is not above 0."""
-    count = len(products)
-    own, total = products.diagonal().sum(), products.sum()
+def _spread(own: Tensor, total: Tensor, count: int) -> Tensor:
+    """(variance, norm2, ratio), [..., 3], from Σ G_ii and Σ G_ij; the ratio is NaN where norm2 is not above 0."""
     variance = (own - total / count) / (count - 1)
     norm2 = (total - own) / (count * (count - 1))
-    return torch.stack([variance, norm2, torch.where(norm2 > 0, variance / norm2, math.nan)])
-
-
-def _without(products: Tensor, i: int) -> Tensor:
-    kept = [j for j in range(len(products)) if j != i]
-    return products[kept][:, kept]
+    return torch.stack([variance, norm2, torch.where(norm2 > 0, variance / norm2, math.nan)], dim=-1)
 
 
 def inner_products(vectors: Sequence[Tensor]) -> Tensor:
