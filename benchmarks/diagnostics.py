@@ -1,7 +1,11 @@
 """How noisy training is, by noise level: the variance of the target, that of the gradient, and the loss.
 
-docs/diagnostics.md defines the quantities. All methods are measured on the same images, noise and times, which follow
-from (benchmark, seed, bin); weights are copied first, so that nothing that is measured can change a training.
+docs/diagnostics.md defines the quantities. They test what papers claim: that an average over references takes the
+variance out of the target (SCT, Wang et al. 2024, section 4.1), and that a learned coupling of noise and image lowers
+the variance of training (VCT, Silvestri et al. 2025, abstract).
+
+All methods are measured on the same images, noise and times, which follow from (benchmark, seed, bin); weights are
+copied first, so that nothing that is measured can change a training.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ TITLES = {
     "distance": "distance (unweighted)",
 }
 DEEPEST = 1e-5  # of the largest value: what is below is drawn at the lower edge
+FEW_DECADES = 300  # an axis that spans less has ticks at 2 and 5, too
 COURSE = ("gradient_ratio", "loss")
 MOST_COLUMNS = 5
 
@@ -131,7 +132,8 @@ def _log_axes(axes: Axes) -> None:
 
 
 def _plain(axis: Axis) -> None:
-    """Ticks at powers of ten, as numbers: the reports' pictures know no formulas."""
-    axis.set_major_locator(LogLocator(numticks=7))
+    """Ticks as plain numbers: the reports' pictures know no formulas."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < FEW_DECADES * low else (1,), numticks=7))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -336,6 +336,30 @@ def test_gradients_are_those_of_backward_passes(method: str) -> None:
     assert found["gradient_variance"].value == pytest.approx(variance, rel=1e-4)
 
 
+def test_the_loss_is_that_of_the_common_inputs() -> None:
+    """ECT's distance written out, with the images, times and noise in their places."""
+    model = model_of("ect")
+    model.network.eval()
+    inputs = common_inputs(model, ("test",), 0.5, 5.0, 16)
+    r = cleaner_levels(model, inputs.t, 0.5, 0.7)
+    terms, loss = batch_loss(model, inputs, r, 0.5, ("test",))
+    x = model.bank.images[inputs.index]
+    denoise = model.method.kernel.denoiser(model.network)
+    with torch.no_grad():
+        student, target = (denoise(x + level[:, None] * inputs.z, level, None) for level in (inputs.t, r))
+    distance = (student - target).norm(dim=1)
+    torch.testing.assert_close(terms.consistency, distance.mean(), rtol=1e-4, atol=1e-7)
+    assert loss.item() == pytest.approx((distance / (inputs.t - r)).mean().item(), rel=1e-4)
+
+
+def test_stable_targets_without_references_are_ect_in_every_row() -> None:
+    one, other = (
+        [found for *_, found in measure(model, benchmark="toy2d", seed=0, progress=0.5, settings=QUICK)]
+        for model in (model_of("ect"), model_of("sct", "method.teacher.references=none"))
+    )
+    assert one == other
+
+
 def test_the_penalty_of_a_coupling_is_no_part_of_the_loss_by_level() -> None:
     rows = {}
     for weight in (0, 30):
