@@ -38,7 +38,7 @@ def check_configurations(configs: Sequence[dict[str, Any]], *, here: bool = True
             _check_averages(config)
             build_factory(config["network"], shape=(1,), classes=0)  # before data is looked for, or downloaded
             if here:
-                _check_device(config["run"]["device"])
+                check_device(config["run"]["device"])
             key = repr(config["data"])
             if key not in datasets:
                 datasets[key] = load_dataset(config)
@@ -71,7 +71,8 @@ def _check_steps(model: Model, nfe: int) -> None:
         raise UsageError(str(error)) from None
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
+    """Raise UsageError for a device that this machine does not have."""
     device = pick_device(name)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device.type, False):

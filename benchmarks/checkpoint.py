@@ -39,6 +39,12 @@ def save_snapshot(folder: Path, images: int, average: nn.Module, ema: str = HEAD
         save_file({name: value.contiguous() for name, value in average.state_dict().items()}, temporary)
 
 
+def kept_snapshots(folder: Path) -> list[int]:
+    """After how many images the headline's snapshots in a cell's folder were taken, rising."""
+    stems = (path.stem for path in (folder / "snapshots").glob("*.safetensors"))
+    return sorted(int(stem) for stem in stems if stem.isdigit())
+
+
 def load_snapshot(folder: Path, images: int, average: nn.Module, ema: str = HEADLINE) -> None:
     """Load the averaged weights after `images` images; names and shapes must match exactly.
 

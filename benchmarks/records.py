@@ -20,6 +20,7 @@ CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
     "records.jsonl",
     "train.jsonl",
 )
+DIAGNOSTICS = "diagnostics.jsonl"  # of cells that were diagnosed
 REFERENCE = "reference.jsonl"  # one file per benchmark: what the metrics say of real halves and of noise
 
 #: What a row of records.jsonl holds, beside `sampler` (the sampling settings). `value` is null after a divergence,
@@ -85,6 +86,11 @@ class CellFiles:
     @cached_property
     def train_log(self) -> list[dict[str, Any]]:
         return read_jsonl(self.path / TRAIN_LOG)
+
+    @cached_property
+    def diagnostics(self) -> list[dict[str, Any]]:
+        """Variances and losses by noise level, see docs/diagnostics.md."""
+        return read_jsonl(self.path / DIAGNOSTICS)
 
     def samples(self, nfe: int) -> Path:
         """Where the first samples of the final snapshot lie (npz, key `samples`; of points also `latents`, `modes`)."""

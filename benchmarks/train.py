@@ -17,6 +17,7 @@ from ..methods.parts.kernels import Denoise
 from . import ema
 from .checkpoint import load_checkpoint, save_checkpoint, save_snapshot, snapshot_path
 from .data.base import Dataset
+from .diagnostics import diagnose_training, is_due
 from .distributed import ALONE, Ranks
 from .errors import UsageError
 from .files import append_jsonl, read_jsonl, write_jsonl
@@ -145,6 +146,8 @@ def train(
             if ranks.is_writer:
                 append_jsonl(folder / TRAIN_LOG, row)
                 report(Progress(state.images, total, row["stage"], row["loss"], rate))
+        if ranks.is_writer and is_due(config["run"].get("diagnose_every"), state.images, batch):
+            started += diagnose_training(config, model, folder, state.images)  # not a part of what training cost
         if state.images in keep and ranks.is_writer:
             for name, average_weights in averages.weights.items():
                 save_snapshot(folder, state.images, average_weights, name)

@@ -95,6 +95,10 @@ class Times(Protocol):
         """n pairs t > r >= 0, float32 [n], on the generator's device. progress in [0, 1): share of the budget seen."""
         ...
 
+    def cleaner(self, t: Tensor, progress: float) -> Tensor:
+        """The r that goes with any t [B] above the cleanest level, also with one that `sample` never draws: [B]."""
+        ...
+
     def last(self, progress: float) -> tuple[float, float]:
         """The noisiest interval (t, r) of the current stage, that of σ_max."""
         ...
@@ -292,17 +296,26 @@ def loss(
     same_dropout = dropout_replay(x.device) if method.teacher.shared_dropout else contextlib.nullcontext
     student = to_edge(denoise(x_t, draw.t, pair.labels), x_t, draw.t, edge)
     with torch.no_grad(), same_dropout():
-        # At r = 0 the noise label ln(r) is not finite: rows at the edge are evaluated at t and then replaced.
-        at_edge = draw.r == edge
-        level = torch.where(at_edge, draw.t, draw.r)
-        target = to_edge(denoise(x_r, level, pair.labels), x_r, level, edge)
-        target = torch.where(per_sample(at_edge, x), x_r, target)
+        target = target_at(method, denoise, x_r, pair.labels, draw.t, draw.r)
 
     distance = method.distance(student, target)
     penalty = pair.penalty.mean()
     penalty_weight = method.coupling.penalty_weight(method.times, method.weight, progress)
     total = (method.weight(draw.t, draw.r) * distance).mean() + penalty_weight * penalty
     return LossTerms(total=total, consistency=distance.mean().detach(), penalty=penalty.detach())
+
+
+def target_at(method: Method, denoise: Denoise, x_r: Tensor, labels: Tensor | None, t: Tensor, r: Tensor) -> Tensor:
+    """What the student is compared with: the function at the teacher's point x_r, or x_r itself where r is the edge.
+
+    x_r: [B, ...]; t, r: [B]. Gradient is the caller's to stop.
+    """
+    edge = method.times.edge(t)
+    # At r = 0 the noise label ln(r) is not finite: rows at the edge are evaluated at t and then replaced.
+    at_edge = r == edge
+    level = torch.where(at_edge, t, r)
+    target = to_edge(denoise(x_r, level, labels), x_r, level, edge)
+    return torch.where(per_sample(at_edge, x_r), x_r, target)
 
 
 def to_edge(denoised: Tensor, x: Tensor, t: Tensor, edge: Tensor) -> Tensor:

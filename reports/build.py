@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..benchmarks.files import read_json, write_json, write_text
-from ..benchmarks.records import CONFIG, RECORDS, REFERENCE, RUN, STATUS, TRAIN_LOG, find_cells
+from ..benchmarks.records import CONFIG, DIAGNOSTICS, RECORDS, REFERENCE, RUN, STATUS, TRAIN_LOG, find_cells
 
 if TYPE_CHECKING:
     from .ablations import Ablation
     from .cells import Cell
     from .markdown import Page, Plot, Section
-    from .tables import SeedValue
+    from .tables import Board, SeedValue
 
 STAMP = ".report.json"
 LONGEST_SLUG = 60
@@ -33,6 +33,11 @@ CAPTIONS = {
     "over real data (black); one seed.",
     "coupling": "Lines from the same data to the noise that training pairs them with, coloured by the mode of the "
     "data; one seed.",
+    "variance": "Against the noise level: mean over seeds, the band spans the seeds; what is below a "
+    "hundred-thousandth of the largest value is drawn there, at the lower edge. Same images, noise and times for all.",
+    "losses": "Against the noise level: mean over seeds, the band spans the seeds.",
+    "course": "In the course of training: mean over seeds, a line for each bin of the noise level, the noisiest "
+    "darkest.",
     "values": "End of training against the swept value: mean and 95 % t interval over seeds, each seed a dot.",
     "grid": "End of training for both swept keys: the mean, below it half the width of its 95 % t interval; the "
     "default is framed.",
@@ -48,6 +53,7 @@ class ReportPaths:
     ablations: tuple[Path, ...]
     plots: tuple[Path, ...]
     mlflow: str | None
+    diagnostics: tuple[Path, ...] = ()
 
 
 def build_report(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None) -> ReportPaths:
@@ -62,7 +68,7 @@ def build_report(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = Non
     # Taken before reading: files that change while the report is made leave it out of date.
     fingerprint = _fingerprint(out)
     cells = read_cells(out)
-    pages, written = [], _Written([], [])
+    pages, written = [], _Written([], [], [])
     for benchmark in sorted({cell.benchmark for cell in cells}):
         pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
     write_text(out / "leaderboard.md", leaderboard_text(pages))
@@ -71,14 +77,19 @@ def build_report(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = Non
         from .mlflow_export import export
 
         address = export(out, cells, mlflow_uri).uri
-    files = ["leaderboard.md", *(path.relative_to(out).as_posix() for path in (*written.ablations, *written.plots))]
+    files = [
+        "leaderboard.md",
+        *(path.relative_to(out).as_posix() for path in (*written.ablations, *written.diagnostics, *written.plots)),
+    ]
     if mlflow and mlflow_uri is None:
         files.append("mlflow.db")
     write_json(
         out / STAMP,
         {"fingerprint": fingerprint, "mlflow": _destination(mlflow, mlflow_uri), "files": files},
     )
-    return ReportPaths(out / "leaderboard.md", tuple(written.ablations), tuple(written.plots), address)
+    return ReportPaths(
+        out / "leaderboard.md", tuple(written.ablations), tuple(written.plots), address, tuple(written.diagnostics)
+    )
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,7 @@ class _Written:
 
     ablations: list[Path]
     plots: list[Path]
+    diagnostics: list[Path]
 
 
 def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
@@ -117,7 +129,34 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
         crossings=crossings(board),
         crossings_apart=crossings_apart(board),
         transport=_pictures(transport, benchmark, CAPTIONS),
+        diagnostics=_diagnostics(out, board, stem, written),
     )
+
+
+def _diagnostics(out: Path, board: Board, stem: str, written: _Written) -> list[Section]:
+    """Write the page of variances by noise level and its pictures, where cells were diagnosed."""
+    from .diagnostic_plots import save_diagnostic_plots
+    from .diagnostic_text import diagnostics_page, reading, setting_text
+    from .diagnostics import profiles
+    from .markdown import Section
+
+    found = profiles(board)
+    if not found:
+        return []
+    about = f"{board.benchmark}, by noise level"
+    drawn = []
+    for number, profile in enumerate(found, start=1):
+        paths = save_diagnostic_plots(profile, out / "plots", f"{stem}-diagnostics-{number}")
+        written.plots.extend(paths.values())
+        drawn.append((profile, paths))
+    path = out / "diagnostics" / f"{stem}.md"
+    parts = [(profile, _pictures(paths, about, CAPTIONS, "../")) for profile, paths in drawn]
+    write_text(path, diagnostics_page(board.benchmark, parts))
+    written.diagnostics.append(path)
+    profile, paths = drawn[0]
+    shown = _pictures({kind: paths[kind] for kind in ("variance",) if kind in paths}, about, CAPTIONS)
+    link = f"diagnostics/{path.name}"
+    return [Section(link, f"Variances and losses of {board.benchmark}", setting_text(profile), reading(profile), shown)]
 
 
 def _section(out: Path, ablation: Ablation, values: Sequence[SeedValue], written: _Written) -> Section:
@@ -179,7 +218,7 @@ def _destination(mlflow: bool, uri: str | None) -> str:
 def _fingerprint(out: Path) -> str:
     digest = hashlib.sha256(importlib.metadata.version("consistency-bench").encode())
     folders = [cell.path for cell in find_cells(out)]
-    paths = [folder / name for folder in folders for name in (CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG)]
+    paths = [folder / name for folder in folders for name in (CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG, DIAGNOSTICS)]
     for path in [*paths, *sorted(out.glob(f"*/{REFERENCE}"))]:
         content = path.read_bytes() if path.exists() else b""
         digest.update(f"{path.relative_to(out).as_posix()} {hashlib.sha256(content).hexdigest()}\n".encode())

@@ -69,6 +69,7 @@ class Page:
     crossings: Sequence[Crossings]
     crossings_apart: float | None
     transport: Sequence[Plot]
+    diagnostics: Sequence[Section] = ()
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def _page(page: Page) -> dict[str, Any]:
         "nearest": page.nearest,
         "crossings": [_crossing_cells(row, page.crossings_apart) for row in page.crossings],
         "transport": page.transport,
+        "diagnostics": page.diagnostics,
         "troubles": _troubles(board),
         "orientation": [] if published else _orientation(board),
     }

@@ -48,7 +48,7 @@ def evaluate(
     wanted |= {
         key: value for key, value in (("draws", draws), ("batch", batch), ("bootstrap", bootstrap)) if value is not None
     }
-    cells = _find(runs)
+    cells = find_runs(runs)
     jobs = {cell: _asked(cell.config, wanted, device) for cell in cells}
     left_out = 0
     open_jobs: dict[CellFiles, dict[str, Any]] = {}
@@ -70,7 +70,8 @@ def evaluate(
     return 1 if left_out else 0
 
 
-def _find(runs: Sequence[Path]) -> list[CellFiles]:
+def find_runs(runs: Sequence[Path]) -> list[CellFiles]:
+    """The cells in these folders and below them, each once. Raises UsageError for a folder without any."""
     found: dict[Path, CellFiles] = {}
     for run in runs:
         cells = (

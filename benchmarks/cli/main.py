@@ -130,6 +130,36 @@ def evaluate(
 
 
 @app.command()
+def diagnose(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of cells, or folders above them.")],
+    bins: Annotated[int, typer.Option("--bins", help="Of the noise level, evenly spaced in its logarithm.")] = 8,
+    samples: Annotated[int, typer.Option("--samples", help="Noisy points a bin, a multiple of --repeats.")] = 512,
+    repeats: Annotated[int, typer.Option("--repeats", help="Batches that gradients are taken of, at least 3.")] = 16,
+    weights: Annotated[
+        str, typer.Option("--weights", help="own, or a cell's folder or safetensors file whose network all share.")
+    ] = "own",
+    ratio: Annotated[float | None, typer.Option("--ratio", help="r / t for all. Default: each method's rule.")] = None,
+    snapshots: Annotated[str, typer.Option("--snapshots", help="last or all.")] = "last",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Measure the variance of target and gradient by noise level, at equal images, noise and times for all methods."""
+    from .diagnose import diagnose as command
+
+    raise typer.Exit(
+        command(
+            runs,
+            bins=bins,
+            samples=samples,
+            repeats=repeats,
+            weights=weights,
+            ratio=ratio,
+            snapshots=snapshots,
+            device=device,
+        )
+    )
+
+
+@app.command()
 def report(
     out: Out = Path("runs"),
     mlflow_uri: Annotated[str | None, typer.Option(help="MLflow server. Default: a file in OUT.")] = None,

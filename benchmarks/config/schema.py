@@ -112,6 +112,8 @@ class Run:
     micro_batch: Optional[int] = None  # noqa: UP045  images per forward pass; None takes the whole batch
     snapshots: int = 8
     checkpoint_seconds: float = 20.0
+    diagnose_every: Optional[int] = None  # noqa: UP045
+    """Images after which variances by noise level are measured, again and again; null: never (docs/diagnostics.md)."""
 
 
 @dataclass
@@ -227,6 +229,8 @@ def check_values(config: dict[str, Any]) -> None:
     micro = run["micro_batch"]
     must("run.micro_batch", micro, micro is None or micro >= 1, "at least 1, or null for the whole batch")
     must("run.snapshots", run["snapshots"], run["snapshots"] >= 1, "at least 1")
+    every = run.get("diagnose_every")  # runs of older versions have none
+    must("run.diagnose_every", every, every is None or every >= 1, "at least 1, in images, or null for never")
     must("run.checkpoint_seconds", run["checkpoint_seconds"], run["checkpoint_seconds"] >= 0, "at least 0")
     sample = config["sample"]
     must("sample.labels", sample["labels"], sample["labels"] in LABELS, f"one of: {', '.join(LABELS)}")

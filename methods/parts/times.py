@@ -101,6 +101,16 @@ class KarrasBins:
         index = torch.multinomial(probabilities, n, replacement=True, generator=generator)
         return grid[index + 1].float(), grid[index].float()
 
+    def cleaner(self, t: Tensor, progress: float) -> Tensor:
+        """One interval down in σ^(1/ρ): at the nodes their lower neighbours, and the same rule between them.
+
+        [B] -> [B], not below σ_min; t must lie above it.
+        """
+        grid = self.grid(progress) ** (1 / self.rho)
+        step = (grid[-1] - grid[0]) / (len(grid) - 1)
+        r = (t.double() ** (1 / self.rho) - step.to(t.device)) ** self.rho
+        return r.clamp(min=self.sigma_min).to(t.dtype)
+
     def last(self, progress: float) -> tuple[float, float]:
         grid = self.grid(progress)
         return grid[-1].item(), grid[-2].item()
