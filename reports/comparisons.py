@@ -11,8 +11,9 @@ value; and no seed of the better one diverged. Everything else is "inconclusive"
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,7 @@ from .statistics import LEVEL, Interval, improvement
 #: it are to be called inconclusive (Dufour, Efros, Pérez 2026, "The FID Lottery", arXiv:2606.20536).
 SEED_VARIATION = 0.013
 BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
+OVER_ZERO = "the interval includes zero"
 RESAMPLES = 2000
 LEAST_SEEDS = 2
 _BLOCK = 1_000_000  # differences held at once
@@ -131,7 +133,7 @@ class Family:
         if not np.isfinite(self.p[i, j]):
             return "equal on every seed" if self.mean[i, j] == 0 else "the same difference on every seed: no spread"
         if self.holm[i, j] > 1 - LEVEL:
-            return "the interval includes zero"
+            return OVER_ZERO
         if abs(self.mean[i, j]) <= SEED_VARIATION * self.scale[i, j]:
             return f"the difference is within {100 * SEED_VARIATION:g} % of the value"
         return "seeds of the better one diverged"
@@ -156,6 +158,25 @@ def family(values: Values, sign: int) -> Family:
     verdicts = better.astype(np.int8) - better.T.astype(np.int8)
     pairs = int(np.isfinite(p[upper]).sum())
     return Family(values, sign, labels, pairs, n, mean, error, scale, p, holm, level, verdicts)
+
+
+def one_family(differences: Sequence[Difference]) -> list[Difference]:
+    """Differences that were taken each by itself (families of two rows), corrected as the one family they are."""
+    p = np.array([math.nan if found.p is None else found.p for found in differences])
+    holm, level = holm_steps(p)
+    tested = int(np.isfinite(p).sum())
+    return [_corrected(*item, tested) for item in zip(differences, holm.tolist(), level.tolist(), strict=True)]
+
+
+def _corrected(found: Difference, holm: float, level: float, pairs: int) -> Difference:
+    if found.p is None:
+        return dataclasses.replace(found, pairs=pairs)
+    n, mean, half = found.interval.n, found.interval.mean, found.interval.half_width or 0.0
+    half *= float(stdtrit(n - 1, 1 - level / 2) / stdtrit(n - 1, (1 + LEVEL) / 2))
+    adjusted = dataclasses.replace(found.interval, low=mean - half, high=mean + half)
+    found = dataclasses.replace(found, adjusted=adjusted, holm=holm, pairs=pairs)
+    # A correction can only take certainty away.
+    return dataclasses.replace(found, verdict=INCONCLUSIVE, reason=OVER_ZERO) if holm > 1 - LEVEL else found
 
 
 def _paired(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -174,10 +174,13 @@ def _certainty(contest: Contest, score: Interval) -> list[str]:
     beaten = [found for label, found in contest.differences.items() if label not in contest.undecided]
     if beaten:
         closest = min(beaten, key=lambda found: (abs(found.interval.mean), found.second))
-        name = f"closest: {closest.second}, " if len(beaten) > 1 else ""
-        everyone = len(beaten) == len(contest.differences)
-        them = "every other one" if everyone and len(beaten) > 1 else _listed([found.second for found in beaten])
-        said.append(f"It is certainly better than {them} ({name}behind by {_range(closest, sign)}).")
+        gap = f"behind by {_range(closest, sign)}"
+        if len(beaten) == 1:
+            said.append(f"It is certainly better than {closest.second}, {gap}.")
+        else:
+            everyone = len(beaten) == len(contest.differences)
+            them = "every other one" if everyone else _listed([found.second for found in beaten])
+            said.append(f"It is certainly better than {them}; the closest is {closest.second}, {gap}.")
     reasons: dict[str, list[str]] = {}
     for label in contest.undecided:
         found = contest.differences[label]

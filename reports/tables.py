@@ -215,7 +215,7 @@ def leaderboard(
 ) -> Board:
     """The board of one benchmark from its cells and their `seed_values`."""
     names = labels(cells)
-    metrics = _metrics(cells)
+    metrics = metric_names(cells)
     nfes = tuple(sorted({nfe for cell in cells for nfe in cell.nfe}))
     finals = final_values(names, values, cells)
     common = common_settings(cells)
@@ -305,7 +305,7 @@ def contest(values: Values, metric: str, nfe: int, failed: Mapping[str, int] | N
     return Contest(metric, nfe, leader, differences, diverged, undecided, broken, certain, compared)
 
 
-def _metrics(cells: Sequence[Cell]) -> tuple[str, ...]:
+def metric_names(cells: Sequence[Cell]) -> tuple[str, ...]:
     """Metric names in the order of the configuration; where cells differ, the most common list comes first."""
     lists = Counter(cell.metrics for cell in cells)
     ordered = sorted(lists, key=lambda metrics: (-lists[metrics], metrics))
