@@ -28,7 +28,8 @@ BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 CAPTIONS = {
     "bars": "End of training: mean and 95 % t interval over seeds, each seed a dot.",
     "curves": "Progress: mean over seeds against training images seen; the band spans the seeds.",
-    "samples": "Real data, and samples from common latents, of the lowest seed that all configurations share.",
+    "samples": "Real data, and samples from common latents, of the lowest seed that all configurations share; of many "
+    "configurations the first 24.",
     "nearest": "Curves: the share of samples within a distance of their nearest training image, and of real images "
     "within it of the nearest other real one (grey). Images: the nearest pairs of all, nearest first, the sample above "
     "its training image, the distance below. Of the lowest seed that all configurations share.",

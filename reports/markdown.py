@@ -269,52 +269,73 @@ def _name_cells(entry: Entry, names: Sequence[str]) -> list[Text]:
 
 
 def _table(board: Board, nfe: int) -> dict[str, Any]:
-    """The results at one NFE, best first."""
-    first, *others = board.metrics
+    """The results at one NFE, best first: who is better by the first metric, then all metrics and their spread."""
+    first = board.metrics[0]
     contest = board.contests[nfe, first]
     rows = sorted((row for row in board.rows if row.nfe == nfe), key=lambda row: _order(row, first))
     names = _names(board)
     left = ["rank", "places", "bootstrap", *names, "seeds × draws"]
-    middle = ["behind the best", "verdict", "chance", "sd of seeds"]
-    if any(row.spreads[first].draw is not None for row in rows):
-        middle.append("sd of draws")
-    header = [*left, first + ARROWS[direction(first)], *middle, *(m + ARROWS[direction(m)] for m in others)]
-    references = [
-        [
-            *(Text("") for _ in range(3)),
-            Text(text, "*"),
-            *(Text("") for _ in left[4:]),
-            _reference(board, what, first),
-            *(Text("") for _ in middle),
-            *(_reference(board, what, metric) for metric in others),
-        ]
-        for what, text in REFERENCES.items()
-        if any((what, metric) in board.reference for metric in board.metrics)
-    ]
+    right = [first + ARROWS[direction(first)], "behind the best", "verdict", "chance"]
     return {
         "nfe": nfe,
         "calls": "one network call" if nfe == 1 else f"{nfe} network calls",
         "verdict": verdict(board, nfe),
-        "header": header,
-        "alignment": [":--"] * len(left) + ["--:"] * (len(header) - len(left)),
+        "header": [*left, *right],
+        "alignment": [":--"] * len(left) + ["--:", "--:", ":--", "--:"],
         "rows": [
             [
                 *_places(row.ranks[first]),
                 *_name_cells(row.entry, names),
                 Text(seeds_text(row.entry, row.spreads[first])),
                 _score(row, first),
-                *_against(row, contest, redrawn="sd of draws" in middle),
-                *(_score(row, metric) for metric in others),
+                *_against(row, contest),
             ]
             for row in rows
-        ]
-        + references,
+        ],
+        "measured": _measured(board, rows, names),
         "errors": ", ".join(
             f"{metric} ± {number(board.errors[nfe, metric])}"
             for metric in board.metrics
             if (nfe, metric) in board.errors
         ),
     }
+
+
+def _measured(board: Board, rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    """All metrics at one NFE with what they give for real data and noise, and the spread of the first one."""
+    first = board.metrics[0]
+    redrawn = any(row.spreads[first].draw is not None for row in rows)
+    spreads = ["sd of seeds", "sd of draws"] if redrawn else ["sd of seeds"]
+    header = [*names, *(metric + ARROWS[direction(metric)] for metric in board.metrics), *spreads]
+    references = [
+        [
+            Text(text, "*"),
+            *(Text("") for _ in names[1:]),
+            *(_reference(board, what, metric) for metric in board.metrics),
+            *(Text("") for _ in spreads),
+        ]
+        for what, text in REFERENCES.items()
+        if any((what, metric) in board.reference for metric in board.metrics)
+    ]
+    return {
+        "header": header,
+        "alignment": [":--"] * len(names) + ["--:"] * (len(header) - len(names)),
+        "rows": [
+            [
+                *_name_cells(row.entry, names),
+                *(_score(row, metric) for metric in board.metrics),
+                *map(Text, _deviations(row.spreads[first])[: len(spreads)]),
+            ]
+            for row in rows
+        ]
+        + references,
+    }
+
+
+def _deviations(spread: Spread) -> list[str]:
+    """Standard deviation of the seeds (with one draw a training that of the draw is in it) and of the draws."""
+    seeds = spread.total if spread.seed is None else spread.seed
+    return [NOTHING if value is None else number(value) for value in (seeds, spread.draw)]
 
 
 def _order(row: Row, metric: str) -> tuple[Any, ...]:
@@ -329,20 +350,16 @@ def _score(row: Row, metric: str) -> Text:
     return Text(score_text(row.scores[metric]), "**" if metric in row.best else "")
 
 
-def _against(row: Row, contest: Contest, *, redrawn: bool) -> list[Text]:
-    """How far a row is behind the leader, the chance that the leader is better, and the spread of its own values."""
-    spread = row.spreads[contest.metric]
+def _against(row: Row, contest: Contest) -> list[Text]:
+    """How far a row is behind the leader, whether that is certain, and the chance that the leader is better."""
     found = contest.differences.get(row.entry.label)
-    texts = [NOTHING, NOTHING, NOTHING]
     if row.entry.label == contest.leader:
-        texts[1] = "best" if contest.certain else NOTHING
-    elif found is not None:
-        texts[0] = _range(found, contest.family.sign) if found.interval.n else NOTHING
-        texts[1] = WORSE if found.verdict == BETTER else INCONCLUSIVE
-        texts[2] = NOTHING if found.improvement is None else f"{100 * found.improvement:.0f} %"
-    seeds = spread.seed if spread.seed is not None else spread.total
-    deviations = [seeds, spread.draw] if redrawn else [seeds]
-    return [Text(text) for text in (*texts, *(NOTHING if sd is None else number(sd) for sd in deviations))]
+        return [Text(NOTHING), Text("best" if contest.certain else NOTHING), Text(NOTHING)]
+    if found is None:
+        return [Text(NOTHING)] * 3
+    chance = NOTHING if found.improvement is None else f"{100 * found.improvement:.0f} %"
+    gap = _range(found, contest.family.sign) if found.interval.n else NOTHING
+    return [Text(gap), Text(WORSE if found.verdict == BETTER else INCONCLUSIVE), Text(chance)]
 
 
 def _places(rank: Rank) -> list[Text]:

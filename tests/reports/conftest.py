@@ -158,6 +158,16 @@ class Sweep:
                 self.cell(method, seed, state=state, error=error)
         return self
 
+    def many(self, count: int, seeds: int = 5) -> Sweep:
+        """`count` cells of 48 rows each: two benchmarks, four methods, `seeds` seeds, and as many variants as it takes."""
+        for place in range(count):
+            seed, rest = place % seeds, place // seeds
+            method, rest = tuple(LEVELS)[rest % len(LEVELS)], rest // len(LEVELS)
+            benchmark, number = ("digits", "second")[rest % 2], rest // 2
+            variant = f"train.lr={number}" if number else ""
+            self.cell(method, seed, benchmark=benchmark, variant=variant, settings={"train.lr": number})
+        return self
+
     def sweep(self, method: str, key: str, values: Mapping[Any, Iterable[float]], default: Any, **kwargs: Any) -> Sweep:
         """Cells of one swept key: value -> the level of each seed, NaN where it diverged."""
         for value, levels in values.items():

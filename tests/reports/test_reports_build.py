@@ -16,6 +16,7 @@ from PIL import Image
 
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.markdown import count_text, escape, number, score_text
+from consistency_bench.reports.plots import MOST_SHOWN
 from consistency_bench.reports.statistics import Interval, t_interval
 
 PLOTS = ("bars", "curves", "samples")
@@ -62,9 +63,9 @@ def test_a_certain_winner_is_bold_and_said_to_be_certain(sweep):
         sweep.cell("ect", seed, level=30.0 + 3.1 * seed)
     text = built(sweep.out)
     assert "At NFE 1 ect is certainly best, with the lowest fd_digits_2k, 33.1 ± 7.7 (n=3)." in text
-    assert "It is certainly better than ict, behind by 9.90 (9.65 to 10.15)." in text
-    assert "| 1 | 1 | 1 | ect v1 | 3 × 1 | **33.1 ± 7.7 (n=3)** | – | best | – | 3.10 |" in text
-    assert "| 2 | 2 | 2 | ict v1 | 3 × 1 | 43.0 ± 7.5 (n=3) | 9.90 (9.65 to 10.15) | worse | 100 % | 3.00 |" in text
+    assert "It is certainly better than ict, behind by 9.90 (9.65 to 10.1)." in text
+    assert "| 1 | 1 | 1 | ect v1 | 3 × 1 | **33.1 ± 7.7 (n=3)** | – | best | – |" in text
+    assert "| 2 | 2 | 2 | ict v1 | 3 × 1 | 43.0 ± 7.5 (n=3) | 9.90 (9.65 to 10.1) | worse | 100 % |" in text
     assert "So far" not in text
     assert "unfinished" not in text
 
@@ -75,7 +76,7 @@ def test_one_seed_has_no_interval(sweep):
     text = built(sweep.out)
     assert "| 30.0 (n=1) |" in text
     assert "Inconclusive against ict: fewer than two common seeds." in text
-    assert "| – | – | – | ect v1 | 1 × 1 | 30.0 (n=1) | – | – | – | – |" in text
+    assert "| – | – | – | ect v1 | 1 × 1 | 30.0 (n=1) | – | – | – |" in text
 
 
 def test_one_configuration_is_compared_with_nothing(sweep):
@@ -131,7 +132,7 @@ def test_hostile_text_stays_text(sweep):
     assert re.findall(r"<img src=\"([^\"]*)\"", page) == [f"plots/digits-{kind}.png" for kind in PLOTS]
     assert len(re.findall(r"<a href=\"digits/[^\"]*\"", page)) == page.count("<a ") == 3  # the records of each cell
     assert page.count("<h1>") == 1
-    assert page.count("<table>") == 5
+    assert page.count("<table>") == 7
 
 
 @pytest.mark.parametrize(
@@ -399,3 +400,12 @@ def test_a_document_without_its_markers_is_left_alone(sweep, tmp_path, content):
         build_report(sweep.out, mlflow=False, readme=readme)
     assert readme.read_text() == content
     assert not (sweep.out / "leaderboard.md").exists()
+
+
+def test_a_picture_of_samples_shows_so_many_configurations_at_most(sweep):
+    for place in range(MOST_SHOWN + 6):
+        sweep.cell("ect", 0, variant=f"train.lr={place}")
+    path = next(path for path in build_report(sweep.out, mlflow=False).plots if path.name == "digits-samples.png")
+    with Image.open(path) as image:
+        per_row = image.width * 8 / (16 * 9)  # rows of 8 pixels, 16 columns of 9
+        assert image.height < (2 * MOST_SHOWN + 6) * per_row

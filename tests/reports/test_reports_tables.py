@@ -160,6 +160,16 @@ def test_bold_needs_every_paired_interval(sweep):
     assert not row_of(board_of(sweep.out), "ect").best
 
 
+def test_all_pairs_of_a_large_sweep_are_one_family(sweep):
+    board = board_of(sweep.many(160).out)
+    found = board.contests[1, "fd_digits_2k"]
+    assert len(board.entries) == 16
+    assert found.family.pairs == 16 * 15 / 2
+    assert {difference.pairs for difference in found.differences.values()} == {120}
+    places = [row.ranks["fd_digits_2k"] for row in board.rows if row.nfe == 1]
+    assert all(rank.low <= rank.place <= rank.high for rank in places)
+
+
 def test_directions():
     assert [direction(name) for name in ("fd_digits_2k", "kd_x", "fid50k", "kid2k", "w2_toy2d")] == [-1] * 5
     assert [direction(name) for name in ("classes_digits_2k", "modes_8", "precision", "recall", "coverage")] == [1] * 5
