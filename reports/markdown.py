@@ -173,7 +173,7 @@ def _certainty(contest: Contest, score: Interval) -> list[str]:
     said = []
     beaten = [found for label, found in contest.differences.items() if label not in contest.undecided]
     if beaten:
-        closest = min(beaten, key=lambda found: (abs(found.interval.mean), found.second))
+        closest = min(beaten, key=_gap)
         gap = f"behind by {_range(closest, sign)}"
         if len(beaten) == 1:
             said.append(f"It is certainly better than {closest.second}, {gap}.")
@@ -182,10 +182,9 @@ def _certainty(contest: Contest, score: Interval) -> list[str]:
             them = "every other one" if everyone else _listed([found.second for found in beaten])
             said.append(f"It is certainly better than {them}; the closest is {closest.second}, {gap}.")
     reasons: dict[str, list[str]] = {}
-    for label in contest.undecided:
-        found = contest.differences[label]
+    for found in sorted((contest.differences[label] for label in contest.undecided), key=_gap):
         gap = "" if found.interval.low is None else f", behind by {_range(found, sign)}"
-        reasons.setdefault(found.reason, []).append(f"{label}{gap}")
+        reasons.setdefault(found.reason, []).append(f"{found.second}{gap}")
     for reason, rivals in reasons.items():
         everyone = len(rivals) == len(contest.differences) > MOST_NAMED
         them = (
@@ -196,6 +195,11 @@ def _certainty(contest: Contest, score: Interval) -> list[str]:
         kinds = "diverged" if contest.broken == score.lost else "diverged or failed"
         said.append(f"Its mean knows nothing of {contest.broken} of its seeds that {kinds}.")
     return [*said, *filter(None, [gone])]
+
+
+def _gap(found: Difference) -> tuple[float, str]:
+    """The closest first; those without a common seed last."""
+    return abs(found.interval.mean) if found.interval.n else math.inf, found.second
 
 
 def _listed(names: Sequence[str], between: str = ", ") -> str:

@@ -159,13 +159,15 @@ class Sweep:
         return self
 
     def many(self, count: int, seeds: int = 5) -> Sweep:
-        """`count` cells of 48 rows each: two benchmarks, four methods, `seeds` seeds, and as many variants as it takes."""
+        """`count` cells of 48 rows each: two benchmarks, four methods, `seeds` seeds, variants until they suffice."""
         for place in range(count):
             seed, rest = place % seeds, place // seeds
             method, rest = tuple(LEVELS)[rest % len(LEVELS)], rest // len(LEVELS)
             benchmark, number = ("digits", "second")[rest % 2], rest // 2
             variant = f"train.lr={number}" if number else ""
-            self.cell(method, seed, benchmark=benchmark, variant=variant, settings={"train.lr": number})
+            level = LEVELS[method] + number + place * 7919 % 101 / 25
+            settings = {"train.lr": number}
+            self.cell(method, seed, benchmark=benchmark, variant=variant, settings=settings, level=level)
         return self
 
     def sweep(self, method: str, key: str, values: Mapping[Any, Iterable[float]], default: Any, **kwargs: Any) -> Sweep:

@@ -161,7 +161,8 @@ def test_bold_needs_every_paired_interval(sweep):
 
 
 def test_all_pairs_of_a_large_sweep_are_one_family(sweep):
-    board = board_of(sweep.many(160).out)
+    cells = [cell for cell in read_cells(sweep.many(160).out) if cell.benchmark == "digits"]
+    board = leaderboard(cells, seed_values(cells), {})
     found = board.contests[1, "fd_digits_2k"]
     assert len(board.entries) == 16
     assert found.family.pairs == 16 * 15 / 2
