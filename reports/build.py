@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import itertools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..benchmarks.files import read_json, write_json, write_text
+from ..benchmarks.files import DamagedError, atomic_path, read_json, write_json, write_text
 from ..benchmarks.records import CONFIG, DIAGNOSTICS, RECORDS, REFERENCE, RUN, STATUS, TRAIN_LOG, find_cells
 
 if TYPE_CHECKING:
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 
 STAMP = ".report.json"
 LONGEST_SLUG = 60
+#: Between these lines of a document its excerpt of the leaderboard is kept up to date.
+BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 CAPTIONS = {
     "bars": "End of training: mean and 95 % t interval over seeds, each seed a dot.",
     "curves": "Progress: mean over seeds against training images seen; the band spans the seeds.",
-    "samples": "Real data, and samples from common latents, of the lowest seed that all configurations share.",
+    "samples": "Real data, and samples from common latents, of the lowest seed that all configurations share; of many "
+    "configurations the first 24.",
     "nearest": "Curves: the share of samples within a distance of their nearest training image, and of real images "
     "within it of the nearest other real one (grey). Images: the nearest pairs of all, nearest first, the sample above "
     "its training image, the distance below. Of the lowest seed that all configurations share.",
@@ -56,14 +60,21 @@ class ReportPaths:
     diagnostics: tuple[Path, ...] = ()
 
 
-def build_report(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None) -> ReportPaths:
+def build_report(
+    out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None, readme: Path | None = None
+) -> ReportPaths:
     """Write `leaderboard.md`, `ablations/` and `plots/` into `out` and import its cells into MLflow.
 
+    readme: a document whose lines between the markers `BEGIN` and `END` become the verdicts and tables; the rest of it
+    stays byte for byte.
     Unfinished sweeps are reported as such. Raises LookupError where there are no cells, DamagedError (one line,
-    with the file's path) where a file is damaged, OSError where `out` cannot be written.
+    with the file's path) where a file is damaged or the document has no pair of markers, OSError where something
+    cannot be written.
     """
     from .cells import read_cells
-    from .markdown import leaderboard_text
+    from .markdown import excerpt_text, leaderboard_text
+
+    between = None if readme is None else _around_markers(readme)  # before anything is written
 
     # Taken before reading: files that change while the report is made leave it out of date.
     fingerprint = _fingerprint(out)
@@ -72,6 +83,12 @@ def build_report(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = Non
     for benchmark in sorted({cell.benchmark for cell in cells}):
         pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
     write_text(out / "leaderboard.md", leaderboard_text(pages))
+    if readme is not None and between is not None:
+        before, after = between
+        way = Path(os.path.relpath(out.resolve(), readme.resolve().parent)).as_posix()
+        excerpt = excerpt_text([page.board for page in pages], way)
+        with atomic_path(readme.resolve()) as temporary:
+            temporary.write_bytes(before + b"\n\n" + excerpt.strip().encode() + b"\n\n" + after)
     address = None
     if mlflow:
         from .mlflow_export import export
@@ -90,6 +107,15 @@ def build_report(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = Non
     return ReportPaths(
         out / "leaderboard.md", tuple(written.ablations), tuple(written.plots), address, tuple(written.diagnostics)
     )
+
+
+def _around_markers(path: Path) -> tuple[bytes, bytes]:
+    """What comes before and after the lines between the markers, markers included."""
+    content = path.read_bytes()
+    begin, end = BEGIN.encode(), END.encode()
+    if (content.count(begin), content.count(end)) != (1, 1) or content.index(begin) > content.index(end):
+        raise DamagedError(f"{path} must hold the line {BEGIN} once and after it {END} once: the tables go between")
+    return content[: content.index(begin) + len(begin)], content[content.index(end) :]
 
 
 @dataclass(frozen=True)

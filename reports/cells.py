@@ -67,6 +67,12 @@ def read_cells(out: Path) -> list[Cell]:
     return cells
 
 
+def read_folder(folder: Path) -> list[Cell]:
+    """The cell in `folder`, or all cells anywhere below it; [] where there is none. Raises as `read_cells` does."""
+    configs = [folder / CONFIG] if (folder / CONFIG).is_file() else sorted(folder.glob(f"**/s*-*/{CONFIG}"))
+    return [_read(CellFiles(config.parent)) for config in configs]
+
+
 def reference_values(out: Path, benchmark: str) -> dict[tuple[str, str], float]:
     """(what, metric) -> value, where `what` is "halves" or "noise". Raises DamagedError where damaged."""
     with naming(out / benchmark / REFERENCE):

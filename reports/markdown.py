@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import math
 import re
+import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ import jinja2
 from markupsafe import Markup
 
 from ..benchmarks.metrics.registry import direction
+from ..benchmarks.records import RECORDS, STATUS
 from .cells import FINAL_STATES, Cell, plain
+from .comparisons import BETTER, INCONCLUSIVE, WORSE, Difference, Rank
 from .memorisation import TAIL, Memorisation
-from .published import ORIENTATION_NFE, Published, orientation
-from .statistics import Interval
-from .tables import Board, Compute, Contest, Row
+from .published import ORIENTATION_NFE, Beside, orientation
+from .statistics import Interval, Spread
+from .tables import Board, Compute, Contest, Entry, Row
 from .transport import Crossings
 
 #: The shortest full training of these methods published for CIFAR-10 (ECT's README, 100k iterations), in images.
@@ -74,16 +77,34 @@ class Page:
 
 @dataclass(frozen=True)
 class Text:
-    """A table cell; `mark` is the Markdown put on both sides of it, "**" or "*"."""
+    """A table cell; `mark` is the Markdown put on both sides of it, "**" or "*"; `link` is where it leads."""
 
     text: str
     mark: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A table cell of several texts with spaces between."""
+
+    parts: tuple[Text, ...]
 
 
 def leaderboard_text(pages: Iterable[Page]) -> str:
     """The whole document, ending in one newline."""
     template = environment().get_template("leaderboard.md.j2")
     return template.render(pages=list(map(_page, pages))).strip() + "\n"
+
+
+def excerpt_text(boards: Iterable[Board], folder: str, heading: str = "###") -> str:
+    """Verdicts and tables alone, for another document; `folder` is the way from there to the leaderboard's folder."""
+    template = environment().get_template("excerpt.md.j2")
+    prefix = "" if folder in ("", ".") else f"{folder}/"
+    pages = [_results(board, prefix) for board in boards]
+    return template.render(
+        boards=pages, link=Markup(urllib.parse.quote(f"{prefix}leaderboard.md", safe="/+")), hashes=heading
+    )
 
 
 def environment() -> jinja2.Environment:
@@ -125,65 +146,106 @@ def score_text(score: Interval) -> str:
     return f"{number(score.mean, half or 0.0)}{interval} (n={score.n}{lost})"
 
 
-def verdict(board: Board) -> str:
-    """Which configuration is best by the first metric at the lowest NFE, and whether that is certain."""
-    metric, nfe = board.metrics[0], board.nfes[0]
+def verdict(board: Board, nfe: int) -> str:
+    """Which configuration is best by the first metric at `nfe`, and whether that is certain. Two or three sentences."""
+    metric = board.metrics[0]
     contest = board.contests[nfe, metric]
     if contest.leader is None:
         known = "no training has finished yet" if direction(metric) else f"{metric} has no known better direction"
         return f"There is nothing to rank: {known}."
     row = next(row for row in board.rows if (row.nfe, row.entry.label) == (nfe, contest.leader))
     unfinished = sum(cell.state not in FINAL_STATES for cell in board.cells)
-    best = f"{'highest' if direction(metric) > 0 else 'lowest'} {metric}, {score_text(row.scores[metric])}"
     so_far = f"So far, with {unfinished} of {len(board.cells)} cells unfinished: at" if unfinished else "At"
-    return f"{so_far} NFE {nfe} {contest.leader} has the {best}. {_certainty(contest, row.scores[metric])}"
+    best = f"{'highest' if direction(metric) > 0 else 'lowest'} {metric}, {score_text(row.scores[metric])}"
+    many = len(board.entries) > 1
+    head = f"{contest.leader} is certainly best, with the" if contest.certain else f"{contest.leader} has the"
+    nobody = "no configuration is certainly best. " if many and not contest.certain else ""
+    head = f"{so_far} NFE {nfe} {nobody}{head} {best}."
+    return " ".join([head, *_certainty(contest, row.scores[metric])])
 
 
-def _certainty(contest: Contest, score: Interval) -> str:
-    if not contest.margins:
-        return "It is the only configuration here, so there is nothing to compare it with."
-    if contest.certain:
-        met = {label: margin for label, margin in contest.margins.items() if margin.n}
-        closest = min(met, key=lambda label: (met[label].mean, label), default=None)
-        margin = f" (closest: {closest}, behind by {_range(met[closest])})" if closest else ""
-        return (
-            "This is certain at the 95 % level: the interval of the paired difference excludes zero "
-            f"against every other configuration{margin}."
+def _certainty(contest: Contest, score: Interval) -> list[str]:
+    """What is known of the leader against its rivals, a sentence each."""
+    sign = contest.family.sign
+    gone = f"{_listed(contest.diverged)} diverged on every seed." if contest.diverged else ""
+    if not contest.differences:
+        alone = "Nothing else has a value" if contest.diverged else "It is the only configuration here"
+        return [f"{alone}, so there is nothing to compare it with.", *filter(None, [gone])]
+    said = []
+    beaten = [found for label, found in contest.differences.items() if label not in contest.undecided]
+    if beaten:
+        closest = min(beaten, key=_gap)
+        gap = f"behind by {_range(closest, sign)}"
+        if len(beaten) == 1:
+            said.append(f"It is certainly better than {closest.second}, {gap}.")
+        else:
+            everyone = len(beaten) == len(contest.differences)
+            them = "every other one" if everyone else _listed([found.second for found in beaten])
+            said.append(f"It is certainly better than {them}; the closest is {closest.second}, {gap}.")
+    reasons: dict[str, list[str]] = {}
+    for found in sorted((contest.differences[label] for label in contest.undecided), key=_gap):
+        gap = "" if found.interval.low is None else f", behind by {_range(found, sign)}"
+        reasons.setdefault(found.reason, []).append(f"{found.second}{gap}")
+    for reason, rivals in reasons.items():
+        everyone = len(rivals) == len(contest.differences) > MOST_NAMED
+        them = (
+            "every other one" if everyone else _listed(rivals, "; " if any("(" in rival for rival in rivals) else ", ")
         )
-    open_ = [label for label in contest.undecided if contest.margins[label].low is not None]
-    unmet = [label for label in contest.undecided if contest.margins[label].low is None]
-    reasons = []
-    if open_:
-        margins = "; ".join(f"{label}, behind by {_range(contest.margins[label])}" for label in open_)
-        reasons.append(f"the 95 % interval of the paired difference includes zero ({margins})")
-    if unmet:
-        everyone = len(unmet) == len(contest.margins) > MOST_NAMED
-        them = "any other configuration" if everyone else ", ".join(unmet)
-        reasons.append(f"fewer than two seeds can be paired with {them}")
-    if score.lost:
-        reasons.append("seeds that diverged are missing from its mean")
-    return f"This is not certain: {', and '.join(reasons)}."
+        said.append(f"Inconclusive against {them}: {reason}.")
+    if contest.broken:
+        kinds = "diverged" if contest.broken == score.lost else "diverged or failed"
+        said.append(f"Its mean knows nothing of {contest.broken} of its seeds that {kinds}.")
+    return [*said, *filter(None, [gone])]
 
 
-def _range(margin: Interval) -> str:
-    if margin.low is None or margin.high is None:
-        return f"{number(margin.mean)}, n={margin.n}"
-    low, high = (number(bound, margin.mean) for bound in (margin.low, margin.high))
-    return f"{number(margin.mean)}, 95 % interval {low} to {high}"
+def _gap(found: Difference) -> tuple[float, str]:
+    """The closest first; those without a common seed last."""
+    return abs(found.interval.mean) if found.interval.n else math.inf, found.second
 
 
-def _page(page: Page) -> dict[str, Any]:
-    board = page.board
-    published = any(row.published for row in board.rows)
+def _listed(names: Sequence[str], between: str = ", ") -> str:
+    """The first few names, and how many more there are."""
+    rest = len(names) - MOST_NAMED
+    return between.join(names) if rest <= 1 else f"{between.join(names[:MOST_NAMED])} and {rest} others"
+
+
+def _range(found: Difference, sign: int) -> str:
+    """How far the second of a pair is behind the first, with the corrected interval: `0.59 (−1.05 to 2.23)`."""
+    mean, low, high = behind(found, sign)
+    if low is None or high is None:
+        return f"{number(mean)} (n={found.interval.n})"
+    shown = (number(value, mean) for value in (low, high))
+    return f"{number(mean)} ({' to '.join(shown)})"
+
+
+def behind(found: Difference, sign: int) -> tuple[float, float | None, float | None]:
+    """By how much the second is worse than the first, with the ends of the corrected interval."""
+    ends = [None if end is None else sign * end for end in (found.adjusted.low, found.adjusted.high)]
+    low, high = ends if sign > 0 else ends[::-1]
+    return sign * found.interval.mean, low, high
+
+
+def _results(board: Board, prefix: str = "") -> dict[str, Any]:
+    """Verdicts and tables of one benchmark. `prefix` goes before every link."""
     return {
         "board": board,
         "runs": _runs(board),
         "hardware": _hardware(board.cells),
         "small_scale": _small_scale(board),
-        "verdict": verdict(board),
         "tables": [_table(board, nfe) for nfe in board.nfes],
+        "costs": _costs(board, prefix),
         "device": ", ".join(sorted({entry.compute.device for entry in board.entries if entry.compute.device})),
         "pretrained": any(entry.compute.pretraining_mimg is not None for entry in board.entries),
+        "redrawn": any(spread.draws[1] > 1 for row in board.rows for spread in row.spreads.values()),
+        "columns": len(board.nfes) * len(board.metrics),
+        "published": _published(board),
+    }
+
+
+def _page(page: Page) -> dict[str, Any]:
+    board = page.board
+    results = _results(board)
+    return results | {
         "plots": page.plots,
         "ablations": page.ablations,
         "memorisation": _memorisation(page.memorisation, board) if page.memorisation else None,
@@ -192,42 +254,51 @@ def _page(page: Page) -> dict[str, Any]:
         "transport": page.transport,
         "diagnostics": page.diagnostics,
         "troubles": _troubles(board),
-        "orientation": [] if published else _orientation(board),
+        "orientation": [] if results["published"] else _orientation(board),
     }
 
 
-def _table(board: Board, nfe: int) -> dict[str, Any]:
-    rows = [row for row in board.rows if row.nfe == nfe]
-    entries = [row.entry for row in rows]
-    names = ["#", "method", "seeds"]
+def _names(board: Board) -> list[str]:
+    """What tells the rows of a board apart: the headings of the columns."""
+    entries = board.entries
+    names = ["method"]
     if any(entry.variant for entry in entries):
-        names.insert(2, "variant")
+        names.append("variant")
     if len({(entry.method, entry.version, entry.variant) for entry in entries}) < len(entries):
-        names.insert(-1, "group")
-    published = [metric for metric in board.metrics if any(metric in row.published for row in rows)]
-    header = [
-        *names,
-        *(metric + ARROWS[direction(metric)] for metric in board.metrics),
-        *(f"published {metric}" for metric in published),
-        *("parameters", "Mimg", "passes", "TFLOP", "device-hours"),
-    ]
-    references = [
-        [
-            Text(""),
-            Text(text, "*"),
-            *(Text("") for _ in names[2:]),
-            *(_reference(board, what, metric) for metric in board.metrics),
-            *(Text("") for _ in header[len(names) + len(board.metrics) :]),
-        ]
-        for what, text in REFERENCES.items()
-        if any((what, metric) in board.reference for metric in board.metrics)
-    ]
+        names.append("group")
+    return names
+
+
+def _name_cells(entry: Entry, names: Sequence[str]) -> list[Text]:
+    words = {"method": f"{entry.method} v{entry.version}", "variant": entry.variant, "group": entry.group}
+    return [Text(words[name]) for name in names]
+
+
+def _table(board: Board, nfe: int) -> dict[str, Any]:
+    """The results at one NFE, best first: who is better by the first metric, then all metrics and their spread."""
+    first = board.metrics[0]
+    contest = board.contests[nfe, first]
+    rows = sorted((row for row in board.rows if row.nfe == nfe), key=lambda row: _order(row, first))
+    names = _names(board)
+    left = ["rank", "places", "bootstrap", *names, "seeds × draws"]
+    right = [first + ARROWS[direction(first)], "behind the best", "verdict", "chance"]
     return {
         "nfe": nfe,
         "calls": "one network call" if nfe == 1 else f"{nfe} network calls",
-        "header": header,
-        "alignment": [":--"] * len(names) + ["--:"] * (len(header) - len(names)),
-        "rows": [_cells(row, rank, names, board.metrics, published) for rank, row in enumerate(rows, 1)] + references,
+        "verdict": verdict(board, nfe),
+        "header": [*left, *right],
+        "alignment": [":--"] * len(left) + ["--:", "--:", ":--", "--:"],
+        "rows": [
+            [
+                *_places(row.ranks[first]),
+                *_name_cells(row.entry, names),
+                Text(seeds_text(row.entry, row.spreads[first])),
+                _score(row, first),
+                *_against(row, contest),
+            ]
+            for row in rows
+        ],
+        "measured": _measured(board, rows, names),
         "errors": ", ".join(
             f"{metric} ± {number(board.errors[nfe, metric])}"
             for metric in board.metrics
@@ -236,28 +307,122 @@ def _table(board: Board, nfe: int) -> dict[str, Any]:
     }
 
 
-def _cells(row: Row, rank: int, names: Sequence[str], metrics: Sequence[str], published: Sequence[str]) -> list[Text]:
-    entry, compute = row.entry, row.entry.compute
-    words = {
-        "#": str(rank) if row.scores[metrics[0]].n else NOTHING,
-        "method": f"{entry.method} v{entry.version}",
-        "variant": entry.variant,
-        "group": entry.group,
-        "seeds": ", ".join(f"{count} {kind}" for kind, count in entry.seeds.items()),
+def _measured(board: Board, rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    """All metrics at one NFE with what they give for real data and noise, and the spread of the first one."""
+    first = board.metrics[0]
+    redrawn = any(row.spreads[first].draw is not None for row in rows)
+    spreads = ["sd of seeds", "sd of draws"] if redrawn else ["sd of seeds"]
+    header = [*names, *(metric + ARROWS[direction(metric)] for metric in board.metrics), *spreads]
+    references = [
+        [
+            Text(text, "*"),
+            *(Text("") for _ in names[1:]),
+            *(_reference(board, what, metric) for metric in board.metrics),
+            *(Text("") for _ in spreads),
+        ]
+        for what, text in REFERENCES.items()
+        if any((what, metric) in board.reference for metric in board.metrics)
+    ]
+    return {
+        "header": header,
+        "alignment": [":--"] * len(names) + ["--:"] * (len(header) - len(names)),
+        "rows": [
+            [
+                *_name_cells(row.entry, names),
+                *(_score(row, metric) for metric in board.metrics),
+                *map(Text, _deviations(row.spreads[first])[: len(spreads)]),
+            ]
+            for row in rows
+        ]
+        + references,
     }
-    costs = [
+
+
+def _deviations(spread: Spread) -> list[str]:
+    """Standard deviation of the seeds (with one draw a training that of the draw is in it) and of the draws."""
+    seeds = spread.total if spread.seed is None else spread.seed
+    return [NOTHING if value is None else number(value) for value in (seeds, spread.draw)]
+
+
+def _order(row: Row, metric: str) -> tuple[Any, ...]:
+    """Ranked rows by their place, then those with a single seed by their value, then the others by name."""
+    place, score = row.ranks[metric].place, row.scores[metric]
+    if place is not None:
+        return 0, place, row.entry.label
+    return (1, -direction(metric) * score.mean, row.entry.label) if score.n else (2, 0.0, row.entry.label)
+
+
+def _score(row: Row, metric: str) -> Text:
+    return Text(score_text(row.scores[metric]), "**" if metric in row.best else "")
+
+
+def _against(row: Row, contest: Contest) -> list[Text]:
+    """How far a row is behind the leader, whether that is certain, and the chance that the leader is better."""
+    found = contest.differences.get(row.entry.label)
+    if row.entry.label == contest.leader:
+        return [Text(NOTHING), Text("best" if contest.certain else NOTHING), Text(NOTHING)]
+    if found is None:
+        return [Text(NOTHING)] * 3
+    chance = NOTHING if found.improvement is None else f"{100 * found.improvement:.0f} %"
+    gap = _range(found, contest.family.sign) if found.interval.n else NOTHING
+    return [Text(gap), Text(WORSE if found.verdict == BETTER else INCONCLUSIVE), Text(chance)]
+
+
+def _places(rank: Rank) -> list[Text]:
+    """The place by the mean, those that the verdicts leave open, and those of the bootstrap."""
+    if rank.place is None or rank.low is None or rank.high is None or rank.bootstrap is None:
+        return [Text(NOTHING)] * 3
+    return [Text(text) for text in (str(rank.place), _span(rank.low, rank.high), _span(*rank.bootstrap))]
+
+
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def seeds_text(entry: Entry, spread: Spread) -> str:
+    """`3 × 2, 1 diverged`: finished seeds × draws of samples, and what became of the other cells."""
+    draws = f" × {_span(*spread.draws)}" if spread.seeds else ""
+    others = [f"{count} {kind}" for kind, count in entry.seeds.items() if kind != "finished"]
+    return ", ".join([f"{entry.seeds.get('finished', 0)}{draws}", *others])
+
+
+def _costs(board: Board, prefix: str) -> dict[str, Any]:
+    """What each configuration has cost, and where its records are."""
+    names = _names(board)
+    costs = ["parameters", "Mimg", "passes", "TFLOP", "device-hours"]
+    return {
+        "header": [*names, *costs, "records of seed"],
+        "alignment": [":--"] * len(names) + ["--:"] * len(costs) + [":--"],
+        "rows": [
+            [
+                *_name_cells(entry, names),
+                *map(Text, _cost_texts(entry.compute)),
+                Texts(tuple(Text(str(cell.seed), link=prefix + evidence(cell)) for cell in entry.cells)),
+            ]
+            for entry in board.entries
+        ],
+    }
+
+
+def _cost_texts(compute: Compute) -> list[str]:
+    return [
         NOTHING if compute.parameters is None else count_text(compute.parameters),
         _mimg(compute),
         NOTHING if compute.passes_per_step is None else f"{compute.passes_per_step:g}",
         NOTHING if compute.tflop is None else number(compute.tflop),
         NOTHING if compute.device_hours is None else number(compute.device_hours),
     ]
-    return [
-        *(Text(words[name]) for name in names),
-        *(Text(score_text(row.scores[m]), "**" if m in row.best else "") for m in metrics),
-        *(Text(_published(row.published.get(metric, ()))) for metric in published),
-        *(Text(cost) for cost in costs),
-    ]
+
+
+def evidence(cell: Cell) -> str:
+    """The way from the leaderboard to what the numbers of a cell are made of: its records, or else its state."""
+    path = cell.files.path
+    name = RECORDS if (path / RECORDS).exists() else STATUS
+    return _address("/".join([*path.parts[-3:], name]))
+
+
+def _address(path: str) -> str:
+    return urllib.parse.quote(path, safe="/+")
 
 
 def _mimg(compute: Compute) -> str:
@@ -276,8 +441,42 @@ def count_text(count: float) -> str:
     return f"{count:g}"
 
 
-def _published(values: Iterable[Published]) -> str:
-    return "; ".join(f"{row.value:.2f} ({row.source_kind})" for row in values) or NOTHING
+def _published(board: Board) -> list[list[Text]]:
+    """A line for every published value that stands beside one of ours."""
+    return [
+        [
+            Text(text)
+            for text in (
+                row.entry.label,
+                str(row.nfe),
+                metric,
+                score_text(row.scores[metric]),
+                f"{found.published.value:.2f}",
+                NOTHING if found.delta is None else signed(found.delta),
+                flags(found),
+                found.published.variant or NOTHING,
+                found.published.source,
+                found.published.source_kind,
+            )
+        ]
+        for row in board.rows
+        for metric, values in row.published.items()
+        for found in values
+    ]
+
+
+def flags(found: Beside) -> str:
+    """What differs between a published value and ours: `budget, init differ; network not stated`."""
+    differs = (
+        f"{', '.join(found.differs)} {'differs' if len(found.differs) == 1 else 'differ'}" if found.differs else ""
+    )
+    unknown = f"{', '.join(found.unknown)} not stated" if found.unknown else ""
+    return "; ".join(filter(None, [differs, unknown])) or "nothing known"
+
+
+def signed(value: float) -> str:
+    """A number that always carries its sign."""
+    return f"+{number(value)}" if value >= 0 else number(value)
 
 
 def _reference(board: Board, what: str, metric: str) -> Text:
@@ -424,6 +623,14 @@ def _orientation(board: Board) -> list[list[Text]]:
     ]
 
 
-def _line(cells: Iterable[Text | str]) -> Markup:
-    texts = (cell if isinstance(cell, Text) else Text(cell) for cell in cells)
-    return Markup("| " + " | ".join(f"{t.mark}{escape(t.text)}{t.mark}" for t in texts) + " |")
+def _line(cells: Iterable[Text | Texts | str]) -> Markup:
+    return Markup("| " + " | ".join(map(_written, cells)) + " |")
+
+
+def _written(cell: Text | Texts | str) -> str:
+    if isinstance(cell, Texts):
+        return " ".join(map(_written, cell.parts))
+    if isinstance(cell, str):
+        return escape(cell)
+    text = f"{cell.mark}{escape(cell.text)}{cell.mark}"
+    return f"[{text}]({cell.link})" if cell.link else text

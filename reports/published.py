@@ -1,4 +1,4 @@
-"""Published numbers (`published.csv`), and which of them belong beside a row of ours.
+"""Published numbers (`published.csv`), which of them belong beside a row of ours, and what differs between the two.
 
 Values that are only attributed to a paper (`source_kind` "unverified") are never shown. What somebody else
 reports of a method ("secondary") is shown as such and never mixed with its authors' own ("primary").
@@ -7,7 +7,8 @@ reports of a method ("secondary") is shown as such and never mixed with its auth
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,23 @@ MAIN_VARIANTS = {
     ("ECT", "imagenet64"): "EDM2-S",
     ("SCT", "imagenet64"): "EDM2-S",
 }
+
+#: Names of networks in the file -> what our configuration of the same network says.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "DDPM++": {"kind": "ddpmpp", "channels": 128, "channel_mult": [2, 2, 2], "blocks": 4},
+    "DDPM++ 128ch [1,2,2], 3 blocks": {"kind": "ddpmpp", "channels": 128, "channel_mult": [1, 2, 2], "blocks": 3},
+    "NCSN++": {"kind": "ncsnpp", "channels": 128, "channel_mult": [2, 2, 2], "blocks": 4},
+    "NCSN++ double depth": {"kind": "ncsnpp", "channels": 128, "channel_mult": [2, 2, 2], "blocks": 8},
+    "ADM": {"kind": "adm", "channels": 192, "channel_mult": [1, 2, 3, 4], "blocks": 3},
+    "EDM2-S": {"kind": "edm2", "channels": 192, "channel_mult": [1, 2, 3, 4], "blocks": 3},
+    "EDM2-M": {"kind": "edm2", "channels": 256, "channel_mult": [1, 2, 3, 4], "blocks": 3},
+    "EDM2-L": {"kind": "edm2", "channels": 320, "channel_mult": [1, 2, 3, 4], "blocks": 3},
+    "EDM2-XL": {"kind": "edm2", "channels": 384, "channel_mult": [1, 2, 3, 4], "blocks": 3},
+}
+
+#: Data sets whose published numbers are class-conditional unless their variant says otherwise.
+CONDITIONAL = ("imagenet64",)
+SAME_BUDGET = 0.01  # relative: 51.2 million images are 400k batches of 128, or a few more
 
 #: What benchmarks without published numbers are set beside, for orientation.
 ORIENTATION_DATASET, ORIENTATION_METRIC, ORIENTATION_NFE = "cifar10", "fid50k", (1, 2)
@@ -50,6 +68,37 @@ class Published:
     note: str
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What of a configuration of ours is to be held against a published one.
+
+    network: the section of the configuration. init: the weights it started from, None for random ones. sampling: what
+    was special about the sampling, "" for plain.
+    """
+
+    method: str
+    dataset: str
+    mimg: float
+    network: Mapping[str, Any]
+    init: str | None
+    conditional: bool
+    sampling: str
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published value beside ours. `delta` is ours − published, None where we have none.
+
+    differs: of budget, network, init, evaluator, labels, sampling, what is not the same; unknown: what the source does
+    not state.
+    """
+
+    published: Published
+    delta: float | None
+    differs: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
 @cache
 def read_published(path: Path = PATH) -> tuple[Published, ...]:
     """Every row of the file, in its order."""
@@ -71,6 +120,42 @@ def main_values(method: str, dataset: str, nfe: int, metric: str) -> tuple[Publi
     ]
     variant = MAIN_VARIANTS.get((name or "", dataset))
     return tuple(row for row in rows if row.variant == variant) or tuple(rows)
+
+
+def beside(setup: Setup, nfe: int, metric: str, mean: float) -> tuple[Beside, ...]:
+    """The published values of a configuration at `nfe`, each with what keeps it from being the same experiment.
+
+    `fid50k_clean` of ours stands beside `fid50k`, as another evaluator. Another count of samples is another metric,
+    and has nothing to stand beside.
+    """
+    plain = metric.partition("_")[0]
+    return tuple(
+        _beside(row, setup, mean, other_evaluator=metric != plain)
+        for row in main_values(setup.method, setup.dataset, nfe, plain)
+    )
+
+
+def _beside(row: Published, setup: Setup, mean: float, *, other_evaluator: bool) -> Beside:
+    network, mimg = NETWORKS.get(row.network), row.training_mimg
+    same: dict[str, bool | None] = {
+        "budget": None if mimg is None else math.isclose(setup.mimg, mimg, rel_tol=SAME_BUDGET),
+        "network": None if network is None else all(setup.network.get(key) == network[key] for key in network),
+        "init": None if not row.init else row.init == _family_of(setup.init),
+        "evaluator": not other_evaluator,
+        "labels": setup.conditional == (row.dataset in CONDITIONAL or "class-conditional" in row.variant),
+        "sampling": not setup.sampling,
+    }
+    return Beside(
+        published=row,
+        delta=mean - row.value if math.isfinite(mean) else None,
+        differs=tuple(name for name, equal in same.items() if equal is False),
+        unknown=tuple(name for name, equal in same.items() if equal is None),
+    )
+
+
+def _family_of(init: str | None) -> str:
+    """The file's word for the weights a training starts from: `edm2-img64-s-…` is `edm2`."""
+    return "random" if init is None else init.partition("-")[0]
 
 
 def orientation(methods: Iterable[str]) -> tuple[tuple[Published, dict[int, float]], ...]:

@@ -16,12 +16,11 @@ from typing import NamedTuple
 
 from ..benchmarks.metrics.registry import direction
 from .cells import FINAL_STATES, Cell
-from .published import Published, main_values
-from .statistics import Interval, paired_interval, seed_mean, t_interval
+from .comparisons import BETTER, LEAST_SEEDS, Difference, Family, Rank, Values, family, ranks
+from .published import Beside, Setup, beside
+from .statistics import Interval, Spread, seed_mean, spread, t_interval
 
-#: label -> seed -> value, for one metric at one NFE
-Values = Mapping[str, Mapping[int, float]]
-#: (nfe, metric) -> the same
+#: (nfe, metric) -> label -> seed -> value
 Finals = dict[tuple[int, str], dict[str, dict[int, float]]]
 
 
@@ -58,6 +57,7 @@ class Entry:
 
     `variant` leaves out what is common to all configurations of the board.
     `seeds` counts cells as finished, diverged, failed and unfinished; a kind without cells is left out.
+    `cells` are in the order of their seeds.
     """
 
     label: str
@@ -67,37 +67,48 @@ class Entry:
     group: str
     seeds: dict[str, int]
     compute: Compute
+    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the leaderboard; `seeds`, `scores` and `published` go by metric.
+    """One row of the leaderboard at one NFE; all mappings go by metric.
 
     `seeds` are the values behind the interval in `scores`; `best` names the metrics that the row surely leads.
+    `published` has only metrics with a published value.
     """
 
     entry: Entry
     nfe: int
     seeds: dict[str, tuple[float, ...]]
     scores: dict[str, Interval]
+    spreads: dict[str, Spread]
+    ranks: dict[str, Rank]
     best: frozenset[str]
-    published: dict[str, tuple[Published, ...]]
+    published: dict[str, tuple[Beside, ...]]
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Who leads one metric at one NFE.
+    """Who leads one metric at one NFE. `family` compares all pairs.
 
-    `margins` holds, per rival, by how much the leader is better on common seeds (positive = better).
-    `certain` means: every margin's interval lies above zero and no seed of the leader diverged.
+    leader: the best mean of those with two seeds or more; only where none has two, of those with one.
+    differences: rival -> leader against it, for every rival with a value or still to come.
+    diverged: rivals that diverged on every seed: they have no value to compare with.
+    undecided: rivals that the leader is not certainly better than, in the order of `differences`.
+    broken: cells of the leader that diverged or failed, which its mean knows nothing of.
+    certain: there are rivals to compare with, none is undecided, and no cell of the leader is broken.
     """
 
     metric: str
     nfe: int
     leader: str | None
-    margins: dict[str, Interval]
+    differences: dict[str, Difference]
+    diverged: tuple[str, ...]
     undecided: tuple[str, ...]
+    broken: int
     certain: bool
+    family: Family
 
 
 @dataclass(frozen=True)
@@ -188,24 +199,40 @@ def sampling_errors(cells: Iterable[Cell]) -> dict[tuple[int, str], float]:
     return {key: statistics.median(errors) for key, errors in found.items()}
 
 
+def final_draws(cells: Iterable[Cell]) -> dict[tuple[str, int, str], dict[int, dict[int, float]]]:
+    """(group, nfe, metric) -> seed -> draw -> value at the last snapshot of finished cells."""
+    found: dict[tuple[str, int, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for cell in cells:
+        for row in cell.files.records if cell.state == "done" else ():
+            if row["images"] == cell.budget:
+                value = math.nan if row["value"] is None else float(row["value"])
+                found[cell.group, row["nfe"], row["metric"]][cell.seed][row["draw"]] = value
+    return found
+
+
 def leaderboard(
     cells: Sequence[Cell], values: Iterable[SeedValue], reference: Mapping[tuple[str, str], float]
 ) -> Board:
     """The board of one benchmark from its cells and their `seed_values`."""
     names = labels(cells)
-    metrics = _metrics(cells)
+    metrics = metric_names(cells)
     nfes = tuple(sorted({nfe for cell in cells for nfe in cell.nfe}))
     finals = final_values(names, values, cells)
     common = common_settings(cells)
-    entries = [_entry(names[group], cells, group, common) for group in names]
+    own: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        own[cell.group].append(cell)
+    entries = [_entry(names[group], own[group], group, common) for group in names]
     entries = _ranked(entries, metrics[0], nfes[0], finals)
+    failed = {entry.label: entry.seeds.get("failed", 0) for entry in entries}
     contests = {
-        (nfe, metric): contest(finals.get((nfe, metric), {}), metric, nfe) for nfe in nfes for metric in metrics
+        (nfe, metric): contest(finals.get((nfe, metric), {}), metric, nfe, failed) for nfe in nfes for metric in metrics
     }
-    benchmark = cells[0].benchmark
-    rows = tuple(_row(entry, nfe, benchmark, contests, finals) for nfe in nfes for entry in entries)
+    places = {key: ranks(found.family) for key, found in contests.items()}
+    draws = final_draws(cells)
+    rows = tuple(_row(entry, nfe, metrics, contests, places, draws) for nfe in nfes for entry in entries)
     return Board(
-        benchmark=benchmark,
+        benchmark=cells[0].benchmark,
         metrics=metrics,
         nfes=nfes,
         cells=tuple(cells),
@@ -218,47 +245,67 @@ def leaderboard(
     )
 
 
-def _row(entry: Entry, nfe: int, benchmark: str, contests: Mapping[tuple[int, str], Contest], finals: Finals) -> Row:
-    metrics = [metric for at, metric in contests if at == nfe]
-    seeds = {metric: finals.get((nfe, metric), {}).get(entry.label, {}) for metric in metrics}
-    values = {metric: tuple(seeds[metric][seed] for seed in sorted(seeds[metric])) for metric in metrics}
+def _row(
+    entry: Entry,
+    nfe: int,
+    metrics: Sequence[str],
+    contests: Mapping[tuple[int, str], Contest],
+    places: Mapping[tuple[int, str], Mapping[str, Rank]],
+    draws: Mapping[tuple[str, int, str], Mapping[int, Mapping[int, float]]],
+) -> Row:
+    own = {metric: contests[nfe, metric].family.values.get(entry.label, {}) for metric in metrics}
+    values = {metric: tuple(own[metric][seed] for seed in sorted(own[metric])) for metric in metrics}
+    scores = {metric: t_interval(values[metric]) for metric in metrics}
+    setup = _setup(entry)
     return Row(
         entry=entry,
         nfe=nfe,
         seeds=values,
-        scores={metric: t_interval(values[metric]) for metric in metrics},
+        scores=scores,
+        spreads={metric: spread(draws.get((entry.group, nfe, metric), {})) for metric in metrics},
+        ranks={metric: places[nfe, metric].get(entry.label, Rank(None, None, None, None)) for metric in metrics},
         best=frozenset(m for m in metrics if contests[nfe, m].certain and contests[nfe, m].leader == entry.label),
-        published={m: found for m in metrics if (found := main_values(entry.method, benchmark, nfe, m))},
+        published={m: found for m in metrics if (found := beside(setup, nfe, m, scores[m].mean))},
     )
 
 
-def contest(values: Values, metric: str, nfe: int) -> Contest:
-    """Who leads `metric`, and whether the paired differences against every rival make it certain.
+def _setup(entry: Entry) -> Setup:
+    cell = entry.cells[0]
+    config = cell.files.config
+    return Setup(
+        method=cell.method,
+        dataset=cell.benchmark,
+        mimg=entry.compute.mimg,
+        network=config.get("network") or {},
+        init=(config.get("train") or {}).get("init"),
+        conditional=bool((config.get("data") or {}).get("conditional")),
+        sampling=cell.sampling,
+    )
 
-    A rival that diverged on all its seeds is beaten. One with fewer than two common seeds leaves the matter
-    undecided, and so does a metric whose better direction is not known.
+
+def contest(values: Values, metric: str, nfe: int, failed: Mapping[str, int] | None = None) -> Contest:
+    """Who leads `metric`, and whether the comparison of all pairs makes it certain.
+
+    A rival with fewer than two common seeds leaves the matter undecided, and so does a metric whose better direction is
+    not known. failed: label -> cells that failed: like diverged ones they keep the leader from being certain.
     """
     sign = direction(metric)
+    compared = family(values, sign)
     means = {label: t_interval(seeds.values()) for label, seeds in values.items()}
-    ranked = sorted((-sign * mean.mean, label) for label, mean in means.items() if mean.n)
+    ranked = sorted((mean.n < LEAST_SEEDS, -sign * mean.mean, label) for label, mean in means.items() if mean.n)
     if not ranked or not sign:
-        return Contest(metric, nfe, None, {}, (), False)
-    leader = ranked[0][1]
-    rivals = [label for label in values if label != leader]
-    ours = {seed: sign * value for seed, value in values[leader].items()}
-    margins = {
-        label: paired_interval(ours, {seed: sign * value for seed, value in values[label].items()}) for label in rivals
-    }
-    undecided = tuple(
-        label
-        for label, margin in margins.items()
-        if (margin.low is None or margin.low <= 0) and not (means[label].n == 0 and means[label].lost)
-    )
-    certain = bool(rivals) and not undecided and not means[leader].lost
-    return Contest(metric, nfe, leader, margins, undecided, certain)
+        return Contest(metric, nfe, None, {}, (), (), 0, False, compared)
+    leader = ranked[0][2]
+    diverged = tuple(label for label, mean in means.items() if mean.lost and not mean.n)
+    rivals = [label for label in values if label != leader and label not in diverged]
+    differences = {label: compared.between(leader, label) for label in rivals}
+    undecided = tuple(label for label, found in differences.items() if found.verdict != BETTER)
+    broken = means[leader].lost + (failed or {}).get(leader, 0)
+    certain = bool(rivals) and not undecided and not broken
+    return Contest(metric, nfe, leader, differences, diverged, undecided, broken, certain, compared)
 
 
-def _metrics(cells: Sequence[Cell]) -> tuple[str, ...]:
+def metric_names(cells: Sequence[Cell]) -> tuple[str, ...]:
     """Metric names in the order of the configuration; where cells differ, the most common list comes first."""
     lists = Counter(cell.metrics for cell in cells)
     ordered = sorted(lists, key=lambda metrics: (-lists[metrics], metrics))
@@ -283,11 +330,13 @@ def final_values(names: Mapping[str, str], values: Iterable[SeedValue], cells: I
 
 
 def _entry(label: str, cells: Sequence[Cell], group: str, common: Sequence[str]) -> Entry:
-    own = [cell for cell in cells if cell.group == group]
-    kinds = Counter(FINAL_STATES.get(cell.state, "unfinished") for cell in own)
+    kinds = Counter(FINAL_STATES.get(cell.state, "unfinished") for cell in cells)
     seeds = {kind: kinds[kind] for kind in (*FINAL_STATES.values(), "unfinished") if kinds[kind]}
-    first = own[0]
-    return Entry(label, first.method, first.version, variant(first, common), group, seeds, _compute(own))
+    first = cells[0]
+    cells_by_seed = tuple(sorted(cells, key=lambda cell: (cell.seed, cell.id)))
+    return Entry(
+        label, first.method, first.version, variant(first, common), group, seeds, _compute(cells), cells_by_seed
+    )
 
 
 def _compute(cells: Sequence[Cell]) -> Compute:
@@ -320,11 +369,15 @@ def _pretraining(cells: Iterable[Cell]) -> float | None:
 
 
 def _ranked(entries: list[Entry], metric: str, nfe: int, finals: Finals) -> tuple[Entry, ...]:
-    """Best mean first; then, by name, those without a value (or all, where no direction is known)."""
+    """Best mean first, those with a single seed after all others; then, by name, those without a value.
+
+    Where no direction is known all are in the order of their names.
+    """
     values = finals.get((nfe, metric), {})
 
-    def key(entry: Entry) -> tuple[bool, float, str]:
+    def key(entry: Entry) -> tuple[int, float, str]:
         score = t_interval(values.get(entry.label, {}).values())
-        return score.n == 0, -direction(metric) * score.mean if score.n else 0.0, entry.label
+        few = 2 - min(score.n, LEAST_SEEDS)
+        return few, -direction(metric) * score.mean if score.n else 0.0, entry.label
 
     return tuple(sorted(entries, key=key))

@@ -164,11 +164,28 @@ def report(
     out: Out = Path("runs"),
     mlflow_uri: Annotated[str | None, typer.Option(help="MLflow server. Default: a file in OUT.")] = None,
     mlflow: Annotated[bool, typer.Option(help="Import the results into MLflow.")] = True,
+    readme: Annotated[
+        Path | None, typer.Option(help="A document to put the tables into, between its leaderboard markers.")
+    ] = None,
 ) -> None:
     """Rebuild leaderboard, plots and MLflow import from the files of all runs."""
     from .report import report as command
 
-    raise typer.Exit(command(out, mlflow=mlflow, mlflow_uri=mlflow_uri))
+    raise typer.Exit(command(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A method or configuration, a cell's id, or a folder.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="What A is compared with.")],
+    out: Out = Path("runs"),
+    metric: Annotated[str | None, typer.Option("--metric", help="Comma-separated. Default: all in common.")] = None,
+    nfe: Annotated[str | None, typer.Option("--nfe", help="Step counts: 1,2. Default: all in common.")] = None,
+) -> None:
+    """Compare two methods, runs or sweeps on their common seeds, and say which is better, if that is certain."""
+    from .compare import compare as command
+
+    raise typer.Exit(command(first, second, out, metric=metric, nfe=nfe))
 
 
 @app.command("list")

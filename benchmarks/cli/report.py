@@ -14,8 +14,8 @@ from ..errors import UsageError
 MLFLOW_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
-def report(out: Path, *, mlflow: bool, mlflow_uri: str | None) -> int:
-    """Exit status 0. Raises UsageError where there is nothing to report."""
+def report(out: Path, *, mlflow: bool, mlflow_uri: str | None, readme: Path | None = None) -> int:
+    """Exit status 0. Raises UsageError where there is nothing to report, or no place in `readme` for it."""
     from ...reports.build import build_report
 
     check_mlflow_uri(mlflow_uri)
@@ -23,7 +23,7 @@ def report(out: Path, *, mlflow: bool, mlflow_uri: str | None) -> int:
         raise UsageError(f"there is no folder {out}: run `bench run` first, or name the folder of the runs with --out")
     try:
         with _naming_mlflow(mlflow_uri):
-            paths = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri)
+            paths = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme)
     except LookupError as error:
         raise UsageError(f"{error.args[0]}; run `bench run` first, or name the folder of the runs with --out") from None
     _print_paths(paths.leaderboard, out, mlflow, mlflow_uri)

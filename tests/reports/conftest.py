@@ -158,6 +158,18 @@ class Sweep:
                 self.cell(method, seed, state=state, error=error)
         return self
 
+    def many(self, count: int, seeds: int = 5) -> Sweep:
+        """`count` cells of 48 rows each: two benchmarks, four methods, `seeds` seeds, variants until they suffice."""
+        for place in range(count):
+            seed, rest = place % seeds, place // seeds
+            method, rest = tuple(LEVELS)[rest % len(LEVELS)], rest // len(LEVELS)
+            benchmark, number = ("digits", "second")[rest % 2], rest // 2
+            variant = f"train.lr={number}" if number else ""
+            level = LEVELS[method] + number + 4 * math.sin(place**2)  # no two pairs of rows differ alike
+            settings = {"train.lr": number}
+            self.cell(method, seed, benchmark=benchmark, variant=variant, settings=settings, level=level)
+        return self
+
     def sweep(self, method: str, key: str, values: Mapping[Any, Iterable[float]], default: Any, **kwargs: Any) -> Sweep:
         """Cells of one swept key: value -> the level of each seed, NaN where it diverged."""
         for value, levels in values.items():

@@ -16,6 +16,7 @@ from PIL import Image
 
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.markdown import count_text, escape, number, score_text
+from consistency_bench.reports.plots import MOST_SHOWN
 from consistency_bench.reports.statistics import Interval, t_interval
 
 PLOTS = ("bars", "curves", "samples")
@@ -33,7 +34,10 @@ def test_the_default_sweep_reads_well(sweep):
     text = built(sweep.default().out)
     assert text.startswith("# Leaderboard\n\n## digits\n")
     assert "12 cells (10 finished, 1 diverged, 1 unfinished)" in text
-    assert "**Verdict.** So far, with 1 of 12 cells unfinished: at NFE 1 vct has the lowest fd_digits_2k" in text
+    so_far = "**Verdict.** So far, with 1 of 12 cells unfinished: at NFE 1 no configuration is certainly best. vct has "
+    assert f"{so_far}the lowest fd_digits_2k, " in text
+    assert "| 2 × 1, 1 diverged |" in text
+    assert "| 2 × 1, 1 unfinished |" in text
     assert "**Small scale:**" in text
     assert "| *two halves of the real data* |" in text
     assert "*898*" in text
@@ -58,8 +62,10 @@ def test_a_certain_winner_is_bold_and_said_to_be_certain(sweep):
         sweep.cell("ict", seed, level=40.0 + 3 * seed)
         sweep.cell("ect", seed, level=30.0 + 3.1 * seed)
     text = built(sweep.out)
-    assert "This is certain at the 95 % level" in text
-    assert re.search(r"\| 1 \| ect v1 \| 3 finished \| \*\*33\.1 ± 7\.7 \(n=3\)\*\* \|", text)
+    assert "At NFE 1 ect is certainly best, with the lowest fd_digits_2k, 33.1 ± 7.7 (n=3)." in text
+    assert "It is certainly better than ict, behind by 9.90 (9.65 to 10.1)." in text
+    assert "| 1 | 1 | 1 | ect v1 | 3 × 1 | **33.1 ± 7.7 (n=3)** | – | best | – |" in text
+    assert "| 2 | 2 | 2 | ict v1 | 3 × 1 | 43.0 ± 7.5 (n=3) | 9.90 (9.65 to 10.1) | worse | 100 % |" in text
     assert "So far" not in text
     assert "unfinished" not in text
 
@@ -69,7 +75,8 @@ def test_one_seed_has_no_interval(sweep):
     sweep.cell("ict", 0, level=40.0)
     text = built(sweep.out)
     assert "| 30.0 (n=1) |" in text
-    assert "fewer than two seeds can be paired with ict" in text
+    assert "Inconclusive against ict: fewer than two common seeds." in text
+    assert "| – | – | – | ect v1 | 1 × 1 | 30.0 (n=1) | – | – | – |" in text
 
 
 def test_one_configuration_is_compared_with_nothing(sweep):
@@ -123,9 +130,9 @@ def test_hostile_text_stays_text(sweep):
     assert max(len(line) for line in table_lines(text)) < 700
     page = MarkdownIt("commonmark").enable("table").render(text)
     assert re.findall(r"<img src=\"([^\"]*)\"", page) == [f"plots/digits-{kind}.png" for kind in PLOTS]
-    assert "<a " not in page
+    assert len(re.findall(r"<a href=\"digits/[^\"]*\"", page)) == page.count("<a ") == 3  # the records of each cell
     assert page.count("<h1>") == 1
-    assert page.count("<table>") == 4
+    assert page.count("<table>") == 7
 
 
 @pytest.mark.parametrize(
@@ -162,9 +169,11 @@ def test_published_values_stand_beside_ours(sweep):
     for method in ("ict", "vct"):
         sweep.cell(method, 0, benchmark="cifar10", metrics=("fid50k",), shape=(64, 3, 32, 32), budget=51_200_000)
     text = built(sweep.out)
-    assert "| published fid50k |" in text
-    assert "| 2.83 (secondary) |" in text
-    assert "| 2.02 (secondary); 2.41 (secondary) |" in text
+    assert "### Beside published values" in text
+    assert re.search(
+        r"\| ict \| 1 \| fid50k \| .* \| 2\.83 \| \+.* \| budget, network differ \| – \| .* \| secondary", text
+    )
+    assert len(re.findall(r"\| vct \| 2 \| fid50k \| .* budget, network, init not stated", text)) == 2
     assert "orientation only" not in text
     assert "Small scale" not in text
 
@@ -298,15 +307,15 @@ def test_common_settings_are_said_once(sweep):
     assert " All with train.batch=8, train.ema.kind=halflife.\nHardware" in text
     assert text.count("train.batch=8") == 1
     assert "| variant |" not in text.partition("### Published")[0]
-    assert re.search(r"At NFE 1 \w+ has the lowest", text)
+    assert re.search(r"At NFE 1 no configuration is certainly best. \w+ has the lowest", text)
 
 
 def test_a_verdict_names_no_long_list_of_rivals(sweep):
     for method in ("ict", "ect", "sct", "vct"):
         sweep.cell(method, 0)
-    assert "fewer than two seeds can be paired with ect, ict, sct." in built(sweep.out)
+    assert re.search(r"Inconclusive against (sct|ect), (sct|ect), ict: fewer than two common seeds\.", built(sweep.out))
     sweep.cell("ect+ot", 0, level=90.0)
-    assert "fewer than two seeds can be paired with any other configuration." in built(sweep.out)
+    assert "Inconclusive against every other one: fewer than two common seeds." in built(sweep.out)
 
 
 def test_the_sampling_error_stands_below_its_table(sweep):
@@ -319,3 +328,84 @@ def test_the_sampling_error_stands_below_its_table(sweep):
     line = "Sampling error (bootstrap or subsets) of one draw: fd_digits_2k ± 0.123 (median over cells)"
     assert "Sampling error" not in first
     assert f"|\n\n{line}; this is a standard error" in second
+
+
+def test_a_rival_that_diverged_on_every_seed_is_said_and_does_not_hide_the_winner(sweep):
+    for seed in range(3):
+        sweep.cell("ect", seed, level=30.0 + seed)
+        sweep.cell("ict", seed, level=40.0 + 1.1 * seed)
+        sweep.cell("vct", seed, state="diverged")
+    text = built(sweep.out)
+    assert "At NFE 1 ect is certainly best" in text
+    assert "vct diverged on every seed." in text
+    assert re.search(r"\| – \| – \| – \| vct v1 \| 0, 3 diverged \| diverged \|", text)
+
+
+def test_a_mean_over_survivors_is_never_best(sweep):
+    for seed in range(4):
+        sweep.cell("ect", seed, level=30.0 + seed, state="diverged" if seed == 3 else "done")
+        sweep.cell("ict", seed, level=40.0 + 1.1 * seed)
+    text = built(sweep.out)
+    assert "| 31.0 ± 2.5 (n=3, 1 diverged) |" in text
+    assert "**31.0" not in text
+    assert "Inconclusive against ict, behind by 10.1 (9.9 to 10.3): seeds of the better one diverged." in text
+    assert "Its mean knows nothing of 1 of its seeds that diverged." in text
+
+
+def test_every_number_leads_to_its_records(sweep):
+    text = built(sweep.default().out)
+    links = re.findall(r"\[\d\]\(([^)]*)\)", text)
+    assert len(links) == 12
+    for link in links:
+        assert (sweep.out / link).is_file()
+
+
+README = "# Mine\r\n<!-- leaderboard:begin -->\nold\n<!-- leaderboard:end -->\nend, no line after"
+
+
+def test_the_tables_go_between_the_markers_of_a_document(sweep, tmp_path):
+    readme = tmp_path / "docs" / "README.md"
+    readme.parent.mkdir()
+    readme.write_bytes(README.encode())
+    sweep.default()
+    build_report(sweep.out, mlflow=False, readme=readme)
+    once = readme.read_bytes()
+    assert once.startswith(b"# Mine\r\n<!-- leaderboard:begin -->\n\n")
+    assert once.endswith(b"\n\n<!-- leaderboard:end -->\nend, no line after")
+    assert b"old" not in once
+    text = once.decode()
+    assert "**Verdict.** So far" in text
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert len(links) == 13
+    for link in links:
+        assert (readme.parent / link).is_file()
+    build_report(sweep.out, mlflow=False, readme=readme)
+    assert readme.read_bytes() == once
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "nothing",
+        "<!-- leaderboard:begin -->",
+        "<!-- leaderboard:end --><!-- leaderboard:begin -->",
+        "<!-- leaderboard:begin --><!-- leaderboard:begin --><!-- leaderboard:end -->",
+    ],
+)
+def test_a_document_without_its_markers_is_left_alone(sweep, tmp_path, content):
+    readme = tmp_path / "README.md"
+    readme.write_text(content)
+    sweep.cell("ect", 0)
+    with pytest.raises(ValueError, match="must hold the line <!-- leaderboard:begin --> once"):
+        build_report(sweep.out, mlflow=False, readme=readme)
+    assert readme.read_text() == content
+    assert not (sweep.out / "leaderboard.md").exists()
+
+
+def test_a_picture_of_samples_shows_so_many_configurations_at_most(sweep):
+    for place in range(MOST_SHOWN + 6):
+        sweep.cell("ect", 0, variant=f"train.lr={place}")
+    path = next(path for path in build_report(sweep.out, mlflow=False).plots if path.name == "digits-samples.png")
+    with Image.open(path) as image:
+        per_row = image.width * 8 / (16 * 9)  # rows of 8 pixels, 16 columns of 9
+        assert image.height < (2 * MOST_SHOWN + 6) * per_row

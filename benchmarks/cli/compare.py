@@ -1,0 +1,211 @@
+"""`bench compare A B`: two methods, runs or sweeps on their common seeds, in the terminal."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import UsageError, unknown
+from ..metrics.registry import direction
+
+Name = TypeVar("Name", str, int)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ...reports.cells import Cell
+    from ...reports.compare import Comparison
+    from ...reports.comparisons import Difference
+
+BETTER, INCONCLUSIVE = "better", "inconclusive"  # the verdicts of reports/comparisons.py
+WIDTH = 80  # of output that goes to no terminal
+MOST_SEEDS = 20  # that are shown one by one
+MOST_NAMES = 12  # that an error lists
+
+
+def compare(first: str, second: str, out: Path, *, metric: str | None, nfe: str | None) -> int:
+    """Exit status 0, whatever came out. Raises UsageError for names that are not there."""
+    from ...reports.compare import compare as comparisons
+    from ...reports.compare import matches
+
+    sides = [_find(name, out) for name in (first, second)]
+    pairs = matches(*sides)
+    if not pairs:
+        raise UsageError(_no_pairs(first, second, *sides))
+    known = comparisons(pairs)
+    if not known:
+        raise UsageError(f"{first} and {second} have no values of finished trainings in common; see `bench status`")
+    metrics = _chosen("metric", metric, [item.metric for item in known])
+    nfes = _chosen("NFE", nfe, [item.nfe for item in known])
+    _print(comparisons(pairs, metrics, nfes))
+    return 0
+
+
+def _find(name: str, out: Path) -> list[Cell]:
+    """The cells that a name stands for: a folder, or in `out` a configuration's name, a method, a group or a cell."""
+    from ...reports.cells import read_cells, read_folder
+    from ...reports.tables import labels
+
+    if Path(name).is_dir():
+        if not (below := read_folder(Path(name))):
+            raise UsageError(f"{name} is no folder of a cell and has none below it; `bench status` lists them")
+        return below
+    if not out.is_dir():
+        raise UsageError(f"there is no folder {out}: run `bench run` first, or name the folder of the runs with --out")
+    try:
+        cells = read_cells(out)
+    except LookupError as error:
+        raise UsageError(str(error.args[0])) from None
+    names: dict[str, str] = {}  # of groups
+    for benchmark in sorted({cell.benchmark for cell in cells}):
+        names |= labels(cell for cell in cells if cell.benchmark == benchmark)
+    ways: list[Callable[[Cell], str]] = [
+        lambda cell: names[cell.group],
+        lambda cell: cell.method,
+        lambda cell: cell.group,
+        lambda cell: cell.id,
+    ]
+    for way in ways:
+        if found := [cell for cell in cells if way(cell) == name]:
+            return found
+    choices = sorted({*names.values()})
+    more = f" and {len(choices) - MOST_NAMES} more" if len(choices) > MOST_NAMES else ""
+    raise UsageError(f"{unknown('run', name, choices[:MOST_NAMES])}{more}; or a cell's id, or a folder")
+
+
+def _no_pairs(first: str, second: str, ours: Sequence[Cell], theirs: Sequence[Cell]) -> str:
+    benchmarks = [", ".join(sorted({cell.benchmark for cell in side})) for side in (ours, theirs)]
+    if {cell.files.path.resolve() for cell in ours} == {cell.files.path.resolve() for cell in theirs}:
+        return f"{first} and {second} are the same runs: name two that differ"
+    if not {cell.benchmark for cell in ours} & {cell.benchmark for cell in theirs}:
+        return f"{first} ran on {benchmarks[0]} and {second} on {benchmarks[1]}: only runs of one benchmark compare"
+    return (
+        f"no configuration of {first} has the name or the settings of one of {second}: name one configuration of each"
+    )
+
+
+def _chosen(kind: str, text: str | None, known: Iterable[Name]) -> list[Name]:
+    """The values of an option that are asked for. `known` are those that both sides have."""
+    if text is None:
+        return list(known)
+    names = {str(value): value for value in known}
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    for name in wanted:
+        if name not in names:
+            raise unknown(kind, name, names)
+    return [names[name] for name in wanted]
+
+
+def _print(made: Sequence[Comparison]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDTH)
+    for benchmark, names in dict.fromkeys((item.benchmark, item.names) for item in made):
+        block = [item for item in made if (item.benchmark, item.names) == (benchmark, names)]
+        _print_block(console, block)
+    for line in _summary(made):
+        console.print(line)
+
+
+def _print_block(console: Console, block: Sequence[Comparison]) -> None:
+    """Who is compared, the first metric seed by seed, and a table for each metric."""
+    first = block[0]
+    console.print(first.benchmark)
+    for letter, name, values in zip("AB", first.names, (first.first, first.second), strict=True):
+        lost = [str(seed) for seed, value in sorted(values.items()) if not math.isfinite(value)]
+        diverged = f"; diverged: {', '.join(lost)}" if lost else ""
+        console.print(f"  {letter}  {name} (seeds {', '.join(map(str, sorted(values)))}{diverged})")
+    console.print()
+    common = sorted(first.first.keys() & first.second.keys())
+    if common:
+        console.print(f"{_titled(first.metric)} at NFE {first.nfe}, seed by seed", style="bold")
+        table = _table(["seed", "A", "B", "A − B"])
+        for seed in common[:MOST_SEEDS]:
+            values = first.first[seed], first.second[seed]
+            table.add_row(str(seed), *map(_value, (*values, values[0] - values[1])))
+        console.print(table)
+        if len(common) > MOST_SEEDS:
+            console.print(f"… and {len(common) - MOST_SEEDS} more seeds")
+        console.print()
+    for metric in dict.fromkeys(item.metric for item in block):
+        console.print(f"{_titled(metric)}, means over n common seeds", style="bold")
+        table = _table(["NFE", "A", "B", "A − B (95 % interval)", "n", "A better", "verdict"])
+        for item in block:
+            if item.metric == metric:
+                table.add_row(*_cells(item))
+        console.print(table)
+        console.print()
+
+
+def _titled(metric: str) -> str:
+    return metric + {1: " (higher is better)", 0: "", -1: " (lower is better)"}[direction(metric)]
+
+
+def _table(header: Sequence[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in header:
+        table.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=name != "verdict")
+    return table
+
+
+def _cells(item: Comparison) -> list[str]:
+    found = item.difference
+    common = [seed for seed in item.first.keys() & item.second.keys() if _both(item, seed)]
+    means = [
+        math.fsum(own[seed] for seed in common) / len(common) if common else math.nan
+        for own in (item.first, item.second)
+    ]
+    chance = "–" if found.improvement is None else f"{100 * found.improvement:.0f} %"
+    verdict = f"A {found.verdict}" if found.verdict != INCONCLUSIVE else INCONCLUSIVE
+    return [str(item.nfe), *map(_value, means), _range(found), str(found.interval.n), chance, verdict]
+
+
+def _both(item: Comparison, seed: int) -> bool:
+    return math.isfinite(item.first[seed]) and math.isfinite(item.second[seed])
+
+
+def _range(found: Difference) -> str:
+    from ...reports.markdown import number
+
+    mean, low, high = found.interval.mean, found.adjusted.low, found.adjusted.high
+    if low is None or high is None:
+        return _value(mean)
+    return f"{number(mean)} ({number(low, mean)} to {number(high, mean)})"
+
+
+def _value(value: float) -> str:
+    from ...reports.markdown import number
+
+    return number(value) if math.isfinite(value) else "–"
+
+
+def _summary(made: Sequence[Comparison]) -> list[str]:
+    """The verdict on the first metric at the lowest NFE, then how all comparisons came out and what they are."""
+    lines = [_verdict(item) for item in {(one.benchmark, one.names): one for one in reversed(made)}.values()][::-1]
+    counts = Counter(item.difference.verdict for item in made)
+    if len(made) > 1:
+        told = {"A better": counts["better"], "B better": counts["worse"], "inconclusive": counts[INCONCLUSIVE]}
+        lines.append(f"All {len(made)} comparisons: {', '.join(f'{count} {what}' for what, count in told.items())}.")
+    lines.append(
+        "Intervals are of paired differences, after Holm's correction over all comparisons shown. Inconclusive: the "
+        "interval includes zero, the difference is within 1.3 % of the value, or there are too few seeds. A better: "
+        "the share of all pairs of seeds in which A is better."
+    )
+    return lines
+
+
+def _verdict(item: Comparison) -> str:
+    found, (a, b) = item.difference, item.names
+    a, b = (f"A ({a})", f"B ({b})") if a == b else (a, b)
+    where = f"At NFE {item.nfe} on {item.benchmark}"
+    if found.verdict == INCONCLUSIVE:
+        return f"{where} it is inconclusive whether {a} or {b} has the better {item.metric}: {found.reason}."
+    better, worse = (a, b) if found.verdict == BETTER else (b, a)
+    return f"{where} {better} is certainly better than {worse} in {item.metric}: A − B is {_range(found)}."
