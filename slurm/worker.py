@@ -32,8 +32,6 @@ STARTS = (
     "starts.json"  # of a cell that jobs work on: what was saved when the last one began, and how many saved nothing
 )
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Work:
@@ -95,7 +93,7 @@ def main(arguments: list[str]) -> int:
         with joined(ranks_from_environment()) as ranks:
             run_cells(work, stop, threads, ranks)
     except OutOfStepError as error:
-        log.error("%s", error)
+        _say(str(error))
         return 1
     return INTERRUPTED if stop() else 0
 
@@ -132,7 +130,7 @@ def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Path, Lock]]:
             lock = acquire(folder / "lock")
             if lock is None:
                 if work.job and _beats(folder / "lock", beats):
-                    log.warning("%s is in the hands of another process, which is alive: left to it", folder.name)
+                    _say(f"{folder.name} is in the hands of another process, which is alive: left to it")
                     left.add(folder)
                 continue
             if not is_open(folder, cells[folder]):  # another worker was faster
@@ -171,7 +169,7 @@ def _follow(folder: Path, stop: StopFlag, threads: int, ranks: Ranks) -> None:
     except OutOfStepError:
         raise
     except Exception as error:  # the others have been told, or have told us
-        log.error("process %d of %d left %s: %s: %s", ranks.rank, ranks.size, folder.name, type(error).__name__, error)
+        _say(f"process {ranks.rank} of {ranks.size} left {folder.name}: {type(error).__name__}: {error}")
 
 
 def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ranks: Ranks) -> None:
@@ -196,7 +194,7 @@ def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ran
         )
         logging.info("attempt ended: %s", state)
     except TakenError as error:
-        log.warning("%s; nothing more was written there", error)
+        _say(f"{error}; nothing more was written there")
     except OutOfStepError as error:
         logging.error("attempt ended: %s", error)
         raise
@@ -207,6 +205,11 @@ def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ran
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+def _say(text: str) -> None:
+    """To whoever reads what this process prints: the log of the cell is closed to it."""
+    print(text, file=sys.stderr, flush=True)
 
 
 class _OwnLog(logging.FileHandler):
