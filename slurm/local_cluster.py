@@ -11,6 +11,7 @@ end of the namespace's first process is a power cut: nothing that ran on the nod
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shlex
@@ -109,13 +110,15 @@ class LocalCluster:
         stopped: set[int] = set()
         while new := set(self.processes(name)) - stopped:  # what was started meanwhile, too
             for pid in new:
-                os.kill(pid, signal.SIGSTOP)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, signal.SIGSTOP)
             stopped |= new
 
     def thaw_node(self, name: str) -> None:
         """Let a frozen node go on."""
         for pid in self.processes(name):
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # those that wake first may end others
+                os.kill(pid, signal.SIGCONT)
 
     def processes(self, name: str) -> list[int]:
         """The processes of a node, as this machine numbers them: slurmd, jobs and what these started."""

@@ -322,6 +322,17 @@ def speed_metrics(
     raise typer.Exit(command(images, device))
 
 
+@speed.command("sweep")
+def speed_sweep(
+    cluster: Annotated[str, typer.Option("--cluster", help="Name or file of a cluster.")] = "local",
+    cells: Annotated[int, typer.Option("--cells", help="How many; they are held and then cancelled.")] = 1000,
+) -> None:
+    """Measure how long it takes to submit many cells to the SLURM of this shell."""
+    from .speed_sweep import sweep as command
+
+    raise typer.Exit(command(cells, cluster))
+
+
 ClusterFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The cluster's own folder.")]
 Node = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, …")]
 

@@ -142,11 +142,9 @@ def test_a_node_that_sleeps_wakes_up_to_find_its_cell_taken(
     slurm.freeze_node(node)
     until(lambda: place.the("node") != node, "the start on another node")
     until(training(place, 150_000))
-    before = (place.out / next(iter(place.statuses()))).exists()
     os.kill(old, signal.SIGCONT)  # the old copy alone: its node's slurmd, which would end it, still sleeps
     try:
         until(lambda: "nothing more was written there" in place.said(), "the word of the old copy")
-        assert not before
         place.finish()
     finally:
         slurm.thaw_node(node)
