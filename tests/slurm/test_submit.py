@@ -1,0 +1,268 @@
+"""What a sweep asks of SLURM: resources, arrays, the text of a job, and what it says where SLURM refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consistency_bench.benchmarks.config.compose import compose_cells
+from consistency_bench.benchmarks.errors import UsageError
+from consistency_bench.slurm.clusters import Cluster, Requeue, load
+from consistency_bench.slurm.executor import parameters
+from consistency_bench.slurm.job import CellsJob
+from consistency_bench.slurm.local_cluster import LocalCluster, start
+from consistency_bench.slurm.local_config import Options
+from consistency_bench.slurm.resources import Resources, resources
+from consistency_bench.slurm.submit import make_plan, script
+from consistency_bench.slurm.sweeps import read
+
+from .conftest import needs_slurm
+from .sweeping import Place, jobs, until
+from .sweeping import slurm as call
+
+SITE = Cluster(name="site", gpus_per_node=4, cpus_per_gpu=8, time_limit=60, array_parallelism=3, memory_per_gpu=2048)
+PLAIN = Resources(devices=1, nodes=1, cpus=8, memory=2048, time_limit=60)
+
+
+def config(**asked: Any) -> dict[str, Any]:
+    return {"train": {"resources": asked}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, PLAIN),
+        ({"devices": 4}, dataclasses.replace(PLAIN, devices=4)),
+        ({"devices": 8}, dataclasses.replace(PLAIN, devices=8, nodes=2)),
+        ({"devices": 6}, dataclasses.replace(PLAIN, devices=6, nodes=2)),
+        ({"devices": 5}, dataclasses.replace(PLAIN, devices=5, nodes=5)),
+        ({"devices": 4, "nodes": 4}, dataclasses.replace(PLAIN, devices=4, nodes=4)),
+        ({"memory": "3G", "cpus": 2}, dataclasses.replace(PLAIN, memory=3072, cpus=2)),
+        ({"time_limit": "1d"}, dataclasses.replace(PLAIN, time_limit=1440)),
+    ],
+)
+def test_a_cell_asks_for_what_the_cluster_says_and_more(asked: dict[str, Any], found: Resources) -> None:
+    assert resources(config(**asked), SITE) == found
+
+
+def test_a_configuration_of_an_older_version_asks_for_nothing() -> None:
+    assert resources({"train": {}}, SITE) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [({"devices": 5, "nodes": 1}, "site has 4 GPUs a node"), ({"time_limit": "2m"}, "must be longer than the 120 s")],
+)
+def test_what_the_cluster_cannot_give_is_refused(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        resources(config(**asked), SITE)
+
+
+def test_without_gpus_processes_need_no_nodes_of_their_own() -> None:
+    assert resources(config(devices=6), dataclasses.replace(SITE, gpus_per_node=0)).nodes == 1
+
+
+def test_one_array_for_each_set_of_resources() -> None:
+    cells = [(Path(f"{n}"), config(**({"devices": 2} if n % 3 == 0 else {}))) for n in range(9)]
+    plan = make_plan(cells, SITE, pack=1, share=1, most=1000)
+    assert [(wanted.devices, len(elements)) for wanted, elements in plan.arrays] == [(1, 6), (2, 3)]
+    assert [folder.name for element in plan.arrays[1][1] for folder in element] == ["0", "3", "6"]
+
+
+def test_cells_are_packed_and_large_arrays_are_cut() -> None:
+    cells = [(Path(f"{n}"), config()) for n in range(10)]
+    plan = make_plan(cells, SITE, pack=3, share=1, most=2)
+    assert [[len(element) for element in elements] for _, elements in plan.arrays] == [[3, 3], [3, 1]]
+    assert [folder.name for _, elements in plan.arrays for e in elements for folder in e] == [str(n) for n in range(10)]
+    with pytest.raises(UsageError, match="--share 2 is for cells on one device"):
+        make_plan([(Path("a"), config(devices=2))], SITE, pack=2, share=2, most=10)
+
+
+def test_the_text_of_a_job(tmp_path: Path) -> None:
+    site = dataclasses.replace(
+        SITE,
+        partition="gpu",
+        gpu_type="a100",
+        setup=("module load cuda",),
+        environment={"WORDS": "two words"},
+        requeue=Requeue(enabled=False, notice_seconds=77),
+        sbatch={"reservation": "spring", "exclusive": True},
+    )
+    out = tmp_path / "my runs"
+    plan = make_plan([(out / "a", config(devices=8)), (out / "b", config(devices=8))], site, pack=1, share=1, most=9)
+    text = script(plan, 0, out)
+    lines = text.splitlines()
+    for option in (
+        "array=0-1%2",
+        "partition=gpu",
+        "nodes=2",
+        "ntasks-per-node=4",
+        "cpus-per-task=8",
+        "gpus-per-node=a100:4",
+        "mem=8192M",
+        "time=60",
+        "signal=USR2@77",
+        "no-requeue",
+        "reservation=spring",
+        "exclusive",
+    ):
+        assert f"#SBATCH --{option}" in lines
+    assert "export WORDS='two words'" in lines
+    assert lines.index("module load cuda") < lines.index("export OMP_NUM_THREADS=8")
+    (take,) = [line for line in lines if line.startswith("cp -n ")]
+    assert f"'{out}/sweeps/SWEEP/array-0'/element-$SLURM_ARRAY_TASK_ID.pkl" in take
+    (run,) = [line for line in lines if line.startswith("srun ")]
+    assert "--kill-on-bad-exit=1 --cpus-per-task=8" in run
+
+
+def test_a_site_that_says_nothing_is_asked_for_nothing() -> None:
+    site = dataclasses.replace(SITE, gpus_per_node=0, memory_per_gpu=None)
+    wanted = parameters(Path("/x"), "name", resources(config(), site), site)
+    assert wanted["additional_parameters"] == {"requeue": True}
+    assert not {"partition", "account", "qos", "constraint", "mem"} & set(wanted)
+
+
+def test_the_callable_holds_paths_alone_and_starts_again_as_it_is() -> None:
+    job = CellsJob(cells=("/a", "/b"), share=1, requeue=True, without_progress=3)
+    assert job.checkpoint().function == job
+
+
+# The command
+
+SMALL = ("benchmark=toy2d", "train.images=2560", "run.snapshots=1", "eval.nfe=[1]", "network.width=8")
+
+
+def test_without_slurm_it_says_so_and_names_the_other_way(tmp_path: Path) -> None:
+    place = Place(tmp_path / "runs", wrap=("env", "PATH=/nowhere"))
+    said = place.bench("sweep", "--cluster", "local", *SMALL, status=2)
+    assert "there is no SLURM on this machine (sbatch, srun, squeue, scontrol not found)" in said
+    assert "--launcher local" in said
+    assert said.count("\n") == 1
+    assert not place.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--cluster is missing: name one (a100_preempt, h100x8, local, workstation) or the file"),
+        (("--cluster", "locl"), "unknown cluster 'locl'. Did you mean: local?"),
+        (("--cluster", "local", "--share", "2"), "--share is 2, must be at most --pack (1)"),
+        (("--launcher", "cloud"), "unknown launcher 'cloud'. Available: local, slurm, debug"),
+        (("--launcher", "local", "--cluster", "local"), "--cluster is for --launcher slurm"),
+        (("--cluster", "workstation", "train.resources={devices: 3, nodes: 1}"), "workstation has 2 GPUs a node"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    place = Place(tmp_path / "runs")
+    complaint = place.bench("sweep", *SMALL, "--dry-run", *arguments, status=2)
+    assert said in complaint
+    assert complaint.rstrip().splitlines()[-1].startswith("bench: ")
+    assert not place.out.exists()
+
+
+def test_a_dry_run_shows_jobs_and_costs_and_writes_nothing(tmp_path: Path) -> None:
+    place = Place(tmp_path / "runs", wrap=("env", "PATH=/nowhere"))
+    said = place.bench("sweep", "--methods", "ect,vct", "--seeds", "0-2", "--cluster", "h100x8", "--dry-run", *SMALL)
+    assert "cells: 6, 6 to run" in said
+    assert "#SBATCH --array=0-5%6" in said
+    assert "FLOPs for 6 cells" in said
+    assert "device-hours: not known" in said
+    assert "memory of a device in training: about" in said
+    assert not place.out.exists()
+
+
+@pytest.mark.parametrize("launcher", ["local", "debug"])
+def test_the_same_cells_run_here(tmp_path: Path, launcher: str) -> None:
+    place = Place(tmp_path / "runs")
+    said = place.bench("run", "--methods", "ect", "--seeds", "0", "--no-mlflow", "--launcher", launcher, *SMALL)
+    assert place.the("state") == "done"
+    assert ("attempt ended: done" in said) == (launcher == "debug")
+
+
+# On a real cluster
+
+
+@pytest.fixture
+def bare(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
+    """A cluster without accounting, that commands find."""
+    needs_slurm(accounting=False)
+    cluster = start(place / "c", Options(accounting=False))
+    monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def out(slurm: LocalCluster) -> Iterator[Place]:
+    folder = slurm.folder.parent / f"submit-{os.getpid()}"
+    folder.mkdir()
+    yield Place(folder / "my runs")
+    for line in jobs():
+        call("scancel", line.split()[0].split("_")[0])
+    until(lambda: not jobs(), "the end of the jobs")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_what_sbatch_refuses_leaves_nothing_behind(out: Place) -> None:
+    site = Path(out.cluster())
+    site.write_text(site.read_text().replace("partition: main", "partition: moon"))
+    said = out.bench("sweep", "--cluster", str(site), *SMALL, status=2)
+    assert "sbatch refused the array: " in said
+    assert "invalid partition specified: moon" in said
+    assert list(out.out.glob("sweeps/*")) == []
+    assert {status["state"] for status in out.statuses().values()} == {"queued"}
+
+
+def test_packed_cells_share_jobs_and_devices(out: Place) -> None:
+    said = out.sweep("--methods", "ect", "--seeds", "0-4", "--pack", "3", "--share", "2", *SMALL)
+    assert "2 jobs of up to 3 cells each" in said
+    out.finish()
+    assert [status["state"] for status in out.statuses().values()] == ["done"] * 5
+    assert sorted({status["job"].split("_")[1] for status in out.statuses().values()}) == ["0", "1"]
+    assert out.attempts() == [1] * 5
+    threads = [json.loads(path.read_text())["attempts"][0]["threads"] for path in out.out.glob("*/*/*/run.json")]
+    assert threads == [1] * 5
+
+
+def test_a_cell_that_fails_fails_its_job_and_no_other(out: Place) -> None:
+    out.sweep("--methods", "ect", "--seeds", "0-1", *SMALL)
+    first = min(out.out.glob("*/*/*/config.yaml"))
+    first.write_text(first.read_text().replace("name: toy2d", "name: nothing"))  # the data set, behind everybody's back
+    said = out.bench("wait", status=1)
+    assert "1 of 2 done, 1 failed" in said
+    assert "Traceback" not in said
+    (job,) = [s["job"] for s in out.statuses().values() if s["state"] == "failed"]
+    assert "FAILED" in call("sacct", "--noheader", "-X", f"--jobs={job}", "--format=State")
+
+
+def test_a_sweep_says_which_cells_are_in_jobs_already(out: Place) -> None:
+    held = Path(out.cluster())
+    held.write_text(held.read_text() + "sbatch: {hold: true}\n")
+    assert "2 to submit" in out.sweep("--methods", "ect", "--seeds", "0-1", *SMALL, cluster=str(held))
+    said = out.sweep("--methods", "ect", "--seeds", "0-2", *SMALL, cluster=str(held))
+    assert "cells: 3, 0 done, 2 in jobs already, 1 to submit" in said
+    assert [len(sweep.arrays[0].elements) for sweep in read(out.out)] == [2, 1]
+    two = [compose_cells(["ect"], [seed], [*SMALL, f"train.resources.cpus={cpus}"]) for seed, cpus in ((7, 1), (8, 2))]
+    assert [resources(cells[0].config, load("local")).cpus for cells in two] == [1, 2]
+
+
+def test_without_accounting_everything_but_history_works(bare: LocalCluster) -> None:
+    place = Place(bare.folder.parent / "runs")
+    place.sweep("--methods", "ect", "--seeds", "0-1", *SMALL)
+    place.finish()
+    held = Path(place.cluster())
+    held.write_text(held.read_text() + "sbatch: {hold: true}\n")
+    place.sweep("--methods", "ect", "--seeds", "2", *SMALL, cluster=str(held))
+    assert "JobHeldUser" in place.bench("status", status=1)
+    place.bench("cancel", "--all")
+    assert "cancelled" in place.bench("wait", status=1)
+    place.bench("retry", "--failed", "--cluster", place.cluster())
+    place.finish()
+    assert [status["state"] for status in place.statuses().values()] == ["done"] * 3
