@@ -82,6 +82,8 @@ def submit_cells(
         command=command,
         cluster=dataclasses.asdict(cluster),
         arrays=(),
+        pack=pack,
+        share=share,
     )
     planned = [
         Array(

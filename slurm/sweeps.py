@@ -34,7 +34,10 @@ class Array:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What one command submitted. created: time in UTC as ISO has it. cluster: all fields of its Cluster."""
+    """What one command submitted. created: time in UTC as ISO has it. cluster: all fields of its Cluster.
+
+    pack: cells of one task; share: of these how many run at once.
+    """
 
     sweep: str
     created: str
@@ -42,6 +45,8 @@ class Sweep:
     command: str
     cluster: Mapping[str, Any]
     arrays: tuple[Array, ...]
+    pack: int = 1
+    share: int = 1
 
     def folder(self, out: Path, array: Array) -> Path:
         """Where the jobs of one of its arrays write what they say."""
@@ -101,7 +106,10 @@ def _read(path: Path) -> Sweep:
     try:
         sweep = Sweep(**{**content, "arrays": tuple(map(_array, content["arrays"]))})
         texts = (sweep.sweep, sweep.created, sweep.user, sweep.command)
-        if not all(isinstance(text, str) for text in texts) or not isinstance(sweep.cluster, dict):
+        counts = (sweep.pack, sweep.share)
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(count, int) for count in counts):
+            raise TypeError("a value of the wrong kind")
+        if not isinstance(sweep.cluster, dict):
             raise TypeError("a value of the wrong kind")
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path} does not describe a sweep ({error})") from None

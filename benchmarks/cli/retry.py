@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...slurm import clusters
 from ...slurm.clusters import Cluster
-from ...slurm.sweeps import places, read
+from ...slurm.sweeps import Sweep, places, read
 from ...slurm.view import FINAL, Shown, View, look
 from ..errors import UsageError, unknown
 from .cells import resolve
@@ -44,17 +44,17 @@ def retry(out: Path, names: Sequence[str], *, failed: bool, cluster: str | None,
     if not wanted:
         print(f"there is nothing to retry: {_why(view)}")
         return 0
-    record = _last_cluster(wanted, out)
+    last = _last_sweep(wanted, out)
     if launcher is None:
-        launcher = "slurm" if cluster or record else "local"
+        launcher = "slurm" if cluster or last else "local"
     if launcher == "local":
         return _run_here(wanted, out)
-    if cluster is None and record is None:
+    if cluster is None and last is None:
         raise UsageError(
             f"these cells were in no sweep: name a cluster with --cluster ({', '.join(clusters.choices())})"
         )
-    place = clusters.load(cluster) if cluster else clusters.from_record(record or {})
-    return _submit(wanted, out, place)
+    place = clusters.load(cluster) if cluster else clusters.from_record(last.cluster if last else {})
+    return _submit(wanted, out, place, pack=last.pack if last else 1, share=last.share if last else 1)
 
 
 def _is_open(cell: Shown) -> bool:
@@ -67,14 +67,14 @@ def _why(view: View) -> str:
     return ", ".join(f"{count} {state}" for state, count in view.counts().items())
 
 
-def _last_cluster(wanted: Sequence[Shown], out: Path) -> Any:
-    """The cluster of the newest sweep that held one of the cells, as its file has it; None where none did."""
+def _last_sweep(wanted: Sequence[Shown], out: Path) -> Sweep | None:
+    """The newest sweep that held one of the cells; None where none did."""
     held_by = places(read(out))
     sweeps = [held_by[cell.name][-1].sweep for cell in wanted if cell.name in held_by]
-    return max(sweeps, key=lambda sweep: (sweep.created, sweep.sweep)).cluster if sweeps else None
+    return max(sweeps, key=lambda sweep: (sweep.created, sweep.sweep)) if sweeps else None
 
 
-def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster) -> int:
+def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster, *, pack: int, share: int) -> int:
     from ...slurm.launch import put_in_queue
     from ...slurm.submit import submit_cells
 
@@ -82,7 +82,7 @@ def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster) -> int:
     cells = [(cell.files.path, cell.files.config) for cell in wanted]
     for cell in wanted:
         put_in_queue(cell.files.path, cell.files.config)
-    sweep = submit_cells(cells, out, cluster, pack=1, share=1, command=shlex.join(sys.argv))
+    sweep = submit_cells(cells, out, cluster, pack=pack, share=share, command=shlex.join(["bench", *sys.argv[1:]]))
     jobs = sum(len(array.elements) for array in sweep.arrays)
     print(f"cells: {len(wanted)}, in {jobs} jobs on {cluster.name}, sweep {sweep.sweep}")
     for cell in wanted:
