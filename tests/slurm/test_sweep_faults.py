@@ -23,20 +23,25 @@ pytestmark = pytest.mark.slow
 #: Cells that train for some ten seconds each and save all the time.
 TRAINING = ("benchmark=toy2d", "train.images=256000", "run.snapshots=4", "run.checkpoint_seconds=0.5", "eval.nfe=[1,2]")
 CELL = ("--methods", "ect", "--seeds", "0", *TRAINING)
-#: More than three jobs of a minute can do.
-LONG = tuple(text.replace("256000", "2500000") for text in CELL)
+#: Of training: more than three jobs of a minute can do, which SLURM tells to save after half of it.
+LONG_SECONDS = 80
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Place], dict[str, bytes]]:
+def unhindered(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A folder on this machine, for what is compared with."""
+    return Place(tmp_path_factory.mktemp("unhindered") / "runs")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(unhindered: Place) -> Callable[[Place], dict[str, bytes]]:
     """What the cells of a folder would have given if nothing had happened: the same, run on this machine.
 
     With as many workers as cores, each has one thread, as jobs have.
     """
-    here = Place(tmp_path_factory.mktemp("undisturbed") / "runs")
     workers = str(len(os.sched_getaffinity(0)))
-    here.bench("run", "--no-mlflow", "--jobs", workers, "--methods", "ect", "--seeds", "0-3", *TRAINING)
-    everything = here.results()
+    unhindered.bench("run", "--no-mlflow", "--jobs", workers, "--methods", "ect", "--seeds", "0-3", *TRAINING)
+    everything = unhindered.results()
 
     def of(place: Place) -> dict[str, bytes]:
         names = place.statuses()
@@ -82,10 +87,16 @@ def numbers(out: Path) -> list[str]:
     return found
 
 
-def test_work_that_exceeds_the_time_limit_goes_on_in_the_next_job(place: Place, tmp_path: Path) -> None:
-    place.sweep(*LONG, cluster=place.cluster(time_limit="1m", notice=55))
+@pytest.mark.usefixtures("undisturbed")
+def test_work_that_exceeds_the_time_limit_goes_on_in_the_next_job(
+    place: Place, unhindered: Place, tmp_path: Path
+) -> None:
+    compute = [json.loads(path.read_text())["compute"] for path in unhindered.out.glob("*/*/*/run.json")]
+    rate = max(cell["images"] / cell["train_seconds"] for cell in compute)  # of this machine: work is set by it
+    long = (*CELL[:4], *(f"train.images={int(rate * LONG_SECONDS)}" if "images" in key else key for key in TRAINING))
+    place.sweep(*long, cluster=place.cluster(time_limit="1m", notice=55))
     here = Place(tmp_path / "runs", wrap=("taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))))
-    here.bench("run", "--no-mlflow", *LONG)
+    here.bench("run", "--no-mlflow", *long)
     place.finish()
     assert place.said().count("goes back into the queue") >= 3
     assert place.attempts()[0] >= 4
