@@ -7,6 +7,7 @@ reader (or a process killed at any moment) sees the old content or the new, neve
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -21,6 +22,9 @@ from .errors import UsageError
 
 class DamagedError(UsageError, ValueError):
     """A file that does not hold what it should; the message names it."""
+
+
+GONE = (errno.ENOENT, errno.ESTALE)  # the second from a network file system, of what another machine has removed
 
 
 class TakenError(Exception):
@@ -71,8 +75,8 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
         descriptor, name = tempfile.mkstemp(
             dir=fence.workshop if fence else path.parent, prefix=f".{path.name}.", suffix=".tmp"
         )
-    except FileNotFoundError:
-        if fence:
+    except OSError as error:
+        if fence and error.errno in GONE:
             raise fence.taken() from None
         raise
     os.close(descriptor)
@@ -105,8 +109,8 @@ def remove(path: Path) -> None:
 def _or_taken(fence: _Fence | None) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        if fence is None or fence.workshop.exists():
+    except OSError as error:
+        if fence is None or error.errno not in GONE or fence.workshop.exists():
             raise
         raise fence.taken() from None
 

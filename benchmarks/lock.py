@@ -38,12 +38,15 @@ class Lock:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             if self.is_ours():
-                with contextlib.suppress(FileNotFoundError):  # released between the two lines
+                with contextlib.suppress(OSError):  # released between the two lines, or a server that stumbles
                     os.utime(self.path)
 
     def is_ours(self) -> bool:
-        """False once another process has taken the lock over."""
-        return _owner(self.path).get("token") == self.token
+        """False once another process has taken the lock over. A file server that does not answer says nothing of that."""
+        try:
+            return _owner(self.path).get("token") == self.token
+        except OSError:
+            return True
 
     def release(self) -> None:
         self._stop.set()
@@ -138,7 +141,12 @@ def _is_stale(path: Path, owner: dict[str, Any], now: float) -> bool:
     except FileNotFoundError:
         return True
     if owner.get("host") == socket.gethostname() and owner.get("born") is not None:
-        return _born(owner["pid"]) != owner["born"]
+        born = _born(owner["pid"])
+        if born is not None:
+            return born != owner["born"]
+        if not _alive(owner["pid"]):
+            return True
+        # Another user's process on a machine that hides these (hidepid): its heartbeat has to tell.
     here = _job()
     if here and owner.get("job") == here["job"] and owner["restart"] < here["restart"]:
         return True  # SLURM starts a job again when it has given the earlier start up
@@ -167,15 +175,21 @@ def _remove_if_stale(path: Path, now: float) -> bool:
 
 
 def _born(pid: int) -> str | None:
-    """When a process started, to tell it from a later one with the same number; None where nobody can say."""
+    """When a process started, to tell it from a later one with the same number; ENDED of a zombie.
+
+    None where there is no such process, or where nobody may know.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # the second where it ends while it is read
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # the second where it ends while it is read
         if Path("/proc/self/stat").exists():
             return None
-        return "alive" if _alive(pid) else None
+        return "alive" if _alive(pid) else ENDED
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+    return ENDED if fields[0] in "ZX" else fields[19]
+
+
+ENDED = "ended"
 
 
 def _alive(pid: int) -> bool:

@@ -7,14 +7,16 @@ each element takes its own. Imported by `submit` when it is needed: submitit is 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.helpers import DelayedSubmission
+from submitit.helpers import DelayedSubmission, clean_env
 
 from ..benchmarks.errors import UsageError
 from .clusters import Cluster
@@ -47,9 +49,20 @@ class ArrayExecutor(submitit.SlurmExecutor):
         for index, job in enumerate(jobs):
             DelayedSubmission(job).dump(folder / f"element-{index}.pkl")
         try:
-            return self._submit_command(self._submitit_command_str).job_id
+            with _clean_environment():
+                return self._submit_command(self._submitit_command_str).job_id
         except (FailedJobError, FailedSubmissionError) as error:
             raise UsageError(f"sbatch refused the array: {_reason(str(error))}") from None
+
+
+@contextlib.contextmanager
+def _clean_environment() -> Iterator[None]:
+    """Without what a job around this process would hand on to the array, but with the way to its cluster."""
+    conf = os.environ.get("SLURM_CONF")
+    with clean_env():
+        if conf is not None:
+            os.environ["SLURM_CONF"] = conf  # clean_env puts all back as it was
+        yield
 
 
 def parameters(folder: Path, name: str, resources: Resources, cluster: Cluster) -> dict[str, object]:

@@ -17,12 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..benchmarks.distributed import ALONE, Ranks, joined, ranks_from_environment, without_ranks
+from ..benchmarks.errors import UsageError
 from ..benchmarks.lock import is_held
 from ..benchmarks.records import CellFiles
-from .worker import POLL_SECONDS, StopFlag, Work, is_open, run_cells
+from .worker import INTERRUPTED, POLL_SECONDS, StopFlag, Work, is_open, run_cells
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
+
+
+UNREADABLE = "unreadable"
+PATIENCE_SECONDS = 3600.0  # from SIGTERM to SIGKILL, at most
+REQUEUE_SECONDS, REQUEUE_PAUSE_SECONDS = 600.0, 3.0
 
 
 class UnfinishedError(Exception):
@@ -52,12 +58,12 @@ class CellsJob:
         print(f"{len(self.cells)} cell(s) on {socket.gethostname()}, start {_restarts() + 1} of the job", flush=True)
         work = Work(cells=self.cells, job=_name(), without_progress=self.without_progress)
         threads = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
-        at_once = min(self.share, len(self.cells))
-        if at_once > 1:
-            _run_at_once(work, at_once, threads, stop)
-            return self._settle(stop)
+        each = max(1, threads // self.share)  # also where fewer cells are left than could share the device
+        if self.share > 1 and len(self.cells) > 1:
+            died = _run_at_once(work, min(self.share, len(self.cells)), each, stop)
+            return self._settle(stop, died)
         with joined(_ranks()) as ranks:
-            run_cells(work, stop, threads, ranks)
+            run_cells(work, stop, each, ranks)
         return self._settle(stop) if ranks.is_writer else {}
 
     def checkpoint(self) -> DelayedSubmission:
@@ -66,29 +72,63 @@ class CellsJob:
 
         return DelayedSubmission(self)
 
-    def _settle(self, stop: StopFlag) -> dict[str, str]:
-        folders = [Path(cell) for cell in self.cells]
-        states = {folder.name: CellFiles(folder).status["state"] for folder in folders}
+    def _settle(self, stop: StopFlag, died: str = "") -> dict[str, str]:
+        """Say what became of the cells, and leave as SLURM should have it. died: how worker processes did."""
+        states = {Path(cell).name: _state(Path(cell)) for cell in self.cells}
         for name, state in states.items():
             print(f"{name}: {state}", flush=True)
-        ours = [f.name for f in folders if is_open(f, CellFiles(f).config) and not is_held(f / "lock")]
-        failed = [name for name, state in states.items() if state == "failed"]
+        ours = [folder.name for folder in map(Path, self.cells) if _is_left(folder)]
+        if stop.signal == signal.SIGTERM:
+            # SLURM is about to end this job, and knows whether that is for good: a job that ends by itself would count
+            # as completed, and not be started again after a preemption.
+            time.sleep(PATIENCE_SECONDS)
         if ours and stop.signal == signal.SIGUSR2 and self.requeue:
             print(f"{len(ours)} cell(s) are not finished: the job goes back into the queue", flush=True)
-            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
-        elif failed or (ours and stop.signal == signal.SIGUSR2):
-            left = f"not finished when the time was up: {', '.join(ours)}" if ours else ""
-            lost = f"failed: {', '.join(failed)} (see their log.txt)" if failed else ""
-            raise UnfinishedError("; ".join(filter(None, (lost, left))))
+            _requeue()
+            return states
+        failed = [name for name, state in states.items() if state in ("failed", UNREADABLE)]
+        lost = f"failed: {', '.join(failed)} (see their log.txt)" if failed else ""
+        left = f"not finished: {', '.join(ours)}" if ours else ""
+        if lost or left or died:
+            raise UnfinishedError("; ".join(filter(None, (lost, left, died))))
         return states
 
 
-def _run_at_once(work: Work, count: int, threads: int, stop: StopFlag) -> None:
-    """Several worker processes on the one device of this job; they leave when this one is told to."""
+def _state(folder: Path) -> str:
+    try:
+        return CellFiles(folder).status["state"] if folder.is_dir() else UNREADABLE
+    except (UsageError, OSError):
+        return UNREADABLE
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether a cell is not finished and nobody has it in hand."""
+    try:
+        return is_open(folder) and not is_held(folder / "lock")
+    except (UsageError, OSError):
+        return False
+
+
+def _requeue() -> None:
+    """Put this job back into the queue, as soon as the controller answers. Raises UnfinishedError where it refuses."""
+    deadline = time.monotonic() + REQUEUE_SECONDS
+    while True:
+        asked = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], stderr=subprocess.PIPE, text=True)
+        if asked.returncode == 0:
+            return
+        said = (asked.stderr.strip() or "no answer").splitlines()[-1]
+        if time.monotonic() > deadline:
+            raise UnfinishedError(f"SLURM did not put the job back into the queue: {said}")
+        print(f"{said}; asked again", flush=True)
+        time.sleep(REQUEUE_PAUSE_SECONDS)
+
+
+def _run_at_once(work: Work, count: int, threads: int, stop: StopFlag) -> str:
+    """Several worker processes on the one device of this job, which leave when this one is told to; how any died."""
     listing = Path(os.environ["SUBMITIT_FOLDER"]) / f"work-{work.job}.json"
     work.write(listing)
-    each = str(max(1, threads // count))
-    environment = {**without_ranks(os.environ), "OMP_NUM_THREADS": each, "MKL_NUM_THREADS": each}
+    own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment = {**without_ranks(os.environ), **own}
     command = [sys.executable, "-m", f"{__package__}.worker", str(listing), str(os.getpid())]
     workers = [subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) for _ in range(count)]
     told = False
@@ -98,6 +138,9 @@ def _run_at_once(work: Work, count: int, threads: int, stop: StopFlag) -> None:
                 worker.send_signal(signal.SIGTERM)
             told = True
         time.sleep(POLL_SECONDS)
+    codes = [worker.returncode for worker in workers if worker.returncode not in (0, INTERRUPTED)]
+    words = [f"by signal {-code}" if code < 0 else f"with exit status {code}" for code in codes]
+    return f"workers ended {', '.join(words)}" if words else ""
 
 
 def _ranks() -> Ranks:

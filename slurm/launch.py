@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from ..benchmarks import plan
 from ..benchmarks.config.compose import Cell
 from ..benchmarks.distributed import without_ranks
+from ..benchmarks.errors import UsageError
 from ..benchmarks.files import read_json, write_json, write_text
 from ..benchmarks.lock import is_held
 from ..benchmarks.records import CONFIG, STATUS, CellFiles
@@ -84,6 +86,23 @@ def prepare(cells: Sequence[Cell], out: Path) -> list[Path]:
             put_in_queue(folder, cell.config)
         folders.append(folder)
     return folders
+
+
+@contextlib.contextmanager
+def as_they_were(folders: Sequence[Path]) -> Iterator[None]:
+    """Where the submission within is refused, cells that nobody has taken meanwhile get back the states they had."""
+    before = {folder: read_json(folder / STATUS) for folder in folders}
+    try:
+        yield
+    except UsageError:
+        for folder, status in before.items():
+            if is_held(folder / "lock"):
+                continue
+            if status is None:
+                (folder / STATUS).unlink(missing_ok=True)
+            else:
+                write_json(folder / STATUS, status)
+        raise
 
 
 def put_in_queue(folder: Path, config: Mapping[str, Any]) -> None:

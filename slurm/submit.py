@@ -101,9 +101,10 @@ def submit_cells(
     for number in range(len(planned)):
         try:
             job = _submit(plan, number, out, sweep)
-        except UsageError:  # refused; of anything else that goes wrong nobody knows whether SLURM has the array
+        except UsageError as error:  # refused; of anything else nobody knows whether SLURM has the array
             _forget(out, sweep, number)
-            raise
+            before = ", ".join(str(array.job) for array in sweep.arrays[:number])
+            raise UsageError(f"{error}; submitted before it: job {before}" if before else str(error)) from None
         arrays = list(sweep.arrays)
         arrays[number] = dataclasses.replace(arrays[number], job=job)
         sweep = dataclasses.replace(sweep, arrays=tuple(arrays))
@@ -154,8 +155,10 @@ def check_slurm() -> None:
 
 def check_name(out: Path) -> None:
     """Raise UsageError for a folder whose name SLURM would read as something else."""
-    if "%" in str(out.absolute()):
-        raise UsageError(f"output folder {out}: SLURM reads % in the names of logs as a pattern; choose another --out")
+    if odd := sorted(set("%\\\n") & set(str(out.absolute()))):
+        raise UsageError(
+            f"output folder {str(out)!r}: SLURM reads {odd[0]!r} in names of logs otherwise; choose another --out"
+        )
 
 
 def largest_array() -> int:

@@ -38,7 +38,7 @@ STATES = (
     "done",
 )
 FINAL = ("done", "diverged")
-RERUN = ("failed", "cancelled", "lost", "interrupted")
+RERUN = ("failed", "cancelled", "lost", "interrupted", "queued")
 
 #: Of a job whose output could not be opened: slurmd's error 4021, of which the accounts keep what a signal would be.
 NO_LOG = "0:53"

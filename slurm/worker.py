@@ -7,6 +7,7 @@ the process PARENT that started it is gone, it saves between two steps and leave
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from typing import Any
 
 from ..benchmarks import plan
 from ..benchmarks.distributed import ALONE, OutOfStepError, Ranks, joined, ranks_from_environment
+from ..benchmarks.errors import UsageError
 from ..benchmarks.files import TakenError, read_json, write_json
 from ..benchmarks.lock import Lock, acquire
 from ..benchmarks.records import STATUS, CellFiles
@@ -71,6 +73,10 @@ class StopFlag:
             threading.Thread(target=self._watch, args=(parent,), daemon=True).start()
 
     def _note(self, number: int, _: object) -> None:
+        self.hear(number)
+
+    def hear(self, number: int) -> None:
+        """As if the signal had come to this process."""
         self.signal = self.signal or number
         self._event.set()
 
@@ -116,11 +122,11 @@ def run_cells(work: Work, stop: StopFlag, threads: int, ranks: Ranks = ALONE) ->
 
 def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Path, Lock]]:
     """Open cells, each with its lock, as they can be had; ends when none is left for this worker."""
-    cells = {Path(name): CellFiles(Path(name)).config for name in work.cells}
+    cells = [Path(name) for name in work.cells]
     left: set[Path] = set()  # tried, or in the hands of somebody who lives
     beats: dict[Path, float] = {}
     while not stop():
-        candidates = [folder for folder in cells if folder not in left and is_open(folder, cells[folder])]
+        candidates = [folder for folder in cells if folder not in left and _wants_work(folder)]
         if not candidates:
             return
         claimed = False
@@ -133,7 +139,7 @@ def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Path, Lock]]:
                     _say(f"{folder.name} is in the hands of another process, which is alive: left to it")
                     left.add(folder)
                 continue
-            if not is_open(folder, cells[folder]):  # another worker was faster
+            if not _wants_work(folder):  # another worker was faster
                 lock.release()
                 continue
             claimed = True
@@ -141,6 +147,18 @@ def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Path, Lock]]:
             yield folder, lock
         if not claimed and not stop():
             time.sleep(POLL_SECONDS)  # the rest is in other hands: wait, in case one of them dies
+
+
+def _wants_work(folder: Path) -> bool:
+    """Whether a cell is open. One whose files cannot be read is failed, as far as it can be, and stops no other."""
+    try:
+        return is_open(folder)
+    except (UsageError, OSError) as error:
+        _say(f"{folder.name}: {error}")
+        if folder.is_dir():
+            with contextlib.suppress(OSError):  # it has been said
+                write_json(folder / STATUS, {"state": "failed", "error": str(error)})
+        return False
 
 
 def _beats(lock: Path, seen: dict[Path, float]) -> bool:
@@ -152,20 +170,44 @@ def _beats(lock: Path, seen: dict[Path, float]) -> bool:
     return beat > seen.setdefault(lock, beat)
 
 
-def is_open(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether there is work left. A cell that failed is closed until the next launch puts it back in the queue."""
-    return CellFiles(folder).status["state"] != "failed" and not plan.is_finished(folder, config)
+def is_open(folder: Path) -> bool:
+    """Whether there is work left. A cell that failed is closed until the next launch puts it back in the queue.
+
+    Raises DamagedError or OSError where its files cannot be read.
+    """
+    files = CellFiles(folder)
+    return files.status["state"] != "failed" and not plan.is_finished(folder, files.config)
+
+
+def _work_on(folder: Path, stop: StopFlag, ranks: Ranks, **how: Any) -> str:
+    """One cell by all processes, after which all know what one of them was told."""
+    from ..benchmarks.cell import run_cell
+
+    try:
+        state = run_cell(folder, ranks=ranks, **how)
+    except OutOfStepError:  # nobody listens any more
+        raise
+    except Exception:
+        _hear(stop, ranks)
+        raise
+    _hear(stop, ranks)
+    return state
+
+
+def _hear(stop: StopFlag, ranks: Ranks) -> None:
+    """A signal reaches the processes of a job one after another: what the first was told counts for all."""
+    for number in ranks.exchange(stop.signal):
+        if number is not None:
+            stop.hear(number)
 
 
 def _follow(folder: Path, stop: StopFlag, threads: int, ranks: Ranks) -> None:
     """Another process's part of a cell. It writes nothing there; what it says goes where the worker's own words go."""
     import torch
 
-    from ..benchmarks.cell import run_cell
-
     torch.set_num_threads(threads)
     try:
-        run_cell(folder, should_stop=stop, threads=threads, ranks=ranks)
+        _work_on(folder, stop, ranks, should_stop=stop, threads=threads)
     except OutOfStepError:
         raise
     except Exception as error:  # the others have been told, or have told us
@@ -174,6 +216,10 @@ def _follow(folder: Path, stop: StopFlag, threads: int, ranks: Ranks) -> None:
 
 def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ranks: Ranks) -> None:
     """One cell, with everything it says in its log.txt. A failure is on disk and does not end the worker."""
+
+    def until_taken() -> bool:
+        return stop() or not lock.is_ours()
+
     handler = _OwnLog(folder / "log.txt", lock)
     root = logging.getLogger()
     root.addHandler(handler)
@@ -183,15 +229,11 @@ def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ran
             return
         import torch
 
-        from ..benchmarks.cell import run_cell
-
         torch.set_num_threads(threads)
         where = f"process {os.getpid()} on {socket.gethostname()}, {threads} thread(s)"
         logging.info("attempt started, %s%s", where, f", one of {ranks.size} processes" if ranks.size > 1 else "")
         ranks.broadcast(str(folder))
-        state = run_cell(
-            folder, should_stop=lambda: stop() or not lock.is_ours(), threads=threads, job=work.job, ranks=ranks
-        )
+        state = _work_on(folder, stop, ranks, should_stop=until_taken, threads=threads, job=work.job)
         logging.info("attempt ended: %s", state)
     except TakenError as error:
         _say(f"{error}; nothing more was written there")
@@ -241,11 +283,14 @@ def _may_start(folder: Path, limit: int) -> bool:
 
 
 def _saved(folder: Path) -> list[float]:
-    """What tells whether a cell is further than before: its checkpoint's age, snapshots, rows. No torch needed."""
+    """What tells whether a cell is further: its checkpoint's age, snapshots, rows, features of the real data."""
+    from ..benchmarks.metrics.references import default_folder
+
     checkpoint = folder / "checkpoints" / "last.pt"
     rows = CellFiles(folder).records
     snapshots = list(folder.glob("snapshots/*.safetensors"))
-    return [checkpoint.stat().st_mtime if checkpoint.exists() else 0.0, len(snapshots), len(rows)]
+    pieces = list(default_folder().glob("*/features-*.npy"))  # hours of work on a CPU, for all cells of a benchmark
+    return [checkpoint.stat().st_mtime if checkpoint.exists() else 0.0, len(snapshots), len(rows), len(pieces)]
 
 
 if __name__ == "__main__":

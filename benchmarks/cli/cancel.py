@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import getpass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...slurm import queue
@@ -37,7 +38,14 @@ def cancel(out: Path, names: Sequence[str], *, every: bool) -> int:
         for name in here:
             print(f"{name} is at work in a process outside SLURM; end it there")
         return 0
-    queue.cancel(list(jobs))
+    if every:
+        jobs, foreign = _own(jobs)
+        if foreign:
+            print(f"left alone, since others submitted them: {', '.join(foreign)}; name their cells to cancel them")
+    try:
+        queue.cancel(list(jobs))
+    except OSError as error:
+        raise UsageError(f"{error}; see `bench status` for what was cancelled") from None
     states = {cell.name: cell for cell in view.cells}
     for number, place in jobs.items():
         others = [
@@ -48,3 +56,10 @@ def cancel(out: Path, names: Sequence[str], *, every: bool) -> int:
         stopped = ", ".join(name for name in place.cells if name not in others)
         print(f"cancelled {number}: {stopped}" + (f"; it held also {', '.join(others)}" if others else ""))
     return 0
+
+
+def _own(jobs: Mapping[str, Place]) -> tuple[dict[str, Place], list[str]]:
+    """The jobs that this person submitted, and the numbers of the others."""
+    me = getpass.getuser()
+    own = {number: place for number, place in jobs.items() if place.sweep.user == me}
+    return own, [number for number in jobs if number not in own]

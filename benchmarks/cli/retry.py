@@ -75,14 +75,15 @@ def _last_sweep(wanted: Sequence[Shown], out: Path) -> Sweep | None:
 
 
 def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster, *, pack: int, share: int) -> int:
-    from ...slurm.launch import put_in_queue
+    from ...slurm.launch import as_they_were, put_in_queue
     from ...slurm.submit import submit_cells
 
     # The stored configuration as it is: what a later version would compose may be another cell.
     cells = [(cell.files.path, cell.files.config) for cell in wanted]
-    for cell in wanted:
-        put_in_queue(cell.files.path, cell.files.config)
-    sweep = submit_cells(cells, out, cluster, pack=pack, share=share, command=shlex.join(["bench", *sys.argv[1:]]))
+    with as_they_were([folder for folder, _ in cells]):
+        for folder, config in cells:
+            put_in_queue(folder, config)
+        sweep = submit_cells(cells, out, cluster, pack=pack, share=share, command=shlex.join(["bench", *sys.argv[1:]]))
     jobs = sum(len(array.elements) for array in sweep.arrays)
     print(f"cells: {len(wanted)}, in {jobs} jobs on {cluster.name}, sweep {sweep.sweep}")
     for cell in wanted:

@@ -123,7 +123,7 @@ def _run(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Laun
 
 def _submit(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Launch) -> int:
     from ...slurm.clusters import load
-    from ...slurm.launch import prepare
+    from ...slurm.launch import as_they_were, prepare
     from ...slurm.submit import check_slurm, submit_cells
 
     check_slurm()
@@ -134,9 +134,10 @@ def _submit(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: L
     place = "" if out == Path("runs") else f" --out {shlex.quote(str(out))}"
     print(f"cells: {len(cells)}, {len(cells) - len(pending)} done{others}, {len(new)} to submit; output in {out}")
     if new:
-        work = list(zip(prepare(new, out), [cell.config for cell in new], strict=True))
         command = shlex.join(["bench", *sys.argv[1:]])
-        sweep = submit_cells(work, out, cluster, pack=launch.pack, share=launch.share, command=command)
+        with as_they_were([cell.path(out) for cell in new]):
+            work = list(zip(prepare(new, out), [cell.config for cell in new], strict=True))
+            sweep = submit_cells(work, out, cluster, pack=launch.pack, share=launch.share, command=command)
         for array in sweep.arrays:
             jobs = _jobs(array.elements, cluster)
             print(f"job {array.job}: {jobs}; {_asked(array.resources, cluster.gpus_per_node)}")

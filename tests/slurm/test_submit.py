@@ -217,7 +217,25 @@ def test_what_sbatch_refuses_leaves_nothing_behind(out: Place) -> None:
     assert "sbatch refused the array: " in said
     assert "invalid partition specified: moon" in said
     assert list(out.out.glob("sweeps/*")) == []
-    assert {status["state"] for status in out.statuses().values()} == {"queued"}
+    assert out.statuses() == {}  # as if nobody had asked
+
+
+def test_a_refused_retry_forgets_no_failure(out: Place) -> None:
+    out.bench("run", "--no-mlflow", "--methods", "ect", "--seeds", "0", *SMALL)
+    (status,) = out.out.glob("*/*/*/status.json")
+    status.write_text(json.dumps({**json.loads(status.read_text()), "state": "failed", "error": "out of memory"}))
+    site = Path(out.cluster())
+    site.write_text(site.read_text().replace("partition: main", "partition: moon"))
+    assert "sbatch refused" in out.bench("retry", "--failed", "--cluster", str(site), status=2)
+    assert (out.the("state"), out.the("error")) == ("failed", "out of memory")
+
+
+def test_a_sweep_from_within_a_job_takes_nothing_of_it_along(out: Place) -> None:
+    around = ("SLURM_MEM_PER_CPU=100", "SLURM_MEM_PER_NODE=1", "SLURM_RESTART_COUNT=3", "SLURM_NTASKS=2", "RANK=1")
+    inside = Place(out.out, wrap=("env", *around))
+    inside.sweep("--methods", "ect", "--seeds", "0", *SMALL)
+    out.finish()
+    assert out.attempts() == [1]
 
 
 def test_packed_cells_share_jobs_and_devices(out: Place) -> None:

@@ -112,6 +112,18 @@ def test_a_job_that_an_operator_requeues(place: Place, undisturbed: Callable[[Pl
     assert place.results() == undisturbed(place)
 
 
+def test_a_job_that_gives_way_to_a_more_urgent_one(
+    place: Place, undisturbed: Callable[[Place], dict[str, bytes]]
+) -> None:
+    place.sweep(*CELL)
+    until(training(place, 50_000))
+    call("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
+    place.finish()
+    assert place.said().count("goes back into the queue") == 1
+    assert place.attempts() == [2]
+    assert place.results() == undisturbed(place)
+
+
 def test_a_cancelled_element_is_retried_alone(place: Place, undisturbed: Callable[[Place], dict[str, bytes]]) -> None:
     grid = ("--methods", "ect", "--seeds", "0-3", *TRAINING)
     place.sweep(*grid)
