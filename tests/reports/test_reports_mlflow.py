@@ -9,7 +9,9 @@ import pytest
 
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.cells import read_cells
-from consistency_bench.reports.mlflow_export import default_uri, export, flattened
+from consistency_bench.reports.mlflow_cells import flattened
+from consistency_bench.reports.mlflow_export import export
+from consistency_bench.reports.mlflow_store import default_uri
 
 
 def rows(out, query):
