@@ -27,7 +27,7 @@ from .mlflow_store import BATCH, LONGEST_VALUE, METRICS, batches, default_uri, o
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Metric, Param, Run
 
 LOCK = "mlflow.lock"
 FINGERPRINT = "bench.fingerprint"
@@ -199,22 +199,12 @@ class _Store:
             outcome = "created"
         else:
             logged = self._logged(run)
-        identity = run.info.run_id
         params = [Param(key, value) for key, value in mlflow_cells.params(cell).items() if key not in run.data.params]
         metrics = list(_missing(points, logged, mlflow_cells.begun(cell) or 0))
-        if len(params) <= BATCH and len(params) + len(metrics) <= METRICS:
-            if params or metrics:
-                self.client.log_batch(identity, metrics=metrics, params=params)
-        else:
-            for batch in batches(params, BATCH):
-                self.client.log_batch(identity, params=batch)
-            for batch in batches(metrics, METRICS):
-                self.client.log_batch(identity, metrics=batch)
         self._keep_files(run, cell)
-        state = mlflow_cells.RUN_STATES.get(cell.state, "RUNNING")
-        self._set_state(run, state, mlflow_cells.ended(cell))
-        self._set_tags(run, tags, fingerprint)
-        return outcome, identity
+        self._set_state(run, mlflow_cells.RUN_STATES.get(cell.state, "RUNNING"), mlflow_cells.ended(cell))
+        self._log(run, metrics, params, tags, fingerprint)
+        return outcome, run.info.run_id
 
     def _logged(self, run: Run) -> dict[tuple[str, int], tuple[int, float]]:
         """(key, step) -> (time, value) of what a run shows there."""
@@ -228,6 +218,11 @@ class _Store:
 
     def _keep_files(self, run: Run, cell: Cell) -> None:
         if not self._reachable(run):
+            return
+        if self.own:  # a plain folder
+            folder = self.out.resolve() / "mlartifacts" / cell.benchmark / run.info.run_id / "artifacts"
+            folder.mkdir(parents=True, exist_ok=True)
+            mlflow_cells.write_files(cell, folder)
             return
         with tempfile.TemporaryDirectory() as folder:
             mlflow_cells.write_files(cell, Path(folder))
@@ -262,8 +257,10 @@ class _Store:
         elif run.info.status != state:
             self.client.update_run(run.info.run_id, status=state)
 
-    def _set_tags(self, run: Run, tags: Mapping[str, str], fingerprint: str) -> None:
-        """The fingerprint goes last."""
+    def _log(
+        self, run: Run, metrics: Sequence[Metric], params: Sequence[Param], tags: Mapping[str, str], fingerprint: str
+    ) -> None:
+        """All in one request where it fits; a store takes tags last, and the fingerprint is the last of them."""
         from mlflow.entities import RunTag
 
         identity, there = run.info.run_id, run.data.tags
@@ -271,7 +268,15 @@ class _Store:
             if key.startswith(OURS) and key not in tags and key != FINGERPRINT:
                 self.client.delete_tag(identity, key)
         fresh = [RunTag(key, value) for key, value in tags.items() if there.get(key) != value]
-        for batch in batches([*fresh, RunTag(FINGERPRINT, fingerprint)], BATCH):
+        fresh.append(RunTag(FINGERPRINT, fingerprint))
+        if len(params) <= BATCH and len(fresh) <= BATCH and len(params) + len(fresh) + len(metrics) <= METRICS:
+            self.client.log_batch(identity, metrics=metrics, params=params, tags=fresh)
+            return
+        for batch in batches(params, BATCH):
+            self.client.log_batch(identity, params=batch)
+        for batch in batches(metrics, METRICS):
+            self.client.log_batch(identity, metrics=batch)
+        for batch in batches(fresh, BATCH):
             self.client.log_batch(identity, tags=batch)
 
     def _finish_parent(self, run: Run, parent: _Parent, cells: Sequence[Cell]) -> None:
