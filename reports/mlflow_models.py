@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,13 +89,15 @@ def _save(folder: Path, target: Path, loader: str, columns: Sequence[str]) -> No
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    mlflow.pyfunc.save_model(
-        path=str(target),
-        loader_module=loader,
-        data_path=str(folder),
-        signature=ModelSignature(inputs=Schema([ColSpec(DataType.long, column) for column in columns])),
-        pip_requirements=[f"{PACKAGE}=={importlib.metadata.version(PACKAGE)}"],
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*input example", category=UserWarning)  # the signature says it all
+        mlflow.pyfunc.save_model(
+            path=str(target),
+            loader_module=loader,
+            data_path=str(folder),
+            signature=ModelSignature(inputs=Schema([ColSpec(DataType.long, column) for column in columns])),
+            pip_requirements=[f"{PACKAGE}=={importlib.metadata.version(PACKAGE)}"],
+        )
 
 
 def _digest(folder: Path) -> str:
