@@ -13,6 +13,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run
 
 LOCK = "mlflow.lock"
+AT_ONCE = 4  # cells on their way to a server
 FINGERPRINT = "bench.fingerprint"
 #: Tags that are ours begin so; others may be anybody's and are left alone.
 OURS = ("bench.", *(f"{section}." for section in mlflow_cells.CHANGEABLE))
@@ -69,7 +71,8 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
     Raises ValueError, naming the file, for a damaged training log or sweep; errors of the store are MLflow's own.
     """
     with _alone(out) as check:
-        store = _Store(open_store(uri or default_uri(out)), out, own=uri is None, check=check)
+        remote = uri is not None and uri.startswith("http")
+        store = _Store(open_store(uri or default_uri(out)), out, own=uri is None, remote=remote, check=check)
         counts = {"created": 0, "updated": 0, "unchanged": 0}
         runs: dict[str, str] = {}
         places = sweeps.places(sweeps.read(out))
@@ -100,11 +103,16 @@ def _check(lock: Lock, out: Path) -> None:
 
 @dataclass(frozen=True)
 class _Store:
-    """One import. own: whether the store is the file in the output folder. check: raises where it must stop."""
+    """One import.
+
+    own: whether the store is the file in the output folder. remote: whether it is a server. check: raises where the
+    import must stop.
+    """
 
     client: MlflowClient
     out: Path
     own: bool
+    remote: bool
     check: Callable[[], None]
 
     def benchmark(
@@ -139,16 +147,32 @@ class _Store:
         }
         used = set(parent_of.values())
         parents |= {key: self._new_parent(experiment, wanted[key]) for key in used - parents.keys()}
-        for cell in cells:
+
+        def one(cell: Cell) -> tuple[str, str]:
             self.check()
             names = [place.sweep.sweep for place in held[cell.id]]
             parent = parents[parent_of[cell.id]].info.run_id
-            outcome, runs[cell.id] = self._cell(experiment, parent, cell, known.get(cell.id), names)
+            return self._cell(experiment, parent, cell, known.get(cell.id), names)
+
+        for cell, (outcome, run) in zip(cells, self._each(one, cells), strict=True):
             counts[outcome] += 1
+            runs[cell.id] = run
         for key in used:
             own = [cell for cell in cells if parent_of[cell.id] == key]
             self._finish_parent(parents[key], wanted[key], own)
         self._keep_report(parents[max(used, key=lambda key: wanted[key].begun or 0)], report)
+
+    def _each(self, one: Callable[[Cell], tuple[str, str]], cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
+        """`one` of every cell, in order. A server is asked for several at once: most of the time it is waited for."""
+        if not self.remote:
+            yield from map(one, cells)
+            return
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            try:
+                yield from pool.map(one, cells)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # cells that were begun are brought to their end
+                raise
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
