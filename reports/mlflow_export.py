@@ -24,7 +24,17 @@ from ..benchmarks.lock import Lock, acquire
 from ..slurm import sweeps
 from . import mlflow_cells
 from .cells import Cell
-from .mlflow_store import BATCH, LONGEST_VALUE, METRICS, batches, default_uri, open_store, search, without_password
+from .mlflow_store import (
+    BATCH,
+    LONGEST_VALUE,
+    METRICS,
+    batches,
+    default_uri,
+    files_beside,
+    open_store,
+    search,
+    without_password,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,8 +81,8 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
     Raises ValueError, naming the file, for a damaged training log or sweep; errors of the store are MLflow's own.
     """
     with _alone(out) as check:
-        remote = uri is not None and uri.startswith("http")
-        store = _Store(open_store(uri or default_uri(out)), out, own=uri is None, remote=remote, check=check)
+        address = uri or default_uri(out)
+        store = _Store(open_store(address), out, own=uri is None, files=files_beside(address, out), check=check)
         counts = {"created": 0, "updated": 0, "unchanged": 0}
         runs: dict[str, str] = {}
         places = sweeps.places(sweeps.read(out))
@@ -105,14 +115,14 @@ def _check(lock: Lock, out: Path) -> None:
 class _Store:
     """One import.
 
-    own: whether the store is the file in the output folder. remote: whether it is a server. check: raises where the
-    import must stop.
+    own: whether the store is the file in the output folder. files: the folder for files of new experiments, None where
+    a server has its own. check: raises where the import must stop.
     """
 
     client: MlflowClient
     out: Path
     own: bool
-    remote: bool
+    files: Path | None
     check: Callable[[], None]
 
     def benchmark(
@@ -164,7 +174,7 @@ class _Store:
 
     def _each(self, one: Callable[[Cell], tuple[str, str]], cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
         """`one` of every cell, in order. A server is asked for several at once: most of the time it is waited for."""
-        if not self.remote:
+        if self.files is not None:
             yield from map(one, cells)
             return
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -185,7 +195,7 @@ class _Store:
     def _new_experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        location = (self.out.resolve() / "mlartifacts" / name).as_uri() if self.own else None
+        location = None if self.files is None else (self.files / name).as_uri()
         try:
             return self.client.create_experiment(name, artifact_location=location)
         except MlflowException as error:

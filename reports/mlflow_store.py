@@ -27,6 +27,18 @@ def default_uri(out: Path) -> str:
     return f"sqlite:///{(out.resolve() / 'mlflow.db').as_posix()}"
 
 
+def files_beside(uri: str, out: Path) -> Path | None:
+    """The folder for files where `uri` is a database: beside an sqlite file, else in `out`. None for a server.
+
+    MLflow's own choice for a database would be a folder below the one that the command happens to run in.
+    """
+    if uri.startswith(("http", "databricks")):
+        return None
+    file = uri.removeprefix("sqlite:///").partition("?")[0]
+    folder = Path(file).resolve().parent if uri.startswith("sqlite:///") else out.resolve()
+    return folder / "mlartifacts"
+
+
 def open_store(uri: str) -> MlflowClient:
     """A client for tracking and for the registry of models. Nothing is asked of the store yet."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

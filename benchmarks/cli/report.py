@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UsageError
+from ..files import TakenError
 
 #: What MLflow can keep runs in; it refuses plain folders.
 MLFLOW_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
@@ -62,6 +63,8 @@ def naming_mlflow(
 
     try:
         yield
+    except TakenError as error:
+        raise UsageError(f"{error}; {rest}") from None
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in STRANGERS:
             raise
