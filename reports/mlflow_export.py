@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from ..benchmarks.files import TakenError
 from ..benchmarks.lock import Lock, acquire
-from ..slurm import sweeps
+from ..slurm.sweeps import Place, Sweep, places
+from ..slurm.sweeps import read as read_sweeps
 from . import mlflow_cells
 from .cells import Cell
 from .mlflow_store import (
@@ -85,10 +86,10 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
         store = _Store(open_store(address), out, own=uri is None, files=files_beside(address, out), check=check)
         counts = {"created": 0, "updated": 0, "unchanged": 0}
         runs: dict[str, str] = {}
-        places = sweeps.places(sweeps.read(out))
+        submitted = places(read_sweeps(out))
         for benchmark in dict.fromkeys(cell.benchmark for cell in cells):
             own = [cell for cell in cells if cell.benchmark == benchmark]
-            store.benchmark(benchmark, own, places, report, counts, runs)
+            store.benchmark(benchmark, own, submitted, report, counts, runs)
     return Exported(uri or default_uri(out), **counts, runs=runs)
 
 
@@ -129,14 +130,14 @@ class _Store:
         self,
         name: str,
         cells: Sequence[Cell],
-        places: Mapping[str, Sequence[sweeps.Place]],
+        submitted: Mapping[str, Sequence[Place]],
         report: Sequence[Path],
         counts: dict[str, int],
         runs: dict[str, str],
     ) -> None:
         """Import the cells of one benchmark. Adds to `counts` and `runs`."""
         experiment = self._experiment(name)
-        held = {cell.id: places.get(cell.files.path.relative_to(self.out).as_posix(), ()) for cell in cells}
+        held = {cell.id: submitted.get(cell.files.path.relative_to(self.out).as_posix(), ()) for cell in cells}
         wanted = {self._local(name).key: self._local(name)}
         parent_of = {}
         for cell in cells:
@@ -328,7 +329,7 @@ class _Store:
             self._set_state(run, state, max(ends, default=None))
 
 
-def _submitted(sweep: sweeps.Sweep) -> _Parent:
+def _submitted(sweep: Sweep) -> _Parent:
     """A sweep on a cluster."""
     tags = {
         "sweep": sweep.sweep,
