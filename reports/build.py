@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..benchmarks.files import DamagedError, atomic_path, read_json, write_json, write_text
 from ..benchmarks.records import CONFIG, DIAGNOSTICS, RECORDS, REFERENCE, RUN, STATUS, TRAIN_LOG, find_cells
+from .mlflow_store import without_password
 
 if TYPE_CHECKING:
     from .ablations import Ablation
@@ -89,15 +90,15 @@ def build_report(
         excerpt = excerpt_text([page.board for page in pages], way)
         with atomic_path(readme.resolve()) as temporary:
             temporary.write_bytes(before + b"\n\n" + excerpt.strip().encode() + b"\n\n" + after)
-    address = None
-    if mlflow:
-        from .mlflow_export import export
-
-        address = export(out, cells, mlflow_uri).uri
     files = [
         "leaderboard.md",
         *(path.relative_to(out).as_posix() for path in (*written.ablations, *written.diagnostics, *written.plots)),
     ]
+    address = None
+    if mlflow:
+        from .mlflow_export import export
+
+        address = export(out, cells, mlflow_uri, [out / name for name in files]).uri
     if mlflow and mlflow_uri is None:
         files.append("mlflow.db")
     write_json(
@@ -238,7 +239,7 @@ def report_is_current(out: Path, *, mlflow: bool = True, mlflow_uri: str | None 
 
 
 def _destination(mlflow: bool, uri: str | None) -> str:
-    return (uri or "here") if mlflow else "none"
+    return (without_password(uri) if uri else "here") if mlflow else "none"
 
 
 def _fingerprint(out: Path) -> str:

@@ -1,226 +1,361 @@
-"""Imports cells into MLflow: one experiment a benchmark, a parent run for the sweep, a child run per cell.
+"""Imports cells into MLflow: one experiment a benchmark, a parent run for each sweep, a child run per cell.
 
 Files are the truth and MLflow is a view: the import can be repeated at any time and adds only what is missing.
 It runs in one process, after the fact; workers never talk to MLflow (several of them opening a fresh store race).
+docs/mlflow.md says what is where.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import itertools
-import json
 import logging
-import os
-import re
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from ..benchmarks.records import CONFIG, RECORDS, RUN, STATUS, TRAIN_LOG
-from .cells import Cell, naming
-from .tables import seed_values
+from ..benchmarks.files import TakenError
+from ..benchmarks.lock import Lock, acquire
+from ..slurm.sweeps import Place, Sweep, places
+from ..slurm.sweeps import read as read_sweeps
+from . import mlflow_cells
+from .cells import Cell
+from .mlflow_store import (
+    BATCH,
+    LONGEST_VALUE,
+    METRICS,
+    batches,
+    default_uri,
+    files_beside,
+    open_store,
+    search,
+    without_password,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Param, Run
 
-#: Sections that may change without making another cell. MLflow's parameters cannot be changed, tags can.
-CHANGEABLE = ("cell", "sample", "eval", "run")
-RUN_STATES = {"done": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED"}
-LONGEST_VALUE = 5000  # below the limit of every MLflow store
-BATCH = 100  # parameters or tags in one request; metrics may be ten times as many
+LOCK = "mlflow.lock"
+AT_ONCE = 4  # cells on their way to a server
+FINGERPRINT = "bench.fingerprint"
+#: Tags that are ours begin so; others may be anybody's and are left alone.
+OURS = ("bench.", *(f"{section}." for section in mlflow_cells.CHANGEABLE))
 
-Item = TypeVar("Item")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """Where the import went, and how many cells were new, changed or left alone."""
+    """Where the import went, how many cells were new, changed or left alone, and the run of each cell by its id."""
 
     uri: str
     created: int
     updated: int
     unchanged: int
+    runs: Mapping[str, str]
 
 
-def default_uri(out: Path) -> str:
-    """An sqlite file in the output folder (MLflow no longer accepts a plain folder)."""
-    return f"sqlite:///{(out.resolve() / 'mlflow.db').as_posix()}"
+@dataclass(frozen=True)
+class _Parent:
+    """A sweep as MLflow is to show it. key: what its run is found by."""
+
+    key: str
+    name: str
+    begun: int | None
+    tags: Mapping[str, str]
 
 
-def export(out: Path, cells: Sequence[Cell], uri: str | None = None) -> Exported:
+def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Sequence[Path] = ()) -> Exported:
     """Bring the MLflow store at `uri` (default: `default_uri(out)`) up to date with `cells`.
 
-    A cell whose files have not changed since its last import is skipped by a fingerprint. Raises ValueError, naming
-    the file, for a damaged training log; errors of the store are MLflow's own.
+    A cell whose files have not changed since its last import is skipped by a fingerprint, which is written last: an
+    import that was cut off is completed by the next. One process at a time imports from `out`; others wait.
+
+    report: files below `out` to keep with the newest sweep of each benchmark.
+
+    Raises ValueError, naming the file, for a damaged training log or sweep; errors of the store are MLflow's own.
     """
-    client = _client(uri or default_uri(out))
-    counts = {"created": 0, "updated": 0, "unchanged": 0}
-    # In its own database a sweep is found again wherever the folder was moved; on a server its path tells it apart.
-    key = "." if uri is None else str(out.resolve())
-    for benchmark in dict.fromkeys(cell.benchmark for cell in cells):
-        own = [cell for cell in cells if cell.benchmark == benchmark]
-        experiment = _experiment(client, benchmark, out if uri is None else None)
-        parent = _parent(client, experiment, key, benchmark)
+    with _alone(out) as check:
+        address = uri or default_uri(out)
+        store = _Store(open_store(address), out, own=uri is None, files=files_beside(address, out), check=check)
+        counts = {"created": 0, "updated": 0, "unchanged": 0}
+        runs: dict[str, str] = {}
+        submitted = places(read_sweeps(out))
+        for benchmark in dict.fromkeys(cell.benchmark for cell in cells):
+            own = [cell for cell in cells if cell.benchmark == benchmark]
+            store.benchmark(benchmark, own, submitted, report, counts, runs)
+    return Exported(uri or default_uri(out), **counts, runs=runs)
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[Callable[[], None]]:
+    """Hold the lock of imports from `out`; yields what raises TakenError once it is somebody else's."""
+    path = out / LOCK
+    waited = False
+    while (lock := acquire(path)) is None:
+        if not waited:
+            log.warning("another process imports %s into MLflow: waiting for it", out)
+        waited = True
+        time.sleep(0.2)
+    with lock:
+        yield lambda: _check(lock, out)
+
+
+def _check(lock: Lock, out: Path) -> None:
+    if not lock.is_ours():
+        raise TakenError(f"another process has begun to import {out} into MLflow; this one stopped")
+
+
+@dataclass(frozen=True)
+class _Store:
+    """One import.
+
+    own: whether the store is the file in the output folder. files: the folder for files of new experiments, None where
+    a server has its own. check: raises where the import must stop.
+    """
+
+    client: MlflowClient
+    out: Path
+    own: bool
+    files: Path | None
+    check: Callable[[], None]
+
+    def benchmark(
+        self,
+        name: str,
+        cells: Sequence[Cell],
+        submitted: Mapping[str, Sequence[Place]],
+        report: Sequence[Path],
+        counts: dict[str, int],
+        runs: dict[str, str],
+    ) -> None:
+        """Import the cells of one benchmark. Adds to `counts` and `runs`."""
+        experiment = self._experiment(name)
+        held = {cell.id: submitted.get(cell.files.path.relative_to(self.out).as_posix(), ()) for cell in cells}
+        wanted = {self._local(name).key: self._local(name)}
+        parent_of = {}
+        for cell in cells:
+            # The sweep that a cell was first submitted in: what is tried again stays where it was.
+            parent = _submitted(held[cell.id][0].sweep) if held[cell.id] else self._local(name)
+            wanted[parent.key] = parent
+            parent_of[cell.id] = parent.key
+        parents = {
+            run.data.tags["bench.sweep"]: run
+            for run in search(self.client, experiment, "tags.`bench.sweep` LIKE '%'")
+            if run.data.tags["bench.sweep"] in wanted
+        }
         known = {
             run.data.tags["bench.cell"]: run
-            for run in _search(client, experiment, f"tags.mlflow.parentRunId = '{parent}'")
+            for parent in parents.values()
+            for run in search(self.client, experiment, f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+            if "bench.cell" in run.data.tags
         }
-        for cell in own:
-            counts[_export_cell(client, experiment, parent, cell, known.get(cell.id))] += 1
-    return Exported(uri or default_uri(out), **counts)
+        used = set(parent_of.values())
+        parents |= {key: self._new_parent(experiment, wanted[key]) for key in used - parents.keys()}
 
+        def one(cell: Cell) -> tuple[str, str]:
+            self.check()
+            names = [place.sweep.sweep for place in held[cell.id]]
+            parent = parents[parent_of[cell.id]].info.run_id
+            return self._cell(experiment, parent, cell, known.get(cell.id), names)
 
-def _client(uri: str) -> MlflowClient:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient
+        for cell, (outcome, run) in zip(cells, self._each(one, cells), strict=True):
+            counts[outcome] += 1
+            runs[cell.id] = run
+        for key in used:
+            own = [cell for cell in cells if parent_of[cell.id] == key]
+            self._finish_parent(parents[key], wanted[key], own)
+        self._keep_report(parents[max(used, key=lambda key: wanted[key].begun or 0)], report)
 
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
-
-
-def _experiment(client: MlflowClient, name: str, out: Path | None) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        location = None if out is None else (out.resolve() / "mlartifacts" / name).as_uri()
-        return client.create_experiment(name, artifact_location=location)
-    if found.lifecycle_stage != "active":
-        client.restore_experiment(found.experiment_id)
-    return found.experiment_id
-
-
-def _parent(client: MlflowClient, experiment: str, key: str, benchmark: str) -> str:
-    sweep = hashlib.sha256(key.encode()).hexdigest()[:16]
-    for run in _search(client, experiment, f"tags.`bench.sweep` = '{sweep}'"):
-        return run.info.run_id
-    tags = {"bench.sweep": sweep, "bench.out": key}
-    run = client.create_run(experiment, tags=tags, run_name=f"sweep {benchmark}")
-    client.set_terminated(run.info.run_id)
-    return run.info.run_id
-
-
-def _search(client: MlflowClient, experiment: str, condition: str) -> Iterator[Run]:
-    token = None
-    while True:
-        page = client.search_runs([experiment], condition, max_results=1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
+    def _each(self, one: Callable[[Cell], tuple[str, str]], cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
+        """`one` of every cell, in order. A server is asked for several at once: most of the time it is waited for."""
+        if self.files is not None:
+            yield from map(one, cells)
             return
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            try:
+                yield from pool.map(one, cells)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # cells that were begun are brought to their end
+                raise
 
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            return self._new_experiment(name)
+        if found.lifecycle_stage != "active":
+            self.client.restore_experiment(found.experiment_id)
+        return found.experiment_id
 
-def _export_cell(client: MlflowClient, experiment: str, parent: str, cell: Cell, run: Run | None) -> str:
-    """Import one cell; returns which counter it belongs to."""
-    from mlflow.entities import Metric, Param, RunTag
+    def _new_experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
 
-    fingerprint = _fingerprint(cell)
-    if run is not None and run.data.tags.get("bench.fingerprint") == fingerprint:
-        return "unchanged"
-    tags = {"bench.cell": cell.id, "mlflow.parentRunId": parent}
-    if run is None:
-        name = f"{cell.method} s{cell.seed}"
-        run = client.create_run(experiment, start_time=_start(cell), tags=tags, run_name=name)
-        outcome, logged = "created", set()
-    else:
-        outcome = "updated"
-        logged = {
-            (key, metric.step, repr(metric.value))
-            for key in run.data.metrics
-            for metric in client.get_metric_history(run.info.run_id, key)
-        }
-    identity = run.info.run_id
-    now = int(time.time() * 1000)
-    metrics = (
-        Metric(key, value, now, step)
-        for key, step, value in itertools.chain(_losses(cell), _values(cell))
-        if (key, step, repr(value)) not in logged
-    )
-    params = (
-        Param(key, value[:LONGEST_VALUE])
-        for key, value in flattened(cell.files.config)
-        if not key.startswith(tuple(f"{section}." for section in CHANGEABLE)) and key not in run.data.params
-    )
-    for batch in _batches(params, BATCH):
-        client.log_batch(identity, params=batch)
-    for batch in _batches(metrics, 10 * BATCH):
-        client.log_batch(identity, metrics=batch)
-    status = RUN_STATES.get(cell.state, "RUNNING")
-    if status == "RUNNING":
-        client.update_run(identity, status=status)
-    else:
-        client.set_terminated(identity, status, end_time=_end(cell))
-    # The fingerprint goes last: an import that is cut off is taken up again.
-    for batch in _batches((RunTag(key, value) for key, value in _tags(cell).items()), BATCH):
-        client.log_batch(identity, tags=batch)
-    client.set_tag(identity, "bench.fingerprint", fingerprint)
-    return outcome
+        location = None if self.files is None else (self.files / name).as_uri()
+        try:
+            return self.client.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            # An import from another folder was faster.
+            found = self.client.get_experiment_by_name(name)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+            return found.experiment_id
 
+    def _local(self, benchmark: str) -> _Parent:
+        """What holds the cells that were never submitted: they ran on this machine, by whichever commands."""
+        # In its own database a folder is found again wherever it was moved; on a server its path tells it apart.
+        key = "." if self.own else str(self.out.resolve())
+        name = hashlib.sha256(key.encode()).hexdigest()[:16]
+        return _Parent(name, f"sweep {benchmark}", None, {"bench.sweep": name, "bench.out": key})
 
-def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """("train.batch", "256") for each leaf of a nested configuration; lists are leaves, written as JSON."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from flattened(value, f"{prefix}{key}.")
+    def _new_parent(self, experiment: str, parent: _Parent) -> Run:
+        tags = {"bench.sweep": parent.key}
+        return self.client.create_run(experiment, start_time=parent.begun, tags=tags, run_name=parent.name)
+
+    def _cell(self, experiment: str, parent: str, cell: Cell, run: Run | None, names: Sequence[str]) -> tuple[str, str]:
+        """Import one cell; returns which counter it belongs to, and its run."""
+        from mlflow.entities import Param
+
+        fingerprint = mlflow_cells.fingerprint(cell, names)
+        if run is not None and run.data.tags.get(FINGERPRINT) == fingerprint:
+            return "unchanged", run.info.run_id
+        tags = mlflow_cells.tags(cell, names) | {"mlflow.parentRunId": parent}
+        points = mlflow_cells.points(cell)  # before anything is written: a damaged file is found here
+        outcome, logged = "updated", {}
+        if run is None:
+            first = {key: tags[key] for key in ("bench.cell", "mlflow.parentRunId")}
+            name = f"{cell.method} s{cell.seed}"
+            run = self.client.create_run(experiment, start_time=mlflow_cells.begun(cell), tags=first, run_name=name)
+            outcome = "created"
         else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+            logged = self._logged(run)
+        params = [Param(key, value) for key, value in mlflow_cells.params(cell).items() if key not in run.data.params]
+        metrics = list(_missing(points, logged, mlflow_cells.begun(cell) or 0))
+        self._keep_files(run, cell)
+        self._set_state(run, mlflow_cells.RUN_STATES.get(cell.state, "RUNNING"), mlflow_cells.ended(cell))
+        self._log(run, metrics, params, tags, fingerprint)
+        return outcome, run.info.run_id
+
+    def _logged(self, run: Run) -> dict[tuple[str, int], tuple[int, float]]:
+        """(key, step) -> (time, value) of what a run shows there."""
+        found: dict[tuple[str, int], tuple[int, float]] = {}
+        for key in run.data.metrics:
+            for metric in self.client.get_metric_history(run.info.run_id, key):
+                place = key, metric.step
+                if place not in found or found[place][0] <= metric.timestamp:
+                    found[place] = metric.timestamp, metric.value
+        return found
+
+    def _keep_files(self, run: Run, cell: Cell) -> None:
+        if not self._reachable(run):
+            return
+        if self.own:  # a plain folder
+            folder = self.out.resolve() / "mlartifacts" / cell.benchmark / run.info.run_id / "artifacts"
+            folder.mkdir(parents=True, exist_ok=True)
+            mlflow_cells.write_files(cell, folder)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            mlflow_cells.write_files(cell, Path(folder))
+            self.client.log_artifacts(run.info.run_id, folder)
+
+    def _keep_report(self, run: Run, report: Sequence[Path]) -> None:
+        """The report as it was when this sweep was the newest."""
+        digest = hashlib.sha256()
+        for path in report:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(self.out).as_posix()} {content}\n".encode())
+        if not report or run.data.tags.get("bench.report") == digest.hexdigest() or not self._reachable(run):
+            return
+        for folder in sorted({path.parent for path in report}):
+            below = folder.relative_to(self.out).as_posix()
+            place = "report" if below == "." else f"report/{below}"
+            for path in report:
+                if path.parent == folder:
+                    self.client.log_artifact(run.info.run_id, str(path), place)
+        self.client.set_tag(run.info.run_id, "bench.report", digest.hexdigest())
+
+    def _reachable(self, run: Run) -> bool:
+        """False where the folder was moved with its database, which knows the old place alone."""
+        if not self.own or (run.info.artifact_uri or "").startswith(self.out.resolve().as_uri() + "/"):
+            return True
+        log.warning("mlflow.db was made in another folder: no files are added to it; without it, it is made anew")
+        return False
+
+    def _set_state(self, run: Run, state: str, ended: int | None) -> None:
+        if state != "RUNNING":
+            self.client.set_terminated(run.info.run_id, state, end_time=ended)
+        elif run.info.status != state:
+            self.client.update_run(run.info.run_id, status=state)
+
+    def _log(
+        self, run: Run, metrics: Sequence[Metric], params: Sequence[Param], tags: Mapping[str, str], fingerprint: str
+    ) -> None:
+        """All in one request where it fits; a store takes tags last, and the fingerprint is the last of them."""
+        from mlflow.entities import RunTag
+
+        identity, there = run.info.run_id, run.data.tags
+        for key in there:
+            if key.startswith(OURS) and key not in tags and key != FINGERPRINT:
+                self.client.delete_tag(identity, key)
+        fresh = [RunTag(key, value) for key, value in tags.items() if there.get(key) != value]
+        fresh.append(RunTag(FINGERPRINT, fingerprint))
+        if len(params) <= BATCH and len(fresh) <= BATCH and len(params) + len(fresh) + len(metrics) <= METRICS:
+            self.client.log_batch(identity, metrics=metrics, params=params, tags=fresh)
+            return
+        for batch in batches(params, BATCH):
+            self.client.log_batch(identity, params=batch)
+        for batch in batches(metrics, METRICS):
+            self.client.log_batch(identity, metrics=batch)
+        for batch in batches(fresh, BATCH):
+            self.client.log_batch(identity, tags=batch)
+
+    def _finish_parent(self, run: Run, parent: _Parent, cells: Sequence[Cell]) -> None:
+        """Over when all its cells are."""
+        from mlflow.entities import RunTag
+
+        tags = {**parent.tags, "bench.cells": str(len(cells))}
+        fresh = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
+        if fresh:
+            self.client.log_batch(run.info.run_id, tags=fresh)
+        over = all(cell.state in mlflow_cells.RUN_STATES for cell in cells)
+        state = "FINISHED" if over else "RUNNING"
+        if run.info.status != state:
+            ends = [moment for cell in cells if (moment := mlflow_cells.ended(cell)) is not None]
+            self._set_state(run, state, max(ends, default=None))
 
 
-def _tags(cell: Cell) -> dict[str, str]:
-    git = (cell.attempts[-1].get("git") if cell.attempts else None) or {}
-    identity = {
-        "method": cell.method,
-        "version": cell.version,
-        "variant": cell.variant,
-        "seed": cell.seed,
-        "group": cell.group,
-        "state": cell.state,
-        "git.commit": git.get("commit"),
-        "git.dirty": git.get("dirty"),
+def _submitted(sweep: Sweep) -> _Parent:
+    """A sweep on a cluster."""
+    tags = {
+        "sweep": sweep.sweep,
+        "created": sweep.created,
+        "user": sweep.user,
+        "command": without_password(sweep.command),
+        "cluster": str(sweep.cluster.get("name", "")),
+        "jobs": ", ".join(array.job for array in sweep.arrays if array.job),
     }
-    changeable = {key: cell.files.config.get(key) for key in CHANGEABLE if key != "cell"}
-    leaves = flattened({key: value for key, value in changeable.items() if value})
-    return {f"bench.{key}": str(value) for key, value in identity.items() if value is not None} | {
-        key: value[:LONGEST_VALUE] for key, value in leaves
-    }
+    begun = int(datetime.fromisoformat(sweep.created).timestamp() * 1000)
+    found = {f"bench.{key}": value[:LONGEST_VALUE] for key, value in tags.items()}
+    return _Parent(sweep.sweep, f"sweep {sweep.sweep}", begun, found)
 
 
-def _values(cell: Cell) -> Iterator[tuple[str, int, float]]:
-    for _, metric, nfe, images, value in seed_values([cell]):
-        yield re.sub(r"[^\w\-. /:]", "_", f"{metric}_nfe{nfe}"), images, value
+def _missing(
+    points: Sequence[mlflow_cells.Point], logged: Mapping[tuple[str, int], tuple[int, float]], begun: int
+) -> Iterator[Metric]:
+    """What is to be logged. MLflow forgets no point: a value that changed goes after the one before.
 
+    A point's time follows from the files, so that one that is logged twice is one point.
+    """
+    from mlflow.entities import Metric
 
-def _losses(cell: Cell) -> Iterator[tuple[str, int, float]]:
-    with naming(cell.files.path / TRAIN_LOG):
-        # A resumed run may log a stretch twice; the later line is the one that counts.
-        losses = {int(row["images"]): row["loss"] for row in cell.files.train_log}
-        yield from (("train_loss", images, float(loss)) for images, loss in losses.items() if loss is not None)
-
-
-def _fingerprint(cell: Cell) -> str:
-    digest = hashlib.sha256()
-    for name in (CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG):
-        path = cell.files.path / name
-        digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"").digest())
-    return digest.hexdigest()
-
-
-def _start(cell: Cell) -> int | None:
-    return _milliseconds(cell.attempts[0].get("started")) if cell.attempts else None
-
-
-def _end(cell: Cell) -> int | None:
-    return _milliseconds(cell.attempts[-1].get("ended")) if cell.attempts else None
-
-
-def _milliseconds(moment: str | None) -> int | None:
-    return None if moment is None else int(datetime.fromisoformat(moment).timestamp() * 1000)
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
+    for key, step, value in points:
+        time_before, value_before = logged.get((key, step), (None, None))
+        if time_before is None:
+            yield Metric(key, value, begun, step)
+        elif repr(value_before) != repr(value):
+            yield Metric(key, value, time_before + 1, step)

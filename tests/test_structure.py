@@ -93,8 +93,16 @@ ALLOWED = {
     "methods": ("methods",),
     "benchmarks": ("benchmarks", "methods"),
     "slurm": ("slurm", "benchmarks"),
-    # Reports read files, and nothing of how the files came to be; a metric's name says which way is better.
-    "reports": ("reports", "benchmarks.records", "benchmarks.files", "benchmarks.metrics.registry"),
+    # Reports read files, and nothing of how the files came to be; a metric's name says which way is better. The import
+    # into MLflow is alone at it (lock), and reads which cells were submitted together (slurm.sweeps).
+    "reports": (
+        "reports",
+        "benchmarks.records",
+        "benchmarks.files",
+        "benchmarks.lock",
+        "benchmarks.metrics.registry",
+        "slurm.sweeps",
+    ),
     "benchmarks/cli": TOP,  # knows everyone
 }
 

@@ -188,6 +188,19 @@ def compare(
     raise typer.Exit(command(first, second, out, metric=metric, nfe=nfe))
 
 
+@app.command()
+def register(
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="A finished cell's folder or id.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the model in the registry.")],
+    out: Out = Path("runs"),
+    mlflow_uri: MlflowUri = None,
+) -> None:
+    """Register a cell's final weights in MLflow, to be loaded and sampled from by their name."""
+    from .register import register as command
+
+    raise typer.Exit(command(cell, name, out, mlflow_uri=mlflow_uri))
+
+
 @app.command("list")
 def list_() -> None:
     """List methods, benchmarks, presets and metrics."""

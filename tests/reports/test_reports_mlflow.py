@@ -9,7 +9,9 @@ import pytest
 
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.cells import read_cells
-from consistency_bench.reports.mlflow_export import default_uri, export, flattened
+from consistency_bench.reports.mlflow_cells import flattened
+from consistency_bench.reports.mlflow_export import export
+from consistency_bench.reports.mlflow_store import default_uri
 
 
 def rows(out, query):
@@ -104,6 +106,9 @@ def test_two_sweeps_share_a_store(sweep, tmp_path):
     other.cell("ect", 0)
     assert export(other.out, read_cells(other.out), uri).created == 1
     assert counts(tmp_path)[1] == 4
+    kept = {path.parent for path in tmp_path.rglob("samples.png")}
+    assert len(kept) == 2
+    assert all(path.is_relative_to(tmp_path / "mlartifacts" / "digits") for path in kept)
 
 
 def test_benchmarks_are_experiments(sweep):
