@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,6 +134,7 @@ class _Written:
     ablations: list[Path]
     plots: list[Path]
     diagnostics: list[Path]
+    grids: dict[int, Path] = field(default_factory=dict)  # by identity: both keys of a heat map show the same one
 
 
 def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
@@ -154,7 +155,9 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
     transport = save_transport_plots(board, out / "plots", stem)
     nearest = save_nearest_plot(board, out / "plots", stem)
     written.plots.extend([*drawn.values(), *nearest.values(), *transport.values()])
-    sections = [_section(out, ablation, values, written) for ablation in ablations(board, values)]
+    found = ablations(board, values)
+    written.grids.clear()
+    sections = [_section(out, ablation, values, written) for ablation in found]
     return Page(
         board=board,
         values=values,
@@ -206,12 +209,17 @@ def _section(out: Path, ablation: Ablation, values: Sequence[SeedValue], written
     name = f"{_slug(ablation.board.benchmark)}-{_slug(ablation.method)}-{_slug(ablation.factor.key)}"
     taken = {path.name for path in written.ablations}
     path = next(p for n in itertools.count(1) if (p := out / "ablations" / _numbered(name, n)).name not in taken)
-    drawn = save_ablation_plots(ablation, values, out / "plots", f"ablation-{path.stem}")
+    known = written.grids.get(id(ablation.grid))
+    drawn = save_ablation_plots(ablation, values, out / "plots", f"ablation-{path.stem}", grid=known is None)
+    if known is not None:
+        drawn["grid"] = known
+    elif "grid" in drawn:
+        written.grids[id(ablation.grid)] = drawn["grid"]
     about = title(ablation)
     content = ablation_content(ablation, _pictures(drawn, about, ABLATION_CAPTIONS, "../"))
     write_text(path, ablation_page(content))
     written.ablations.append(path)
-    written.plots.extend(drawn.values())
+    written.plots.extend(path for path in drawn.values() if path != known)
     grid = ablation.grid
     kinds = ("values", "grid") if grid and grid.columns == ablation.factor else ("values",)  # one map for two keys
     shown = {kind: drawn[kind] for kind in kinds if kind in drawn}

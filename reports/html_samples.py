@@ -16,7 +16,7 @@ from .tables import Board
 
 MOST_SAMPLES = 36  # of one configuration
 MOST_POINTS = 400
-MOST_BYTES = 4_000_000  # of pixels in all pictures of one benchmark, before compression
+MOST_BYTES = 2_700_000  # of pixels in all pictures of one benchmark, before compression
 MARGIN = 40  # around points, in thousandths of the plane's width
 
 
