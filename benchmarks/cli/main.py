@@ -168,7 +168,7 @@ def report(
         Path | None, typer.Option(help="A document to put the tables into, between its leaderboard markers.")
     ] = None,
 ) -> None:
-    """Rebuild leaderboard, plots and MLflow import from the files of all runs."""
+    """Rebuild page, leaderboard, plots and MLflow import from the files of all runs."""
     from .report import report as command
 
     raise typer.Exit(command(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme))

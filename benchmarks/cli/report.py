@@ -64,6 +64,7 @@ def _naming_mlflow(uri: str | None) -> Iterator[None]:
 
 
 def _print_paths(leaderboard: Path, out: Path, mlflow: bool, mlflow_uri: str | None) -> None:
+    print(f"page: {leaderboard.with_name('report.html')}")
     print(f"leaderboard: {leaderboard}")
     if mlflow:
         print(f"MLflow: mlflow ui --backend-store-uri {shlex.quote(mlflow_uri or f'sqlite:///{out}/mlflow.db')}")

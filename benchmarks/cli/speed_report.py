@@ -20,7 +20,7 @@ LEAST_SEEDS, MOST_SEEDS = 2, 100
 
 
 def report(seeds: int = 25) -> int:
-    """Make 40 × `seeds` cells of 40 rows in a temporary folder, measure, print. Exit status 0, whatever the figures are.
+    """Make 40 × `seeds` cells of 40 rows in a temporary folder, measure, print. Exit status 0, whatever is found.
 
     Raises UsageError for an impossible number of seeds, and where the report or the browser fails.
     """
@@ -48,8 +48,8 @@ def report(seeds: int = 25) -> int:
 def build_lines(built: Build) -> list[str]:
     """What was measured of `bench report`."""
     return [
-        f"report    {built.seconds:.1f} s of the clock, {built.cpu:.1f} s of a core, {built.peak / 1e9:.2f} GB at most; "
-        "from the start of the process, without MLflow",
+        f"report    {built.seconds:.1f} s of the clock, {built.cpu:.1f} s of a core, {built.peak / 1e9:.2f} GB at most",
+        "          a process from its start to its end, without MLflow",
         f"page      report.html has {built.page / 1e6:.1f} MB",
     ]
 
