@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from ..benchmarks.metrics.registry import direction
 from .markdown import behind
-from .plots import LINES, styles
+from .plots import LINES, short, styles
 from .tables import Board, Entry, SeedValue
 
 #: The dashes of `plots.LINES` for SVG, in pixels.
@@ -26,6 +26,7 @@ def chart_data(board: Board, values: Sequence[SeedValue], shown: int) -> dict[st
         "configurations": [
             {
                 "label": entry.label,
+                "short": short(entry.label).replace("\n", " "),
                 "method": entry.method,
                 "color": to_hex(look[entry.label].color),
                 "dash": DASHES[str(look[entry.label].line)],

@@ -233,12 +233,11 @@ function drawForest(box, data, chosen) {
   }
   const narrow = box.clientWidth < 560, step = narrow ? 40 : 26;
   const { width, height, root } = panel(box, rivals.length * step + 62);
-  const names = rivals.map((rival) => data.configurations[rival.at].label);
+  const names = rivals.map((rival) => data.configurations[rival.at].short);
   const left = narrow ? 10 : Math.min(0.36 * width, 20 + 7 * Math.max(...names.map((name) => name.length)));
   const right = width - (narrow ? 10 : 110), top = 6, bottom = height - 44;
-  const ends = [0, ...rivals.flatMap((rival) => [rival.mean, rival.low, rival.high, ...rival.plain])].filter((value) => value !== null);
-  const room = 0.04 * (Math.max(...ends) - Math.min(...ends) || 1);
-  const x = scale(Math.min(...ends) - room, Math.max(...ends) + room, left, right, false, width / 120);
+  const [low, high] = forestRange(rivals);
+  const x = scale(low, high, left, right, false, width / 120);
   x.span = [left, right];
   bottomAxis(root, x, top, bottom, `behind ${data.configurations[contest.leader].label} in ${chosen.metric}`);
   root.append(svg("line", { x1: x.at(0), x2: x.at(0), y1: top, y2: bottom, class: "axis", "stroke-width": 2 }));
@@ -248,13 +247,17 @@ function drawForest(box, data, chosen) {
     const told = `${look.label}: ${short(rival.mean)}${interval}, n=${rival.n}, ${rival.verdict}${rival.reason ? `: ${rival.reason}` : ""}`;
     const name = svg("text", narrow ? { x: left, y: middle - 10 } : { x: left - 10, y: middle + 4, "text-anchor": "end" });
     const most = Math.floor((narrow ? right - left - 90 : left - 14) / 6.6);
-    name.textContent = look.label.length > most ? look.label.slice(0, Math.max(1, most - 1)) + "…" : look.label;
+    name.textContent = look.short.length > most ? look.short.slice(0, Math.max(1, most - 1)) + "…" : look.short;
     name.append(svg("title", {}, look.label));
     const row = svg("g", { "data-label": look.label, "data-verdict": rival.verdict });
     row.append(name);
     if (rival.low !== null) {
-      row.append(svg("line", { x1: x.at(rival.low), x2: x.at(rival.high), y1: middle, y2: middle, class: "whisker", "stroke-width": 1 }));
-      row.append(svg("line", { x1: x.at(rival.plain[0]), x2: x.at(rival.plain[1]), y1: middle, y2: middle, stroke: look.color, "stroke-width": 4 }));
+      const at = (value) => x.at(Math.min(high, Math.max(low, value)));
+      row.append(svg("line", { x1: at(rival.low), x2: at(rival.high), y1: middle, y2: middle, class: "whisker", "stroke-width": 1 }));
+      row.append(svg("line", { x1: at(rival.plain[0]), x2: at(rival.plain[1]), y1: middle, y2: middle, stroke: look.color, "stroke-width": 4 }));
+      // An arrow: the interval goes on.
+      if (rival.low < low) row.append(svg("path", { d: `M${left + 6} ${middle - 4}L${left} ${middle}l6 4`, fill: "none", class: "whisker" }));
+      if (rival.high > high) row.append(svg("path", { d: `M${right - 6} ${middle - 4}L${right} ${middle}l-6 4`, fill: "none", class: "whisker" }));
     }
     row.append(marker(look, x.at(rival.mean), middle, told, rival.verdict !== "worse"));
     row.append(svg("text", narrow ? { x: right, y: middle - 10, "text-anchor": "end", class: "soft" } : { x: right + 12, y: middle + 4, class: "soft" }, rival.verdict));
@@ -264,8 +267,18 @@ function drawForest(box, data, chosen) {
   box.replaceChildren(root);
 }
 
+/** Room for every mean and the usual interval; a very wide one, of two seeds say, may not flatten the others. */
+function forestRange(rivals) {
+  const means = [0, ...rivals.map((rival) => rival.mean)], least = Math.min(...means), most = Math.max(...means);
+  const halves = rivals.filter((rival) => rival.low !== null).map((rival) => (rival.high - rival.low) / 2).sort((a, b) => a - b);
+  const room = Math.max(1.5 * (most - least), 3 * (halves[Math.floor((halves.length - 1) / 2)] || 0)) || 1;
+  const ends = [...means, ...rivals.flatMap((rival) => [rival.low, rival.high, ...rival.plain])].filter((value) => value !== null);
+  const low = Math.max(Math.min(...ends), least - room), high = Math.min(Math.max(...ends), most + room);
+  return [low - 0.04 * (high - low || 1), high + 0.04 * (high - low || 1)];
+}
+
 const FOREST = "Paired differences on common seeds at the end of training; right of zero is worse. Thick: 95 % interval; thin: the same "
-  + "after Holm's correction over all pairs, to be read with zero only. Filled: certainly worse; hollow: inconclusive.";
+  + "after Holm's correction over all pairs, to be read with zero only. Filled: certainly worse; hollow: inconclusive. An arrow: the interval goes on.";
 
 // Charts of one benchmark, with their toggles
 
@@ -304,7 +317,8 @@ function startCharts(charts) {
     const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: look.shown, autocomplete: "off" });
     const swatch = svg("svg", { width: 34, height: 14, viewBox: "0 0 34 14", "aria-hidden": "true" });
     swatch.append(svg("path", { d: "M1 7H33", stroke: look.color, "stroke-width": 2, "stroke-dasharray": look.dash }), marker(look, 17, 7));
-    name.textContent = name.title = look.label;
+    name.textContent = look.short;
+    name.title = look.label;
     label.append(box, swatch, name);
     box.addEventListener("change", () => { data.configurations[at].shown = box.checked; draw(); });
     toggles.push(box);
