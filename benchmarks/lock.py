@@ -42,7 +42,7 @@ class Lock:
                     os.utime(self.path)
 
     def is_ours(self) -> bool:
-        """False once another process has taken the lock over. A file server that does not answer says nothing of that."""
+        """False once another process has taken the lock over, which a server that does not answer does not say."""
         try:
             return _owner(self.path).get("token") == self.token
         except OSError:

@@ -41,13 +41,18 @@ MOST_TICKS = 9  # values on a linear axis that are all named
 WIDEST_NAME = 60  # characters of all values that fit side by side below a panel
 
 
-def save_ablation_plots(ablation: Ablation, values: Sequence[SeedValue], folder: Path, stem: str) -> dict[str, Path]:
-    """Write `<stem>-<kind>.png` of the kinds "values", "curves" and "grid" that the data allow; kind -> path."""
+def save_ablation_plots(
+    ablation: Ablation, values: Sequence[SeedValue], folder: Path, stem: str, *, grid: bool = True
+) -> dict[str, Path]:
+    """Write `<stem>-<kind>.png` of the kinds "values", "curves" and, if `grid`, "grid" that the data allow.
+
+    kind -> path.
+    """
     return save_figures(
         {
             "values": lambda: value_plot(ablation),
             "curves": lambda: curves(ablation, values),
-            "grid": lambda: heat_map(ablation.grid) if ablation.grid else None,
+            "grid": lambda: heat_map(ablation.grid) if grid and ablation.grid else None,
         },
         folder,
         stem,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..benchmarks.metrics.registry import direction
@@ -11,9 +11,14 @@ from .markdown import ARROWS, NOTHING, Plot, Text, environment, number, score_te
 from .statistics import Interval
 
 
-def ablation_page(ablation: Ablation, plots: Sequence[Plot]) -> str:
-    """The whole document, ending in one newline."""
-    page = {
+def ablation_page(page: Mapping[str, Any]) -> str:
+    """The whole document of what `ablation_content` gives, ending in one newline."""
+    return environment().get_template("ablation.md.j2").render(page=page).strip() + "\n"
+
+
+def ablation_content(ablation: Ablation, plots: Sequence[Plot]) -> dict[str, Any]:
+    """Sentences and tables of an ablation, for a template."""
+    return {
         "title": title(ablation),
         "setting": _setting(ablation),
         "reading": reading(ablation),
@@ -22,7 +27,6 @@ def ablation_page(ablation: Ablation, plots: Sequence[Plot]) -> str:
         "penalty": _has_penalty(ablation),
         "plots": plots,
     }
-    return environment().get_template("ablation.md.j2").render(page=page).strip() + "\n"
 
 
 def title(ablation: Ablation) -> str:

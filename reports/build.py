@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,7 @@ class ReportPaths:
     """What was written: pages and pictures. `mlflow` is the address of the store, None where there was no import."""
 
     leaderboard: Path
+    html: Path
     ablations: tuple[Path, ...]
     plots: tuple[Path, ...]
     mlflow: str | None
@@ -64,7 +65,7 @@ class ReportPaths:
 def build_report(
     out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None, readme: Path | None = None
 ) -> ReportPaths:
-    """Write `leaderboard.md`, `ablations/` and `plots/` into `out` and import its cells into MLflow.
+    """Write `leaderboard.md`, `report.html`, `ablations/` and `plots/` into `out` and import its cells into MLflow.
 
     readme: a document whose lines between the markers `BEGIN` and `END` become the verdicts and tables; the rest of it
     stays byte for byte.
@@ -73,6 +74,7 @@ def build_report(
     cannot be written.
     """
     from .cells import read_cells
+    from .html import report_html
     from .markdown import excerpt_text, leaderboard_text
 
     between = None if readme is None else _around_markers(readme)  # before anything is written
@@ -84,6 +86,7 @@ def build_report(
     for benchmark in sorted({cell.benchmark for cell in cells}):
         pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
     write_text(out / "leaderboard.md", leaderboard_text(pages))
+    write_text(out / "report.html", report_html(pages, out))
     if readme is not None and between is not None:
         before, after = between
         way = Path(os.path.relpath(out.resolve(), readme.resolve().parent)).as_posix()
@@ -92,6 +95,7 @@ def build_report(
             temporary.write_bytes(before + b"\n\n" + excerpt.strip().encode() + b"\n\n" + after)
     files = [
         "leaderboard.md",
+        "report.html",
         *(path.relative_to(out).as_posix() for path in (*written.ablations, *written.diagnostics, *written.plots)),
     ]
     address = None
@@ -106,7 +110,12 @@ def build_report(
         {"fingerprint": fingerprint, "mlflow": _destination(mlflow, mlflow_uri), "files": files},
     )
     return ReportPaths(
-        out / "leaderboard.md", tuple(written.ablations), tuple(written.plots), address, tuple(written.diagnostics)
+        leaderboard=out / "leaderboard.md",
+        html=out / "report.html",
+        ablations=tuple(written.ablations),
+        plots=tuple(written.plots),
+        mlflow=address,
+        diagnostics=tuple(written.diagnostics),
     )
 
 
@@ -126,6 +135,7 @@ class _Written:
     ablations: list[Path]
     plots: list[Path]
     diagnostics: list[Path]
+    grids: dict[int, Path] = field(default_factory=dict)  # by identity: both keys of a heat map show the same one
 
 
 def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
@@ -146,9 +156,12 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
     transport = save_transport_plots(board, out / "plots", stem)
     nearest = save_nearest_plot(board, out / "plots", stem)
     written.plots.extend([*drawn.values(), *nearest.values(), *transport.values()])
-    sections = [_section(out, ablation, values, written) for ablation in ablations(board, values)]
+    found = ablations(board, values)
+    written.grids.clear()
+    sections = [_section(out, ablation, values, written) for ablation in found]
     return Page(
         board=board,
+        values=values,
         plots=_pictures(drawn, benchmark, CAPTIONS),
         ablations=sections,
         memorisation=memorisation(board),
@@ -163,7 +176,7 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
 def _diagnostics(out: Path, board: Board, stem: str, written: _Written) -> list[Section]:
     """Write the page of variances by noise level and its pictures, where cells were diagnosed."""
     from .diagnostic_plots import save_diagnostic_plots
-    from .diagnostic_text import diagnostics_page, reading, setting_text
+    from .diagnostic_text import diagnostics_content, diagnostics_page, reading, setting_text
     from .diagnostics import profiles
     from .markdown import Section
 
@@ -178,33 +191,42 @@ def _diagnostics(out: Path, board: Board, stem: str, written: _Written) -> list[
         drawn.append((profile, paths))
     path = out / "diagnostics" / f"{stem}.md"
     parts = [(profile, _pictures(paths, about, CAPTIONS, "../")) for profile, paths in drawn]
-    write_text(path, diagnostics_page(board.benchmark, parts))
+    content = diagnostics_content(board.benchmark, parts)
+    write_text(path, diagnostics_page(content))
     written.diagnostics.append(path)
     profile, paths = drawn[0]
     shown = _pictures({kind: paths[kind] for kind in ("variance",) if kind in paths}, about, CAPTIONS)
     link = f"diagnostics/{path.name}"
-    return [Section(link, f"Variances and losses of {board.benchmark}", setting_text(profile), reading(profile), shown)]
+    about = f"Variances and losses of {board.benchmark}"
+    return [Section(link, about, setting_text(profile), reading(profile), shown, content)]
 
 
 def _section(out: Path, ablation: Ablation, values: Sequence[SeedValue], written: _Written) -> Section:
     """Write the page of an ablation and its pictures."""
     from .ablation_plots import save_ablation_plots
-    from .ablation_text import ablation_page, listed, reading, title
+    from .ablation_text import ablation_content, ablation_page, listed, reading, title
     from .markdown import Section
 
     name = f"{_slug(ablation.board.benchmark)}-{_slug(ablation.method)}-{_slug(ablation.factor.key)}"
     taken = {path.name for path in written.ablations}
     path = next(p for n in itertools.count(1) if (p := out / "ablations" / _numbered(name, n)).name not in taken)
-    drawn = save_ablation_plots(ablation, values, out / "plots", f"ablation-{path.stem}")
+    known = written.grids.get(id(ablation.grid))
+    drawn = save_ablation_plots(ablation, values, out / "plots", f"ablation-{path.stem}", grid=known is None)
+    if known is not None:
+        drawn["grid"] = known
+    elif "grid" in drawn:
+        written.grids[id(ablation.grid)] = drawn["grid"]
     about = title(ablation)
-    write_text(path, ablation_page(ablation, _pictures(drawn, about, ABLATION_CAPTIONS, "../")))
+    content = ablation_content(ablation, _pictures(drawn, about, ABLATION_CAPTIONS, "../"))
+    write_text(path, ablation_page(content))
     written.ablations.append(path)
-    written.plots.extend(drawn.values())
+    written.plots.extend(path for path in drawn.values() if path != known)
     grid = ablation.grid
     kinds = ("values", "grid") if grid and grid.columns == ablation.factor else ("values",)  # one map for two keys
     shown = {kind: drawn[kind] for kind in kinds if kind in drawn}
     pictures = _pictures(shown, about, ABLATION_CAPTIONS)
-    return Section(f"ablations/{path.name}", about, listed(ablation), reading(ablation), pictures)
+    groups = [point.group for point in ablation.points]
+    return Section(f"ablations/{path.name}", about, listed(ablation), reading(ablation), pictures, content, groups)
 
 
 def _pictures(drawn: Mapping[str, Path], about: str, captions: Mapping[str, str], up: str = "") -> list[Plot]:

@@ -10,9 +10,14 @@ from .diagnostics import LOSSES, VARIANCES, Bin, Profile, Ratio, compared, floor
 from .markdown import NOTHING, Plot, Text, count_text, environment
 
 
-def diagnostics_page(benchmark: str, profiles: Sequence[tuple[Profile, Sequence[Plot]]]) -> str:
-    """The whole document, ending in one newline."""
-    page = {
+def diagnostics_page(page: Mapping[str, Any]) -> str:
+    """The whole document of what `diagnostics_content` gives, ending in one newline."""
+    return environment().get_template("diagnostics.md.j2").render(page=page).strip() + "\n"
+
+
+def diagnostics_content(benchmark: str, profiles: Sequence[tuple[Profile, Sequence[Plot]]]) -> dict[str, Any]:
+    """Sentences and tables of a benchmark's diagnostics, for a template."""
+    return {
         "benchmark": benchmark,
         "parts": [
             {
@@ -25,7 +30,6 @@ def diagnostics_page(benchmark: str, profiles: Sequence[tuple[Profile, Sequence[
             for profile, plots in profiles
         ],
     }
-    return environment().get_template("diagnostics.md.j2").render(page=page).strip() + "\n"
 
 
 def setting_text(profile: Profile) -> str:

@@ -10,7 +10,7 @@ import math
 import re
 import urllib.parse
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from .comparisons import BETTER, INCONCLUSIVE, WORSE, Difference, Rank
 from .memorisation import TAIL, Memorisation
 from .published import ORIENTATION_NFE, Beside, orientation
 from .statistics import Interval, Spread
-from .tables import Board, Compute, Contest, Entry, Row
+from .tables import Board, Compute, Contest, Entry, Row, SeedValue
 from .transport import Crossings
 
 #: The shortest full training of these methods published for CIFAR-10 (ECT's README, 100k iterations), in images.
@@ -48,23 +48,29 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """An ablation as the leaderboard mentions it: the link to its page, what was varied and what came out."""
+    """An ablation as the leaderboard mentions it: the link to its page, what was varied and what came out.
+
+    page: all that its own page shows; groups: what the rows of its tables belong to, one a row.
+    """
 
     link: str
     title: str
     values: str
     reading: str
     plots: Sequence[Plot]
+    page: Mapping[str, Any]
+    groups: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the leaderboard shows of one benchmark.
+    """What the leaderboard shows of one benchmark. `values` are all evaluations of its cells.
 
     `memorisation` belongs to the picture in `nearest`, `crossings` to those in `transport`.
     """
 
     board: Board
+    values: Sequence[SeedValue]
     plots: Sequence[Plot]
     ablations: Sequence[Section]
     memorisation: Memorisation | None
@@ -94,7 +100,7 @@ class Texts:
 def leaderboard_text(pages: Iterable[Page]) -> str:
     """The whole document, ending in one newline."""
     template = environment().get_template("leaderboard.md.j2")
-    return template.render(pages=list(map(_page, pages))).strip() + "\n"
+    return template.render(pages=list(map(page_content, pages))).strip() + "\n"
 
 
 def excerpt_text(boards: Iterable[Board], folder: str, heading: str = "###") -> str:
@@ -242,7 +248,8 @@ def _results(board: Board, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _page(page: Page) -> dict[str, Any]:
+def page_content(page: Page) -> dict[str, Any]:
+    """Sentences and tables of one benchmark, for a template."""
     board = page.board
     results = _results(board)
     return results | {
@@ -372,16 +379,17 @@ def _places(rank: Rank) -> list[Text]:
     """The place by the mean, those that the verdicts leave open, and those of the bootstrap."""
     if rank.place is None or rank.low is None or rank.high is None or rank.bootstrap is None:
         return [Text(NOTHING)] * 3
-    return [Text(text) for text in (str(rank.place), _span(rank.low, rank.high), _span(*rank.bootstrap))]
+    return [Text(text) for text in (str(rank.place), span(rank.low, rank.high), span(*rank.bootstrap))]
 
 
-def _span(low: int, high: int) -> str:
+def span(low: int, high: int) -> str:
+    """`1–3`, or one number where both are equal."""
     return str(low) if low == high else f"{low}–{high}"
 
 
 def seeds_text(entry: Entry, spread: Spread) -> str:
     """`3 × 2, 1 diverged`: finished seeds × draws of samples, and what became of the other cells."""
-    draws = f" × {_span(*spread.draws)}" if spread.seeds else ""
+    draws = f" × {span(*spread.draws)}" if spread.seeds else ""
     others = [f"{count} {kind}" for kind, count in entry.seeds.items() if kind != "finished"]
     return ", ".join([f"{entry.seeds.get('finished', 0)}{draws}", *others])
 

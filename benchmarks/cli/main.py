@@ -168,7 +168,7 @@ def report(
         Path | None, typer.Option(help="A document to put the tables into, between its leaderboard markers.")
     ] = None,
 ) -> None:
-    """Rebuild leaderboard, plots and MLflow import from the files of all runs."""
+    """Rebuild page, leaderboard, plots and MLflow import from the files of all runs."""
     from .report import report as command
 
     raise typer.Exit(command(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme))
@@ -344,6 +344,16 @@ def speed_sweep(
     from .speed_sweep import sweep as command
 
     raise typer.Exit(command(cells, cluster))
+
+
+@speed.command("report")
+def speed_report(
+    seeds: Annotated[int, typer.Option("--seeds", help="Of 40 configurations each.")] = 25,
+) -> None:
+    """Measure `bench report` over made-up cells, 1,000 × 40 rows: time, memory, and how soon its page opens."""
+    from .speed_report import report as command
+
+    raise typer.Exit(command(seeds))
 
 
 ClusterFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The cluster's own folder.")]

@@ -76,6 +76,7 @@ def naming_mlflow(
 def _print_paths(leaderboard: Path, out: Path, mlflow: bool, mlflow_uri: str | None) -> None:
     from ...reports.mlflow_store import without_password
 
+    print(f"page: {leaderboard.with_name('report.html')}")
     print(f"leaderboard: {leaderboard}")
     if not mlflow:
         return

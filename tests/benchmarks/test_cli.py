@@ -402,7 +402,11 @@ def test_running_it_again_says_that_it_is_done(
     before = tree(finished.folder)
     said = call("run", *GRID, "--out", finished.out, *SWEEP, "train.lr=1e-3")
     assert said.status == 0
-    assert said.out.splitlines() == ["the cell is done already", f"leaderboard: {finished.out}/leaderboard.md"]
+    assert said.out.splitlines() == [
+        "the cell is done already",
+        f"page: {finished.out}/report.html",
+        f"leaderboard: {finished.out}/leaderboard.md",
+    ]
     said = call("run", *GRID, "--out", finished.out, *SWEEP, "train.lr=1e-3,1e30")
     assert said.status == 1
     assert said.out.splitlines()[0] == "all 2 cells are done already"
@@ -461,7 +465,8 @@ def test_report_is_rebuilt_from_the_files(
     before = leaderboard.read_bytes()
     leaderboard.unlink()
     said = call("report", "--no-mlflow", "--out", finished.out)
-    assert (said.status, said.out) == (0, f"leaderboard: {finished.out}/leaderboard.md\n")
+    places = f"page: {finished.out}/report.html\nleaderboard: {finished.out}/leaderboard.md\n"
+    assert (said.status, said.out) == (0, places)
     assert leaderboard.read_bytes() == before
 
 
