@@ -37,8 +37,9 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            if self.is_ours():
-                with contextlib.suppress(FileNotFoundError):  # released between the two lines
+            # Released between the two lines, or a file system that cannot be reached for a moment: the next beat may be.
+            with contextlib.suppress(OSError):
+                if self.is_ours():
                     os.utime(self.path)
 
     def is_ours(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -15,7 +16,13 @@ from torch import Tensor, nn
 from ..methods.base import LossTerms, draw
 from ..methods.parts.kernels import Denoise
 from . import ema
-from .checkpoint import load_checkpoint, save_checkpoint, save_snapshot, snapshot_path
+from .checkpoint import (
+    readable_checkpoints,
+    save_checkpoint,
+    save_snapshot,
+    set_aside,
+    snapshot_path,
+)
 from .data.base import Dataset
 from .diagnostics import diagnose_training, is_due
 from .distributed import ALONE, Ranks
@@ -28,6 +35,7 @@ from .replicas import OwnPasses, Passes, passes_of
 from .seeding import default_generator, derive, generator
 
 LOG_ROWS = 200  # of a whole run
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,13 +91,15 @@ def train(
     parameters = list(weights.parameters())  # collected once: a small network's step is short
     optimizer = make_optimizer(recipe, weights)
     state = _State()
-    if checkpoint := _usable_checkpoint(folder, device, keep, list(averages.profiles)):
+    damaged: list[str] = []
+    if checkpoint := _usable_checkpoint(folder, device, keep, list(averages.profiles), damaged):
         weights.load_state_dict(checkpoint["weights"])
         averages.load_state_dict(checkpoint["averages"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         state = _State(**checkpoint["state"])
     _refuse_different(ranks.exchange(state.images), folder)
     if ranks.is_writer:
+        set_aside(folder, damaged)
         _truncate_log(folder, state.images)
     passes = passes_of(model, ranks, device)
 
@@ -307,17 +317,26 @@ def make_optimizer(recipe: dict[str, Any], weights: nn.Module) -> torch.optim.Op
     return kinds[recipe["optimizer"]](weights.parameters(), lr=recipe["lr"], betas=betas, foreach=True)
 
 
-def _usable_checkpoint(folder: Path, device: torch.device, keep: set[int], names: list[str]) -> dict[str, Any] | None:
-    """The last checkpoint; None where it lies beyond a snapshot that is wanted and not there.
+def _usable_checkpoint(
+    folder: Path, device: torch.device, keep: set[int], names: list[str], damaged: list[str]
+) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read and lies before no snapshot that is wanted and not there.
 
-    More snapshots asked for later are had by training again from the start: the same bits come out.
+    None where there is none: training from the start gives the same bits. Names of damaged ones go into `damaged`.
     """
-    checkpoint = load_checkpoint(folder, device)
-    if checkpoint is None:
-        return None
-    behind = [images for images in keep if images <= checkpoint["state"]["images"]]
-    there = all(snapshot_path(folder, images, name).exists() for images in behind for name in names)
-    return checkpoint if there else None
+    behind = False
+    for checkpoint in readable_checkpoints(folder, device, damaged):
+        images = checkpoint["state"]["images"]
+        if all(snapshot_path(folder, n, ema).exists() for n in keep if n <= images for ema in names):
+            if damaged or behind:
+                log.warning("training goes on from the previous checkpoint, after %d images", images)
+            return checkpoint
+        behind = True
+    if behind:
+        log.warning("every checkpoint lies behind a snapshot that is missing: training starts from the beginning")
+    elif damaged:
+        log.warning("no checkpoint can be read: training starts from the beginning")
+    return None
 
 
 def _refuse_different(images: list[int], folder: Path) -> None:
