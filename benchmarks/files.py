@@ -19,7 +19,6 @@ from typing import Any
 
 from .errors import UsageError
 
-
 RESERVE_BYTES = 64 * 1024
 
 

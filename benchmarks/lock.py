@@ -37,7 +37,7 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            # Released between the two lines, or a file system that cannot be reached for a moment: the next beat may be.
+            # Released between the two lines, or a file system out of reach for a moment: the next beat may get through.
             with contextlib.suppress(OSError):
                 if self.is_ours():
                     os.utime(self.path)

@@ -31,7 +31,7 @@ from consistency_bench.benchmarks.config.compose import Cell
 from consistency_bench.benchmarks.files import DamagedError, append_jsonl, read_json, read_jsonl, write_json
 from consistency_bench.benchmarks.records import RECORDS, STATUS, TRAIN_LOG
 
-from ..benchmarks.conftest import put, tiny_cell
+from ..benchmarks.conftest import put
 from .conftest import finish, kill, remount, results, start_worker, wait_for
 
 CPU = torch.device("cpu")
@@ -97,8 +97,7 @@ def test_no_bit_of_a_snapshot_changes_a_weight(tmp_path: Path) -> None:
         read = nn.Linear(5, 7)
         try:
             load_snapshot(tmp_path, 3, read)
-        except DamagedError as error:
-            assert "cannot be read" in str(error)
+        except DamagedError:
             refused += 1
         else:
             assert bit // 8 < data
