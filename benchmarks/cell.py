@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import os
 import platform
 import shlex
@@ -22,12 +23,14 @@ from typing import Any
 
 import torch
 
+from ..methods.base import LossTerms
 from . import ema, plan
 from .checkpoint import damaged_snapshots, readable_checkpoints, snapshot_path
 from .data.base import Dataset
 from .data.registry import load
 from .distributed import ALONE, LostError, OutOfStepError, PeerError, Ranks, check_batch, stepping
 from .files import TakenError, read_json, remove, reserve, write_json
+from .memory import Memory
 from .metrics.evaluate import Evaluator
 from .metrics.references import StoppedError
 from .model import Model, build_model
@@ -258,7 +261,7 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
     from torch.utils.flop_counter import FlopCounterMode
 
     average = model.averaged() if model.method.coupling.needs_average else None
-    passes = 0
+    passes, flops = 0, 0
 
     def count(*_: object) -> None:
         nonlocal passes
@@ -268,12 +271,21 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
     index = torch.arange(batch, device=device)
     x, labels = model.batch(index)
     predict = average.denoiser(evaluating=True) if average else None
+    memory = Memory("split", min(config["run"]["micro_batch"] or batch, batch))
+
+    def step(micro_batch: int) -> LossTerms:
+        nonlocal passes, flops
+        passes = 0
+        with default_generator("flops", device=device), FlopCounterMode(display=False) as counter:
+            noise = generator("flops", device=device)
+            terms = accumulate(model, x, labels, 0.5, noise, micro_batch, index=index, average=predict)
+        flops = counter.get_total_flops()
+        return terms
+
     networks = [model.network, *([average.network] if average else [])]
     hooks = [network.register_forward_hook(count) for network in networks]
     try:
-        with default_generator("flops", device=device), FlopCounterMode(display=False) as counter:
-            noise = generator("flops", device=device)
-            accumulate(model, x, labels, 0.5, noise, batch, index=index, average=predict)
+        memory.fit(step, lambda: model.weights.zero_grad(set_to_none=True))
     finally:
         for hook in hooks:
             hook.remove()
@@ -281,8 +293,8 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
     return {
         "parameters": sum(p.numel() for p in model.weights.parameters()),
         "parameters_network": sum(p.numel() for p in model.network.parameters()),
-        "passes_per_step": float(passes),
-        "flops_per_image": counter.get_total_flops() / batch,
+        "passes_per_step": passes / math.ceil(batch / memory.micro_batch),  # of the images, however they are split
+        "flops_per_image": flops / batch,
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from ..methods.base import LossTerms
-from .distributed import Ranks
+from .distributed import ALONE, Ranks
 from .errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Memory:
     images a pass and process. With several processes no other size is tried: the others wait in the midst of a step.
     """
 
-    def __init__(self, on_oom: str, micro_batch: int, ranks: Ranks) -> None:
+    def __init__(self, on_oom: str, micro_batch: int, ranks: Ranks = ALONE) -> None:
         self.on_oom, self.micro_batch, self.ranks = on_oom, micro_batch, ranks
 
     def fit(self, make: Callable[[int], LossTerms], undo: Callable[[], None]) -> LossTerms:
