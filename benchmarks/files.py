@@ -164,6 +164,8 @@ def read_json(path: Path, default: Any = None) -> Any:
         return default
     except ValueError as error:
         raise DamagedError(f"{path} is not JSON ({error})") from None
+    except RecursionError:
+        raise DamagedError(f"{path} is nested too deeply") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -200,6 +202,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             if number == len(lines):
                 break
             raise DamagedError(f"{path}: line {number} is not JSON ({error})") from None
+        except RecursionError:
+            raise DamagedError(f"{path}: line {number} is nested too deeply") from None
     return rows
 
 
