@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import itertools
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +95,8 @@ def build_report(
     if mlflow:
         from .mlflow_export import export
 
+        if mlflow_uri is None and not (out / "mlflow.db").exists():
+            _make_store(out / "mlflow.db")
         address = export(out, cells, mlflow_uri).uri
     files = [
         "leaderboard.md",
@@ -107,6 +111,23 @@ def build_report(
     return ReportPaths(
         out / "leaderboard.md", tuple(written.ablations), tuple(written.plots), address, tuple(written.diagnostics)
     )
+
+
+def _make_store(path: Path) -> None:
+    """An empty MLflow store at `path`, made beside it and put in its place whole.
+
+    MLflow makes its tables one by one, and a file in which it was killed meanwhile is of no use to it for ever after.
+    """
+    from .mlflow_export import _client
+
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".mlflow-", suffix=".tmp")
+    os.close(handle)
+    try:
+        _client(f"sqlite:///{Path(name).resolve()}").search_experiments()
+        with contextlib.suppress(FileExistsError):  # another report was faster: its store stays
+            os.link(name, path)
+    finally:
+        Path(name).unlink()
 
 
 def _around_markers(path: Path) -> tuple[bytes, bytes]:
