@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import os
 import platform
 import shlex
@@ -22,12 +23,14 @@ from typing import Any
 
 import torch
 
+from ..methods.base import LossTerms
 from . import ema, plan
-from .checkpoint import load_checkpoint, snapshot_path
+from .checkpoint import damaged_snapshots, readable_checkpoints, snapshot_path
 from .data.base import Dataset
 from .data.registry import load
 from .distributed import ALONE, LostError, OutOfStepError, PeerError, Ranks, check_batch, stepping
-from .files import TakenError, read_json, write_json
+from .files import TakenError, read_json, remove, reserve, write_json
+from .memory import Memory
 from .metrics.evaluate import Evaluator
 from .metrics.references import StoppedError
 from .model import Model, build_model
@@ -39,6 +42,7 @@ from .seeding import default_generator, generator
 from .train import Outcome, Progress, accumulate, train
 
 STATUS_SECONDS = 0.5
+RESERVE = ".reserve"  # room on the disk for the last words of an attempt
 log = logging.getLogger(__name__)
 
 
@@ -67,6 +71,8 @@ def run_cell(
     status = _Status(folder, plan.budget_images(config), job, ranks)
     attempt = _Attempt(folder, config, threads, ranks)
     try:
+        if ranks.is_writer:
+            reserve(folder / RESERVE)
         check_batch(config["train"]["batch"], ranks.size)
         device = pick_device(config["run"]["device"], ranks)
         refuse_different_devices(ranks, device)
@@ -100,12 +106,17 @@ def run_cell(
         status.write(state="interrupted")
         raise
     except BaseException as error:
-        status.write(state="failed", error=f"{type(error).__name__}: {error}")
+        status.fail(f"{type(error).__name__}: {error}")
         if isinstance(error, Exception) and not isinstance(error, PeerError | OutOfStepError):
             ranks.fail(error)
         raise
     finally:
-        attempt.end()
+        try:
+            attempt.end()
+            if ranks.is_writer:
+                remove(folder / RESERVE)
+        except OSError as error:  # a full disk, most likely: what went wrong before is what matters
+            log.error("the end of this attempt could not be written (%s)", error)
 
 
 def load_dataset(config: dict[str, Any]) -> Dataset:
@@ -140,9 +151,12 @@ def _train_once(
 ) -> Outcome:
     names = ema.build_profiles(config["train"])
     paths = [snapshot_path(folder, images, name) for images in plan.snapshot_images(config) for name in names]
+    if ranks.is_writer:
+        for path in damaged_snapshots(paths):
+            remove(path)  # a missing one is made again, by training from a checkpoint before it
     if ranks.broadcast(all(path.exists() for path in paths)):
         # run.json may lag: an attempt can be killed after its last checkpoint and before it wrote what training cost.
-        checkpoint = load_checkpoint(folder, torch.device("cpu"))
+        checkpoint = next(readable_checkpoints(folder, torch.device("cpu"), []), None)
         written = read_json(folder / RUN, {}).get("compute", {}).get("train_seconds", 0.0)
         seconds = checkpoint["state"]["seconds"] if checkpoint else written
         return Outcome("done", plan.budget_images(config), seconds)
@@ -168,6 +182,15 @@ class _Status:
         if self.ranks.is_writer:
             write_json(self.path, self.now)
         self.last = time.monotonic()
+
+    def fail(self, error: str) -> None:
+        """Write the state "failed", on a full disk in the room that was kept for it; where that fails, too, log it."""
+        try:
+            if self.ranks.is_writer:
+                remove(self.path.with_name(RESERVE))
+            self.write(state="failed", error=error)
+        except OSError as trouble:
+            log.error("failed (%s), and the state cannot be written (%s)", error, trouble)
 
     def progress(self, progress: Progress) -> None:
         if time.monotonic() - self.last >= STATUS_SECONDS:
@@ -238,7 +261,7 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
     from torch.utils.flop_counter import FlopCounterMode
 
     average = model.averaged() if model.method.coupling.needs_average else None
-    passes = 0
+    passes, flops = 0, 0
 
     def count(*_: object) -> None:
         nonlocal passes
@@ -248,12 +271,21 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
     index = torch.arange(batch, device=device)
     x, labels = model.batch(index)
     predict = average.denoiser(evaluating=True) if average else None
+    memory = Memory("split", min(config["run"]["micro_batch"] or batch, batch))
+
+    def step(micro_batch: int) -> LossTerms:
+        nonlocal passes, flops
+        passes = 0
+        with default_generator("flops", device=device), FlopCounterMode(display=False) as counter:
+            noise = generator("flops", device=device)
+            terms = accumulate(model, x, labels, 0.5, noise, micro_batch, index=index, average=predict)
+        flops = counter.get_total_flops()
+        return terms
+
     networks = [model.network, *([average.network] if average else [])]
     hooks = [network.register_forward_hook(count) for network in networks]
     try:
-        with default_generator("flops", device=device), FlopCounterMode(display=False) as counter:
-            noise = generator("flops", device=device)
-            accumulate(model, x, labels, 0.5, noise, batch, index=index, average=predict)
+        memory.fit(step, lambda: model.weights.zero_grad(set_to_none=True))
     finally:
         for hook in hooks:
             hook.remove()
@@ -261,8 +293,8 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
     return {
         "parameters": sum(p.numel() for p in model.weights.parameters()),
         "parameters_network": sum(p.numel() for p in model.network.parameters()),
-        "passes_per_step": float(passes),
-        "flops_per_image": counter.get_total_flops() / batch,
+        "passes_per_step": passes / math.ceil(batch / memory.micro_batch),  # of the images, however they are split
+        "flops_per_image": flops / batch,
     }
 
 

@@ -108,7 +108,7 @@ def build_profile(options: Mapping[str, Any], where: str = "train.ema") -> Profi
         OptionError: an unknown kind or key, or a value it refuses.
     """
     kind = options.get("kind")
-    if kind not in PROFILES:
+    if not isinstance(kind, str) or kind not in PROFILES:
         raise OptionError(f"{where}.kind is {kind!r}, must be one of: {', '.join(PROFILES)}")
     return part_from_options(PROFILES[kind], {k: v for k, v in options.items() if k != "kind"}, where)
 

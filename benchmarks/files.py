@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
+
+RESERVE_BYTES = 64 * 1024
 
 
 class DamagedError(UsageError, ValueError):
@@ -66,7 +69,8 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     durable: wait for the disk; without, a power cut may take the last of many versions.
 
-    Raises TakenError within `fenced`, where the folder was taken over.
+    Raises TakenError within `fenced`, where the folder was taken over, and OSError, which names the file, where it
+    cannot be written.
     """
     fence = _fence.get()
     fence = fence if fence and fence.around(path) else None
@@ -82,15 +86,37 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        yield temporary
         with _or_taken(fence):
+            yield temporary
             if durable:
                 with temporary.open("rb") as written:
                     os.fsync(written.fileno())
             temporary.chmod(0o644)  # mkstemp's 0600 would hide a shared run folder from colleagues
             temporary.replace(path)
+    except OSError as error:  # of a write: it knows no name
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reserve(path: Path) -> None:
+    """Take room on the disk, to be given back by `remove` when the state of what failed has to be written."""
+    with atomic_path(path, durable=False) as temporary:
+        temporary.write_bytes(os.urandom(RESERVE_BYTES))  # which no file system can compress
+
+
+def keep_copy(path: Path, target: Path) -> None:
+    """Give `target` the content of `path`, atomically: by a second name where the file system has them.
+
+    Raises TakenError within `fenced`, where the folder was taken over.
+    """
+    with atomic_path(target) as temporary:
+        temporary.unlink()
+        try:
+            os.link(path, temporary)
+        except OSError:  # FAT, and some network file systems, know one name a file
+            shutil.copyfile(path, temporary)
 
 
 def remove(path: Path) -> None:
@@ -109,8 +135,8 @@ def remove(path: Path) -> None:
 def _or_taken(fence: _Fence | None) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if fence is None or error.errno not in GONE or fence.workshop.exists():
+    except Exception:  # a file that is made by a library may fail to be in any way, once its folder is gone
+        if fence is None or fence.workshop.exists():
             raise
         raise fence.taken() from None
 
@@ -142,6 +168,8 @@ def read_json(path: Path, default: Any = None) -> Any:
         return default
     except ValueError as error:
         raise DamagedError(f"{path} is not JSON ({error})") from None
+    except RecursionError:
+        raise DamagedError(f"{path} is nested too deeply") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -178,6 +206,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             if number == len(lines):
                 break
             raise DamagedError(f"{path}: line {number} is not JSON ({error})") from None
+        except RecursionError:
+            raise DamagedError(f"{path}: line {number} is nested too deeply") from None
     return rows
 
 

@@ -37,8 +37,9 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            if self.is_ours():
-                with contextlib.suppress(OSError):  # released between the two lines, or a server that stumbles
+            # Released between the two lines, or a file system out of reach for a moment: the next beat may get through.
+            with contextlib.suppress(OSError):
+                if self.is_ours():
                     os.utime(self.path)
 
     def is_ours(self) -> bool:

@@ -62,6 +62,8 @@ class CellFiles:
             config = read_yaml(path)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise DamagedError(f"{path} is not YAML ({error})") from None
+        except RecursionError:
+            raise DamagedError(f"{path} is nested too deeply") from None
         if not isinstance(config, dict) or "cell" not in config:
             raise DamagedError(f"{path} is not the configuration of a cell")
         return config

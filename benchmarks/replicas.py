@@ -37,8 +37,11 @@ class Passes(Protocol):
         """What a pass and its gradient are computed in; `last` of those that make up a step."""
         ...
 
-    def settle(self, terms: LossTerms, stopping: bool) -> tuple[LossTerms, bool]:
-        """The terms of the global batch from those of this process's rows, and whether anybody wants to stop."""
+    def settle(self, terms: LossTerms, stopping: bool) -> tuple[LossTerms, Tensor | bool]:
+        """The terms of the global batch from those of this process's rows, and how many want to stop.
+
+        The number may be on the device, where looking at it would wait for all that is queued there.
+        """
         ...
 
 
@@ -58,7 +61,7 @@ class OwnPasses:
     def within(self, *, last: bool) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def settle(self, terms: LossTerms, stopping: bool) -> tuple[LossTerms, bool]:
+    def settle(self, terms: LossTerms, stopping: bool) -> tuple[LossTerms, Tensor | bool]:
         return terms, stopping
 
 
@@ -98,11 +101,11 @@ class SharedPasses:
     def within(self, *, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last else self.copy.no_sync()
 
-    def settle(self, terms: LossTerms, stopping: bool) -> tuple[LossTerms, bool]:
+    def settle(self, terms: LossTerms, stopping: bool) -> tuple[LossTerms, Tensor | bool]:
         values = torch.stack([terms.total, terms.consistency, terms.penalty, torch.full_like(terms.total, stopping)])
         torch.distributed.all_reduce(values, group=self.group)
         total, consistency, penalty, wishes = values
-        return LossTerms(total=total, consistency=consistency, penalty=penalty), bool(wishes > 0)
+        return LossTerms(total=total, consistency=consistency, penalty=penalty), wishes
 
 
 def passes_of(model: Model, ranks: Ranks, device: torch.device) -> Passes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -15,19 +17,30 @@ from torch import Tensor, nn
 from ..methods.base import LossTerms, draw
 from ..methods.parts.kernels import Denoise
 from . import ema
-from .checkpoint import load_checkpoint, save_checkpoint, save_snapshot, snapshot_path
+from .checkpoint import (
+    readable_checkpoints,
+    save_checkpoint,
+    save_snapshot,
+    set_aside,
+    snapshot_path,
+)
 from .data.base import Dataset
 from .diagnostics import diagnose_training, is_due
 from .distributed import ALONE, Ranks
 from .errors import UsageError
 from .files import append_jsonl, read_jsonl, write_jsonl
+from .memory import Memory
 from .model import Model
 from .plan import budget_images, snapshot_images
 from .records import TRAIN_LOG
 from .replicas import OwnPasses, Passes, passes_of
 from .seeding import default_generator, derive, generator
+from .sums import Sums
 
 LOG_ROWS = 200  # of a whole run
+CHECK_EVERY = 16  # steps, on a GPU
+TOLD = 100  # steps that were not finite, in the log; later every hundredth
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,13 +82,13 @@ def train(
     Several processes, each with a model of its own, compute their rows of every batch; rank 0 writes. All of them stop
     where one is asked to, and another number of them may go on.
 
-    Raises UsageError where the processes read different checkpoints.
+    Raises UsageError where the processes read different checkpoints, TooLargeError where a pass does not fit into
+    memory.
     """
     recipe, seed = config["train"], config["seed"]
     batch, total = recipe["batch"], budget_images(config)
     keep = set(snapshot_images(config))
     log_every = max(1, math.ceil(total / LOG_ROWS / batch)) * batch
-    micro_batch = config["run"]["micro_batch"] or batch
 
     weights, average = model.weights.train(), model.averaged()
     averages = ema.Averages(recipe, average.weights)
@@ -83,60 +96,111 @@ def train(
     parameters = list(weights.parameters())  # collected once: a small network's step is short
     optimizer = make_optimizer(recipe, weights)
     state = _State()
-    if checkpoint := _usable_checkpoint(folder, device, keep, list(averages.profiles)):
-        weights.load_state_dict(checkpoint["weights"])
-        averages.load_state_dict(checkpoint["averages"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        state = _State(**checkpoint["state"])
+
+    def content() -> dict[str, Any]:
+        parts = {"weights": weights, "averages": averages, "optimizer": optimizer}
+        return {**{name: part.state_dict() for name, part in parts.items()}, "state": vars(state)}
+
+    def restore(saved: dict[str, Any]) -> None:
+        nonlocal state
+        weights.load_state_dict(saved["weights"])
+        averages.load_state_dict(saved["averages"])
+        optimizer.load_state_dict(saved["optimizer"])
+        state = _State(**saved["state"])
+
+    damaged: list[str] = []
+    if checkpoint := _usable_checkpoint(folder, device, keep, list(averages.profiles), damaged):
+        restore(checkpoint)
     _refuse_different(ranks.exchange(state.images), folder)
     if ranks.is_writer:
+        set_aside(folder, damaged)
         _truncate_log(folder, state.images)
     passes = passes_of(model, ranks, device)
+    memory = Memory(config["run"].get("on_oom", "stop"), config["run"]["micro_batch"] or batch, ranks)
 
     started, seconds_before = time.monotonic(), state.seconds
     last_saved, last_rate = started, (started, state.images)
 
-    def save() -> None:
-        if not ranks.is_writer:
-            return
-        save_checkpoint(
-            folder,
-            {
-                "weights": weights.state_dict(),
-                "averages": averages.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "state": vars(state),
-            },
-        )
+    # Between two looks the device is never waited for: steps are made as if all were sound, and what they were like is
+    # added up on the device. Where one was not, all are made again from `kept`, with a look at each: everything random
+    # has an address, so they come out the same.
+    every = _look_every(config["run"].get("check_every"), device)
+    diagnose_every = config["run"].get("diagnose_every")
+    kept: dict[str, Any] | None = None
+    sums: Sums | None = None
+    careful_until = 0
 
     while state.images < total:
         progress = state.images / total
-        index = batch_index(len(dataset), seed, state.images, batch, flip=config["data"]["flip"]).to(device)
+        careful = every == 1 or state.images < careful_until
+        if not careful and sums is None:
+            kept = copy.deepcopy(content())
+            sums = Sums(state.sums, device)
+        index = batch_index(len(dataset), seed, state.images, batch, flip=config["data"]["flip"])
+        index = index.to(device, non_blocking=True)
         x, labels = model.batch(index)
-        noise = generator("training noise", seed, state.images, device=device)
-        with default_generator("dropout", seed, state.images, *ranks.address, device=device):
-            terms = accumulate(
-                model, x, labels, progress, noise, micro_batch, index=index, average=predict, passes=passes
-            )
-        terms, stopping = passes.settle(terms, should_stop())
-        norm, sound = settle_gradients(recipe, parameters)
-        finite = sound and bool(torch.isfinite(terms.total))
-        replaced = recipe["nonfinite"] == "zero" and bool(torch.isfinite(norm))
+
+        def accumulated(
+            micro_batch: int, x: Tensor = x, labels: Tensor | None = labels, index: Tensor = index
+        ) -> LossTerms:
+            noise = generator("training noise", seed, state.images, device=device)
+            with default_generator("dropout", seed, state.images, *ranks.address, device=device):
+                return accumulate(
+                    model,
+                    x,
+                    labels,
+                    state.images / total,
+                    noise,
+                    micro_batch,
+                    index=index,
+                    average=predict,
+                    passes=passes,
+                )
+
+        terms = memory.fit(accumulated, lambda: optimizer.zero_grad(set_to_none=True))
+        asked = should_stop()
+        terms, wishes = passes.settle(terms, asked)
         lr = learning_rate(recipe, state.images, total)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        if finite or replaced:
+        if careful or sums is None:
+            stopping = bool(wishes > 0)
+            norm, sound = settle_gradients(recipe, parameters)
+            finite = sound and bool(torch.isfinite(terms.total))
+            takes = finite or (recipe["nonfinite"] == "zero" and bool(torch.isfinite(norm)))
+            if finite:
+                state.add(terms, norm)
+            else:
+                state.skipped += 1
+                _tell_skipped(model, x, labels, index, config, state, progress, terms, norm, taken=takes)
+            state.skipped_in_row = 0 if finite else state.skipped_in_row + 1
+        else:
+            stopping, takes = False, True
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            nn.utils.clip_grads_with_norm_(parameters, recipe["clip"] or math.inf, norm)
+            sums.add(terms, norm, wishes)
+            state.steps += 1
+            state.skipped_in_row = 0
+        if takes:
             optimizer.step()
             state.updates += 1
             averages.update(weights, state.updates, batch)
-        if finite:
-            state.add(terms, norm)
-        else:
-            state.skipped += 1
-        state.skipped_in_row = 0 if finite else state.skipped_in_row + 1
         optimizer.zero_grad(set_to_none=True)
         state.images += batch
         state.seconds = seconds_before + time.monotonic() - started
+
+        if sums is not None:
+            logs = state.images % log_every == 0 or state.images in keep or state.images == total
+            due = state.images // batch % every == 0 or is_due(diagnose_every, state.images, batch)
+            if not (logs or due or (asked and ranks.size == 1)):
+                continue
+            seen, sums = sums.look(), None
+            if seen is None:
+                assert kept is not None
+                careful_until = state.images
+                restore(kept)
+                continue
+            state.sums, stopping = seen
 
         if state.images % log_every == 0 or state.images == total:
             now = time.monotonic()
@@ -146,7 +210,7 @@ def train(
             if ranks.is_writer:
                 append_jsonl(folder / TRAIN_LOG, row)
                 report(Progress(state.images, total, row["stage"], row["loss"], rate))
-        if ranks.is_writer and is_due(config["run"].get("diagnose_every"), state.images, batch):
+        if ranks.is_writer and is_due(diagnose_every, state.images, batch):
             started += diagnose_training(config, model, folder, state.images)  # not a part of what training cost
         if state.images in keep and ranks.is_writer:
             for name, average_weights in averages.weights.items():
@@ -154,12 +218,53 @@ def train(
         if state.skipped_in_row > recipe["max_skipped"]:
             return Outcome("diverged", state.images, state.seconds)
         if stopping or time.monotonic() - last_saved > config["run"]["checkpoint_seconds"]:
-            save()
+            if ranks.is_writer:
+                save_checkpoint(folder, content())
             last_saved = time.monotonic()
         if stopping and state.images < total:
             return Outcome("interrupted", state.images, state.seconds)
-    save()
+    if ranks.is_writer:
+        save_checkpoint(folder, content())
     return Outcome("done", state.images, state.seconds)
+
+
+def _look_every(asked: int | None, device: torch.device) -> int:
+    """Steps between two looks. MPS has no float64 to add up in, so that there is one at each step."""
+    usual = {"cpu": 1, "mps": 1}.get(device.type, CHECK_EVERY)
+    return 1 if device.type == "mps" else asked or usual
+
+
+def _tell_skipped(
+    model: Model,
+    x: Tensor,
+    labels: Tensor | None,
+    index: Tensor,
+    config: dict[str, Any],
+    state: _State,
+    progress: float,
+    terms: LossTerms,
+    norm: Tensor,
+    *,
+    taken: bool,
+) -> None:
+    """Log a step that was not finite, with its noise levels, which are drawn again: the first ones, then some."""
+    if state.skipped > TOLD and state.skipped % TOLD:
+        return
+    noise = generator("training noise", config["seed"], state.images, device=x.device)
+    levels = draw(model.method, x, labels, progress, noise, index).t
+    log.warning(
+        "step %d, after %d images, %s: loss %g, gradient norm %g, noise levels from %.4g to %.4g with median %.4g; "
+        "%d such steps so far",
+        state.images // config["train"]["batch"] + 1,
+        state.images,
+        "made with zeros in place of what was not finite" if taken else "skipped",
+        terms.total.item(),
+        norm.item(),
+        levels.min().item(),
+        levels.max().item(),
+        levels.median().item(),
+        state.skipped,
+    )
 
 
 @dataclass
@@ -183,6 +288,14 @@ class _State:
         self.consistency += terms.consistency.item()
         self.penalty += terms.penalty.item()
         self.grad_norm += norm.item()
+
+    @property
+    def sums(self) -> tuple[float, float, float, float]:
+        return self.loss, self.consistency, self.penalty, self.grad_norm
+
+    @sums.setter
+    def sums(self, values: tuple[float, float, float, float]) -> None:
+        self.loss, self.consistency, self.penalty, self.grad_norm = values
 
     def log_row(self, stage: int, lr: float, step: int, rate: float) -> dict[str, Any]:
         """Means since the last row (null where every step was skipped); the sums start again."""
@@ -307,17 +420,26 @@ def make_optimizer(recipe: dict[str, Any], weights: nn.Module) -> torch.optim.Op
     return kinds[recipe["optimizer"]](weights.parameters(), lr=recipe["lr"], betas=betas, foreach=True)
 
 
-def _usable_checkpoint(folder: Path, device: torch.device, keep: set[int], names: list[str]) -> dict[str, Any] | None:
-    """The last checkpoint; None where it lies beyond a snapshot that is wanted and not there.
+def _usable_checkpoint(
+    folder: Path, device: torch.device, keep: set[int], names: list[str], damaged: list[str]
+) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read and lies before no snapshot that is wanted and not there.
 
-    More snapshots asked for later are had by training again from the start: the same bits come out.
+    None where there is none: training from the start gives the same bits. Names of damaged ones go into `damaged`.
     """
-    checkpoint = load_checkpoint(folder, device)
-    if checkpoint is None:
-        return None
-    behind = [images for images in keep if images <= checkpoint["state"]["images"]]
-    there = all(snapshot_path(folder, images, name).exists() for images in behind for name in names)
-    return checkpoint if there else None
+    behind = False
+    for checkpoint in readable_checkpoints(folder, device, damaged):
+        images = checkpoint["state"]["images"]
+        if all(snapshot_path(folder, n, ema).exists() for n in keep if n <= images for ema in names):
+            if damaged or behind:
+                log.warning("training goes on from the previous checkpoint, after %d images", images)
+            return checkpoint
+        behind = True
+    if behind:
+        log.warning("every checkpoint lies behind a snapshot that is missing: training starts from the beginning")
+    elif damaged:
+        log.warning("no checkpoint can be read: training starts from the beginning")
+    return None
 
 
 def _refuse_different(images: list[int], folder: Path) -> None:

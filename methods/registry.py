@@ -74,7 +74,7 @@ def build_part(section: str, options: Mapping[str, Any]) -> Any:
 
 def _part(kinds: Mapping[str, type], options: Mapping[str, Any], where: str) -> Any:
     kind = options["kind"]
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise OptionError(f"{where}.kind is '{kind}', must be one of: {', '.join(kinds)}")
     part = kinds[kind]
     values = dict(options) if "kind" in option_names(part) else {k: v for k, v in options.items() if k != "kind"}

@@ -32,6 +32,7 @@ from .mlflow_store import (
     batches,
     default_uri,
     files_beside,
+    make_store,
     open_store,
     search,
     without_password,
@@ -83,6 +84,8 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
     """
     with _alone(out) as check:
         address = uri or default_uri(out)
+        if uri is None and not (out / "mlflow.db").exists():
+            make_store(out / "mlflow.db")
         store = _Store(open_store(address), out, own=uri is None, files=files_beside(address, out), check=check)
         counts = {"created": 0, "updated": 0, "unchanged": 0}
         runs: dict[str, str] = {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -53,6 +55,21 @@ def open_store(uri: str) -> MlflowClient:
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def make_store(path: Path) -> None:
+    """An empty MLflow store at `path`, made beside it and put in its place whole.
+
+    MLflow makes its tables one by one, and a file in which it was killed meanwhile is of no use to it for ever after.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".mlflow-", suffix=".tmp")
+    os.close(handle)
+    try:
+        open_store(f"sqlite:///{Path(name).resolve()}").search_experiments()
+        with contextlib.suppress(FileExistsError):  # another report was faster: its store stays
+            os.link(name, path)
+    finally:
+        Path(name).unlink()
 
 
 def search(client: MlflowClient, experiment: str, condition: str) -> Iterator[Run]:

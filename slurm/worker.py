@@ -24,7 +24,7 @@ from typing import Any
 from ..benchmarks import plan
 from ..benchmarks.distributed import ALONE, OutOfStepError, Ranks, joined, ranks_from_environment
 from ..benchmarks.errors import UsageError
-from ..benchmarks.files import TakenError, read_json, write_json
+from ..benchmarks.files import DamagedError, TakenError, read_json, write_json
 from ..benchmarks.lock import Lock, acquire
 from ..benchmarks.records import STATUS, CellFiles
 
@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> int:
     try:
         with joined(ranks_from_environment()) as ranks:
             run_cells(work, stop, threads, ranks)
-    except OutOfStepError as error:
+    except (OutOfStepError, OSError) as error:  # OSError: of locks and states, on a full or read-only disk
         _say(str(error))
         return 1
     return INTERRUPTED if stop() else 0
@@ -242,8 +242,7 @@ def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ran
         raise
     except Exception as error:
         logging.exception("attempt failed")
-        if CellFiles(folder).status["state"] != "failed":
-            write_json(folder / STATUS, {"state": "failed", "error": f"{type(error).__name__}: {error}"})
+        _note_failure(folder, f"{type(error).__name__}: {error}")
     finally:
         root.removeHandler(handler)
         handler.close()
@@ -252,6 +251,19 @@ def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ran
 def _say(text: str) -> None:
     """To whoever reads what this process prints: the log of the cell is closed to it."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _note_failure(folder: Path, error: str) -> None:
+    """Write the state "failed" unless the cell has done so itself; on a full or read-only disk it is only logged."""
+    try:
+        if CellFiles(folder).status.get("state") == "failed":
+            return
+    except (DamagedError, AttributeError):  # then this is, or hides, what went wrong
+        pass
+    try:
+        write_json(folder / STATUS, {"state": "failed", "error": error})
+    except OSError as trouble:
+        _say(f"{folder.name}: the state 'failed' cannot be written ({trouble})")
 
 
 class _OwnLog(logging.FileHandler):
@@ -265,6 +277,10 @@ class _OwnLog(logging.FileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         if self.own.is_ours():
             super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        """On a full disk: what cannot be written there is said where the worker's own words go, without its trace."""
+        print(f"{self.baseFilename} cannot be written: {record.getMessage()}", file=sys.stderr)
 
 
 def _may_start(folder: Path, limit: int) -> bool:

@@ -167,10 +167,19 @@ def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 def _alternatives(override: Override) -> Iterable[Any]:
     if not override.is_sweep_override():
-        return [_plain(override.value())]
+        return [_settable(override.value(), override.key_or_group)]
     if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
         raise UsageError(f"'{override.input_line}' is no list of values: write {override.key_or_group}=1,2,3")
-    return [_plain(value) for value in override.sweep_iterator()]
+    return [_settable(value, override.key_or_group) for value in override.sweep_iterator()]
+
+
+def _settable(value: Any, key: str) -> Any:
+    """The plain value. Raises UsageError for whole numbers that no computer counts with."""
+    plain = _plain(value)
+    for item in plain if isinstance(plain, list) else [plain]:
+        if isinstance(item, int) and abs(item) >= 2**63:
+            raise UsageError(f"{key} is a number of {len(str(abs(item)))} digits, must be below 2^63")
+    return plain
 
 
 def _plain(value: Any) -> Any:

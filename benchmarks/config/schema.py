@@ -111,6 +111,11 @@ class Run:
     device: str = "auto"
     micro_batch: Optional[int] = None  # noqa: UP045  images per forward pass; None takes the whole batch
     snapshots: int = 8
+    on_oom: str = "stop"
+    """Where a pass does not fit into memory: stop and say which would, or split the batch further and go on."""
+    check_every: Optional[int] = None  # noqa: UP045
+    """Steps between two looks at whether losses and gradients were finite; null: 1 on the CPU, 16 on a GPU, which a
+    look makes wait. Where one was not, the steps since the last look are made again: the results are the same."""
     checkpoint_seconds: float = 20.0
     diagnose_every: Optional[int] = None  # noqa: UP045
     """Images after which variances by noise level are measured, again and again; null: never (docs/diagnostics.md)."""
@@ -143,6 +148,7 @@ SECTIONS: dict[str, type] = {
 OPTIMIZERS = ("radam", "adam")
 PRECISIONS = ("fp32", "tf32", "bf16")
 NONFINITE = ("skip", "zero")
+ON_OOM = ("stop", "split")
 QUANTISE = ("round", "truncate")
 LABELS = ("data", "uniform")
 GUIDE_AT = (0.25, 0.5, 0.75)
@@ -228,6 +234,10 @@ def check_values(config: dict[str, Any]) -> None:
     must("run.device", run["device"], run["device"] in DEVICES, f"one of: {', '.join(DEVICES)}")
     micro = run["micro_batch"]
     must("run.micro_batch", micro, micro is None or micro >= 1, "at least 1, or null for the whole batch")
+    on_oom = run.get("on_oom", "stop")  # runs of older versions have none
+    must("run.on_oom", on_oom, on_oom in ON_OOM, f"one of: {', '.join(ON_OOM)}")
+    check = run.get("check_every")
+    must("run.check_every", check, check is None or check >= 1, "at least 1, in steps, or null for the device's own")
     must("run.snapshots", run["snapshots"], run["snapshots"] >= 1, "at least 1")
     every = run.get("diagnose_every")  # runs of older versions have none
     must("run.diagnose_every", every, every is None or every >= 1, "at least 1, in images, or null for never")

@@ -199,7 +199,7 @@ def build_factory(options: Mapping[str, Any], shape: tuple[int, ...], classes: i
         OptionError: an unknown kind or key, or a value of the wrong type or range.
     """
     kind = options["kind"]
-    if kind not in NETWORKS:
+    if not isinstance(kind, str) or kind not in NETWORKS:
         raise OptionError(
             f"network.kind is '{kind}', which this version does not have. Available: {', '.join(NETWORKS)}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -53,7 +53,8 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
         return _converted(value, hint, where)
     if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
         return tuple(_converted(item, hint.__args__[0], where) for item in value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Comparing, unlike `math.isfinite`, is possible for whole numbers beyond those of a float.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if hint is float and is_number:
         return float(value)
     if hint is int and is_number and value == int(value):

@@ -584,8 +584,7 @@ def test_lines_tell_what_changed_and_nothing_twice(capfd: pytest.CaptureFixture[
 def test_a_cell_that_fails_is_named_with_its_log_and_its_row_is_missing(bench: Bench, tmp_path: Path) -> None:
     cell = tiny_cell("ect")
     folder = put(cell, tmp_path / "runs")
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "last.pt").write_bytes(b"not a checkpoint")
+    (folder / "snapshots").write_text("a file where a folder must be")
     said = bench("run", "--methods", "ect", "--seeds", "0", "--no-mlflow", "--out", "runs", *TINY)
     assert said.returncode == 1
     assert "Traceback" not in said.stdout + said.stderr

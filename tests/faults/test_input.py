@@ -1,0 +1,269 @@
+"""Whatever is typed, and whatever lies in a file: exit status 0, 1, 2 or 130, a sentence, never a stack trace."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from consistency_bench.benchmarks.cli import main as command
+from consistency_bench.benchmarks.config import compose
+from consistency_bench.benchmarks.config.schema import SECTIONS
+from consistency_bench.benchmarks.errors import UsageError
+from consistency_bench.benchmarks.files import DamagedError, read_json, read_jsonl
+from consistency_bench.benchmarks.records import CONFIG, RECORDS, RUN, STATUS, CellFiles, find_cells
+from consistency_bench.reports.cells import read_cells, reference_values
+
+from ..benchmarks.conftest import put, tiny_cell
+
+bounded = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+many = settings(bounded, max_examples=120)
+
+
+def said(*arguments: str) -> tuple[int, str, str]:
+    """`bench` in this process: status, output, errors. Any exception but its own way out is a stack trace."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["bench", *arguments]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        command.main()
+    status = end.value.code
+    assert status in (0, 1, 2, 130), status
+    assert "Traceback" not in out.getvalue() + err.getvalue()
+    if status == 2:
+        assert err.getvalue().strip()
+    return int(status or 0), out.getvalue(), err.getvalue()
+
+
+def leaves(config: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in config.items():
+        found += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+    return found
+
+
+KEYS = [key for key in leaves(tiny_cell("vct").config) if key.split(".")[0] not in ("cell", "seed")]
+KEYS += [f"{section}.{name}" for section, kind in SECTIONS.items() for name in kind.__dataclass_fields__]
+NUMBERS = st.one_of(
+    st.integers(), st.floats(), st.sampled_from(["1e400", "-0", "0x10", "1_000", "nan", "-inf", "9" * 400])
+)
+WORDS = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        [
+            "null",
+            "true",
+            "[]",
+            "[1,2",
+            "{a: 1}",
+            "{}",
+            "''",
+            '"',
+            "${train.lr}",
+            "${oc.env:HOME}",
+            "???",
+            "a,b",
+            "[[[]]]",
+            "range(1,3)",
+            "glob(*)",
+            "shuffle(1,2)",
+            "1,2,3",
+            "ect",
+            "digits",
+            "choice()",
+            "\x00",
+            "é😀",
+            "\u202e",
+            "%s",
+            "{0}",
+        ]
+    ),
+)
+VALUES = st.one_of(NUMBERS.map(str), WORDS, st.lists(st.one_of(NUMBERS, WORDS), max_size=3).map(str))
+SETTINGS = st.builds(lambda key, value: f"{key}={value}", st.sampled_from(KEYS), VALUES)
+NAMES = st.one_of(
+    st.text(max_size=8), st.sampled_from(["ect", "vct,ict", "ect+ot", "sct+ot", "+", ",", "ect+", "a/../b"])
+)
+SEEDS = st.one_of(st.text(max_size=6), st.sampled_from(["0", "0-2", "3-1", "-1", "1e3", "0-99999999999", "0,,1", "٣"]))
+
+
+@many
+@given(st.lists(st.one_of(SETTINGS, SETTINGS, st.text(max_size=15)), max_size=3), NAMES, SEEDS)
+@example(["benchmark=toy2d", "train.lr=1"], "ect", "0")
+def test_any_settings_names_and_seeds(given_settings: list[str], methods: str, seeds: str) -> None:
+    said(
+        "run",
+        "--dry-run",
+        "--out",
+        "/nonexistent-runs",
+        f"--methods={methods}",
+        f"--seeds={seeds}",
+        "--",
+        *given_settings,
+    )
+
+
+@many
+@given(st.sampled_from(KEYS), VALUES)
+def test_a_value_that_is_refused_is_refused_with_its_key(key: str, value: str) -> None:
+    """A part is named by its section where it refuses an option: `network: …`, `method.times: …`."""
+    setting = f"{key}={value}"
+    status, _, err = said("run", "--dry-run", "--out", "/nonexistent-runs", "--methods=vct", "--seeds=0", "--", setting)
+    if status == 2:
+        (line,) = err.strip().splitlines()
+        assert line.startswith("bench: ")
+        names = {key, key.split(".")[0], ".".join(key.split(".")[:2]), key.rpartition(".")[2], repr(setting)}
+        assert any(name in line for name in names), line
+
+
+WRONG = {"a whole number": "1.5", "a number": "[1]", "true or false": "maybe", "text": "[1]", "a list": "3"}
+
+
+@pytest.mark.parametrize(
+    "key", [f"{s}.{n}" for s, kind in SECTIONS.items() if s != "benchmark" for n in kind.__dataclass_fields__]
+)
+def test_a_value_of_the_wrong_type_is_told_the_right_one(key: str) -> None:
+    from consistency_bench.benchmarks.config.schema import wanted
+
+    right = wanted(key)
+    assert right
+    wrong = next((value for kind, value in WRONG.items() if right.startswith(kind)), "3")
+    status, _, err = said("run", "--dry-run", "--out", "/nonexistent-runs", "--methods=ect", f"{key}={wrong}")
+    assert status == 2
+    assert key in err
+    assert "must be" in err
+
+
+WORD = st.one_of(
+    st.text(max_size=10),
+    st.sampled_from(
+        ["--help", "--failed", "-f", "--out", "--nfe", "--metrics=fid50k", "--nfe=0", "--draws=-1", "--json"]
+    ),
+    st.sampled_from(
+        ["..", "/", "s0", "ect", "digits", "*", "-", "--", "--metrics", "--readme", "--by=x", "--snapshots=no"]
+    ),
+)
+COMMANDS = (
+    "status",
+    "logs",
+    "compare",
+    "retry",
+    "cancel",
+    "report",
+    "list",
+    "show",
+    "eval",
+    "diagnose",
+    "prepare",
+    "xyz",
+)
+
+
+@many
+@given(st.sampled_from(COMMANDS), st.lists(WORD, max_size=4))
+def test_any_words_after_a_command(tmp_path_factory: pytest.TempPathFactory, name: str, words: list[str]) -> None:
+    folder = tmp_path_factory.getbasetemp() / "words"
+    folder.mkdir(exist_ok=True)
+    with contextlib.chdir(folder):
+        said(name, *words)
+
+
+# Files
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=8,
+)
+
+
+@many
+@given(
+    content=st.one_of(
+        st.binary(max_size=60), st.lists(JSON, max_size=4).map(lambda r: "\n".join(map(json.dumps, r)).encode())
+    )
+)
+def test_the_readers_return_data_or_name_the_file(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    folder = tmp_path_factory.getbasetemp() / "readers"
+    folder.mkdir(exist_ok=True)
+    for name, reader in {"a.json": read_json, "a.jsonl": read_jsonl}.items():
+        (folder / name).write_bytes(content)
+        try:
+            reader(folder / name)
+        except DamagedError as error:
+            assert name in str(error)  # noqa: PT017  (it may also be read)
+    (folder / CONFIG).write_bytes(content)
+    try:
+        CellFiles(folder).config  # noqa: B018
+    except DamagedError as error:
+        assert CONFIG in str(error)  # noqa: PT017
+
+
+ROW = {
+    "cell": st.one_of(JSON, st.just("ID")),
+    "images": st.one_of(JSON, st.just(2560)),
+    "nfe": st.one_of(JSON, st.just(1)),
+    "draw": st.one_of(JSON, st.just(0)),
+    "metric": st.one_of(JSON, st.just("fd_points_500")),
+    "value": st.one_of(JSON, st.just(1.0)),
+    "error": JSON,
+}
+
+
+@bounded
+@given(
+    name=st.sampled_from([RECORDS, STATUS, RUN, "reference.jsonl"]),
+    rows=st.lists(st.fixed_dictionaries({}, optional=ROW), max_size=3),
+    other=JSON,
+    plain=st.booleans(),
+)
+def test_the_report_s_reader_takes_any_json(
+    tmp_path_factory: pytest.TempPathFactory, name: str, rows: list[dict[str, Any]], other: Any, plain: bool
+) -> None:
+    out = tmp_path_factory.getbasetemp() / "fuzzed"
+    cell = tiny_cell("ect")
+    folder = put(cell, out)
+    for old in (RECORDS, STATUS, RUN):
+        (folder / old).unlink(missing_ok=True)
+    path = out / "toy2d" / name if name == "reference.jsonl" else folder / name
+    rows = [{**row, "cell": cell.id} if row.get("cell") == "ID" else row for row in rows]
+    text = json.dumps(other) if plain else "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        read_cells(out)
+        reference_values(out, "toy2d")
+    except DamagedError as error:
+        assert name in str(error)  # noqa: PT017
+    finally:
+        path.unlink()
+    assert len(find_cells(out)) == 1
+
+
+@bounded
+@given(JSON)
+def test_any_configuration_on_disk_is_data_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    out = tmp_path_factory.getbasetemp() / "configured"
+    folder = put(tiny_cell("ect"), out)
+    config = CellFiles(folder).config
+    section = sorted(config)[len(json.dumps(value)) % len(config)]
+    (folder / CONFIG).write_text(json.dumps({**config, section: value}), encoding="utf-8", errors="replace")
+    with contextlib.suppress(DamagedError):
+        read_cells(out)
+
+
+@many
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_names_and_seeds_are_read_or_refused(methods: str, seeds: str) -> None:
+    for parse, text in ((compose.parse_methods, methods), (compose.parse_seeds, seeds)):
+        with contextlib.suppress(UsageError):
+            assert parse(text)

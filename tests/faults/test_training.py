@@ -1,0 +1,232 @@
+"""Losses that are not finite, and passes that do not fit into memory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from consistency_bench.benchmarks.config.compose import compose_cells
+from consistency_bench.benchmarks.data.registry import load
+from consistency_bench.benchmarks.errors import UsageError
+from consistency_bench.benchmarks.files import read_json, read_jsonl
+from consistency_bench.benchmarks.model import build_model
+from consistency_bench.benchmarks.records import STATUS, TRAIN_LOG
+from consistency_bench.benchmarks.train import Outcome, train
+
+from ..benchmarks.conftest import environment, put, tiny_cell
+from ..benchmarks.test_distributed import launched
+from .conftest import finish
+
+CPU = torch.device("cpu")
+STEPS = 20
+BUDGET = "train.images=5120"  # so many steps of 256 images
+Trained = tuple[Outcome, dict[str, bytes], list[dict[str, Any]]]
+
+
+def trained(
+    config: dict[str, Any],
+    folder: Path,
+    poisoned: tuple[int, ...] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train with images of the training set that are NaN; snapshots bit for bit, and the log without its speeds."""
+    dataset = load(config["data"]["name"], variant=config["data"]["variant"])
+    folder.mkdir(exist_ok=True)
+    model = build_model(config, dataset, CPU)
+    for index in poisoned:
+        model.bank.images[index] = torch.nan
+    outcome = train(config, model, dataset, folder, CPU, should_stop=should_stop, report=lambda _: None)
+    paths = sorted((folder / "snapshots").glob("*")) if (folder / "snapshots").exists() else []
+    rows = [{k: v for k, v in row.items() if k != "images_per_s"} for row in read_jsonl(folder / TRAIN_LOG)]
+    return outcome, {path.name: path.read_bytes() for path in paths}, rows
+
+
+def config_of(method: str, *settings: str) -> dict[str, Any]:
+    return tiny_cell(method, BUDGET, *settings).config
+
+
+def stop_at(calls: int) -> Callable[[], bool]:
+    counter = itertools.count(1)
+    return lambda: next(counter) >= calls
+
+
+# Not finite
+
+
+@pytest.mark.parametrize("method", ["ect", "vct"])
+@pytest.mark.parametrize("settings", [(), ("train.clip=1", "train.nonfinite=zero")], ids=["skip", "zero"])
+@pytest.mark.parametrize("poisoned", [(), (5, 700)], ids=["sound", "poisoned"])
+def test_looking_seldom_gives_the_bits_of_looking_at_every_step(
+    method: str, settings: tuple[str, ...], poisoned: tuple[int, ...], tmp_path: Path
+) -> None:
+    run = [
+        trained(config_of(method, *settings, f"run.check_every={every}"), tmp_path / str(every), poisoned)
+        for every in (1, 3, 16)
+    ]
+    assert [outcome.state for outcome, _, _ in run] == ["done"] * 3
+    assert run[1][1:] == run[0][1:]
+    assert run[2][1:] == run[0][1:]
+    assert (run[0][2][-1]["skipped"] > 0) == bool(poisoned)
+    assert len(run[0][1]) == 2
+
+
+@pytest.mark.parametrize("stop", [1, 2, 7, STEPS - 1])
+def test_a_stop_between_two_looks_changes_no_bit(stop: int, tmp_path: Path) -> None:
+    config = config_of("ect", "run.check_every=8", "network.dropout=0.1")
+    expected = trained(config, tmp_path / "whole", (5,))
+    first = trained(config, tmp_path / "stopped", (5,), stop_at(stop))
+    assert first[0].state == "interrupted"
+    assert trained(config, tmp_path / "stopped", (5,))[1:] == expected[1:]
+
+
+def test_a_skipped_step_is_logged_with_its_noise_levels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    _, _, rows = trained(config_of("ect", "run.check_every=16"), tmp_path, (5,))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == rows[-1]["skipped"] > 0
+    found = next(row["step"] for row in rows if row["skipped"])
+    start = f"step {found}, after {256 * (found - 1)} images, skipped: loss nan, gradient norm nan, noise levels from "
+    assert said[0].startswith(start)
+
+
+@pytest.mark.parametrize("every", [1, 4, 16])
+def test_more_in_a_row_than_allowed_is_a_divergence_at_the_same_step(every: int, tmp_path: Path) -> None:
+    config = config_of("ect", f"run.check_every={every}", "train.max_skipped=3")
+    dataset = load("toy2d")
+    outcome, snapshots, _ = trained(config, tmp_path, tuple(range(len(dataset))))
+    assert (outcome.state, outcome.images, snapshots) == ("diverged", 4 * 256, {})
+
+
+class Looks(TorchDispatchMode):
+    """Counts what makes the host wait for a device: reading a number of a tensor.
+
+    The optimiser's step counts and the schedule of the levels lie on the CPU, whatever the device.
+    """
+
+    ON_THE_CPU = ("torch/optim/", "methods/parts/times.py")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            files = [frame.filename for frame in traceback.extract_stack()]
+            self.count += not any(place in file for place in self.ON_THE_CPU for file in files)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", ["ect", "ict", "vct", "sct"])
+def test_between_two_looks_nobody_waits_for_the_device(method: str, tmp_path: Path) -> None:
+    """Eight steps more without a row of the log read no more numbers of tensors."""
+    counts = []
+    for name, images in (("short", 8), ("long", 16)):
+        settings = ("train.batch=16", f"train.images={16 * images}", "run.snapshots=1", "run.check_every=1000")
+        config = tiny_cell(method, *settings).config
+        with Looks() as looks, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("consistency_bench.benchmarks.train.LOG_ROWS", 1)
+            trained(config, tmp_path / name)
+        counts.append(looks.count)
+    assert counts[0] > 0
+    assert counts[1] == counts[0]
+
+
+def test_several_processes_make_the_steps_since_the_last_look_again(tmp_path: Path) -> None:
+    """A loss that is NaN once, in one process: made again the step is sound, and nothing is left of it."""
+    settings = ("run.check_every=4", "run.checkpoint_seconds=1000", "run.snapshots=1")
+    jobs = {
+        name: {"folder": put(tiny_cell("ect", *settings), tmp_path / name), **extra}
+        for name, extra in {"sound": {}, "spoilt": {"spoil": [1, [5]]}}.items()
+    }
+    done = launched(2, jobs, tmp_path)
+    digests = {answer["digest"] for answers in done.answers.values() for answer in answers}
+    assert [answer["state"] for answers in done.answers.values() for answer in answers] == ["done"] * 4
+    assert len(digests) == 1
+    assert read_jsonl(done.folders["spoilt"] / TRAIN_LOG)[-1]["skipped"] == 0
+
+
+# Memory
+
+#: A pass of the whole batch needs some 700 MB, one of 1024 images less than 100.
+WIDE = ("benchmark=toy2d", "network.width=512", "network.blocks=2", "train.batch=8192", "train.images=16384")
+WIDE += ("run.snapshots=1", "eval.metrics=[fd_points_500]", "eval.nfe=[1]")
+LIMITED = """
+import json, logging, resource, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from consistency_bench.benchmarks import cell, train
+from consistency_bench.benchmarks.errors import UsageError
+
+logging.basicConfig(format="%(message)s")
+begin = train.make_optimizer
+
+def limited(*given):
+    used = 1024 * int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1])
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), resource.RLIM_INFINITY))
+    return begin(*given)
+
+train.make_optimizer = limited
+try:
+    print(cell.run_cell(Path(sys.argv[1])))
+except UsageError as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
+def wide(out: Path, *settings: str) -> Path:
+    (cell,) = compose_cells(["ect"], [0], [*WIDE, *settings])
+    return put(cell, out)
+
+
+def with_memory(folder: Path, size: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", LIMITED, str(folder), str(size)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=300)
+
+
+def test_a_pass_that_does_not_fit_is_named_with_the_one_that_does(tmp_path: Path) -> None:
+    folder = wide(tmp_path)
+    said = with_memory(folder, 300 << 20)
+    assert said.returncode == 0, said.stderr
+    assert "TooLargeError: a pass of 8192 images does not fit into memory, passes of " in said.stdout
+    fits = int(said.stdout.split("passes of ")[1].split()[0])
+    assert fits in (1024, 2048, 4096)
+    assert read_json(folder / STATUS)["state"] == "failed"
+    assert f"set run.micro_batch={fits}, or run.on_oom=split" in read_json(folder / STATUS)["error"]
+    again = with_memory(wide(tmp_path, f"run.micro_batch={fits}"), 300 << 20)  # what it says is so
+    assert "done" in again.stdout.splitlines(), again.stderr
+
+
+def test_asked_to_it_goes_on_with_passes_that_fit(tmp_path: Path) -> None:
+    said = with_memory(folder := wide(tmp_path / "split", "run.on_oom=split"), 300 << 20)
+    assert "done" in said.stdout.splitlines(), said.stderr
+    assert "a pass of 8192 images does not fit into memory: passes of " in said.stderr
+    finish(whole := wide(tmp_path / "whole"), tmp_path / "list")
+    losses = [[row["loss"] for row in read_jsonl(path / TRAIN_LOG)] for path in (folder, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_settings_of_both_are_checked() -> None:
+    for setting, wanted in {"run.on_oom=retry": "one of: stop, split", "run.check_every=0": "at least 1"}.items():
+        with pytest.raises(UsageError, match=wanted):
+            compose_cells(["ect"], [0], [setting])
+
+
+def test_an_image_that_is_not_finite_reaches_the_log_of_the_cell(tmp_path: Path) -> None:
+    """As the command runs it: a learning rate that no network survives, looked at every fourth step."""
+    folder = put(tiny_cell("ect", "train.lr=1e30", "train.max_skipped=3", "run.check_every=4"), tmp_path)
+    finish(folder, tmp_path / "list")
+    assert read_json(folder / STATUS)["state"] == "diverged"
+    assert "noise levels from" in (folder / "log.txt").read_text()
+    assert json.loads((folder / "records.jsonl").read_text().splitlines()[0])["value"] is None
