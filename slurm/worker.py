@@ -224,6 +224,8 @@ def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ran
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    for leftover in folder.glob("*/.*.tmp"):  # of an attempt that was killed while it wrote
+        leftover.unlink(missing_ok=True)
     try:
         if work.without_progress is not None and not _may_start(folder, work.without_progress):
             return
