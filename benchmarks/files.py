@@ -144,7 +144,15 @@ def _or_taken(fence: _Fence | None) -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, in UTF-8 with "\\n" line ends on every system."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(_encoded(text))
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8. Paths and arguments that Python could not decode, as in the locale C, become the bytes that they were."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
+    except UnicodeEncodeError:  # half a character of UTF-16
+        return text.encode("utf-8", "replace")
 
 
 def write_json(path: Path, value: Any) -> None:

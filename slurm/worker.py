@@ -272,7 +272,7 @@ class _OwnLog(logging.FileHandler):
     """The log of a cell, as long as the cell is ours."""
 
     def __init__(self, path: Path, lock: Lock) -> None:
-        super().__init__(path, encoding="utf-8")
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self.own = lock
 
