@@ -23,7 +23,7 @@ class Footprint:
 
     parameters: of the network and the method's modules. flops: of the whole training, as `run.json` counts them.
     state: of weights, gradients, optimiser and averages. data: of the training images. activations: of one pass, kept
-    for the gradient. disk: of checkpoint and snapshots.
+    for the gradient. disk: of both generations of the checkpoint, and the snapshots.
     """
 
     parameters: int
@@ -63,11 +63,12 @@ def footprint(config: dict[str, Any], dataset: Dataset) -> Footprint:
     share = -(-config["train"]["batch"] // devices)
     images = min(config["run"]["micro_batch"] or share, share)
     moments = 2  # of the optimiser
+    checkpoint, generations = 1 + moments + averages, 2
     return Footprint(
         parameters=parameters,
         flops=compute["flops_per_image"] * plan.budget_images(config),
         state=FLOAT32 * parameters * (2 + moments + averages),
         data=model.bank.images.nbytes,
         activations=sum(kept.values()) * images // batch,
-        disk=FLOAT32 * parameters * (1 + moments + averages + averages * len(plan.snapshot_images(config))),
+        disk=FLOAT32 * parameters * (generations * checkpoint + averages * len(plan.snapshot_images(config))),
     )
