@@ -42,6 +42,8 @@ def cancel(out: Path, names: Sequence[str], *, every: bool) -> int:
         jobs, foreign = _own(jobs)
         if foreign:
             print(f"left alone, since others submitted them: {', '.join(foreign)}; name their cells to cancel them")
+        if not jobs:
+            return 0
     try:
         queue.cancel(list(jobs))
     except OSError as error:
