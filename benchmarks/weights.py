@@ -160,7 +160,7 @@ def _prepared(name_or_path: str) -> Path:
             raise UsageError(f"there are no weights {path}: name a safetensors file, or one of {', '.join(PUBLISHED)}")
         return path
     if name_or_path not in PUBLISHED:
-        raise unknown("weights", name_or_path, PUBLISHED)
+        raise unknown("train.init", name_or_path, PUBLISHED)
     path = default_folder() / f"{name_or_path}.safetensors"
     if not path.is_file():
         raise UsageError(

@@ -269,16 +269,22 @@ def _note_failure(folder: Path, error: str) -> None:
 
 
 class _OwnLog(logging.FileHandler):
-    """The log of a cell, as long as the cell is ours."""
+    """The log of a cell, as long as the cell is ours. Open for a line at a time: a disk may be taken away."""
 
     def __init__(self, path: Path, lock: Lock) -> None:
-        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        super().__init__(path, encoding="utf-8", delay=True, errors="backslashreplace")
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self.own = lock
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.own.is_ours():
+        if not self.own.is_ours():
+            return
+        try:
             super().emit(record)
+        except OSError:
+            self.handleError(record)
+        finally:
+            self.close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
         """On a full disk: what cannot be written there is said where the worker's own words go, without its trace."""

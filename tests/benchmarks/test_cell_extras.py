@@ -146,7 +146,7 @@ def test_training_starts_from_weights_that_are_given(tmp_path: Path) -> None:
     ("init", "message"),
     [
         ("edm-cifar10-32x32-uncond-vp", "bench prepare weights edm-cifar10-32x32-uncond-vp --from FILE"),
-        ("edm-cifar10", "unknown weights 'edm-cifar10'. Did you mean: "),
+        ("edm-cifar10", "unknown train.init 'edm-cifar10'. Did you mean: "),
     ],
 )
 def test_weights_that_are_not_there_are_found_missing_before_anything_is_written(

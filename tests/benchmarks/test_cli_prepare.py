@@ -182,7 +182,7 @@ def test_a_failed_preparation_leaves_the_former_one(call: Callable[..., Said]) -
 def test_loading_what_is_not_there(call: Callable[..., Said]) -> None:
     with pytest.raises(UsageError, match=r"run `bench prepare weights edm-small --from FILE`$"):
         load_prepared("edm-small", network(EDM))
-    with pytest.raises(UsageError, match=r"^unknown weights 'edm-smal'\. Did you mean: edm-small"):
+    with pytest.raises(UsageError, match=r"^unknown train.init 'edm-smal'\. Did you mean: edm-small"):
         load_prepared("edm-smal", network(EDM))
     with pytest.raises(UsageError, match=r"^there are no weights x\.safetensors: name a safetensors file, or one of "):
         load_prepared("x.safetensors", network(EDM))

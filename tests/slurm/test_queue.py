@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import subprocess
 import sys
@@ -255,7 +256,7 @@ def test_a_sweep_is_looked_after_on_a_real_cluster(submit: Submit, tmp_path: Pat
     folder = tmp_path / "sweeps" / sweep / "array-0"
     folder.mkdir(parents=True)
     array = Array(f"bench-{sweep}-0", None, "array-0", {}, elements)  # nobody wrote its number down
-    sweeps.save(tmp_path, Sweep(sweep, datetime.now(UTC).isoformat(), "ann", "x", {}, (array,)))
+    sweeps.save(tmp_path, Sweep(sweep, datetime.now(UTC).isoformat(), getpass.getuser(), "x", {}, (array,)))
     script = "echo $SLURM_ARRAY_TASK_ID is lost >&2; [ $SLURM_ARRAY_TASK_ID = 0 ] && exit 2; sleep 300"
     number = submit(array.name, script, "--array=0-3%2", f"--error={folder}/%A_%a_0_log.err")
 
