@@ -110,7 +110,7 @@ def _workshop(path: Path, token: str) -> Path:
 def _tear_down(workshop: Path) -> None:
     """Remove a workshop: for its owner at once, by the renaming, and then file by file."""
     aside = workshop.with_name(f"{workshop.name}-torn")
-    with contextlib.suppress(OSError):  # not there, or somebody else is at it
+    with contextlib.suppress(FileNotFoundError):  # its owner has let go, or somebody else is at it
         workshop.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
 

@@ -11,7 +11,7 @@ from ..benchmarks.units import megabytes, minutes
 from .clusters import Cluster
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Resources:
     """Of one job. Cells that ask for the same can share an array.
 

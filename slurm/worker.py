@@ -7,7 +7,6 @@ the process PARENT that started it is gone, it saves between two steps and leave
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -25,14 +24,13 @@ from ..benchmarks import plan
 from ..benchmarks.distributed import ALONE, OutOfStepError, Ranks, joined, ranks_from_environment
 from ..benchmarks.errors import UsageError
 from ..benchmarks.files import DamagedError, TakenError, read_json, write_json
-from ..benchmarks.lock import Lock, acquire
+from ..benchmarks.lock import Lock, acquire, is_held
 from ..benchmarks.records import STATUS, CellFiles
 
 POLL_SECONDS = 0.5
 INTERRUPTED = 130
-STARTS = (
-    "starts.json"  # of a cell that jobs work on: what was saved when the last one began, and how many saved nothing
-)
+#: Of a cell that jobs work on: what was saved when the last one began, and how many in a row saved nothing.
+STARTS = "starts.json"
 
 
 @dataclass(frozen=True)
@@ -150,15 +148,16 @@ def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Path, Lock]]:
 
 
 def _wants_work(folder: Path) -> bool:
-    """Whether a cell is open. One whose files cannot be read is failed, as far as it can be, and stops no other."""
+    """Whether a cell is open. One whose files are damaged or gone is left with a word, and stops no other."""
     try:
         return is_open(folder)
-    except (UsageError, OSError) as error:
+    except OSError as error:  # a folder that is gone, or a server that stumbles: nothing is known of the cell
         _say(f"{folder.name}: {error}")
-        if folder.is_dir():
-            with contextlib.suppress(OSError):  # it has been said
-                write_json(folder / STATUS, {"state": "failed", "error": str(error)})
-        return False
+    except UsageError as error:
+        _say(f"{folder.name}: {error}")
+        if not is_held(folder / "lock"):
+            _note_failure(folder, str(error))
+    return False
 
 
 def _beats(lock: Path, seen: dict[Path, float]) -> bool:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import torch
 import yaml
 from hypothesis import settings
 
+from consistency_bench.benchmarks.cell import run_cell
+from consistency_bench.benchmarks.cli import main as command
 from consistency_bench.benchmarks.config.compose import Cell, compose_cells
 from consistency_bench.benchmarks.files import write_text
 
@@ -66,3 +69,39 @@ def bench(tmp_path: Path) -> Bench:
         )
 
     return run
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, and what it wrote to its two streams."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Said]:
+    """`bench` with the given arguments in this process, in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def run(*arguments: str | Path) -> Said:
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        assert isinstance(end.value.code, int)
+        return Said(end.value.code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two finished cells, scored by one metric at one step."""
+    out = tmp_path_factory.mktemp("runs")
+    for method in ("ect", "vct"):
+        assert run_cell(put(tiny_cell(method, "eval.nfe=[1]"), out)) == "done"
+    return out

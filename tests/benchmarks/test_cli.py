@@ -15,7 +15,6 @@ import pytest
 import torch
 import yaml
 
-from consistency_bench.benchmarks.cli import main as command
 from consistency_bench.benchmarks.cli import progress, show
 from consistency_bench.benchmarks.config.compose import choices
 from consistency_bench.benchmarks.files import read_json, write_json
@@ -23,36 +22,10 @@ from consistency_bench.benchmarks.lock import acquire
 from consistency_bench.benchmarks.metrics.registry import EXAMPLES
 from consistency_bench.benchmarks.records import RECORDS, STATUS
 
-from .conftest import BENCH, TINY, Bench, environment, put, tiny_cell
+from .conftest import BENCH, TINY, Bench, Said, environment, put, tiny_cell
 
 HEAVY = {"torch", "torchvision", "mlflow", "pandas", "matplotlib", "seaborn", "sklearn", "scipy", "submitit"}
 NO_ACCELERATOR = "mps" if torch.cuda.is_available() else "cuda"
-
-
-@dataclass(frozen=True)
-class Said:
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Said]:
-    """`bench` with the given arguments in this process, in `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-    for variable in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
-        monkeypatch.delenv(variable, raising=False)
-
-    def run(*arguments: str | Path) -> Said:
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            command.main()
-        status = end.value.code
-        assert isinstance(status, int)
-        return Said(status, *capfd.readouterr())
-
-    return run
 
 
 def tree(folder: Path) -> dict[str, int]:

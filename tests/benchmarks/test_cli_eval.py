@@ -29,15 +29,6 @@ USUAL = {
 }
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two finished cells, scored by one metric at one step."""
-    out = tmp_path_factory.mktemp("runs")
-    for method in ("ect", "vct"):
-        assert run_cell(put(tiny_cell(method, "eval.nfe=[1]"), out)) == "done"
-    return out
-
-
 def rows_of(out: Path) -> dict[Path, list[dict]]:
     return {path: read_jsonl(path) for path in sorted(out.glob("*/*/*/records.jsonl"))}
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pickle
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from consistency_bench.benchmarks import weights
-from consistency_bench.benchmarks.cli import main as command
 from consistency_bench.benchmarks.errors import UsageError
 from consistency_bench.benchmarks.files import read_json
 from consistency_bench.benchmarks.weights import PUBLISHED, Published, load_prepared
 from consistency_bench.methods.networks.registry import build_factory
 
 from ..published_files import write_edm, write_edm2
+from .conftest import Said
 
 SMALL = {"channels": 16, "channel_mult": [1, 2], "blocks": 1}
 LOGVAR = ("logvar_fourier.freqs", "logvar_fourier.phases", "logvar_linear.weight")
@@ -38,29 +37,12 @@ EDM2 = Published(
 )
 
 
-@dataclass(frozen=True)
-class Said:
-    status: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Said]:
+def call(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
     """`bench prepare weights` with the given arguments in this process, with two small networks in the table."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(weights, "PUBLISHED", {"edm-small": EDM, "edm2-small": EDM2})
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["bench", "prepare", "weights", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            command.main()
-        assert isinstance(end.value.code, int)
-        return Said(end.value.code, *capfd.readouterr())
-
-    return run
+    return functools.partial(call, "prepare", "weights")
 
 
 def network(published: Published) -> nn.Module:

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from consistency_bench.benchmarks.cli import board, logs, retry, status, wait
-from consistency_bench.benchmarks.cli import main as command
 from consistency_bench.benchmarks.cli.cells import resolve
 from consistency_bench.benchmarks.errors import UsageError
 from consistency_bench.benchmarks.files import read_json, write_json, write_text
@@ -24,7 +23,7 @@ from consistency_bench.slurm import clusters, launch, queue, sweeps, view
 from consistency_bench.slurm.queue import Job, Queue
 from consistency_bench.slurm.sweeps import Array, Sweep
 
-from .conftest import put, tiny_cell
+from .conftest import Said, put, tiny_cell
 
 CELLS = [tiny_cell("ect", seed=seed) for seed in range(4)]
 NAMES = [cell.name for cell in CELLS]
@@ -32,33 +31,13 @@ SWEEP = "20260101-000000-abcdef"
 OUT = ("--out", "runs")
 
 
-@dataclass(frozen=True)
-class Said:
-    status: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Said]:
-    """`bench` with the given arguments and `--out runs` in this process, in `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-    for variable in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
-        monkeypatch.delenv(variable, raising=False)
+def call(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """`bench` with the given arguments and `--out runs` in this process, in `tmp_path`, which waits for nothing."""
     for module, name in ((view, "QUEUE_SECONDS"), (view, "SETTLE_SECONDS"), (wait, "LOOK_SECONDS")):
         monkeypatch.setattr(module, name, 0.0)
     monkeypatch.setattr(status, "WATCH_SECONDS", 0.01)
-
-    def run(*arguments: str | Path) -> Said:
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments), *OUT])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            command.main()
-        code = end.value.code
-        assert isinstance(code, int)
-        return Said(code, *capfd.readouterr())
-
-    return run
+    return lambda *arguments: call(*arguments, *OUT)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from consistency_bench.benchmarks import diagnostics
-from consistency_bench.benchmarks.cell import load_dataset, run_cell
+from consistency_bench.benchmarks.cell import load_dataset
 from consistency_bench.benchmarks.checkpoint import kept_snapshots
 from consistency_bench.benchmarks.cli.diagnose import diagnose as command
 from consistency_bench.benchmarks.diagnostics import (
@@ -550,14 +550,6 @@ def test_rows_hold_plain_numbers_for_every_bin() -> None:
     assert json.loads(json.dumps([dataclasses.asdict(row) for row in rows], allow_nan=False))
     assert all(value is not None and value > 0 for value in values_of(rows, "loss"))
     assert rows == diagnose(config, model_of("sct"), images=2560, weights="averaged", settings=QUICK)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs")
-    for method in ("ect", "vct"):
-        assert run_cell(put(tiny_cell(method, "eval.nfe=[1]"), out)) == "done"
-    return out
 
 
 ASKED = ("--bins", "3", "--samples", "24", "--repeats", "3")

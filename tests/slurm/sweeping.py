@@ -121,6 +121,6 @@ def slurm_says() -> str:
     return slurm("squeue", "--noheader", "--states=all", "--format=%i %j %T %r %N")
 
 
-def jobs(name: str = "") -> list[str]:
+def jobs() -> list[str]:
     """Jobs that are in the queue, as `12_3 RUNNING n1`."""
     return slurm("squeue", "--noheader", "--array", "--format=%i %T %N %j").splitlines()

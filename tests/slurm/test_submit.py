@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.errors import UsageError
-from consistency_bench.slurm.clusters import Cluster, Requeue, load
+from consistency_bench.slurm.clusters import Cluster, Requeue
 from consistency_bench.slurm.executor import parameters
 from consistency_bench.slurm.job import CellsJob
 from consistency_bench.slurm.local_cluster import LocalCluster, start
@@ -267,8 +266,6 @@ def test_a_sweep_says_which_cells_are_in_jobs_already(out: Place) -> None:
     said = out.sweep("--methods", "ect", "--seeds", "0-2", *SMALL, cluster=str(held))
     assert "cells: 3, 0 done, 2 in jobs already, 1 to submit" in said
     assert [len(sweep.arrays[0].elements) for sweep in read(out.out)] == [2, 1]
-    two = [compose_cells(["ect"], [seed], [*SMALL, f"train.resources.cpus={cpus}"]) for seed, cpus in ((7, 1), (8, 2))]
-    assert [resources(cells[0].config, load("local")).cpus for cells in two] == [1, 2]
 
 
 def test_without_accounting_everything_but_history_works(bare: LocalCluster) -> None:
