@@ -85,7 +85,7 @@ def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster, *, pack: int, 
             put_in_queue(folder, config)
         sweep = submit_cells(cells, out, cluster, pack=pack, share=share, command=shlex.join(["bench", *sys.argv[1:]]))
     jobs = sum(len(array.elements) for array in sweep.arrays)
-    print(f"cells: {len(wanted)}, in {jobs} jobs on {cluster.name}, sweep {sweep.sweep}")
+    print(f"cells: {len(wanted)}, jobs: {jobs} on {cluster.name}, sweep {sweep.sweep}")
     for cell in wanted:
         print(f"  {cell.name} was {cell.state}{f': {cell.reason}' if cell.reason else ''}")
     print("`bench status` shows how far they are")

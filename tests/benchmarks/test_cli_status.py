@@ -432,7 +432,7 @@ def test_what_failed_or_was_left_is_submitted_again_as_it_was(
     assert call_.command == "bench retry --failed --out runs"
     queued = read_json(CELLS[0].path(out) / STATUS)
     assert (queued["state"], queued["images"], queued["error"]) == ("queued", 640, None)
-    assert "cells: 2, in 2 jobs on ours, sweep new" in said.out
+    assert "cells: 2, jobs: 2 on ours, sweep new" in said.out
     assert f"{NAMES[0]} was failed: its job ended on n1 with exit status 1" in said.out
     call("retry", "--failed", "--cluster", "a100_preempt")
     assert submitted[-1].cluster == clusters.load("a100_preempt")

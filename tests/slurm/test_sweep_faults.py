@@ -69,7 +69,7 @@ def test_a_sweep_gives_the_leaderboard_of_this_machine(place: Place, tmp_path: P
     assert said.count("\njob ") == 1  # one array for all
     assert "8 cells, 4 at once" in said
     waited = place.finish()
-    assert "done" in waited
+    assert "8 of 8 done" in waited
     nodes = {status["node"] for status in place.statuses().values()}
     assert nodes == {"n1", "n2"}
     here = Place(tmp_path / "runs")
@@ -133,7 +133,7 @@ def test_a_cancelled_element_is_retried_alone(place: Place, undisturbed: Callabl
     assert "cancelled" in place.bench("wait", status=1)
     assert "cancelled" in place.bench("status", status=1)
     said = place.bench("retry", "--failed")
-    assert "1 " in said
+    assert said.startswith("cells: 1, jobs: 1 on here-1h, ")
     place.finish()
     assert place.attempts() == [1, 1, 1, 2]
     assert place.results() == undisturbed(place)
