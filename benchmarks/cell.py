@@ -52,11 +52,13 @@ def run_cell(
     should_stop: Callable[[], bool] = lambda: False,
     threads: int = 1,
     job: str | None = None,
+    command: str | None = None,
     ranks: Ranks = ALONE,
 ) -> str:
     """Bring one cell to its end and return its state: "done", "diverged" or "interrupted".
 
-    job: the SLURM job that this happens in, for whoever asks where the cell is.
+    job: the SLURM job that this happens in, for whoever asks where the cell is. command: what the person typed, None
+    where that is the command of this process.
 
     Raises whatever goes wrong, after the state "failed" and the reason are on disk. The caller holds the cell's lock;
     where another process takes that over, TakenError is raised at the next write, and nothing is written.
@@ -69,7 +71,7 @@ def run_cell(
     files = CellFiles(folder)
     config = files.config
     status = _Status(folder, plan.budget_images(config), job, ranks)
-    attempt = _Attempt(folder, config, threads, ranks)
+    attempt = _Attempt(folder, config, threads, command, ranks)
     try:
         if ranks.is_writer:
             reserve(folder / RESERVE)
@@ -204,8 +206,9 @@ class _Status:
 class _Attempt:
     """run.json: under what circumstances each attempt ran, and what the training cost."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], threads: int, ranks: Ranks) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], threads: int, command: str | None, ranks: Ranks) -> None:
         self.path, self.threads, self.ranks = folder / RUN, threads, ranks
+        self.command = shlex.join(sys.argv) if command is None else command
         self.run = read_json(self.path, {"attempts": [], "compute": {}})
         self.config = config
 
@@ -216,7 +219,7 @@ class _Attempt:
             {
                 "started": _now(),
                 "ended": None,
-                "command": shlex.join(sys.argv),
+                "command": self.command,
                 "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
                 "git": _git(),
                 "hardware": hardware(),

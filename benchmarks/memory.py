@@ -6,31 +6,35 @@ import gc
 import logging
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
-from ..methods.base import LossTerms
 from .distributed import ALONE, Ranks
 from .errors import UsageError
 
 log = logging.getLogger(__name__)
 
 
+T = TypeVar("T")
+
+
 class TooLargeError(UsageError):
-    """A pass of training does not fit into memory; the message names the size that failed and the one that fits."""
+    """A pass of training or sampling does not fit into memory; the message names that size and one that fits."""
 
 
 class Memory:
     """How many images a pass takes: as many as asked, or fewer once that has failed.
 
     on_oom: "stop" finds the size that fits and raises TooLargeError with it, "split" goes on with it. micro_batch:
-    images a pass and process. With several processes no other size is tried: the others wait in the midst of a step.
+    images a pass and process. ranks: that make a pass together; with several no other size is tried, for the others
+    wait in the midst of a step. setting: what the size is called in a configuration.
     """
 
-    def __init__(self, on_oom: str, micro_batch: int, ranks: Ranks = ALONE) -> None:
-        self.on_oom, self.micro_batch, self.ranks = on_oom, micro_batch, ranks
+    def __init__(self, on_oom: str, micro_batch: int, ranks: Ranks = ALONE, setting: str = "run.micro_batch") -> None:
+        self.on_oom, self.micro_batch, self.ranks, self.setting = on_oom, micro_batch, ranks, setting
 
-    def fit(self, make: Callable[[int], LossTerms], undo: Callable[[], None]) -> LossTerms:
+    def fit(self, make: Callable[[int], T], undo: Callable[[], None] = lambda: None) -> T:
         """`make(images a pass)`, with half as many images, and half of that, until it fits; `undo` before each.
 
         Raises TooLargeError.
@@ -51,12 +55,12 @@ class Memory:
             if self.ranks.size > 1:
                 raise TooLargeError(
                     f"a pass of up to {failed} images does not fit into the memory of process {self.ranks.rank} of "
-                    f"{self.ranks.size}: try run.micro_batch={self.micro_batch}"
+                    f"{self.ranks.size}: try {self.setting}={self.micro_batch}"
                 )
         if failed is not None and self.on_oom == "stop":
             raise TooLargeError(
                 f"a pass of {failed} images does not fit into memory, passes of {self.micro_batch} do: set "
-                f"run.micro_batch={self.micro_batch}, or run.on_oom=split to have it done"
+                f"{self.setting}={self.micro_batch}, or run.on_oom=split to have it done"
             )
         if failed is not None:
             log.warning(
@@ -65,7 +69,7 @@ class Memory:
         return terms
 
 
-def _tried(make: Callable[[int], LossTerms], size: int) -> LossTerms | None:
+def _tried(make: Callable[[int], T], size: int) -> T | None:
     """None where memory ran out. The error is gone when this returns, and what its frames held with it."""
     try:
         return make(size)

@@ -16,6 +16,7 @@ from .data.base import Dataset
 from .distributed import ALONE, Ranks
 from .files import atomic_path, read_jsonl, remove, write_jsonl
 from .lock import acquire
+from .memory import Memory
 from .metrics.evaluate import Evaluator, View
 from .metrics.references import StoppedError
 from .metrics.registry import parse
@@ -140,6 +141,8 @@ def _drawer(
     """(which pass, from which sample on, of how many) -> a batch, by the sections `sample` and `eval`."""
     benchmark, batch = config["benchmark"]["name"], config["eval"]["batch"]
     truncate, law = config["eval"]["quantise"] == "truncate", config["sample"]["labels"]
+    # Of several processes each has batches of its own: none waits for another's pass.
+    memory = Memory(config["run"].get("on_oom", "stop"), batch, setting="eval.batch")
 
     def draw(evaluation: plan.Evaluation, start: int, total: int) -> torch.Tensor:
         number, count = evaluation.draw, min(batch, total - start)
@@ -147,7 +150,11 @@ def _drawer(
         labels = None
         if config["data"]["conditional"]:
             labels = sample_labels(benchmark, number, count, dataset, law, start)
-        return sample(averaged, dataset, noise, batch, device, labels=labels, guide=guide, truncate=truncate)
+
+        def at_most(size: int) -> torch.Tensor:
+            return sample(averaged, dataset, noise, size, device, labels=labels, guide=guide, truncate=truncate)
+
+        return memory.fit(at_most)
 
     return draw
 

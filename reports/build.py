@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..benchmarks.command import without_password
 from ..benchmarks.files import DamagedError, atomic_path, read_json, write_json, write_text
 from ..benchmarks.records import CONFIG, DIAGNOSTICS, RECORDS, REFERENCE, RUN, STATUS, TRAIN_LOG, find_cells
-from .mlflow_store import without_password
 
 if TYPE_CHECKING:
     from .ablations import Ablation
@@ -65,7 +65,7 @@ class ReportPaths:
 def build_report(
     out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None, readme: Path | None = None
 ) -> ReportPaths:
-    """Write `leaderboard.md`, `report.html`, `ablations/` and `plots/` into `out` and import its cells into MLflow.
+    """Write `leaderboard.md`, `report.html`, `results.csv`, `ablations/`, `plots/` into `out`; its cells into MLflow.
 
     readme: a document whose lines between the markers `BEGIN` and `END` become the verdicts and tables; the rest of it
     stays byte for byte.
@@ -76,6 +76,7 @@ def build_report(
     from .cells import read_cells
     from .html import report_html
     from .markdown import excerpt_text, leaderboard_text
+    from .spreadsheet import results_csv
 
     between = None if readme is None else _around_markers(readme)  # before anything is written
 
@@ -87,6 +88,7 @@ def build_report(
         pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
     write_text(out / "leaderboard.md", leaderboard_text(pages))
     write_text(out / "report.html", report_html(pages, out))
+    write_text(out / "results.csv", results_csv([page.board for page in pages]))
     if readme is not None and between is not None:
         before, after = between
         way = Path(os.path.relpath(out.resolve(), readme.resolve().parent)).as_posix()
@@ -96,6 +98,7 @@ def build_report(
     files = [
         "leaderboard.md",
         "report.html",
+        "results.csv",
         *(path.relative_to(out).as_posix() for path in (*written.ablations, *written.diagnostics, *written.plots)),
     ]
     address = None

@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..benchmarks.command import without_password
 from ..benchmarks.files import TakenError
 from ..benchmarks.lock import Lock, acquire
 from ..slurm.sweeps import Place, Sweep, places
@@ -35,7 +36,6 @@ from .mlflow_store import (
     make_store,
     open_store,
     search,
-    without_password,
 )
 
 if TYPE_CHECKING:

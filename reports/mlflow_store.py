@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -88,13 +87,3 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
-
-
-def without_password(text: str) -> str:
-    """`text`, with what comes before an @ in every address in it replaced, and what follows a ?."""
-    return re.sub(r"([a-z][\w+.-]*://)([^\s'\"]*@)?([^\s'\"?]*)(\?[^\s'\"]*)?", _shown, text, flags=re.IGNORECASE)
-
-
-def _shown(address: re.Match[str]) -> str:
-    scheme, user, rest, query = address.groups()
-    return f"{scheme}{'***@' if user else ''}{rest}{'?***' if query else ''}"

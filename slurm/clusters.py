@@ -127,15 +127,26 @@ def read(path: Path) -> Cluster:
 
 
 def from_record(record: Mapping[str, Any]) -> Cluster:
-    """The cluster whose fields a file of a sweep holds. Raises UsageError where this version has other fields."""
+    """The cluster whose fields a file of a sweep holds, for jobs that are to run as those of the sweep did.
+
+    Results travel, and a file among them shall run nothing: lines of shell, variables and options of sbatch are taken
+    where they are those of the shipped cluster of that name, and from nowhere else. Raises UsageError for others, and
+    for fields that no cluster of this version has.
+    """
+    name = record.get("name")
+    choose = f"name a cluster with --cluster: the path of its file, or {', '.join(choices())}"
     try:
-        return Cluster(**{**record, "setup": tuple(record["setup"]), "requeue": Requeue(**record["requeue"])})
-    except (KeyError, TypeError):
-        name = record.get("name")
+        fields = {key: value for key, value in record.items() if key != "name" and value is not None}
+        cluster = Cluster(name=str(name), **_values("", fields, RECORDED))
+    except UsageError as error:
+        raise UsageError(f"the cluster {name!r} that the sweep remembers cannot be used ({error}); {choose}") from None
+    shipped = read(FOLDER / f"{name}.yaml") if name in choices() else None
+    if any(getattr(cluster, key) and getattr(cluster, key) != getattr(shipped, key, None) for key in RUNNING):
         raise UsageError(
-            f"the cluster {name!r} that the sweep remembers is not as this version has clusters: name one with "
-            f"--cluster, such as {', '.join(choices())}"
-        ) from None
+            f"the cluster {name!r} that the sweep remembers has {' or '.join(RUNNING)} of its own, and what files of "
+            f"results say is not run; {choose}"
+        )
+    return cluster
 
 
 @dataclass(frozen=True)
@@ -206,7 +217,7 @@ def _megabytes(value: Any) -> int | None:
 
 def _lines(value: Any) -> tuple[str, ...]:
     value = [] if value is None else value
-    _refuse(not isinstance(value, list))
+    _refuse(not isinstance(value, list | tuple))
     _refuse(not all(isinstance(line, str) and line.strip() and "\n" not in line for line in value))
     return tuple(value)
 
@@ -265,3 +276,12 @@ KEYS = {
 }
 
 REQUIRED = ("gpus_per_node", "cpus_per_gpu", "time_limit", "array_parallelism")
+
+#: As a record holds them: minutes and megabytes as numbers, and tuples as lists.
+RECORDED = KEYS | {
+    "memory_per_gpu": Key(_count(1), "megabytes"),
+    "time_limit": Key(_count(1), "minutes"),
+}
+
+#: What a job runs or hands on as it is.
+RUNNING = ("setup", "environment", "sbatch")

@@ -40,13 +40,14 @@ class CellsJob:
     """The work of one array element.
 
     cells: absolute folders of the cells. share: how many are worked on at once, on the same device.
-    requeue, without_progress: as in `clusters.Requeue`.
+    requeue, without_progress: as in `clusters.Requeue`. command: what the person typed.
     """
 
     cells: tuple[str, ...]
     share: int
     requeue: bool
     without_progress: int
+    command: str | None = None
 
     def __call__(self) -> dict[str, str]:
         """Bring the cells as far as the time allows; the state of each by its folder.
@@ -56,7 +57,7 @@ class CellsJob:
         # In the place of submitit's handler, which would raise in the middle of any line: this one sets a flag.
         stop = StopFlag()
         print(f"{len(self.cells)} cell(s) on {socket.gethostname()}, start {_restarts() + 1} of the job", flush=True)
-        work = Work(cells=self.cells, job=_name(), without_progress=self.without_progress)
+        work = Work(cells=self.cells, job=_name(), without_progress=self.without_progress, command=self.command)
         threads = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
         each = max(1, threads // self.share)  # also where fewer cells are left than could share the device
         if self.share > 1 and len(self.cells) > 1:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks import plan
+from ..benchmarks.command import typed
 from ..benchmarks.config.compose import Cell
 from ..benchmarks.distributed import without_ranks
 from ..benchmarks.errors import UsageError
@@ -128,7 +129,7 @@ def run_local(folders: Sequence[Path], slots: Slots, tick: Callable[[], None]) -
     handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         listing = Path(temporary) / "cells"
-        Work(cells=tuple(str(folder.resolve()) for folder in folders)).write(listing)
+        Work(cells=tuple(str(folder.resolve()) for folder in folders), command=typed()).write(listing)
         groups = [_start(listing, slots, number) for number in range(min(slots.jobs, len(folders)))]
         workers = [worker for group in groups for worker in group]
         told = False
@@ -162,7 +163,7 @@ def run_here(folders: Sequence[Path], threads: int) -> bool:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
     stop = StopFlag()
     try:
-        run_cells(Work(cells=tuple(str(folder.resolve()) for folder in folders)), stop, threads)
+        run_cells(Work(cells=tuple(str(folder.resolve()) for folder in folders), command=typed()), stop, threads)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

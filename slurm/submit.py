@@ -124,6 +124,7 @@ def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> str:
             share=plan.share,
             requeue=policy.enabled,
             without_progress=policy.without_progress,
+            command=sweep.command,
         )
         for element in elements
     ]

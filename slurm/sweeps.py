@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 from ..benchmarks.files import DamagedError, read_json, write_json
 
 FOLDER, FILE = "sweeps", "sweep.json"
+DEPTH = 3  # parts of a cell's name: benchmark, method, seed and id
 
 
 @dataclass(frozen=True)
@@ -111,16 +114,29 @@ def _read(path: Path) -> Sweep:
             raise TypeError("a value of the wrong kind")
         if not isinstance(sweep.cluster, dict):
             raise TypeError("a value of the wrong kind")
+        if sweep.sweep != path.parent.name:
+            raise ValueError("its folder has another name")
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path} does not describe a sweep ({error})") from None
     return sweep
 
 
 def _array(content: Mapping[str, Any]) -> Array:
+    """Raises TypeError and ValueError. Names become paths, patterns and arguments of SLURM's commands."""
     elements = tuple(tuple(cells) for cells in content["elements"])
     array = Array(**{**content, "elements": elements})
     if not isinstance(array.name, str) or not isinstance(array.job, str | None) or not isinstance(array.folder, str):
         raise TypeError("a value of the wrong kind")
     if any(not isinstance(cell, str) for cells in content["elements"] for cell in cells):
         raise TypeError("a cell without a name")
+    if not re.fullmatch(r"\w[\w.-]*", array.name, re.ASCII):
+        raise ValueError("an array with a name that is none")
+    if not re.fullmatch(r"\w[\w.-]*", array.folder, re.ASCII):
+        raise ValueError("an array whose folder is outside that of its sweep")
+    if array.job is not None and not re.fullmatch(r"[0-9]+", array.job):
+        raise ValueError("an array whose job is no number")
+    for cell in itertools.chain.from_iterable(elements):
+        parts = cell.split("/")
+        if len(parts) != DEPTH or not cell.isprintable() or any(part.startswith(".") or not part for part in parts):
+            raise ValueError("a cell with a name that is none")
     return array

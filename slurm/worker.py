@@ -41,11 +41,13 @@ class Work:
     job: the SLURM job, as people name it (`123_4`); None where a person waits for the workers of this machine. A worker
         on this machine waits for cells that other workers hold; one in a job leaves them to whoever holds them alive.
     without_progress: starts of jobs in a row that may end without having saved anything; then the cell is failed.
+    command: what the person typed, for the record.
     """
 
     cells: tuple[str, ...]
     job: str | None = None
     without_progress: int | None = None
+    command: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> Work:
@@ -234,7 +236,9 @@ def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ran
         where = f"process {os.getpid()} on {socket.gethostname()}, {threads} thread(s)"
         logging.info("attempt started, %s%s", where, f", one of {ranks.size} processes" if ranks.size > 1 else "")
         ranks.broadcast(str(folder))
-        state = _work_on(folder, stop, ranks, should_stop=until_taken, threads=threads, job=work.job)
+        state = _work_on(
+            folder, stop, ranks, should_stop=until_taken, threads=threads, job=work.job, command=work.command
+        )
         logging.info("attempt ended: %s", state)
     except TakenError as error:
         _say(f"{error}; nothing more was written there")

@@ -18,7 +18,14 @@ def require(available: bool, what: str, install: str) -> None:
 
 
 #: Files that take minutes, by name: with several workers they come first, so that none is left with one at the end.
-LONGEST = ("test_sweep_faults.py", "test_interruptions.py", "test_distributed.py", "test_kill_anywhere.py")
+LONGEST = (
+    "test_sweep_faults.py",
+    "test_sweep_nodes.py",
+    "test_sweep_results.py",
+    "test_interruptions.py",
+    "test_distributed.py",
+    "test_kill_anywhere.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from ...slurm import clusters
 from ...slurm.clusters import Cluster
 from ...slurm.sweeps import Sweep, places, read
 from ...slurm.view import FINAL, Shown, View, look
+from ..command import typed
 from ..errors import UsageError, unknown
 from .cells import resolve
 from .status import INTERRUPTED, exit_status, remarks
@@ -83,7 +83,7 @@ def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster, *, pack: int, 
     with as_they_were([folder for folder, _ in cells]):
         for folder, config in cells:
             put_in_queue(folder, config)
-        sweep = submit_cells(cells, out, cluster, pack=pack, share=share, command=shlex.join(["bench", *sys.argv[1:]]))
+        sweep = submit_cells(cells, out, cluster, pack=pack, share=share, command=typed())
     jobs = sum(len(array.elements) for array in sweep.arrays)
     print(f"cells: {len(wanted)}, jobs: {jobs} on {cluster.name}, sweep {sweep.sweep}")
     for cell in wanted:

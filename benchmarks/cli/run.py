@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import plan
+from ..command import typed
 from ..config.compose import Cell, compose_cells, parse_methods, parse_seeds
 from ..errors import UsageError, unknown
 from ..files import check_writable
@@ -134,7 +135,7 @@ def _submit(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: L
     place = "" if out == Path("runs") else f" --out {shlex.quote(str(out))}"
     print(f"cells: {len(cells)}, {len(cells) - len(pending)} done{others}, {len(new)} to submit; output in {out}")
     if new:
-        command = shlex.join(["bench", *sys.argv[1:]])
+        command = typed()
         with as_they_were([cell.path(out) for cell in new]):
             work = list(zip(prepare(new, out), [cell.config for cell in new], strict=True))
             sweep = submit_cells(work, out, cluster, pack=launch.pack, share=launch.share, command=command)

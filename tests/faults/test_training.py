@@ -21,7 +21,7 @@ from consistency_bench.benchmarks.data.registry import load
 from consistency_bench.benchmarks.errors import UsageError
 from consistency_bench.benchmarks.files import read_json, read_jsonl
 from consistency_bench.benchmarks.model import build_model
-from consistency_bench.benchmarks.records import STATUS, TRAIN_LOG
+from consistency_bench.benchmarks.records import RECORDS, STATUS, TRAIN_LOG
 from consistency_bench.benchmarks.train import Outcome, train
 
 from ..benchmarks.conftest import environment, put, tiny_cell
@@ -166,18 +166,19 @@ import json, logging, resource, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from consistency_bench.benchmarks import cell, train
+from consistency_bench.benchmarks import cell, scoring, train
 from consistency_bench.benchmarks.errors import UsageError
 
 logging.basicConfig(format="%(message)s")
-begin = train.make_optimizer
+module, name = {"train": (train, "make_optimizer"), "sample": (scoring, "load_snapshot")}[sys.argv[3]]
+begin = getattr(module, name)
 
 def limited(*given):
     used = 1024 * int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1])
     resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), resource.RLIM_INFINITY))
     return begin(*given)
 
-train.make_optimizer = limited
+setattr(module, name, limited)
 try:
     print(cell.run_cell(Path(sys.argv[1])))
 except UsageError as error:
@@ -190,8 +191,9 @@ def wide(out: Path, *settings: str) -> Path:
     return put(cell, out)
 
 
-def with_memory(folder: Path, size: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", LIMITED, str(folder), str(size)]
+def with_memory(folder: Path, size: int, when: str = "train") -> subprocess.CompletedProcess[str]:
+    """Run a cell in a process that may take so many bytes more from when it begins to train, or to sample."""
+    command = [sys.executable, "-c", LIMITED, str(folder), str(size), when]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=300)
 
 
@@ -215,6 +217,24 @@ def test_asked_to_it_goes_on_with_passes_that_fit(tmp_path: Path) -> None:
     finish(whole := wide(tmp_path / "whole"), tmp_path / "list")
     losses = [[row["loss"] for row in read_jsonl(path / TRAIN_LOG)] for path in (folder, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_sampling_that_does_not_fit_names_the_batch_that_does_and_nothing_is_trained_again(tmp_path: Path) -> None:
+    settings = ("eval.metrics=[fd_points_8192]", "eval.batch=8192", "run.micro_batch=1024")
+    said = with_memory(folder := wide(tmp_path / "runs", *settings), 40 << 20, "sample")
+    assert "TooLargeError: a pass of 8192 images does not fit into memory, passes of " in said.stdout, said.stderr
+    fits = int(said.stdout.split("passes of ")[1].split()[0])
+    assert f"set eval.batch={fits}, or run.on_oom=split" in read_json(folder / STATUS)["error"]
+    assert read_jsonl(folder / RECORDS) == []
+    trained = (folder / TRAIN_LOG).read_bytes()
+    assert wide(tmp_path / "runs", *settings, "run.on_oom=split") == folder
+    again = with_memory(folder, 40 << 20, "sample")
+    assert "done" in again.stdout.splitlines(), again.stderr
+    assert "a pass of 8192 images does not fit into memory: passes of " in again.stderr
+    assert (folder / TRAIN_LOG).read_bytes() == trained
+    finish(whole := wide(tmp_path / "whole", *settings), tmp_path / "list")
+    values = [[row["value"] for row in read_jsonl(path / RECORDS)] for path in (folder, whole)]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
 def test_settings_of_both_are_checked() -> None:

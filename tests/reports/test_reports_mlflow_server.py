@@ -26,6 +26,7 @@ from consistency_bench.benchmarks.cell import load_dataset, run_cell
 from consistency_bench.benchmarks.checkpoint import load_snapshot
 from consistency_bench.benchmarks.cli.register import register
 from consistency_bench.benchmarks.cli.report import report
+from consistency_bench.benchmarks.command import without_password
 from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.errors import UsageError
 from consistency_bench.benchmarks.model import build_model
@@ -34,7 +35,7 @@ from consistency_bench.benchmarks.sample import Guide, latents, sample, sample_l
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.cells import read_cells
 from consistency_bench.reports.mlflow_export import LOCK, export
-from consistency_bench.reports.mlflow_store import open_store, without_password
+from consistency_bench.reports.mlflow_store import open_store
 
 from .conftest import Sweep, write_lines
 

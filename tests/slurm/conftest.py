@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from consistency_bench.slurm.local_cluster import LocalCluster, install, missing
 from consistency_bench.slurm.local_config import Options
 
 from ..conftest import require
+from .sweeping import TRAINING, Place, Undisturbed, jobs, until
 
 
 def needs_slurm(accounting: bool = True) -> None:
@@ -38,3 +43,40 @@ def slurm() -> Iterator[LocalCluster]:
             yield cluster
         finally:
             cluster.stop()
+
+
+@pytest.fixture
+def shared(slurm: LocalCluster) -> Iterator[Place]:
+    """A folder that all nodes see, on the cluster that all these tests share; its jobs end with the test."""
+    folder = slurm.folder.parent / f"out-{time.monotonic_ns()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    yield Place(folder / "runs")
+    for line in jobs():
+        subprocess.run(["scancel", line.split()[0]], check=False)
+    until(lambda: not jobs(), "the end of the jobs")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def unhindered(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A folder of this machine with cells of TRAINING, which nobody has disturbed.
+
+    With as many workers as cores, each has one thread, as jobs have.
+    """
+    place = Place(tmp_path_factory.mktemp("unhindered") / "runs")
+    workers = str(len(os.sched_getaffinity(0)))
+    place.bench("run", "--no-mlflow", "--jobs", workers, "--methods", "ect", "--seeds", "0-3", *TRAINING)
+    return place
+
+
+@pytest.fixture(scope="session")
+def undisturbed(unhindered: Place) -> Undisturbed:
+    """What the cells of a folder would have given if nothing had happened."""
+    everything = unhindered.results()
+
+    def of(place: Place) -> dict[str, bytes]:
+        names = place.statuses()
+        return {path: held for path, held in everything.items() if path.count("/") == 1 or path.split("/")[2] in names}
+
+    return of

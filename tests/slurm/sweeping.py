@@ -26,6 +26,10 @@ array_parallelism: 4
 requeue: {{notice_seconds: {notice}, without_progress: 3}}
 """
 
+#: Cells that train for some ten seconds each and save all the time.
+TRAINING = ("benchmark=toy2d", "train.images=256000", "run.snapshots=4", "run.checkpoint_seconds=0.5", "eval.nfe=[1,2]")
+CELL = ("--methods", "ect", "--seeds", "0", *TRAINING)
+
 PATTERNS = ("**/records.jsonl", "**/snapshots/*.safetensors", "**/samples/*.npz", "**/reference.jsonl")
 
 
@@ -68,7 +72,7 @@ class Place:
 
     def finish(self) -> str:
         """Wait until nothing runs any more, and insist that all is done."""
-        return self.bench("wait")
+        return self.bench("wait", "--no-mlflow")
 
     def statuses(self) -> dict[str, dict[str, Any]]:
         """status.json of every cell, by the name of its folder."""
@@ -91,6 +95,10 @@ class Place:
     def said(self) -> str:
         """What all jobs wrote."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.out.glob("sweeps/*/*/*.out")))
+
+
+#: Of a place with cells of TRAINING: what they would have given if nothing had happened.
+Undisturbed = Callable[[Place], dict[str, bytes]]
 
 
 def until(reached: Callable[[], Any], what: str = "it") -> None:

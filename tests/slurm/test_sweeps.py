@@ -59,6 +59,17 @@ def test_the_tasks_of_a_cell_are_found_newest_last() -> None:
         {"arrays": [{"name": "x"}]},
         {"arrays": [{**asdict(FIRST.arrays[0]), "elements": [[1]]}]},
         {"arrays": [{**asdict(FIRST.arrays[0]), "job": 12}]},
+        {"sweep": "../../elsewhere"},
+        {"arrays": [{**asdict(FIRST.arrays[0]), "job": "-u root"}]},
+        {"arrays": [{**asdict(FIRST.arrays[0]), "job": "(a+)+"}]},
+        {"arrays": [{**asdict(FIRST.arrays[0]), "name": "--clusters=all"}]},
+        {"arrays": [{**asdict(FIRST.arrays[0]), "folder": "../../../etc"}]},
+        {"arrays": [{**asdict(FIRST.arrays[0]), "folder": "/etc"}]},
+        {"arrays": [{**asdict(FIRST.arrays[0]), "folder": ".."}]},
+        {"arrays": [{**asdict(FIRST.arrays[0]), "elements": [["a/ect/../../../s0-1"]]}]},
+        {"arrays": [{**asdict(FIRST.arrays[0]), "elements": [["../ect/s0-1"]]}]},
+        {"arrays": [{**asdict(FIRST.arrays[0]), "elements": [["/etc/passwd"]]}]},
+        {"arrays": [{**asdict(FIRST.arrays[0]), "elements": [["a/ect/s0-1\x1b[2J"]]}]},
     ],
 )
 def test_a_damaged_file_is_named(damage: dict, tmp_path: Path) -> None:
@@ -80,5 +91,33 @@ def test_a_torn_file_is_named(tmp_path: Path) -> None:
 
 def test_a_cluster_of_another_version_is_refused() -> None:
     record = {**asdict(clusters.load("local")), "colour": "blue"}
-    with pytest.raises(UsageError, match="the cluster 'local' that the sweep remembers is not as this version"):
+    with pytest.raises(UsageError, match=r"the cluster 'local' that the sweep remembers .*unknown key 'colour'"):
+        clusters.from_record(record)
+
+
+@pytest.mark.parametrize("name", clusters.choices())
+def test_a_shipped_cluster_comes_back_from_a_record(name: str) -> None:
+    record = json.loads(json.dumps(asdict(clusters.load(name))))
+    assert clusters.from_record(record) == clusters.load(name)
+
+
+@pytest.mark.parametrize("name", ["a100_preempt", "mine", "../mine"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"setup": ["touch canary"]},
+        {"environment": {"LD_PRELOAD": "/tmp/harm.so"}},
+        {"sbatch": {"wrap": "touch canary"}},
+    ],
+)
+def test_what_a_file_of_results_says_is_never_run(name: str, harm: dict, tmp_path: Path) -> None:
+    record = json.loads(json.dumps({**asdict(clusters.load("local")), "name": name, **harm}))
+    with pytest.raises(UsageError, match=r"what files of results say is not run; name a cluster with --cluster"):
+        clusters.from_record(record)
+
+
+@pytest.mark.parametrize("partition", ["main\ntouch canary", "main; touch canary", ["main"], "$(touch canary)"])
+def test_a_line_that_would_become_part_of_a_job_s_script_is_refused(partition: object) -> None:
+    record = {**asdict(clusters.load("local")), "partition": partition}
+    with pytest.raises(UsageError, match=r"partition is .*name without spaces"):
         clusters.from_record(record)

@@ -1,0 +1,47 @@
+"""The results that the repository shows are made of the records that it holds, and of nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from consistency_bench.reports.build import build_report
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path("docs/results")
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the records and of the README, with the report made anew."""
+    root = tmp_path_factory.mktemp("repository")
+    kept = ("config.yaml", "status.json", "run.json", "records.jsonl", "reference.jsonl")
+    for name in kept:
+        for path in (ROOT / RESULTS).rglob(name):
+            target = root / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    shutil.copy(ROOT / "README.md", root)
+    build_report(root / RESULTS, mlflow=False, readme=root / "README.md")
+    return root
+
+
+@pytest.mark.parametrize("name", [Path("README.md"), RESULTS / "leaderboard.md", RESULTS / "results.csv"], ids=str)
+def test_the_tables_are_those_of_the_records_to_the_last_byte(again: Path, name: Path) -> None:
+    assert (again / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+def test_the_records_say_how_they_were_made_and_name_no_place_of_a_machine() -> None:
+    runs = sorted((ROOT / RESULTS).glob("*/*/*/run.json"))
+    assert len(runs) == 12
+    for path in runs:
+        for attempt in json.loads(path.read_text(encoding="utf-8"))["attempts"]:
+            assert attempt["command"].startswith("bench run --methods ict,ect,sct,vct")
+            assert attempt["git"]["commit"]
+            assert not attempt["git"]["dirty"]
+        for other in path.parent.iterdir():
+            text = other.read_text(encoding="utf-8")
+            assert not any(place in text for place in ("/tmp/", "/home/", "/root/", "/work/"))
