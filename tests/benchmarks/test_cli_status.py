@@ -51,9 +51,11 @@ def out(tmp_path: Path) -> Path:
     return folder
 
 
-def save(folder: Path, name: str, job: str | None, elements: tuple[tuple[str, ...], ...]) -> None:
+def save(
+    folder: Path, name: str, job: str | None, elements: tuple[tuple[str, ...], ...], setup: tuple[str, ...] = ()
+) -> None:
     array = Array(f"bench-{name}-0", job, "array-0", {}, elements)
-    cluster = asdict(replace(clusters.load("local"), name="ours", setup=("module load x",)))
+    cluster = asdict(replace(clusters.load("local"), name="ours", partition="spare", setup=setup))
     sweeps.save(folder, Sweep(name, "2026-01-01T00:00:00+00:00", "ann", "bench sweep", cluster, (array,)))
 
 
@@ -428,7 +430,7 @@ def test_what_failed_or_was_left_is_submitted_again_as_it_was(
     (call_,) = submitted
     assert [path for path, _ in call_.cells] == [CELLS[0].path(Path("runs")), CELLS[1].path(Path("runs"))]
     assert str(call_.cells[0][1]["train"]["lr"]).startswith("9")
-    assert (call_.cluster.name, call_.cluster.setup) == ("ours", ("module load x",))
+    assert (call_.cluster.name, call_.cluster.partition) == ("ours", "spare")
     assert call_.command == "bench retry --failed --out runs"
     queued = read_json(CELLS[0].path(out) / STATUS)
     assert (queued["state"], queued["images"], queued["error"]) == ("queued", 640, None)
@@ -436,6 +438,19 @@ def test_what_failed_or_was_left_is_submitted_again_as_it_was(
     assert f"{NAMES[0]} was failed: its job ended on n1 with exit status 1" in said.out
     call("retry", "--failed", "--cluster", "a100_preempt")
     assert submitted[-1].cluster == clusters.load("a100_preempt")
+
+
+def test_no_shell_is_run_because_a_file_of_results_has_it(
+    call: Callable[..., Said], out: Path, answer: Callable, submitted: list[Submitted]
+) -> None:
+    answer(["FAILED 1:0", "PENDING"])
+    save(out, SWEEP, "12", ((NAMES[0],), (NAMES[1], NAMES[2])), setup=("touch canary",))
+    said = call("retry", "--failed")
+    assert said.status == 2
+    assert "the cluster 'ours' that the sweep remembers has setup or environment or sbatch of its own" in said.err
+    assert submitted == []
+    assert call("retry", "--failed", "--cluster", "local").status == 0
+    assert submitted[-1].cluster == clusters.load("local")
 
 
 def test_results_and_live_cells_are_never_retried(

@@ -108,6 +108,7 @@ def test_two_nodes_train_sample_and_score_one_cell(shared: Place, tmp_path: Path
     shared.finish()
     (run,) = [json.loads(path.read_text()) for path in shared.out.glob("*/*/*/run.json")]
     assert run["attempts"][0]["processes"] == 2
+    assert run["attempts"][0]["command"].startswith("bench sweep --cluster ")
     assert sorted(path.name for path in shared.out.glob("sweeps/*/*/*_log.out"))[0].count("_") == 3
     one = Place(tmp_path / "runs", wrap=("taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))))
     one.bench("run", "--no-mlflow", *settings)
