@@ -99,15 +99,17 @@ def save_figures(drawn: Drawings, folder: Path, stem: str) -> dict[str, Path]:
 def curves(board: Board, values: Sequence[SeedValue]) -> Figure | None:
     """The first metric against images seen, a panel per NFE: mean over seeds, band from the lowest to the highest.
 
-    A seed that diverged is left out of the mean and drawn by itself, dotted, up to a cross.
+    An NFE that was looked at only once in a training has no course: it has no panel where another has one. A seed that diverged is left out of the mean and drawn by itself, dotted, up to a cross.
     """
     metric = board.metrics[0]
     style = styles([entry.label for entry in board.entries])
     values = [value for value in values if value.metric == metric and math.isfinite(value.value)]
     if not values:
         return None
-    figure, panels = side_by_side(len(board.nfes), height=3.6 + legend_height(entry.label for entry in board.entries))
-    for axes, nfe in zip(panels, board.nfes, strict=True):
+    looks = {nfe: {value.images for value in values if value.nfe == nfe} for nfe in board.nfes}
+    nfes = [nfe for nfe in board.nfes if len(looks[nfe]) > 1] or board.nfes
+    figure, panels = side_by_side(len(nfes), height=3.6 + legend_height(entry.label for entry in board.entries))
+    for axes, nfe in zip(panels, nfes, strict=True):
         for entry in board.entries:
             look = style[entry.label]
             own = [value for value in values if value.nfe == nfe and value.cell.group == entry.group]

@@ -15,9 +15,11 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from consistency_bench.reports.build import build_report, report_is_current
+from consistency_bench.reports.cells import read_cells
 from consistency_bench.reports.markdown import count_text, escape, number, score_text
-from consistency_bench.reports.plots import MOST_SHOWN
+from consistency_bench.reports.plots import MOST_SHOWN, curves
 from consistency_bench.reports.statistics import Interval, t_interval
+from consistency_bench.reports.tables import leaderboard, seed_values
 
 PLOTS = ("bars", "curves", "samples")
 
@@ -409,3 +411,19 @@ def test_a_picture_of_samples_shows_so_many_configurations_at_most(sweep):
     with Image.open(path) as image:
         per_row = image.width * 8 / (16 * 9)  # rows of 8 pixels, 16 columns of 9
         assert image.height < (2 * MOST_SHOWN + 6) * per_row
+
+
+@pytest.mark.parametrize(
+    ("looked_at", "titles"), [((1, 2), ["NFE 1", "NFE 2"]), ((1,), ["NFE 1"]), ((), ["NFE 1", "NFE 2"])]
+)
+def test_an_nfe_that_was_looked_at_once_has_no_course(sweep, looked_at, titles):
+    folder = sweep.cell("ect", 0)
+    path = folder / "records.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [row for row in rows if row["images"] == 1_024_000 or row["nfe"] in looked_at]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    cells = read_cells(sweep.out)
+    values = seed_values(cells)
+    figure = curves(leaderboard(cells, values, {}), values)
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == titles
