@@ -1,16 +1,19 @@
-"""What a cell keeps for pictures: a few samples, and for points in the plane the lines of their transport."""
+"""What a cell keeps for pictures: a few samples, lines of transport of points, and what its coupling has learned."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ..methods.base import Gaussian
+from ..methods.parts.couplings import kl_to_standard_normal
 from .data.base import Dataset
 from .data.distributions import Mixture
 from .model import Model
 from .seeding import generator
 
 IMAGES, POINTS = 64, 256
+LEARNED = 16  # images whose learned law is kept
 
 
 def shown(dataset: Dataset) -> int:
@@ -20,8 +23,11 @@ def shown(dataset: Dataset) -> int:
 
 def real_arrays(dataset: Dataset, benchmark: str) -> dict[str, Tensor]:
     """`samples`: the real ones that every cell of a benchmark shows."""
-    order = torch.randperm(len(dataset), generator=generator("real images to show", benchmark))
-    return {"samples": dataset.images[order[: shown(dataset)]]}
+    return {"samples": dataset.images[_real_order(dataset, benchmark)[: shown(dataset)]]}
+
+
+def _real_order(dataset: Dataset, benchmark: str) -> Tensor:
+    return torch.randperm(len(dataset), generator=generator("real images to show", benchmark))
 
 
 def sample_arrays(dataset: Dataset, samples: Tensor, noise: Tensor) -> dict[str, Tensor]:
@@ -67,6 +73,38 @@ def coupling_arrays(
     if torch.equal(coupled, noise):
         return {}
     return {"x": x, "noise": noise, "coupled": coupled, **_modes(dataset, x)}
+
+
+@torch.no_grad()
+def posterior_arrays(model: Model, dataset: Dataset, benchmark: str, *, conditional: bool) -> dict[str, Tensor]:
+    """What the coupling has learned of the noise given the data: the law N(mean, std²), and how far it is from N(0, I).
+
+    `x`, as in the data; `mean` and `std`, float32 of the shape of x; `kl`, float32 [n], in nats. Of images the first
+    that `real_arrays` shows; of points those of `coupling_arrays`, and `modes`. One pass whatever the settings, so that
+    none of them is in the numbers. Empty where no law is learned, or where it is not finite.
+
+    Args:
+        model: whose modules are asked for the law: the averaged ones.
+        conditional: whether the model was trained with labels.
+    """
+    coupling, device = model.method.coupling, next(model.network.parameters()).device
+    if not coupling.learns_law:
+        return {}
+    if dataset.quantised:
+        order = _real_order(dataset, benchmark)[:LEARNED]
+    else:
+        order = torch.randperm(len(dataset), generator=generator("coupling to show", benchmark))[:POINTS]
+    x = dataset.images[order]
+    labels = dataset.labels[order].to(device) if conditional else None
+    law = coupling.noise_law(dataset.to_model(x).to(device), labels, model.method.modules)
+    if law is None:
+        return {}
+    mean, std = law.mean.float().cpu(), law.std.float().cpu()
+    # In float64, where a sum over a whole image neither rounds nor falls below 0.
+    kl = kl_to_standard_normal(Gaussian(mean=mean.double(), std=std.double())).clamp(min=0).float()
+    if not all(torch.isfinite(array).all() for array in (mean, std, kl)):
+        return {}
+    return {"x": x, "mean": mean, "std": std, "kl": kl, **_modes(dataset, x)}
 
 
 def _modes(dataset: Dataset, points: Tensor) -> dict[str, Tensor]:

@@ -112,6 +112,11 @@ class CellFiles:
         """Points with the noise that their coupling chose (npz, keys `x`, `noise`, `coupled`, `modes`)."""
         return self.path / "samples" / "coupling.npz"
 
+    @property
+    def posterior(self) -> Path:
+        """Data with the law of the noise that their coupling learned (npz, keys `x`, `mean`, `std`, `kl`, `modes`)."""
+        return self.path / "samples" / "posterior.npz"
+
 
 def find_cells(out: Path) -> list[CellFiles]:
     """All cells below `out`, sorted by path."""

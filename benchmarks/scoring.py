@@ -22,7 +22,7 @@ from .metrics.references import StoppedError
 from .metrics.registry import parse
 from .metrics.scores import Score
 from .model import Model
-from .pictures import coupling_arrays, real_arrays, sample_arrays, shown
+from .pictures import coupling_arrays, posterior_arrays, real_arrays, sample_arrays, shown
 from .records import RECORDS, CellFiles
 from .sample import Guide, NotFiniteError, latents, sample, sample_labels
 
@@ -96,6 +96,8 @@ def fill_records(
             if any(parse(metric).distance == "authenticity" for metric in metrics):
                 _save_arrays(files.nearest(evaluation.nfe), evaluator.nearest(samples[:MEMORY]))
             _save_arrays(files.coupling, _coupling_arrays(config, averaged, dataset))
+            conditional = config["data"]["conditional"]
+            _save_arrays(files.posterior, posterior_arrays(averaged, dataset, benchmark, conditional=conditional))
         rows.sort(key=_place)  # however often a cell was interrupted or scored again, its file is the same
         write_jsonl(folder / RECORDS, rows)
         report(done + 1, len(wanted))

@@ -38,6 +38,11 @@ CAPTIONS = {
     "over real data (black); one seed.",
     "coupling": "Lines from the same data to the noise that training pairs them with, coloured by the mode of the "
     "data; one seed.",
+    "posterior": "The law N(μ, s²) of the noise that the coupling has learned for data that all configurations share, "
+    "by the averaged encoder, in units of the prior's standard deviation (of colours the mean); of one seed, of many "
+    "configurations the first 8.",
+    "kl": "Divergence of the coupling's noise given the data from the standard normal in the course of training, "
+    "unweighted, of the rows that are coupled: mean over seeds; the band spans the seeds.",
     "variance": "Against the noise level: mean over seeds, the band spans the seeds; what is below a "
     "hundred-thousandth of the largest value is drawn there, at the lower edge. Same images, noise and times for all.",
     "losses": "Against the noise level: mean over seeds, the band spans the seeds.",
@@ -148,6 +153,8 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
     from .markdown import Page
     from .memorisation import memorisation, save_nearest_plot
     from .plots import save_plots
+    from .posterior_plots import save_posterior_plots
+    from .posteriors import learned
     from .tables import leaderboard, seed_values
     from .transport import crossings, crossings_apart, save_transport_plots
 
@@ -158,7 +165,8 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
     drawn = save_plots(board, values, out / "plots", stem)
     transport = save_transport_plots(board, out / "plots", stem)
     nearest = save_nearest_plot(board, out / "plots", stem)
-    written.plots.extend([*drawn.values(), *nearest.values(), *transport.values()])
+    posteriors = save_posterior_plots(board, out / "plots", stem)
+    written.plots.extend([*drawn.values(), *nearest.values(), *transport.values(), *posteriors.values()])
     found = ablations(board, values)
     written.grids.clear()
     sections = [_section(out, ablation, values, written) for ablation in found]
@@ -172,6 +180,8 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
         crossings=crossings(board),
         crossings_apart=crossings_apart(board),
         transport=_pictures(transport, benchmark, CAPTIONS),
+        learned=learned(board),
+        posteriors=_pictures(posteriors, benchmark, CAPTIONS),
         diagnostics=_diagnostics(out, board, stem, written),
     )
 

@@ -96,7 +96,7 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except KeyError as error:
         raise DamagedError(f"{path}: the entry {error} is missing") from None
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, yaml.YAMLError) as error:
         message = " ".join(str(error).split())
         raise DamagedError(message if str(path) in message else f"{path}: {message}") from None
 

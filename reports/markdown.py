@@ -23,6 +23,7 @@ from ..benchmarks.records import RECORDS, STATUS
 from .cells import FINAL_STATES, Cell, plain
 from .comparisons import BETTER, INCONCLUSIVE, WORSE, Difference, Rank
 from .memorisation import TAIL, Memorisation
+from .posteriors import Learned
 from .published import ORIENTATION_NFE, Beside, orientation
 from .statistics import Interval, Spread
 from .tables import Board, Compute, Contest, Entry, Row, SeedValue
@@ -66,7 +67,7 @@ class Section:
 class Page:
     """What the leaderboard shows of one benchmark. `values` are all evaluations of its cells.
 
-    `memorisation` belongs to the picture in `nearest`, `crossings` to those in `transport`.
+    `memorisation` belongs to the picture in `nearest`, `crossings` to those in `transport`, `learned` to `posteriors`.
     """
 
     board: Board
@@ -79,6 +80,8 @@ class Page:
     crossings_apart: float | None
     transport: Sequence[Plot]
     diagnostics: Sequence[Section] = ()
+    learned: Sequence[Learned] = ()
+    posteriors: Sequence[Plot] = ()
 
 
 @dataclass(frozen=True)
@@ -259,6 +262,8 @@ def page_content(page: Page) -> dict[str, Any]:
         "nearest": page.nearest,
         "crossings": [_crossing_cells(row, page.crossings_apart) for row in page.crossings],
         "transport": page.transport,
+        "learned": [_learned_cells(row) for row in page.learned],
+        "posteriors": page.posteriors,
         "diagnostics": page.diagnostics,
         "troubles": _troubles(board),
         "orientation": [] if results["published"] else _orientation(board),
@@ -556,6 +561,10 @@ def _crossing_cells(row: Crossings, apart: float | None) -> list[Text]:
     independent = NOTHING if apart is None else f"{100 * apart:.1f} (independent)"
     coupled = independent if row.coupled is None else _percent(row.coupled)
     return [Text(row.label), Text(_percent(row.samples)), Text(coupled)]
+
+
+def _learned_cells(row: Learned) -> list[Text]:
+    return [Text(row.label), *(Text(score_text(value)) for value in (row.kl, row.mean, row.std))]
 
 
 def _percent(share: Interval) -> str:

@@ -28,8 +28,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 def content(folder: Path) -> dict[str, bytes]:
     """All results of a cell, bit for bit."""
-    names = [RECORDS, *(f"samples/{name}.npz" for name in ("nfe1", "nfe2", "real"))]
-    paths = [*(folder / name for name in names), *sorted((folder / "snapshots").iterdir())]
+    paths = [folder / RECORDS, *sorted((folder / "samples").iterdir()), *sorted((folder / "snapshots").iterdir())]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 

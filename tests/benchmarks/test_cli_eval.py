@@ -138,6 +138,16 @@ def test_few_samples_leave_the_pictures_of_more(tmp_path: Path) -> None:
         assert {len(arrays[name]) for name in ("samples", "latents")} == {20}
 
 
+def test_a_cell_of_an_older_version_gets_what_its_coupling_has_learned(tmp_path: Path) -> None:
+    folder = put(tiny_cell("vct", "eval.nfe=[1]"), tmp_path)
+    run_cell(folder)
+    path = folder / "samples" / "posterior.npz"
+    before = path.read_bytes()
+    path.unlink()
+    assert evaluate([folder], **{**USUAL, "nfe": "1,2", "batch": 7}) == 0
+    assert path.read_bytes() == before
+
+
 def test_a_cell_is_named_from_within(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder,) = (trained / "toy2d" / "ect").iterdir()
     monkeypatch.chdir(folder)

@@ -1,4 +1,4 @@
-"""What a cell keeps of its samples, and of the lines along which points are transported."""
+"""What a cell keeps of its samples, of the lines along which points are transported, and of what a coupling learned."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from consistency_bench.benchmarks.cell import load_dataset, run_cell
 from consistency_bench.benchmarks.checkpoint import load_snapshot
-from consistency_bench.benchmarks.model import build_model
+from consistency_bench.benchmarks.data.base import Dataset
+from consistency_bench.benchmarks.model import Model, build_model
+from consistency_bench.benchmarks.pictures import posterior_arrays
 from consistency_bench.benchmarks.records import CellFiles
 from consistency_bench.benchmarks.sample import latents
 
@@ -78,3 +81,113 @@ def test_transport_reorders_noise_within_batches_of_the_training(tmp_path: Path)
         assert not np.array_equal(coupled, noise)
         assert np.array_equal(np.unique(coupled, axis=0), np.unique(noise, axis=0))
         assert (kept["x"][rows] * coupled).sum() > (kept["x"][rows] * noise).sum()
+
+
+# What a coupling has learned
+
+DIGITS = ("benchmark=digits", "eval.metrics=[fd_digits_500]")
+
+
+class Known(nn.Module):
+    """An encoder whose law is known: μ = scale · x + label and s = std. Remembers what it was shown."""
+
+    def __init__(self, scale: float, std: float) -> None:
+        super().__init__()
+        self.scale, self.std = scale, std
+        self.shown: list[tuple[Tensor, Tensor | None]] = []
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        self.shown.append((x, labels))
+        offset = 0 if labels is None else labels.view(-1, *[1] * (x.ndim - 1))
+        return self.scale * x + offset, torch.full_like(x, self.std)
+
+
+def known(encoder: nn.Module, *settings: str) -> tuple[Model, Dataset]:
+    config = tiny_cell("vct", *settings).config
+    dataset = load_dataset(config)
+    model = build_model(config, dataset, torch.device("cpu"))
+    model.method.modules["encoder"] = encoder
+    return model, dataset
+
+
+def divergence(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Of the normal law from N(0, 1), summed over the elements of a sample."""
+    mean, std = mean.reshape(len(mean), -1).astype(float), std.reshape(len(std), -1).astype(float)
+    return ((mean**2 + std**2 - 1) / 2 - np.log(std)).sum(1)
+
+
+@pytest.mark.parametrize("settings", [DIGITS, ()], ids=["images", "points"])
+def test_a_learned_law_is_kept_for_the_data_that_every_cell_shows(settings: tuple[str, ...], tmp_path: Path) -> None:
+    cell = tiny_cell("vct", *settings)
+    files = CellFiles(put(cell, tmp_path))
+    run_cell(files.path)
+    kept = arrays(files.posterior)
+    if settings:
+        assert set(kept) == {"x", "mean", "std", "kl"}
+        assert np.array_equal(kept["x"], arrays(files.real)["samples"][:16])
+    else:
+        assert set(kept) == {"x", "mean", "std", "kl", "modes"}
+        lines = arrays(files.coupling)
+        assert np.array_equal(kept["x"], lines["x"])
+        assert np.array_equal(kept["modes"], lines["modes"])
+        assert lines["coupled"] == pytest.approx(kept["mean"] + kept["std"] * lines["noise"], abs=1e-6)
+    dataset = load_dataset(cell.config)
+    averaged = build_model(cell.config, dataset, torch.device("cpu")).averaged()
+    load_snapshot(files.path, 2560, averaged.weights)
+    with torch.no_grad():
+        mean, std = averaged.method.modules["encoder"](dataset.to_model(torch.from_numpy(kept["x"])), None)
+    assert kept["mean"] == pytest.approx(mean.numpy(), abs=1e-6)
+    assert kept["std"] == pytest.approx(std.numpy(), abs=1e-6)
+    assert kept["kl"] == pytest.approx(divergence(kept["mean"], kept["std"]), rel=1e-6)
+    assert {name: str(kept[name].dtype) for name in ("mean", "std", "kl")} == dict.fromkeys(
+        ("mean", "std", "kl"), "float32"
+    )
+
+
+def test_the_law_of_a_known_encoder() -> None:
+    encoder = Known(scale=2.0, std=0.5)
+    model, dataset = known(encoder, *DIGITS)
+    kept = {
+        name: array.numpy() for name, array in posterior_arrays(model, dataset, "digits", conditional=False).items()
+    }
+    pixels = kept["x"] / 127.5 - 1
+    assert kept["x"].shape == (16, 1, 8, 8)
+    assert kept["mean"] == pytest.approx(2 * pixels, abs=1e-6)
+    assert (kept["std"] == 0.5).all()
+    by_hand = (4 * pixels**2 + 0.25 - 1).sum((1, 2, 3)) / 2 + 64 * np.log(2)
+    assert kept["kl"] == pytest.approx(by_hand, rel=1e-6)
+    assert [len(x) for x, _ in encoder.shown] == [16]  # one pass, whatever batches training and evaluation make
+
+
+@pytest.mark.parametrize("std", [1.0, 1.0 + 2**-23])
+def test_the_prior_itself_is_at_no_distance(std: float) -> None:
+    model, dataset = known(Known(scale=0.0, std=std), *DIGITS)
+    assert (posterior_arrays(model, dataset, "digits", conditional=False)["kl"] >= 0).all()
+    assert posterior_arrays(model, dataset, "digits", conditional=False)["kl"].max() < 1e-10
+
+
+def test_a_conditional_encoder_is_told_the_labels_of_the_images() -> None:
+    encoder = Known(scale=0.0, std=1.0)
+    model, dataset = known(encoder, *DIGITS, "data.conditional=true")
+    kept = posterior_arrays(model, dataset, "digits", conditional=True)
+    labels = kept["mean"][:, 0, 0, 0].long()
+    assert len(labels.unique()) > 2
+    for x, label in zip(kept["x"], labels, strict=True):
+        (place,) = [place for place, image in enumerate(dataset.images) if torch.equal(image, x)]
+        assert dataset.labels[place] == label
+
+
+@pytest.mark.parametrize(("scale", "std"), [(float("nan"), 1.0), (1.0, float("inf")), (1.0, 0.0), (1e30, 1.0)])
+def test_a_law_that_is_not_finite_is_not_kept(scale: float, std: float) -> None:
+    model, dataset = known(Known(scale, std), *DIGITS)
+    assert posterior_arrays(model, dataset, "digits", conditional=False) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("ect", ()), ("ict+ot", ()), ("ect+gc", ()), ("vct", ("method.coupling.share=0",))]
+)
+def test_without_a_learned_law_there_is_no_file(method: str, settings: tuple[str, ...], tmp_path: Path) -> None:
+    files = CellFiles(put(tiny_cell(method, "eval.nfe=[1]", *settings), tmp_path))
+    run_cell(files.path)
+    assert files.samples(1).exists()
+    assert not files.posterior.exists()

@@ -48,7 +48,7 @@ class Sweep:
         """One cell; `level` is its first metric at the last snapshot and NFE 1.
 
         settings: values of the configuration by dotted key; `compute` adds to what training cost; `penalty` is that
-        of the last row of the training log.
+        of the last row of the training log, and 9 that of all rows before it; without one no row has any.
         """
         rng = np.random.default_rng([seed, len(method), *map(ord, method)])
         group = _digest(benchmark, method, version, variant, budget)
@@ -106,7 +106,12 @@ class Sweep:
                         )
             last = snapshot == reached
             log.append(
-                {"images": images, "step": images // 256, "loss": 1.0 / snapshot, "penalty": penalty if last else 9.0}
+                {
+                    "images": images,
+                    "step": images // 256,
+                    "loss": 1.0 / snapshot,
+                    "penalty": penalty if last or penalty is None else 9.0,
+                }
             )
         write_lines(folder / "records.jsonl", rows)
         write_lines(folder / "train.jsonl", log)

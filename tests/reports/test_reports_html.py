@@ -370,6 +370,22 @@ def test_ablations_are_parts_of_the_page(sweep, opened):
     assert len(set(anchors)) == 3
 
 
+def test_learned_couplings_are_a_part_of_the_page(sweep, opened):
+    law = {"mean": np.full((16, 1, 8, 8), -0.5, np.float32), "std": np.full((16, 1, 8, 8), 0.25, np.float32)}
+    for seed in range(2):
+        folder = sweep.cell("vct", seed, penalty=0.5)
+        kl = np.full(16, 2.0 + seed, np.float32)
+        np.savez(folder / "samples" / "posterior.npz", x=np.zeros((16, 1, 8, 8), np.uint8), kl=kl, **law)
+    values = ["2.50 ± 6.35 (n=2)", "0.500 ± 0.000 (n=2)", "0.250 ± 0.000 (n=2)"]
+    page = opened()
+    assert page.get_by_role("heading", name="Learned couplings").is_visible()
+    table = page.get_by_role("region", name="Learned law of the noise at the end of training")
+    assert table.locator("tbody td").all_inner_texts() == ["vct", *values]
+    for kind in ("posterior", "kl"):
+        picture = page.locator(f"img[alt='digits: {kind}']")
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 500
+
+
 @pytest.mark.parametrize("width", [360, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_sticks_out(sweep, opened, width, scheme):
