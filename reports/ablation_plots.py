@@ -25,6 +25,7 @@ from .plots import (
     MARKERS,
     Style,
     axis_name,
+    fit_values,
     legend_below,
     log_scale,
     reference_handles,
@@ -76,7 +77,7 @@ def value_plot(ablation: Ablation) -> Figure | None:
         axes.set_title(f"NFE {nfe}")
         axes.set_xlabel(short(ablation.factor.name))
     panels[0].set_ylabel(axis_name(metric))
-    low, high = _limit(panels[0], points, scores, metric)
+    low, high = fit_values(panels[0], _seeds(points, metric), scores, metric)
     handles = [
         Line2D([], [], color=look.color, marker=look.marker, ms=6, ls="", label="mean"),
         Line2D([], [], color="0.15", marker="|", ms=8, lw=1.5, label="95 % t interval of the mean"),
@@ -156,22 +157,10 @@ def _wide_and_not_positive(values: Sequence[Value]) -> bool:
     return len(positive) < len(values) and bool(positive) and _is_wide(positive)
 
 
-def _limit(axes: Axes, points: Sequence[Point], scores: Sequence[Interval], metric: str) -> tuple[float, float]:
-    """Show every seed, and of intervals as much as leaves the seeds apart; returns the limits."""
-    values = [
-        value for point in points for (_, name), own in point.seeds.items() if name == metric for value in own.values()
-    ]
-    seeds = [value for value in values if math.isfinite(value)]
-    low, high = min(seeds), max(seeds)
-    if direction(metric) < 0 and low > 0 and high >= 10 * low:
-        log_scale(axes)
-        axes.set_ylim(low / 1.5, high * 1.5)
-    else:
-        room = (high - low) or abs(high) / 10 or 1.0
-        ends = [end for score in scores for end in (score.low, score.high) if end is not None]
-        bottom, top = max(min([*ends, low]), low - room), min(max([*ends, high]), high + room)
-        axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.12 * (top - bottom))
-    return axes.get_ylim()
+def _seeds(points: Sequence[Point], metric: str) -> list[float]:
+    """The values at the end of training, of every NFE and seed that did not diverge."""
+    own = (seeds for point in points for (_, name), seeds in point.seeds.items() if name == metric)
+    return [value for seeds in own for value in seeds.values() if math.isfinite(value)]
 
 
 def curves(ablation: Ablation, values: Sequence[SeedValue]) -> Figure | None:

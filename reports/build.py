@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..benchmarks.command import without_password
 from ..benchmarks.files import DamagedError, atomic_path, read_json, write_json, write_text
@@ -28,7 +28,14 @@ LONGEST_SLUG = 60
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 CAPTIONS = {
     "bars": "End of training: mean and 95 % t interval over seeds, each seed a dot.",
+    "forest": "How far each configuration is behind the best mean of its NFE, paired on n common seeds; right of zero "
+    "is worse. Thick: 95 % interval; thin: the same after Holm's correction over all pairs, to be read with zero only. "
+    "Filled: certainly worse; hollow: inconclusive. Of many configurations the first 16.",
     "curves": "Progress: mean over seeds against training images seen; the band spans the seeds.",
+    "cost": "Progress against what training costs: mean over seeds, the band spans the seeds. Every image is taken to "
+    "cost the same: the cost of one seed's whole training, in proportion. Of many configurations the first 12.",
+    "nfe": "End of training against the network calls of an image, configurations side by side: mean and 95 % t "
+    "interval over seeds; one that leaves the picture goes on. Of many configurations the first 12.",
     "samples": "Real data, and samples from common latents, of the lowest seed that all configurations share; of many "
     "configurations the first 24.",
     "nearest": "Curves: the share of samples within a distance of their nearest training image, and of real images "
@@ -49,6 +56,8 @@ CAPTIONS = {
     "course": "In the course of training: mean over seeds, a line for each bin of the noise level, the noisiest "
     "darkest.",
     "values": "End of training against the swept value: mean and 95 % t interval over seeds, each seed a dot.",
+    "profile": "Share of the problems in which a configuration is within a factor τ of the best one; at the left edge "
+    "those that it wins, ties included.",
     "grid": "End of training for both swept keys: the mean, below it half the width of its 95 % t interval; the "
     "default is framed.",
 }
@@ -91,8 +100,9 @@ def build_report(
     pages, written = [], _Written([], [], [])
     for benchmark in sorted({cell.benchmark for cell in cells}):
         pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
-    write_text(out / "leaderboard.md", leaderboard_text(pages))
-    write_text(out / "report.html", report_html(pages, out))
+    profile = _profile(out, [page.board for page in pages], written)
+    write_text(out / "leaderboard.md", leaderboard_text(pages, profile))
+    write_text(out / "report.html", report_html(pages, out, profile))
     write_text(out / "results.csv", results_csv([page.board for page in pages]))
     if readme is not None and between is not None:
         before, after = between
@@ -150,6 +160,8 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
     """What the leaderboard says of the cells of one benchmark; their pictures and ablations are written."""
     from .ablations import ablations
     from .cells import reference_values
+    from .cost_plots import save_cost_plots
+    from .forest import save_forest
     from .markdown import Page
     from .memorisation import memorisation, save_nearest_plot
     from .plots import save_plots
@@ -162,7 +174,9 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
     values = seed_values(cells)
     board = leaderboard(cells, values, reference_values(out, benchmark))
     stem = _slug(benchmark)
-    drawn = save_plots(board, values, out / "plots", stem)
+    drawn = save_plots(board, values, out / "plots", stem) | save_forest(board, out / "plots", stem)
+    drawn |= save_cost_plots(board, values, out / "plots", stem)
+    drawn = {kind: drawn[kind] for kind in CAPTIONS if kind in drawn}  # in the order of a report
     transport = save_transport_plots(board, out / "plots", stem)
     nearest = save_nearest_plot(board, out / "plots", stem)
     posteriors = save_posterior_plots(board, out / "plots", stem)
@@ -184,6 +198,20 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
         posteriors=_pictures(posteriors, benchmark, CAPTIONS),
         diagnostics=_diagnostics(out, board, stem, written),
     )
+
+
+def _profile(out: Path, boards: Sequence[Board], written: _Written) -> dict[str, Any] | None:
+    """What the report says of all benchmarks together, where there are problems enough; its picture is written."""
+    from .profile_plots import save_profile_plot
+    from .profile_text import profile_content
+    from .profiles import performance_profile
+
+    profile = performance_profile(boards)
+    if profile is None:
+        return None
+    drawn = save_profile_plot(profile, out / "plots", "performance")
+    written.plots.extend(drawn.values())
+    return profile_content(profile, _pictures(drawn, "performance", CAPTIONS))
 
 
 def _diagnostics(out: Path, board: Board, stem: str, written: _Written) -> list[Section]:

@@ -44,8 +44,11 @@ TEMPLATES = Path(__file__).with_name("templates")
 MANY = 8  # configurations that plots show at first
 
 
-def report_html(pages: Sequence[Page], out: Path) -> str:
-    """The whole document. Pictures are read from `out`, where `page.plots` and the like lie. Raises OSError."""
+def report_html(pages: Sequence[Page], out: Path, profile: Mapping[str, Any] | None = None) -> str:
+    """The whole document. `profile` is what `profile_text` says of all pages together.
+
+    Pictures are read from `out`, where `page.plots` and the like lie. Raises OSError.
+    """
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     cells = [cell for page in pages for cell in page.board.cells]
@@ -54,6 +57,7 @@ def report_html(pages: Sequence[Page], out: Path) -> str:
         .get_template("report.html.j2")
         .render(
             pages=[_page(page, place) for place, page in enumerate(pages, start=1)],
+            profile=profile,
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
             script=Markup(script),
             script_hash=digest,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from matplotlib.colors import to_hex
 
 from ..benchmarks.metrics.registry import direction
-from .markdown import behind
+from .courses import Course, courses
+from .forest import rivals
 from .plots import LINES, short, styles
-from .tables import Board, Entry, SeedValue
+from .tables import Board, SeedValue
 
 #: The dashes of `plots.LINES` for SVG, in pixels.
 DASHES = dict(zip(map(str, LINES), ("", "7 4", "8 3 2 3", "2 3", "8 2 2 2 2 2"), strict=True))
@@ -57,62 +56,41 @@ def chart_data(board: Board, values: Sequence[SeedValue], shown: int) -> dict[st
 
 def _curves(board: Board, values: Iterable[SeedValue]) -> Iterable[dict[str, Any]]:
     """By configuration, metric and NFE: [images, mean, lowest, highest, seeds], and diverged seeds by themselves."""
-    found: dict[tuple[str, str, int], list[SeedValue]] = defaultdict(list)
-    for value in values:
-        if math.isfinite(value.value):
-            found[value.cell.group, value.metric, value.nfe].append(value)
+    found = courses(values)
     for place, entry in enumerate(board.entries):
         for metric in board.metrics:
             for nfe in board.nfes:
-                if own := found.get((entry.group, metric, nfe)):
-                    yield {"at": place, "metric": metric, "nfe": nfe, **_curve(entry, own)}
+                if course := found.get((entry.group, metric, nfe)):
+                    yield {"at": place, "metric": metric, "nfe": nfe, **_curve(course)}
 
 
-def _curve(entry: Entry, own: Sequence[SeedValue]) -> dict[str, Any]:
-    steady: dict[int, list[float]] = defaultdict(list)
-    lost: dict[str, list[tuple[int, float | None]]] = defaultdict(list)
-    for value in sorted(own, key=lambda value: (value.images, value.cell.seed)):
-        if value.cell.state == "diverged":
-            lost[value.cell.id].append((value.images, _short(value.value)))
-        else:
-            steady[value.images].append(value.value)
+def _curve(course: Course) -> dict[str, Any]:
     points = [
-        [images, _short(math.fsum(seeds) / len(seeds)), _short(min(seeds)), _short(max(seeds)), len(seeds)]
-        for images, seeds in steady.items()
+        [moment.images, _short(moment.mean), _short(moment.low), _short(moment.high), moment.n]
+        for moment in course.moments
     ]
-    return {"points": points, "lost": list(lost.values())}
+    return {"points": points, "lost": [[(images, _short(value)) for images, value in seed] for seed in course.lost]}
 
 
 def _contest(board: Board, nfe: int, metric: str, places: dict[str, int]) -> dict[str, Any]:
     """The leader and how far every rival is behind it: mean, 95 % interval, interval after Holm's correction."""
     contest = board.contests[nfe, metric]
-    sign = contest.family.sign
-    rivals = []
-    for found in contest.differences.values():
-        if not found.interval.n:
-            continue
-        mean, low, high = behind(found, sign)
-        ends = [_signed(sign, end) for end in (found.interval.low, found.interval.high)]
-        plain_low, plain_high = ends if sign > 0 else ends[::-1]
-        rivals.append(
-            {
-                "at": places[found.second],
-                "mean": _short(mean),
-                "low": _short(low),
-                "high": _short(high),
-                "plain": [plain_low, plain_high],
-                "n": found.interval.n,
-                "verdict": "worse" if found.verdict == "better" else "inconclusive",
-                "reason": found.reason,
-            }
-        )
-    rivals.sort(key=lambda rival: (rival["mean"], rival["at"]))
+    found = [
+        {
+            "at": places[rival.label],
+            "mean": _short(rival.mean),
+            "low": _short(rival.low),
+            "high": _short(rival.high),
+            "plain": [_short(end) for end in rival.plain],
+            "n": rival.n,
+            "verdict": "worse" if rival.worse else "inconclusive",
+            "reason": rival.reason,
+        }
+        for rival in rivals(contest)
+    ]
+    found.sort(key=lambda rival: (rival["mean"], rival["at"]))
     leader = None if contest.leader is None else places[contest.leader]
-    return {"nfe": nfe, "metric": metric, "leader": leader, "rivals": rivals}
-
-
-def _signed(sign: int, value: float | None) -> float | None:
-    return None if value is None else _short(sign * value)
+    return {"nfe": nfe, "metric": metric, "leader": leader, "rivals": found}
 
 
 def _short(value: float | None) -> float | None:

@@ -100,10 +100,10 @@ class Texts:
     parts: tuple[Text, ...]
 
 
-def leaderboard_text(pages: Iterable[Page]) -> str:
-    """The whole document, ending in one newline."""
+def leaderboard_text(pages: Iterable[Page], profile: Mapping[str, Any] | None = None) -> str:
+    """The whole document, ending in one newline. `profile` is what `profile_text` says of all pages together."""
     template = environment().get_template("leaderboard.md.j2")
-    return template.render(pages=list(map(page_content, pages))).strip() + "\n"
+    return template.render(pages=list(map(page_content, pages)), profile=profile).strip() + "\n"
 
 
 def excerpt_text(boards: Iterable[Board], folder: str, heading: str = "###") -> str:

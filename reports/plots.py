@@ -10,7 +10,6 @@ import math
 import re
 import textwrap
 import zipfile
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,8 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 from ..benchmarks.files import atomic_path
 from ..benchmarks.metrics.registry import direction
 from .cells import Cell, naming
+from .courses import Course, courses
+from .statistics import Interval
 from .tables import Board, SeedValue, labels
 
 #: The four methods keep their places in every report; other labels take the following ones in sorted order.
@@ -56,14 +57,14 @@ class Style:
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """label -> style."""
+    """label -> style. Where colours come again, they come with another marker and line: a hundred pairs differ."""
     order = [*FIXED, *sorted(set(names) - set(FIXED))]
     palette = [seaborn.color_palette("colorblind", 10)[place] for place in COLORS]
     return {
         name: Style(
             palette[place % 10],
-            MARKERS[place % len(MARKERS)],
-            LINES[place % len(LINES)],
+            MARKERS[(place + place // 10) % len(MARKERS)],
+            LINES[(place + place // 10) % len(LINES)],
             HATCHES[place % len(HATCHES)],
         )
         for place, name in enumerate(order)
@@ -108,24 +109,12 @@ def curves(board: Board, values: Sequence[SeedValue]) -> Figure | None:
         return None
     looks = {nfe: {value.images for value in values if value.nfe == nfe} for nfe in board.nfes}
     nfes = [nfe for nfe in board.nfes if len(looks[nfe]) > 1] or board.nfes
+    found = courses(values)
     figure, panels = side_by_side(len(nfes), height=3.6 + legend_height(entry.label for entry in board.entries))
     for axes, nfe in zip(panels, nfes, strict=True):
         for entry in board.entries:
-            look = style[entry.label]
-            own = [value for value in values if value.nfe == nfe and value.cell.group == entry.group]
-            steady = defaultdict(list)
-            lost = defaultdict(list)
-            for cell, _, _, images, value in sorted(own, key=lambda value: value.images):
-                if cell.state == "diverged":
-                    lost[cell.id].append((images, value))
-                else:
-                    steady[images].append(value)
-            lines = np.array([[np.mean(seeds), min(seeds), max(seeds)] for seeds in steady.values()]).reshape(-1, 3)
-            axes.plot(list(steady), lines[:, 0], color=look.color, ls=look.line, marker=look.marker, ms=5)
-            axes.fill_between(list(steady), lines[:, 1], lines[:, 2], color=look.color, alpha=0.18, lw=0)
-            for points in lost.values():
-                axes.plot(*zip(*points, strict=True), color=look.color, ls=":", lw=1)
-                axes.plot(*points[-1], color=look.color, marker="x", ms=9, mew=2)
+            if course := found.get((entry.group, metric, nfe)):
+                draw_course(axes, course, style[entry.label])
         axes.set_title(f"NFE {nfe}")
         axes.set_xlabel("training images seen")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -134,14 +123,33 @@ def curves(board: Board, values: Sequence[SeedValue]) -> Figure | None:
     panels[0].set_ylabel(axis_name(metric))
     if direction(metric) < 0 and min(value.value for value in values) > 0:
         log_scale(panels[0])
-    handles = [
-        Line2D([], [], color=look.color, marker=look.marker, ls=look.line, ms=5, label=short(name))
-        for name, look in ((entry.label, style[entry.label]) for entry in board.entries)
-    ]
+    handles = [handle(entry.label, style[entry.label]) for entry in board.entries]
     if any(value.cell.state == "diverged" for value in values):
-        handles.append(Line2D([], [], color="0.3", ls=":", marker="x", ms=7, mew=2, label="seed that diverged"))
+        handles.append(diverged_handle())
     _legend(figure, board, metric, handles)
     return figure
+
+
+def draw_course(axes: Axes, course: Course, look: Style, image: float = 1.0) -> None:
+    """Mean and band of the seeds, and each seed that diverged; `image` is what one image counts on the x axis."""
+    at = [moment.images * image for moment in course.moments]
+    means, lows, highs = ([getattr(moment, name) for moment in course.moments] for name in ("mean", "low", "high"))
+    axes.plot(at, means, color=look.color, ls=look.line, marker=look.marker, ms=5)
+    axes.fill_between(at, lows, highs, color=look.color, alpha=0.18, lw=0)
+    for seed in course.lost:
+        points = [(images * image, value) for images, value in seed]
+        axes.plot(*zip(*points, strict=True), color=look.color, ls=":", lw=1)
+        axes.plot(*points[-1], color=look.color, marker="x", ms=9, mew=2)
+
+
+def handle(name: str, look: Style) -> Line2D:
+    """A configuration's entry in a legend of lines."""
+    return Line2D([], [], color=look.color, marker=look.marker, ls=look.line, ms=5, label=short(name))
+
+
+def diverged_handle() -> Line2D:
+    """The entry of what `draw_course` draws of a seed that diverged."""
+    return Line2D([], [], color="0.3", ls=":", marker="x", ms=7, mew=2, label="seed that diverged")
 
 
 def bars(board: Board) -> Figure | None:
@@ -323,9 +331,11 @@ def _legend(figure: Figure, board: Board, metric: str, handles: list[Line2D]) ->
     legend_below(figure, [*handles, *reference_handles(board, metric)])
 
 
-def legend_below(figure: FigureBase, handles: Sequence[Line2D], title: str | None = None) -> None:
+def legend_below(
+    figure: FigureBase, handles: Sequence[Line2D], title: str | None = None, columns: int = LEGEND_COLUMNS
+) -> None:
     """One legend for all panels, below them, in lines of about equal length."""
-    lines = math.ceil(len(handles) / LEGEND_COLUMNS)
+    lines = math.ceil(len(handles) / columns)
     figure.legend(
         handles=handles,
         title=title,
@@ -336,10 +346,10 @@ def legend_below(figure: FigureBase, handles: Sequence[Line2D], title: str | Non
     )
 
 
-def legend_height(names: Iterable[str]) -> float:
+def legend_height(names: Iterable[str], columns: int = LEGEND_COLUMNS) -> float:
     """The inches that `legend_below` takes for these labels and two more."""
     texts = [short(name) for name in names]
-    return 0.17 * max(text.count("\n") + 1 for text in texts) * math.ceil((len(texts) + 2) / LEGEND_COLUMNS)
+    return 0.17 * max(text.count("\n") + 1 for text in texts) * math.ceil((len(texts) + 2) / columns)
 
 
 def reference_handles(board: Board, metric: str) -> list[Line2D]:
@@ -361,6 +371,23 @@ def log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def fit_values(axes: Axes, seeds: Sequence[float], scores: Iterable[Interval], metric: str) -> tuple[float, float]:
+    """Limit the y axis to every seed, and of intervals to as much as leaves the seeds apart; returns the limits.
+
+    The axis is logarithmic over a decade or more of a positive metric of which less is better.
+    """
+    low, high = min(seeds), max(seeds)
+    if direction(metric) < 0 and low > 0 and high >= 10 * low:
+        log_scale(axes)
+        axes.set_ylim(low / 1.5, high * 1.5)
+    else:
+        room = (high - low) or abs(high) / 10 or 1.0
+        ends = [end for score in scores for end in (score.low, score.high) if end is not None]
+        bottom, top = max(min([*ends, low]), low - room), min(max([*ends, high]), high + room)
+        axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.12 * (top - bottom))
+    return axes.get_ylim()
 
 
 def _upper_limit(board: Board, metric: str, highest: float) -> float:

@@ -21,7 +21,7 @@ from consistency_bench.reports.plots import MOST_SHOWN, curves
 from consistency_bench.reports.statistics import Interval, t_interval
 from consistency_bench.reports.tables import leaderboard, seed_values
 
-PLOTS = ("bars", "curves", "samples")
+PLOTS = ("bars", "forest", "curves", "cost", "nfe", "samples")
 
 
 def built(out):
@@ -34,7 +34,8 @@ def table_lines(text):
 
 def test_the_default_sweep_reads_well(sweep):
     text = built(sweep.default().out)
-    assert text.startswith("# Leaderboard\n\n## digits\n")
+    page = "The same as a page to sort and filter: [report.html](report.html)"
+    assert text.startswith(f"# Leaderboard\n\n{page}\n\n## digits\n")
     assert "12 cells (10 finished, 1 diverged, 1 unfinished)" in text
     so_far = "**Verdict.** So far, with 1 of 12 cells unfinished: at NFE 1 no configuration is certainly best. vct has "
     assert f"{so_far}the lowest fd_digits_2k, " in text
@@ -97,7 +98,7 @@ def test_same_records_same_bytes(sweep):
     sweep.default().sweep("vct", "train.lr", {1e-3: [30.0, 31.0], 1e-2: [25.0, math.nan]}, 1e-3)
     paths = build_report(sweep.out, mlflow=False)
     files = (paths.leaderboard, *paths.ablations, *paths.plots)
-    assert len(files) == 1 + 1 + 3 + 2
+    assert len(files) == 1 + 1 + len(PLOTS) + 2
     before = [path.read_bytes() for path in files]
     for path in files:
         path.unlink()
@@ -131,8 +132,10 @@ def test_hostile_text_stays_text(sweep):
     assert r"\*\*y\*\* # heading \`z\` \[a\](http://b) \$q\$" in text
     assert max(len(line) for line in table_lines(text)) < 700
     page = MarkdownIt("commonmark").enable("table").render(text)
-    assert re.findall(r"<img src=\"([^\"]*)\"", page) == [f"plots/digits-{kind}.png" for kind in PLOTS]
-    assert len(re.findall(r"<a href=\"digits/[^\"]*\"", page)) == page.count("<a ") == 3  # the records of each cell
+    kinds = [kind for kind in PLOTS if kind != "forest"]  # the other one has no value to compare
+    assert re.findall(r"<img src=\"([^\"]*)\"", page) == [f"plots/digits-{kind}.png" for kind in kinds]
+    assert len(re.findall(r"<a href=\"digits/[^\"]*\"", page)) == 3  # the records of each cell
+    assert page.count("<a ") == 3 + page.count('<a href="report.html">') == 4
     assert page.count("<h1>") == 1
     assert page.count("<table>") == 7
 
@@ -222,7 +225,7 @@ def test_many_configurations_still_fit(sweep):
         sweep.cell("ect", 0, variant=f"method.coupling.kl_weight={place},train.learning_rate=0.001")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(build_report(sweep.out, mlflow=False).plots) == 3
+        assert len(build_report(sweep.out, mlflow=False).plots) == len(PLOTS)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", "shape"])

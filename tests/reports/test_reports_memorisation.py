@@ -120,7 +120,7 @@ def test_the_report_shows_picture_and_numbers(sweep):
     assert "| *two halves of the real data* | *–* | *–* | *0.541* |" in text
     assert "(plots/digits-nearest.png)" in text
     assert [path.name for path in paths.plots] == [
-        f"digits-{kind}.png" for kind in ("bars", "curves", "samples", "nearest")
+        f"digits-{kind}.png" for kind in ("bars", "forest", "curves", "cost", "nfe", "samples", "nearest")
     ]
     with Image.open(paths.plots[-1]) as image:
         assert np.asarray(image.convert("L")).std() > 10

@@ -252,8 +252,9 @@ def test_files_of_a_cell_and_the_report_are_kept(sweep: Sweep, store: Store, tmp
         size = Image.open(client.download_artifacts(run, "samples.png", str(tmp_path))).size
         assert size == ((64 + 4 + 64, 64) if cell == folder else (128 + 4 + 128, 128))
     parent = client.get_run(made.runs[folder.name.split("-")[1]]).data.tags["mlflow.parentRunId"]
-    text = Path(client.download_artifacts(parent, "report/leaderboard.md", str(tmp_path))).read_bytes()
-    assert text == (sweep.out / "leaderboard.md").read_bytes()
+    for name in ("leaderboard.md", "report.html"):
+        kept = Path(client.download_artifacts(parent, f"report/{name}", str(tmp_path)))
+        assert kept.read_bytes() == (sweep.out / name).read_bytes()
     plots = {file.path.removeprefix("report/") for file in client.list_artifacts(parent, "report/plots")}
     assert plots == {path.relative_to(sweep.out).as_posix() for path in (sweep.out / "plots").glob("*.png")}
 

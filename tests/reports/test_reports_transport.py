@@ -125,9 +125,9 @@ def test_the_report_shows_the_pictures_and_the_numbers(sweep):
     assert "| vct | 0.0 ± 0.0 (n=2) | 0.0 ± 0.0 (n=2) |" in text
     assert re.search(r"\| ect \| 0\.0 ± 0\.0 \(n=2\) \| \d+\.\d \(independent\) \|", text)
     assert [path.name for path in paths.plots] == [
-        f"toy2d-{kind}.png" for kind in ("bars", "curves", "samples", "transport", "coupling")
+        f"toy2d-{kind}.png" for kind in ("bars", "forest", "curves", "cost", "nfe", "samples", "transport", "coupling")
     ]
-    for path in paths.plots[3:]:
+    for path in paths.plots[-2:]:
         assert f"(plots/{path.name})" in text
         with Image.open(path) as image:
             assert np.asarray(image.convert("L")).std() > 10
