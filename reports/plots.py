@@ -100,7 +100,8 @@ def save_figures(drawn: Drawings, folder: Path, stem: str) -> dict[str, Path]:
 def curves(board: Board, values: Sequence[SeedValue]) -> Figure | None:
     """The first metric against images seen, a panel per NFE: mean over seeds, band from the lowest to the highest.
 
-    An NFE that was looked at only once in a training has no course: it has no panel where another has one. A seed that diverged is left out of the mean and drawn by itself, dotted, up to a cross.
+    An NFE that was looked at only once in a training has no course: it has no panel where another has one. A seed that
+    diverged is left out of the mean and drawn by itself, dotted, up to a cross.
     """
     metric = board.metrics[0]
     style = styles([entry.label for entry in board.entries])
