@@ -27,12 +27,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from consistency_bench.benchmarks import plan
 from consistency_bench.benchmarks.files import read_json
 from consistency_bench.benchmarks.records import STATUS, find_cells
 
 SWEEP = ("run", "--launcher", "debug", "--methods", "ect,vct", "--seeds", "0", "benchmark=toy2d", "network.width=16")
 SWEEP += ("network.blocks=1", "train.images=12800", "run.snapshots=2", "run.checkpoint_seconds=0.02", "eval.nfe=[1,2]")
-SWEEP += ("eval.metrics=[fd_points_500]",)
+SWEEP += ("eval.metrics=[fd_points_500]", "eval.draws=24")
 HEAVY = ("torch", "mlflow", "sklearn", "matplotlib.pyplot", "scipy.stats", "pandas", "rich.console")
 OURS = ("benchmarks.cli.run", "benchmarks.cli.report", "benchmarks.cell", "benchmarks.check", "reports.build")
 OURS += ("reports.plots", "reports.mlflow_export", "reports.transport", "slurm.launch")
@@ -114,7 +115,12 @@ def phase(out: Path) -> str:
         return "start"
     if all(state["state"] == "done" for state in states):
         return "report" if not (out / ".report.json").exists() else "end"
-    return next((str(state.get("phase")) for state in states if state["state"] == "running"), "between cells")
+    # The status is written twice a second at most: what is on disk says more exactly when training was over.
+    running = next((cell for cell in find_cells(out) if cell.status["state"] == "running"), None)
+    if running is None:
+        return "between cells"
+    trained = (running.path / "snapshots" / f"{plan.budget_images(running.config):012d}.safetensors").exists()
+    return "sample" if trained else str(running.status.get("phase"))
 
 
 def results(out: Path) -> dict[str, str]:
