@@ -32,11 +32,11 @@ def _definition(profile: PerformanceProfile) -> str:
         for benchmark, metric in profile.metrics.items()
     ]
     return (
-        "In what share of all problems a configuration comes within a factor τ of the best one (Dolan and Moré 2002, "
-        f"doi:10.1007/s101070100263). A problem is a benchmark with a training seed, here {len(profile.problems)}, "
-        f"each judged by its first metric at the end of training: {', '.join(parts)}. The ratio is a configuration's "
-        "value over the best one of the same problem, or the best over it where higher is better; a training that "
-        "diverged or failed has no ratio, and its curve stays below 100 %."
+        "A curve says in what share of all problems its configuration comes within a factor τ of the best one (Dolan "
+        "and Moré 2002, doi:10.1007/s101070100263). A problem is a benchmark with a training seed, here "
+        f"{len(profile.problems)}, each judged by its first metric at the end of training: {', '.join(parts)}. The "
+        "ratio is a configuration's value over the best one of the same problem, or the best over it where higher is "
+        "better; a training that diverged or failed has no ratio, and its curve stays below 100 %."
     )
 
 

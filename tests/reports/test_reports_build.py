@@ -17,7 +17,7 @@ from PIL import Image
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.cells import read_cells
 from consistency_bench.reports.markdown import count_text, escape, number, score_text
-from consistency_bench.reports.plots import MOST_SHOWN, curves
+from consistency_bench.reports.plots import FIXED, MOST_SHOWN, curves, styles
 from consistency_bench.reports.statistics import Interval, t_interval
 from consistency_bench.reports.tables import leaderboard, seed_values
 
@@ -203,6 +203,13 @@ def test_pictures_are_there_and_not_blank(sweep, benchmark, shape, metric):
             assert not {"Software", "Creation Time"} & image.info.keys()
         assert pixels.shape[1] > 500
         assert pixels.std() > 10
+
+
+def test_a_hundred_configurations_look_different_and_the_four_always_alike():
+    look = styles([*FIXED, *(f"vct x={place}" for place in range(96))])
+    assert len({(style.color, style.marker) for style in look.values()}) == 100
+    assert len({(style.color, style.line) for style in look.values()}) >= 50
+    assert {name: look[name] for name in FIXED} == styles(FIXED)
 
 
 def test_grid_shows_the_lowest_seed_that_all_share(sweep):
