@@ -183,6 +183,16 @@ def test_a_law_that_is_not_finite_is_not_kept(scale: float, std: float) -> None:
     assert posterior_arrays(model, dataset, "digits", conditional=False) == {}
 
 
+@pytest.mark.parametrize("share", [1, 0.25])
+def test_the_log_holds_the_divergence_over_all_rows_whatever_its_weight(share: float, tmp_path: Path) -> None:
+    """Of an encoder that is not trained; rows that are not coupled count as 0 in the log, and warm-up does not."""
+    options = (f"method.coupling.share={share}", "method.coupling.kl_warmup=1", "train.lr=1e-12", "eval.nfe=[1]")
+    files = CellFiles(put(tiny_cell("vct", *options), tmp_path))
+    run_cell(files.path)
+    penalties = [row["penalty"] for row in files.train_log]
+    assert np.mean(penalties) == pytest.approx(share * arrays(files.posterior)["kl"].mean(), rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("method", "settings"), [("ect", ()), ("ict+ot", ()), ("ect+gc", ()), ("vct", ("method.coupling.share=0",))]
 )
