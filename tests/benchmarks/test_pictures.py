@@ -159,11 +159,12 @@ def test_the_law_of_a_known_encoder() -> None:
     assert [len(x) for x, _ in encoder.shown] == [16]  # one pass, whatever batches training and evaluation make
 
 
-@pytest.mark.parametrize("std", [1.0, 1.0 + 2**-23])
-def test_the_prior_itself_is_at_no_distance(std: float) -> None:
+@pytest.mark.parametrize("std", [1.0, 1.0001])
+def test_near_the_prior_no_divergence_is_lost_in_rounding(std: float) -> None:
     model, dataset = known(Known(scale=0.0, std=std), *DIGITS)
-    assert (posterior_arrays(model, dataset, "digits", conditional=False)["kl"] >= 0).all()
-    assert posterior_arrays(model, dataset, "digits", conditional=False)["kl"].max() < 1e-10
+    kept = posterior_arrays(model, dataset, "digits", conditional=False)
+    assert (kept["kl"] >= 0).all()
+    assert kept["kl"].numpy() == pytest.approx(divergence(kept["mean"].numpy(), kept["std"].numpy()), rel=1e-3, abs=0)
 
 
 def test_a_conditional_encoder_is_told_the_labels_of_the_images() -> None:
