@@ -46,8 +46,8 @@ CAPTIONS = {
     "coupling": "Lines from the same data to the noise that training pairs them with, coloured by the mode of the "
     "data; one seed.",
     "posterior": "The law N(μ, s²) of the noise that the coupling has learned for data that all configurations share, "
-    "by the averaged encoder, in units of the prior's standard deviation (of colours the mean); of one seed, of many "
-    "configurations the first 8.",
+    "by the averaged encoder, in units of the prior's standard deviation, averaged over colours; of the lowest seed "
+    "that all share, of many configurations the first 8.",
     "kl": "Divergence of the coupling's noise given the data from the standard normal in the course of training, "
     "unweighted, of the rows that are coupled: mean over seeds; the band spans the seeds.",
     "variance": "Against the noise level: mean over seeds, the band spans the seeds; what is below a "

@@ -43,7 +43,7 @@ def points(std: float = 0.25) -> dict:
     """Laws of 40 points in two modes and far from both; μ = 2 x."""
     x = np.linspace(-0.5, 0.5, 80, dtype=np.float32).reshape(40, 2)
     modes = np.where(np.arange(40) % 3, np.arange(40) % 2, -1)
-    laws = {"mean": 2 * x, "std": np.broadcast_to(np.float32([std, 2 * std]), x.shape)}
+    laws = {"mean": 2 * x, "std": np.broadcast_to(np.array([std, 2 * std], np.float32), x.shape)}
     return {"x": x, **laws, "kl": np.full(40, 1.5, np.float32), "modes": modes}
 
 
@@ -213,7 +213,7 @@ def test_the_lowest_seed_that_all_share_is_shown(sweep):
 
 def test_of_colours_the_mean_is_shown(sweep):
     law = images(channels=3)
-    law["mean"][:] = np.float32([0.2, 0.4, -0.9])[:, None, None] * np.sign(law["mean"])
+    law["mean"][:] = np.array([0.2, 0.4, -0.9], np.float32)[:, None, None] * np.sign(law["mean"])
     kept(sweep, "vct", 0, law, shape=(64, 3, 8, 8))
     assert drawn(posterior_plot, sweep.out).axes[1].get_xlim() == (pytest.approx(-0.1), pytest.approx(0.1))
 
@@ -238,9 +238,9 @@ def test_points_have_lines_to_their_means_and_ellipses_of_their_deviations(sweep
     (lines,) = [artist for artist in axes.collections if isinstance(artist, LineCollection)]
     assert np.allclose(np.array(lines.get_segments()), np.stack((law["x"], law["mean"]), 1))
     (ellipses,) = [artist for artist in axes.collections if isinstance(artist, EllipseCollection)]
-    assert np.allclose(ellipses.get_offsets(), law["mean"][:24])
-    assert np.allclose(ellipses.get_transforms()[:, [0, 1], [0, 1]], law["std"][:24])  # half-axes
-    first, second, third = (tuple(color[:3]) for color in lines.get_colors()[[0, 1, 2]])
+    assert np.allclose(np.asarray(ellipses.get_offsets()), law["mean"][:24])
+    assert np.allclose(np.asarray(ellipses.get_transforms())[:, [0, 1], [0, 1]], law["std"][:24])  # half-axes
+    first, second, third = (tuple(color[:3]) for color in np.asarray(lines.get_colors())[[0, 1, 2]])
     assert first[0] == first[1] == first[2]  # far from every mode
     assert second != third
     assert axes.get_xlim()[1] > 1  # the prior is within
@@ -252,7 +252,7 @@ def test_points_without_modes_have_the_method_s_colour(sweep):
     figure = posterior_plot(board_of(sweep.out, "toy2d"))
     assert figure is not None
     (lines,) = [artist for artist in figure.axes[0].collections if isinstance(artist, LineCollection)]
-    assert {tuple(color[:3]) for color in lines.get_colors()} == {styles(["vct"])["vct"].color}
+    assert {tuple(color[:3]) for color in np.asarray(lines.get_colors())} == {styles(["vct"])["vct"].color}
 
 
 @pytest.mark.parametrize("make", [images, points])
