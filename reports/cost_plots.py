@@ -34,7 +34,7 @@ from .plots import (
 from .tables import Board, Compute, Entry, SeedValue
 
 MOST_LINES = 12  # configurations of one picture
-APART = 0.016  # of the width of a panel: between two configurations at one NFE
+APART = 0.022  # of the width of a panel: between two configurations at one NFE
 MOST_TICKS = 10
 COLUMNS = 3  # of the legend below a single panel
 

@@ -90,12 +90,13 @@ def forest(board: Board) -> Figure | None:
 
 
 def span(found: Sequence[Rival]) -> tuple[float, float]:
-    """The ends of an axis: room for every mean, and for intervals of the usual width.
+    """The ends of an axis: room for every mean, and for 95 % intervals of the usual width.
 
-    A very wide interval, of two seeds say, may not flatten all others.
+    Very wide ones, of two seeds say, may not flatten all others, and neither may corrected ones: of these it matters
+    alone on which side of zero they end.
     """
     means = [0.0, *(rival.mean for rival in found)]
-    halves = [(rival.high - rival.low) / 2 for rival in found if rival.high is not None and rival.low is not None]
+    halves = [(ends[3] - ends[2]) / 2 for rival in found if (ends := rival.ends)]
     room = max(1.5 * (max(means) - min(means)), 3 * median_low(halves or [0.0])) or 1.0
     ends = [*means, *(end for rival in found for end in rival.ends)]
     low, high = max(min(ends), min(means) - room), min(max(ends), max(means) + room)
@@ -149,7 +150,7 @@ def _counts(axes: Axes, rows: Mapping[int, Rival]) -> None:
     counts = {rival.n for rival in rows.values()}
     axes.text(1, 1.01, f"n = {min(counts)}" if len(counts) == 1 else "n", **_CORNER, transform=axes.transAxes)
     for place, rival in rows.items() if len(counts) > 1 else ():
-        axes.annotate(str(rival.n), (1, place), (4, 0), **_BESIDE, xycoords=axes.get_yaxis_transform())
+        axes.annotate(str(rival.n), (1, place), (7, 0), **_BESIDE, xycoords=axes.get_yaxis_transform())
 
 
 def _arrows(axes: Axes, rows: Mapping[int, Rival]) -> bool:

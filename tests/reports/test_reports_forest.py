@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 from matplotlib.colors import to_rgb
@@ -148,6 +149,9 @@ def test_a_wide_interval_does_not_flatten_the_others():
     assert 5.0 < high < 9.0
     assert span([rival(1.0, 0.5)]) == pytest.approx((-0.06, 1.56))
     assert span([rival(0.0)])[0] < 0 < span([rival(0.0)])[1]
+    found = [rival(1.0, 0.5), rival(2.0, 0.4)]
+    corrected = [replace(item, low=-90.0, high=90.0) for item in found]
+    assert span(corrected) == pytest.approx((-3.3, 5.3), abs=0.1)
     low, high = span([rival(-2.0), rival(4.0)])
     assert low < -2 < 4 < high
 
