@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import plan
-from ..config.schema import Eval, check_values
+from ..config.schema import check_values, completed
 from ..errors import UsageError
-from ..files import read_jsonl
+from ..files import DamagedError, read_jsonl
 from ..lock import acquire
 from ..metrics.registry import expand, parse
-from ..records import RECORDS, REFERENCE, CellFiles
+from ..records import CONFIG, RECORDS, REFERENCE, CellFiles
 from .status import INTERRUPTED
 
 SNAPSHOTS = ("last", "all")
@@ -49,7 +48,7 @@ def evaluate(
         key: value for key, value in (("draws", draws), ("batch", batch), ("bootstrap", bootstrap)) if value is not None
     }
     cells = find_runs(runs)
-    jobs = {cell: _asked(cell.config, wanted, device) for cell in cells}
+    jobs = {cell: _asked(cell, wanted, device) for cell in cells}
     left_out = 0
     open_jobs: dict[CellFiles, dict[str, Any]] = {}
     for cell, config in jobs.items():
@@ -85,11 +84,20 @@ def find_runs(runs: Sequence[Path]) -> list[CellFiles]:
     return list(found.values())
 
 
-def _asked(config: dict[str, Any], wanted: dict[str, Any], device: str) -> dict[str, Any]:
-    """The cell's configuration with another section `eval`; keys that it lacks, being older, have their defaults."""
-    usual = dataclasses.asdict(Eval())
-    evaluation = {**usual, **config["eval"], **wanted}
-    asked = {**config, "eval": evaluation, "run": {**config["run"], "device": device}}
+def _asked(cell: CellFiles, wanted: dict[str, Any], device: str) -> dict[str, Any]:
+    """The cell's configuration with another section `eval`; keys that it lacks, being older, have their defaults.
+
+    Raises UsageError for values that cannot be, DamagedError where the stored ones are no configuration.
+    """
+    path = cell.path / CONFIG
+    try:
+        config = completed(cell.config)
+        check_values(config)
+    except UsageError as error:
+        raise DamagedError(f"{path}: {error}") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DamagedError(f"{path} is no configuration of this version ({type(error).__name__}: {error})") from None
+    asked = {**config, "eval": {**config["eval"], **wanted}, "run": {**config["run"], "device": device}}
     check_values(asked)
     return asked
 

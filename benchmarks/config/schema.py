@@ -6,6 +6,7 @@ The parts of a method and of a network have options of their own, checked where 
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -173,6 +174,25 @@ def wanted(key: str) -> str | None:
         list: "a list in square brackets",
     }
     return words.get(kind, "a mapping such as {kind: …}") + (" or null" if optional else "")
+
+
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the defaults of the keys that it lacks, being older.
+
+    Raises UsageError where a section is missing or no mapping, or lacks a key that has no default.
+    """
+    filled = dict(config)
+    for name, kind in SECTIONS.items():  # a section comes before those within it
+        *outer, key = name.split(".")
+        holder = filled[outer[0]] if outer else filled
+        own = holder.get(key)
+        if not isinstance(own, dict):
+            raise UsageError(f"the section '{name}' is missing")
+        holder[key] = values = {**dataclasses.asdict(kind()), **own}
+        lost = next((key for key, value in values.items() if value == MISSING), None)
+        if lost is not None:
+            raise UsageError(f"{name}.{lost} is missing")
+    return filled
 
 
 def check_values(config: dict[str, Any]) -> None:

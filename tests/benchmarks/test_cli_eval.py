@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from consistency_bench.benchmarks.cell import run_cell
 from consistency_bench.benchmarks.cli.eval import evaluate
 from consistency_bench.benchmarks.errors import UsageError
-from consistency_bench.benchmarks.files import read_jsonl, write_json
+from consistency_bench.benchmarks.files import read_jsonl, write_json, write_text
 from consistency_bench.benchmarks.lock import acquire
 from consistency_bench.reports.cells import reference_values
 
@@ -195,3 +196,40 @@ def test_the_command(trained: Path, bench: Bench) -> None:
     assert said.stderr.startswith("bench: unknown metric 'nonsense'")
     assert "nan" not in bench("report", "--out", trained, "--no-mlflow").stdout
     assert "modes_points_500" in (trained / "leaderboard.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": None}, "the section 'train' is missing"),
+        ({"eval": ["fid50k"]}, "the section 'eval' is missing"),
+        ({"benchmark": {}}, "benchmark.name is missing"),
+        ({"sample": {}}, "is no configuration of this version"),
+        ({"run": {"snapshots": "many"}}, "is no configuration of this version"),
+        ({"train": {"resources": 1, "images": 2560, "batch": 128}}, "train.lr is missing"),
+    ],
+)
+def test_a_configuration_that_is_none_is_named(trained: Path, change: dict, message: str) -> None:
+    (folder,) = (trained / "toy2d" / "ect").iterdir()
+    path = folder / "config.yaml"
+    before = path.read_text(encoding="utf-8")
+    write_text(path, yaml.safe_dump({**yaml.safe_load(before), **change}))
+    try:
+        with pytest.raises(UsageError, match=f"config.yaml.*{message}"):
+            evaluate([folder], **{**USUAL, "metrics": "kd_points_300"})
+    finally:
+        write_text(path, before)
+
+
+def test_a_configuration_of_an_older_version_gets_the_defaults(trained: Path) -> None:
+    (folder,) = (trained / "toy2d" / "ect").iterdir()
+    path = folder / "config.yaml"
+    before = path.read_text(encoding="utf-8")
+    older = yaml.safe_load(before)
+    del older["train"]["resources"], older["eval"]["bootstrap"], older["run"]["on_oom"]
+    write_text(path, yaml.safe_dump(older))
+    try:
+        assert evaluate([folder], **{**USUAL, "metrics": "kd_points_350"}) == 0
+    finally:
+        write_text(path, before)
+    assert "kd_points_350" in {row["metric"] for row in read_jsonl(folder / "records.jsonl")}
