@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import platform
-import shlex
 import socket
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import torch
 from ..methods.base import LossTerms
 from . import ema, plan
 from .checkpoint import damaged_snapshots, readable_checkpoints, snapshot_path
+from .command import command_line
 from .data.base import Dataset
 from .data.registry import load
 from .distributed import ALONE, LostError, OutOfStepError, PeerError, Ranks, check_batch, stepping
@@ -208,7 +208,7 @@ class _Attempt:
 
     def __init__(self, folder: Path, config: dict[str, Any], threads: int, command: str | None, ranks: Ranks) -> None:
         self.path, self.threads, self.ranks = folder / RUN, threads, ranks
-        self.command = shlex.join(sys.argv) if command is None else command
+        self.command = command_line(sys.argv) if command is None else command
         self.run = read_json(self.path, {"attempts": [], "compute": {}})
         self.config = config
 

@@ -5,18 +5,32 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Sequence
+
+#: An address within a longer text, where blanks and quotes end it.
+ADDRESS = re.compile(r"[a-z][\w+.-]*://[^\s'\"]*", re.IGNORECASE)
 
 
 def typed() -> str:
     """The command line of this process as it can be typed again, without passwords."""
-    return without_password(shlex.join(["bench", *sys.argv[1:]]))
+    return command_line(["bench", *sys.argv[1:]])
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Words of a command as a shell takes them, without passwords; in a single word an address may hold anything."""
+    return shlex.join(_shown(word) if "://" in word else word for word in words)
 
 
 def without_password(text: str) -> str:
     """`text`, with what comes before an @ in every address in it replaced, and what follows a ?."""
-    return re.sub(r"([a-z][\w+.-]*://)([^\s'\"]*@)?([^\s'\"?]*)(\?[^\s'\"]*)?", _shown, text, flags=re.IGNORECASE)
+    return ADDRESS.sub(lambda address: _shown(address[0]), text)
 
 
-def _shown(address: re.Match[str]) -> str:
-    scheme, user, rest, query = address.groups()
-    return f"{scheme}{'***@' if user else ''}{rest}{'?***' if query else ''}"
+def _shown(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    place, asks, _ = rest.partition("?")
+    _, at, host = place.rpartition("@")
+    if not at and "@" in rest:  # a ? within the password
+        _, at, host = rest.rpartition("@")
+        host, asks, _ = host.partition("?")
+    return f"{scheme}://{'***@' if at else ''}{host}{'?***' if asks else ''}"

@@ -34,24 +34,26 @@ class Memory:
     def __init__(self, on_oom: str, micro_batch: int, ranks: Ranks = ALONE, setting: str = "run.micro_batch") -> None:
         self.on_oom, self.micro_batch, self.ranks, self.setting = on_oom, micro_batch, ranks, setting
 
-    def fit(self, make: Callable[[int], T], undo: Callable[[], None] = lambda: None) -> T:
+    def fit(self, make: Callable[[int], T], undo: Callable[[], None] = lambda: None, rows: int | None = None) -> T:
         """`make(images a pass)`, with half as many images, and half of that, until it fits; `undo` before each.
+
+        rows: how many images there are, where that may be less than a pass takes.
 
         Raises TooLargeError.
         """
-        failed: int | None = None
+        size, failed = min(self.micro_batch, rows or self.micro_batch), None
         while True:
-            terms = _tried(make, self.micro_batch)
+            terms = _tried(make, size)
             if terms is not None:
                 break
             undo()
             _free()
-            failed = failed or self.micro_batch
-            if self.micro_batch == 1:
+            failed = failed or size
+            if size == 1:
                 raise TooLargeError(
                     "a pass of a single image does not fit into memory: the network is too large for it"
                 )
-            self.micro_batch = math.ceil(self.micro_batch / 2)
+            size = self.micro_batch = math.ceil(size / 2)
             if self.ranks.size > 1:
                 raise TooLargeError(
                     f"a pass of up to {failed} images does not fit into the memory of process {self.ranks.rank} of "

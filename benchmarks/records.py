@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from .files import DamagedError, read_json, read_jsonl, read_yaml
+from .text import visible
 
 CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
     "config.yaml",
@@ -74,7 +76,7 @@ class CellFiles:
 
     @property
     def status(self) -> dict[str, Any]:
-        return read_json(self.path / STATUS, {"state": "queued"})
+        return _checked(read_json(self.path / STATUS, {"state": "queued"}), self.path / STATUS)
 
     @cached_property
     def run(self) -> dict[str, Any]:
@@ -116,6 +118,26 @@ class CellFiles:
     def posterior(self) -> Path:
         """Data with the law of the noise that their coupling learned (npz, keys `x`, `mean`, `std`, `kl`, `modes`)."""
         return self.path / "samples" / "posterior.npz"
+
+
+#: What status.json may say of a cell.
+STORED_STATES = ("queued", "running", "interrupted", "failed", "diverged", "done")
+_NUMBERS = ("images", "total", "stage", "loss", "images_per_s", "scored", "to_score", "updated")
+_TEXTS = ("error", "phase", "job", "node")
+
+
+def _checked(status: Any, path: Path) -> dict[str, Any]:
+    """A status whose values are of their types, with text that can be shown. Raises DamagedError for any other."""
+    if not isinstance(status, dict) or status.get("state") not in STORED_STATES:
+        raise DamagedError(f"{path} must have a state that is one of: {', '.join(STORED_STATES)}")
+    for key in _NUMBERS:
+        if type(status.get(key)) not in (int, float, NoneType):
+            raise DamagedError(f"{path}: {key} is {status[key]!r:.80}, must be a number or null")
+    texts = {key: status[key] for key in _TEXTS if status.get(key) is not None}
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise DamagedError(f"{path}: {key} is {text!r:.80}, must be text or null")
+    return status | {key: visible(text) for key, text in texts.items()}
 
 
 def find_cells(out: Path) -> list[CellFiles]:

@@ -156,7 +156,7 @@ def _drawer(
         def at_most(size: int) -> torch.Tensor:
             return sample(averaged, dataset, noise, size, device, labels=labels, guide=guide, truncate=truncate)
 
-        return memory.fit(at_most)
+        return memory.fit(at_most, rows=count)
 
     return draw
 

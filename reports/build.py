@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .tables import Board, SeedValue
 
 STAMP = ".report.json"
+FOLDERS = ("ablations", "diagnostics", "plots")
 LONGEST_SLUG = 60
 #: Between these lines of a document its excerpt of the leaderboard is kept up to date.
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
@@ -94,6 +95,9 @@ def build_report(
 
     between = None if readme is None else _around_markers(readme)  # before anything is written
 
+    for name in FOLDERS:
+        if (out / name).is_symlink():
+            raise DamagedError(f"{out / name} is a link: a report writes into folders of its own")
     # Taken before reading: files that change while the report is made leave it out of date.
     fingerprint = _fingerprint(out)
     cells = read_cells(out)

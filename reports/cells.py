@@ -23,9 +23,13 @@ from ..benchmarks.records import (
     find_cells,
     read_reference,
 )
+from ..benchmarks.text import plain
 
 #: States that will not change by themselves, and what the tables call them. Every other state is "unfinished".
 FINAL_STATES = {"done": "finished", "diverged": "diverged", "failed": "failed"}
+
+#: Of counts, exact in a float; of values, whose squares must be finite (features are of single precision).
+MOST, LARGEST = 2**53, 1e100
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,6 @@ def reference_values(out: Path, benchmark: str) -> dict[tuple[str, str], float]:
             values.setdefault(key, {})[str(row.get("data"))] = float(row["value"])
         # Where cells of one benchmark were scored against different data no one value belongs to all of them.
         return {key: next(iter(found.values())) for key, found in values.items() if len(found) == 1}
-
-
-def plain(text: str) -> str:
-    """`text` on one line and without characters that cannot be seen (line ends, terminal and bidi controls)."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 @contextlib.contextmanager
@@ -163,9 +162,13 @@ def _check(row: Any, number: int, cell: str) -> None:
     for key in ("images", "nfe", "draw"):
         if type(row[key]) is not int:
             raise ValueError(f"row {number} has {key} {row[key]!r}, which is not a whole number")
+        if not (key == "nfe") <= row[key] <= MOST:
+            raise ValueError(f"row {number} has a {key} that is too small or too large")
     if not isinstance(row["metric"], str):
         raise ValueError(f"row {number} has metric {row['metric']!r}, which is not a name")
-    if row["value"] is not None and type(row["value"]) not in (int, float):
-        raise ValueError(f"row {number} has value {row['value']!r}, which is neither a number nor null")
-    if row.get("error") is not None and type(row["error"]) not in (int, float):
-        raise ValueError(f"row {number} has error {row['error']!r}, which is neither a number nor null")
+    for key in ("value", "error"):
+        value = row.get(key) if key == "error" else row[key]
+        if value is not None and type(value) not in (int, float):
+            raise ValueError(f"row {number} has {key} {value!r}, which is neither a number nor null")
+        if value is not None and LARGEST < abs(value) < math.inf:
+            raise ValueError(f"row {number} has a {key} beyond ±{LARGEST:g}, which no metric gives")

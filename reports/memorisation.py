@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -20,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 
+from .arrays import read_arrays
 from .cells import Cell, naming
 from .plots import (
     CANVAS_WIDTH,
@@ -114,11 +114,7 @@ def memorisation(board: Board) -> Memorisation | None:
 def read_nearest(path: Path) -> Nearest:
     """The content of one file. Raises DamagedError, naming it, for anything but distances and pairs of images."""
     with naming(path):
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                near = Nearest(**{field.name: archive[field.name] for field in fields(Nearest)})
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise ValueError(str(error)) from None
+        near = Nearest(**read_arrays(path, [field.name for field in fields(Nearest)]))
         for name in ("distances", "baseline", "pair_distances"):
             array = getattr(near, name)
             if array.ndim != 1 or array.dtype.kind != "f" or not len(array) or not (array >= 0).all():

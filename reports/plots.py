@@ -9,7 +9,6 @@ import itertools
 import math
 import re
 import textwrap
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 
 from ..benchmarks.files import atomic_path
 from ..benchmarks.metrics.registry import direction
+from .arrays import read_arrays
 from .cells import Cell, naming
 from .courses import Course, courses
 from .statistics import Interval
@@ -217,11 +217,7 @@ def samples(board: Board) -> Figure | None:
 def read_samples(path: Path) -> np.ndarray:
     """The array of one sample file. Raises ValueError, naming the file, for anything but samples."""
     with naming(path):
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                array = archive["samples"]
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise ValueError(str(error)) from None
+        array = read_arrays(path, ["samples"])["samples"]
         image = array.ndim == 4 and array.shape[1] in (1, 3) and array.dtype == np.uint8
         point = array.ndim == 2 and array.shape[1] == 2 and array.dtype.kind == "f"
         if not (image or point) or not len(array):

@@ -138,8 +138,8 @@ def _planes(laws: Mapping[str, Posterior], look: Mapping[str, Style]) -> Figure:
     across = math.ceil(len(laws) / down)
     figure = Figure(figsize=(3.3 * across, 3.5 * down + 0.3), layout="constrained")
     grid = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
-    ends = [np.abs(np.concatenate((law.x, law.mean))).max(1) for law in laws.values()]
-    wide = [(np.abs(law.mean) + law.std)[:ELLIPSES].max() for law in laws.values()]
+    ends = [np.abs(np.concatenate((law.x, law.mean))).astype(float).max(1) for law in laws.values()]
+    wide = [(np.abs(law.mean).astype(float) + law.std)[:ELLIPSES].max() for law in laws.values()]
     reach = 1.06 * max(1.0, *wide, *(np.quantile(each, REACH) for each in ends))
     for axes, (label, law) in zip(grid, laws.items(), strict=False):
         _draw_plane(axes, law, look[label].color)

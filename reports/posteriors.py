@@ -7,8 +7,6 @@ the divergence in training, by the weights that are trained, is in the training 
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..benchmarks.records import CONFIG, TRAIN_LOG
+from .arrays import read_arrays
 from .cells import Cell, naming
 from .statistics import Interval, t_interval
 from .tables import Board
@@ -90,12 +89,7 @@ def has_posterior(cell: Cell) -> bool:
 def read_posterior(path: Path) -> Posterior:
     """The content of one file. Raises DamagedError, naming it, for anything but data with a normal law for each."""
     with naming(path):
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in ("x", "mean", "std", "kl")}
-                law = Posterior(**arrays, modes=archive.get("modes"))
-        except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-            raise ValueError(str(error)) from None
+        law = Posterior(**{"modes": None, **read_arrays(path, ("x", "mean", "std", "kl"), ("modes",))})
         shape, kind = law.x.shape, law.x.dtype
         image = len(shape) == 4 and shape[1] in (1, 3) and kind == np.uint8
         point = len(shape) == 2 and shape[1] == 2 and kind == np.float32 and bool(np.isfinite(law.x).all())

@@ -12,6 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 from .plots import handle, legend_below, legend_height, save_figures, side_by_side, styles
 from .profiles import PerformanceProfile, steps
 
+FAREST = 1e6  # ratios beyond this are off the picture
 WIDE = 3.0  # from this greatest ratio on the axis is logarithmic
 MOST_MARKERS = 12
 
@@ -26,11 +27,11 @@ def profile_plot(profile: PerformanceProfile) -> Figure:
     look = styles(profile.labels)
     figure, panels = side_by_side(len(profile.ratios), height=3.6 + legend_height(profile.labels))
     everything = [r for own in profile.ratios.values() for found in own.values() for r in found if math.isfinite(r)]
-    greatest = max([1.0, *everything])
+    greatest = min(max([1.0, *everything]), FAREST)
     right = max(1.02, greatest**1.04)
     for axes, (nfe, own) in zip(panels, profile.ratios.items(), strict=True):
         for label, style in look.items():
-            rises = steps(own[label])
+            rises = [(tau, reached) for tau, reached in steps(own[label]) if tau <= greatest]
             places, shares = zip(*rises, (right, rises[-1][1]), strict=True)
             every = math.ceil(len(rises) / MOST_MARKERS)
             marked = list(range(0, len(rises), every))  # the end of the axis is no rise

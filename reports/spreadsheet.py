@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import math
+import re
 from collections.abc import Iterator, Sequence
 
+from ..benchmarks.text import plain
 from .markdown import behind, evidence
 from .tables import Board, Row
 
@@ -17,8 +18,9 @@ COLUMNS = (
     *("parameters", "mimg", "passes_per_step", "tflop", "device_hours", "device", "records"),
 )
 
-#: A cell of text that begins so is worked out by a spreadsheet (OWASP, "CSV injection"; with their full-width forms).
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+#: Where a spreadsheet would begin to work a cell out (OWASP, "CSV injection"; with full-width forms): at the start of a
+#: field, or after what another separator of fields may be.
+FORMULA = re.compile(r"(^|[,;|\t])(\s*)(?=[=+\-@＝＋－＠])")
 
 
 def results_csv(boards: Sequence[Board]) -> str:
@@ -29,7 +31,7 @@ def results_csv(boards: Sequence[Board]) -> str:
     between two. Text that a spreadsheet would take for a formula gets an apostrophe before it.
     """
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
     for board in boards:
         for row in board.rows:
@@ -63,10 +65,8 @@ def _against(board: Board, row: Row, metric: str) -> tuple[object, ...]:
     return *gap, "worse" if found.verdict == "better" else "inconclusive"
 
 
-def _field(value: object) -> str:
-    """Numbers in full and without a locale, text without its power to be a formula."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
+def _field(value: object) -> object:
+    """Numbers as they are, written in full; text on one line, and without its power to be a formula."""
     if isinstance(value, str):
-        return "'" + value if value.startswith(FORMULA) else value
-    return repr(value) if isinstance(value, float) else str(value)
+        return FORMULA.sub(r"\1\2'", plain(value))
+    return "" if value is None or value != value else value

@@ -15,7 +15,6 @@ import numpy as np
 from scipy.special import stdtrit
 
 LEVEL = 0.95
-LARGEST = 1e150
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,6 @@ def t_interval(values: Iterable[float], level: float = LEVEL) -> Interval:
     n, lost = len(finite), len(values) - len(finite)
     if n == 0:
         return Interval(math.nan, None, None, 0, lost)
-    scale = max(map(abs, finite))
-    if scale > LARGEST:  # squares would overflow
-        small = t_interval([value / scale for value in finite], level)
-        ends = (None if end is None else end * scale for end in (small.low, small.high))
-        return Interval(small.mean * scale, *ends, n, lost)
     mean = math.fsum(finite) / n  # fsum rounds once: the order of the seeds cannot change a printed digit
     if n == 1:
         return Interval(mean, None, None, 1, lost)

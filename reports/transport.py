@@ -7,7 +7,6 @@ noise level the data hardly move a point. How tangled lines are is measured by t
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .arrays import read_arrays
 from .cells import Cell, naming
 from .plots import COLORS, read_samples, save_figures, short, shown_cells, styles
 from .statistics import Interval, t_interval
@@ -174,14 +174,12 @@ def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
     if not path.exists():
         return None
     with naming(path):
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                if names[0] not in archive:
-                    return None
-                arrays = {name: archive[name] for name in names}
-                modes = archive.get("modes")
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise ValueError(str(error)) from None
+        arrays = read_arrays(path, (), (*names, "modes"))
+        if names[0] not in arrays:
+            return None
+        modes = arrays.pop("modes", None)
+        if missing := [name for name in names if name not in arrays]:
+            raise KeyError(missing[0])
         count = len(arrays[names[0]])
         for name, array in arrays.items():
             if array.shape != (count, 2) or array.dtype.kind != "f" or not count or not np.isfinite(array).all():

@@ -32,6 +32,9 @@ class ArrayExecutor(submitit.SlurmExecutor):
     def __init__(self, folder: Path, name: str, resources: Resources, cluster: Cluster, elements: int) -> None:
         super().__init__(folder, max_num_timeout=FOREVER)
         self.update_parameters(**parameters(folder, name, resources, cluster))
+        for key, value in {**self.parameters, **self.parameters.get("additional_parameters", {})}.items():
+            if isinstance(value, str) and not value.isprintable():  # it would end its line of the job's script
+                raise UsageError(f"{key} is {value!r}, must be one line of characters that can be seen")
         self.parameters["map_count"] = elements  # what submitit's own map_array sets
 
     @classmethod

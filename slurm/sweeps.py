@@ -10,12 +10,14 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ..benchmarks.files import DamagedError, read_json, write_json
 
 FOLDER, FILE = "sweeps", "sweep.json"
+EARLIEST = 2000  # year of a sweep; the accounts are asked from there on
 DEPTH = 3  # parts of a cell's name: benchmark, method, seed and id
 
 
@@ -109,9 +111,12 @@ def _read(path: Path) -> Sweep:
     try:
         sweep = Sweep(**{**content, "arrays": tuple(map(_array, content["arrays"]))})
         texts = (sweep.sweep, sweep.created, sweep.user, sweep.command)
-        counts = (sweep.pack, sweep.share)
-        if not all(isinstance(text, str) for text in texts) or not all(isinstance(count, int) for count in counts):
+        if not all(isinstance(text, str) for text in texts) or {type(sweep.pack), type(sweep.share)} != {int}:
             raise TypeError("a value of the wrong kind")
+        if not 1 <= sweep.share <= sweep.pack:
+            raise ValueError("its pack and share cannot be")
+        if datetime.fromisoformat(sweep.created).year < EARLIEST:
+            raise ValueError("it was created before there were sweeps")
         if not isinstance(sweep.cluster, dict):
             raise TypeError("a value of the wrong kind")
         if sweep.sweep != path.parent.name:

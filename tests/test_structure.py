@@ -102,6 +102,7 @@ ALLOWED = {
         "benchmarks.files",
         "benchmarks.lock",
         "benchmarks.metrics.registry",
+        "benchmarks.text",
         "slurm.sweeps",
     ),
     "benchmarks/cli": TOP,  # knows everyone

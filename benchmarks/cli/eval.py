@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import plan
-from ..config.schema import check_values, completed
+from ..config.schema import check_values
+from ..config.stored import stored
 from ..errors import UsageError
-from ..files import DamagedError, read_jsonl
+from ..files import read_jsonl
 from ..lock import acquire
 from ..metrics.registry import expand, parse
-from ..records import CONFIG, RECORDS, REFERENCE, CellFiles
+from ..records import RECORDS, REFERENCE, CellFiles
 from .status import INTERRUPTED
 
 SNAPSHOTS = ("last", "all")
@@ -87,16 +88,9 @@ def find_runs(runs: Sequence[Path]) -> list[CellFiles]:
 def _asked(cell: CellFiles, wanted: dict[str, Any], device: str) -> dict[str, Any]:
     """The cell's configuration with another section `eval`; keys that it lacks, being older, have their defaults.
 
-    Raises UsageError for values that cannot be, DamagedError where the stored ones are no configuration.
+    Raises UsageError for values that cannot be and as `stored` does.
     """
-    path = cell.path / CONFIG
-    try:
-        config = completed(cell.config)
-        check_values(config)
-    except UsageError as error:
-        raise DamagedError(f"{path}: {error}") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DamagedError(f"{path} is no configuration of this version ({type(error).__name__}: {error})") from None
+    config = stored(cell, scored="metrics" not in wanted)
     asked = {**config, "eval": {**config["eval"], **wanted}, "run": {**config["run"], "device": device}}
     check_values(asked)
     return asked

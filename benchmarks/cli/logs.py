@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...slurm.sweeps import Place, places, read
 from ...slurm.view import Shown, look
+from ..text import visible
 from .board import LOG
 from .cells import resolve
 
@@ -63,7 +64,7 @@ def _copy(path: Path, start: int = 0) -> int:
         file.seek(start)
         content = file.read()
     if content:
-        sys.stdout.write(content.decode("utf-8", errors="replace"))
+        sys.stdout.write(visible(content.decode("utf-8", errors="replace")))
         sys.stdout.flush()
     return start + len(content)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
+from ..text import plain
 from .status import INTERRUPTED
 
 app = typer.Typer(
@@ -433,5 +434,5 @@ def main() -> None:
 
 
 def _complain(message: str) -> int:
-    print(f"bench: {' '.join(message.split())}", file=sys.stderr)
+    print(f"bench: {plain(message)}", file=sys.stderr)
     return 2

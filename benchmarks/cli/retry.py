@@ -13,7 +13,9 @@ from ...slurm.clusters import Cluster
 from ...slurm.sweeps import Sweep, places, read
 from ...slurm.view import FINAL, Shown, View, look
 from ..command import typed
+from ..config.stored import stored
 from ..errors import UsageError, unknown
+from ..text import plain
 from .cells import resolve
 from .status import INTERRUPTED, exit_status, remarks
 
@@ -44,6 +46,8 @@ def retry(out: Path, names: Sequence[str], *, failed: bool, cluster: str | None,
     if not wanted:
         print(f"there is nothing to retry: {_why(view)}")
         return 0
+    for cell in wanted:
+        stored(cell.files)  # raises for what only a stranger would have written, before anything is changed
     last = _last_sweep(wanted, out)
     if launcher is None:
         launcher = "slurm" if cluster or last else "local"
@@ -85,7 +89,7 @@ def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster, *, pack: int, 
             put_in_queue(folder, config)
         sweep = submit_cells(cells, out, cluster, pack=pack, share=share, command=typed())
     jobs = sum(len(array.elements) for array in sweep.arrays)
-    print(f"cells: {len(wanted)}, jobs: {jobs} on {cluster.name}, sweep {sweep.sweep}")
+    print(f"cells: {len(wanted)}, jobs: {jobs} on {plain(cluster.name)}, sweep {sweep.sweep}")
     for cell in wanted:
         print(f"  {cell.name} was {cell.state}{f': {cell.reason}' if cell.reason else ''}")
     print("`bench status` shows how far they are")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..lock import is_held
 from ..records import CellFiles
+from ..text import plain
 
 if TYPE_CHECKING:
     from ...slurm.view import Shown, View
@@ -146,4 +147,4 @@ def current(cell: CellFiles) -> dict[str, Any]:
 def complaint(name: str, status: dict[str, Any], out: Path) -> str:
     """One line on what became of a cell that failed or diverged; the log has the rest."""
     reason = status.get("error") or f"diverged after {status['images']:,} images"
-    return f"{name}: {reason.splitlines()[0]} (see {out / name / 'log.txt'})"
+    return f"{name}: {plain(reason.splitlines()[0])} (see {out / name / 'log.txt'})"

@@ -179,7 +179,8 @@ def wanted(key: str) -> str | None:
 def completed(config: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration with the defaults of the keys that it lacks, being older.
 
-    Raises UsageError where a section is missing or no mapping, or lacks a key that has no default.
+    Raises UsageError where a section is missing or no mapping, lacks a key that has no default, or holds a value of
+    another type.
     """
     filled = dict(config)
     for name, kind in SECTIONS.items():  # a section comes before those within it
@@ -189,10 +190,33 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(own, dict):
             raise UsageError(f"the section '{name}' is missing")
         holder[key] = values = {**dataclasses.asdict(kind()), **own}
-        lost = next((key for key, value in values.items() if value == MISSING), None)
-        if lost is not None:
-            raise UsageError(f"{name}.{lost} is missing")
+        hints = typing.get_type_hints(kind)
+        for key, value in values.items():
+            if value == MISSING:
+                raise UsageError(f"{name}.{key} is missing")
+            if key in hints and not _fits(hints[key], value):
+                raise UsageError(f"{name}.{key} is {value!r:.80}, must be {wanted(f'{name}.{key}')}")
+    for name in ("method", "network", "sample"):
+        if not isinstance(config.get(name, {} if name == "sample" else None), dict):
+            raise UsageError(f"the section '{name}' is missing")
+    filled["sample"] = {"labels": LABELS[0], "guidance": 1, "guide_at": GUIDE_AT[1], **config.get("sample", {})}
     return filled
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value read from a file is of a type of this schema."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin is typing.Union:
+        return any(_fits(argument, value) for argument in arguments)
+    if origin in (list, dict):
+        return isinstance(value, origin) and all(_fits(arguments[0], item) for item in value)
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, dict)
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint  # True is no number
 
 
 def check_values(config: dict[str, Any]) -> None:

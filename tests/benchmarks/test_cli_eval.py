@@ -204,8 +204,10 @@ def test_the_command(trained: Path, bench: Bench) -> None:
         ({"train": None}, "the section 'train' is missing"),
         ({"eval": ["fid50k"]}, "the section 'eval' is missing"),
         ({"benchmark": {}}, "benchmark.name is missing"),
-        ({"sample": {}}, "is no configuration of this version"),
-        ({"run": {"snapshots": "many"}}, "is no configuration of this version"),
+        ({"sample": ["labels"]}, "the section 'sample' is missing"),
+        ({"sample": {"labels": []}}, "sample.labels"),
+        ({"run": {"snapshots": "many"}}, "run.snapshots is 'many', must be a whole number"),
+        ({"network": None}, "the section 'network' is missing"),
         ({"train": {"resources": 1, "images": 2560, "batch": 128}}, "train.lr is missing"),
     ],
 )
@@ -221,12 +223,32 @@ def test_a_configuration_that_is_none_is_named(trained: Path, change: dict, mess
         write_text(path, before)
 
 
+def test_no_function_is_run_because_a_stored_configuration_names_it(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = (trained / "toy2d" / "ect").iterdir()
+    path = folder / "config.yaml"
+    before = path.read_text(encoding="utf-8")
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\ndef f(images): return images\n")
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load(before)
+    config["eval"]["metrics"] = ["fd_evil:f_100"]
+    write_text(path, yaml.safe_dump(config))
+    try:
+        with pytest.raises(UsageError, match=r"fd_evil:f_100.*code that a file of results names is not run"):
+            evaluate([folder], **{**USUAL, "nfe": "1"})
+        assert evaluate([folder], **{**USUAL, "metrics": "kd_points_360"}) == 0
+    finally:
+        write_text(path, before)
+    assert not (tmp_path / "canary").exists()
+
+
 def test_a_configuration_of_an_older_version_gets_the_defaults(trained: Path) -> None:
     (folder,) = (trained / "toy2d" / "ect").iterdir()
     path = folder / "config.yaml"
     before = path.read_text(encoding="utf-8")
     older = yaml.safe_load(before)
-    del older["train"]["resources"], older["eval"]["bootstrap"], older["run"]["on_oom"]
+    del older["train"]["resources"], older["eval"]["bootstrap"], older["run"]["on_oom"], older["sample"]["guide_at"]
     write_text(path, yaml.safe_dump(older))
     try:
         assert evaluate([folder], **{**USUAL, "metrics": "kd_points_350"}) == 0

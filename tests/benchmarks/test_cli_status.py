@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from consistency_bench.benchmarks.cli import board, logs, retry, status, wait
 from consistency_bench.benchmarks.cli.cells import resolve
@@ -451,6 +452,58 @@ def test_no_shell_is_run_because_a_file_of_results_has_it(
     assert submitted == []
     assert call("retry", "--failed", "--cluster", "local").status == 0
     assert submitted[-1].cluster == clusters.load("local")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("resources", "cpus", "1\ntouch canary #"),
+        ("resources", "cpus", True),
+        ("resources", "memory", "x"),
+        ("resources", "time_limit", [1]),
+        ("eval", "metrics", ["fd_evil:f_100"]),
+        ("eval", "metrics", ["kd_evil.part:f_100"]),
+        ("run", "micro_batch", "8"),
+    ],
+)
+def test_a_configuration_of_a_stranger_is_never_submitted(
+    section: str, key: str, value: object, call: Callable[..., Said], out: Path, answer: Callable, submitted: list
+) -> None:
+    answer(["FAILED 1:0", "PENDING"])
+    path = CELLS[0].path(out) / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    (config["train"]["resources"] if section == "resources" else config[section])[key] = value
+    path.write_text(yaml.safe_dump(config))
+    before = path.with_name("status.json").read_bytes()
+    for arguments in (("--failed",), ("--failed", "--cluster", "local"), ("--failed", "--launcher", "local")):
+        said = call("retry", *arguments)
+        assert said.status == 2
+        assert "config.yaml" in said.err
+        assert key in said.err or "which runs a function of a module" in said.err
+    assert submitted == []
+    assert path.with_name("status.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "status", ["[]", '{"state": "x"}', '{"state": "queued", "images": "x"}', '{"state": "failed", "error": [1]}']
+)
+def test_a_damaged_status_is_named(status: str, call: Callable[..., Said], out: Path) -> None:
+    (CELLS[0].path(out) / STATUS).write_text(status)
+    said = call("status")
+    assert said.status == 2
+    assert "status.json" in said.err
+
+
+def test_nothing_in_a_status_reaches_the_terminal_as_a_command(
+    call: Callable[..., Said], out: Path, answer: Callable
+) -> None:
+    answer(["FAILED 1:0", "PENDING"])
+    say(out, 0, state="failed", error="\x1b]0;x\x07 \x1b[2Jgone\u202e")
+    (CELLS[0].path(out) / "log.txt").write_text("said \x1b[2J\n\tmore\n")
+    for arguments in (("status",), ("retry", "--failed"), ("logs", CELLS[0].id)):
+        said = call(*arguments)
+        assert not {"\x1b", "\x07", "\u202e"} & set(said.out + said.err), arguments
+    assert "said \ufffd[2J\n\tmore\n" in call("logs", CELLS[0].id).out
 
 
 def test_results_and_live_cells_are_never_retried(

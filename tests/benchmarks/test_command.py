@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
-from consistency_bench.benchmarks.command import typed
+from consistency_bench.benchmarks.command import command_line, typed
 from consistency_bench.benchmarks.files import read_json
 from consistency_bench.benchmarks.records import RUN, find_cells
 
@@ -18,6 +19,22 @@ def test_it_can_be_typed_again_and_has_no_password(monkeypatch: pytest.MonkeyPat
     words = ["/usr/bin/bench", "run", "--mlflow-uri", "https://me:secret@host/x?token=1", "eval.nfe=[1, 2]"]
     monkeypatch.setattr(sys, "argv", words)
     assert typed() == "bench run --mlflow-uri 'https://***@host/x?***' 'eval.nfe=[1, 2]'"
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("postgresql://me:it's@host/db", "postgresql://***@host/db"),
+        ("postgresql://me:a b@host/db", "postgresql://***@host/db"),
+        ("uri=https://me:p@ss@host/x", "uri=https://***@host/x"),
+        ("http://me:se?cret@host/x?token=1", "http://***@host/x?***"),
+        ("http://host:5000/path", "http://host:5000/path"),
+        ("sqlite:////tmp/runs/mlflow.db", "sqlite:////tmp/runs/mlflow.db"),
+        ("eval.nfe=[1,2]", "'eval.nfe=[1,2]'"),
+    ],
+)
+def test_no_character_of_a_password_gets_through(word: str, shown: str) -> None:
+    assert shlex.split(command_line(["bench", word])) == ["bench", shlex.split(shown)[0]]
 
 
 def test_a_worker_records_the_command_of_the_person_and_not_its_own(call, tmp_path: Path) -> None:

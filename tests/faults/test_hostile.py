@@ -27,7 +27,9 @@ from consistency_bench.benchmarks.files import read_json, read_jsonl, write_json
 from consistency_bench.benchmarks.records import CellFiles
 from consistency_bench.methods.parts.options import OptionError
 from consistency_bench.reports.build import build_report
+from consistency_bench.reports.memorisation import read_nearest
 from consistency_bench.reports.plots import read_samples
+from consistency_bench.reports.posteriors import read_posterior
 
 from ..benchmarks.conftest import put, tiny_cell
 from .hostile.make import FILES, Bomb, make
@@ -77,6 +79,14 @@ def as_samples(path: Path) -> object:
     return read_samples(path)
 
 
+def as_posterior(path: Path) -> object:
+    return read_posterior(path)
+
+
+def as_nearest(path: Path) -> object:
+    return read_nearest(path)
+
+
 BY_ENDING: dict[str, tuple[Callable[[Path], object], ...]] = {
     ".pt": (as_checkpoint, as_snapshot, as_published, as_prepared),
     ".pkl": (as_checkpoint, as_snapshot, as_published, as_prepared),
@@ -84,7 +94,7 @@ BY_ENDING: dict[str, tuple[Callable[[Path], object], ...]] = {
     ".yaml": (as_config,),
     ".json": (read_json,),
     ".jsonl": (read_jsonl,),
-    ".npz": (as_samples,),
+    ".npz": (as_samples, as_posterior, as_nearest),
     ".zip": (as_images,),
 }
 CASES = [(name, reader) for name in FILES for reader in BY_ENDING[Path(name).suffix]]

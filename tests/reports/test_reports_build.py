@@ -14,6 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from consistency_bench.benchmarks.files import DamagedError
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.cells import read_cells
 from consistency_bench.reports.markdown import count_text, escape, number, score_text
@@ -437,3 +438,36 @@ def test_an_nfe_that_was_looked_at_once_has_no_course(sweep, looked_at, titles):
     figure = curves(leaderboard(cells, values, {}), values)
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == titles
+
+
+@pytest.mark.parametrize("scale", [1e99, 1e-300])
+def test_values_of_any_size_make_a_report(sweep, scale):
+    for seed in range(3):
+        for place, method in enumerate(("ect", "vct")):
+            sweep.cell(method, seed, level=scale * (1 + place + seed / 10))
+            sweep.cell(method, seed, level=scale * (1 + place + seed / 10), benchmark="second")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = built(sweep.out)
+    assert "Performance profile" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("value", 1e101), ("value", 10**400), ("nfe", 0), ("nfe", 10**400), ("images", -1), ("error", 1e200)],
+)
+def test_numbers_that_no_metric_gives_are_named(sweep, key, value):
+    path = sweep.cell("ect", 0) / "records.jsonl"
+    row, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps(json.loads(row) | {key: value}), *rest]) + "\n")
+    with pytest.raises(DamagedError, match=rf"records.jsonl: row 1 .*{key}"):
+        build_report(sweep.out, mlflow=False)
+
+
+def test_a_report_is_not_written_through_a_link(sweep, tmp_path):
+    sweep.cell("ect", 0)
+    (tmp_path / "elsewhere").mkdir()
+    (sweep.out / "plots").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamagedError, match="plots is a link"):
+        build_report(sweep.out, mlflow=False)
+    assert list((tmp_path / "elsewhere").iterdir()) == []

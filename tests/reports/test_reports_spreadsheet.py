@@ -60,17 +60,22 @@ def test_every_row_and_metric_is_a_line_with_the_numbers_of_the_board(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "text", ["=HYPERLINK(1)", "+1", "-1+1", "@SUM(A1)", "\tx", "\r=1", "\n=1", "＝1", "=cmd|' /C calc'!A0"]
+    "text", ["=HYPERLINK(1)", "+1", "-1+1", "@SUM(A1)", "＝1", "=cmd|' /C calc'!A0", "\t=1", "\r=1", "\n +1", "  =1"]
 )
 def test_text_that_would_be_a_formula_is_text(text: str) -> None:
-    assert _field(text) == "'" + text
+    assert _field(text) == "'" + text.strip()
+
+
+@pytest.mark.parametrize(("text", "field"), [("a;=1", "a;'=1"), ("a, -1", "a, '-1"), ("fd\r=1+1", "fd =1+1")])
+def test_nor_where_another_character_parts_fields(text: str, field: str) -> None:
+    assert _field(text) == field
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(-1.5, "-1.5"), (0.1, "0.1"), (None, ""), (math.nan, ""), (3, "3"), ("ect+ot", "ect+ot")]
+    ("value", "field"), [(-1.5, -1.5), (0.1, 0.1), (None, ""), (math.nan, ""), (3, 3), ("ect+ot", "ect+ot")]
 )
-def test_numbers_and_names_stay_as_they_are(value: object, text: str) -> None:
-    assert _field(value) == text
+def test_numbers_and_names_stay_as_they_are(value: object, field: object) -> None:
+    assert _field(value) == field
 
 
 def test_no_field_of_a_hostile_folder_begins_a_formula(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -59,21 +60,36 @@ def shared(slurm: LocalCluster) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="session")
-def unhindered(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A folder of this machine with cells of TRAINING, which nobody has disturbed.
+def unhindered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, float]:
+    """A folder of this machine with cells of TRAINING, which nobody has disturbed, and what they took.
 
-    With as many workers as cores, each has one thread, as jobs have.
+    With as many workers as cores, each has one thread, as jobs have. The second is images a second of a core, all
+    included: it says how fast this machine is, whatever else it does meanwhile.
     """
     place = Place(tmp_path_factory.mktemp("unhindered") / "runs")
     workers = str(len(os.sched_getaffinity(0)))
+    before = core_seconds()
     place.bench("run", "--no-mlflow", "--jobs", workers, "--methods", "ect", "--seeds", "0-3", *TRAINING)
-    return place
+    images = sum(status["images"] for status in place.statuses().values())
+    return place, images / (core_seconds() - before)
+
+
+def core_seconds() -> float:
+    """Of all processes that this one has waited for, and theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @pytest.fixture(scope="session")
-def undisturbed(unhindered: Place) -> Undisturbed:
+def pace(unhindered: tuple[Place, float]) -> float:
+    """Images that a core trains in a second, with all that belongs to it."""
+    return unhindered[1]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(unhindered: tuple[Place, float]) -> Undisturbed:
     """What the cells of a folder would have given if nothing had happened."""
-    everything = unhindered.results()
+    everything = unhindered[0].results()
 
     def of(place: Place) -> dict[str, bytes]:
         names = place.statuses()

@@ -121,6 +121,21 @@ def test_the_text_of_a_job(tmp_path: Path) -> None:
     assert "--kill-on-bad-exit=1 --cpus-per-task=8" in run
 
 
+@pytest.mark.parametrize(
+    ("site", "cpus"),
+    [
+        (dataclasses.replace(SITE, partition="main\ntouch canary"), 8),
+        (dataclasses.replace(SITE, sbatch={"comment": "x\ntouch canary"}), 8),
+        (SITE, "1\ntouch canary #"),
+    ],
+)
+def test_no_value_ends_its_line_of_the_script(site: Cluster, cpus: object, tmp_path: Path) -> None:
+    asked = config()
+    asked["train"]["resources"]["cpus"] = cpus
+    with pytest.raises(UsageError, match="must be one line"):
+        script(make_plan([(tmp_path / "a", asked)], site, pack=1, share=1, most=9), 0, tmp_path)
+
+
 def test_a_site_that_says_nothing_is_asked_for_nothing() -> None:
     site = dataclasses.replace(SITE, gpus_per_node=0, memory_per_gpu=None)
     wanted = parameters(Path("/x"), "name", resources(config(), site), site)

@@ -90,6 +90,43 @@ def arrays_of_objects(canary: Path) -> bytes:
     return file.getvalue()
 
 
+def _npy_zip(header: str, packing: int = zipfile.ZIP_STORED) -> bytes:
+    """npz whose one array, `samples`, has this header."""
+    text = header.encode().ljust(118) + b"\n"
+    return _zipped({"samples.npy": b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text}, packing)
+
+
+def arrays_of_a_terabyte(_: Path) -> bytes:
+    return _npy_zip("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }")
+
+
+def arrays_with_a_torn_header(_: Path) -> bytes:
+    return _npy_zip("{'descr': (")
+
+
+def arrays_packed_in_an_unknown_way(_: Path) -> bytes:
+    content = bytearray(_npy_zip("{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }"))
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(mark) + place] = 99
+    return bytes(content)
+
+
+def arrays_that_are_encrypted(_: Path) -> bytes:
+    content = bytearray(_npy_zip("{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }"))
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + place] |= 1
+    return bytes(content)
+
+
+def array_bomb(_: Path) -> bytes:
+    """npz of some hundred kilobytes that unpacks to 320 megabytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("samples.npy", "w") as entry:
+        for _ in range(5):
+            entry.write(bytes(64 << 20))
+    return file.getvalue()
+
+
 def _png(width: int, height: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -114,9 +151,9 @@ def zip_slip(canary: Path) -> bytes:
     return _zipped({name: _png(64, 64), str(canary): b"x"})
 
 
-def _zipped(files: dict[str, bytes]) -> bytes:
+def _zipped(files: dict[str, bytes], packing: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w", packing) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
     return file.getvalue()
@@ -134,6 +171,11 @@ FILES: dict[str, Callable[[Path], bytes]] = {
     "deep.json": json_deep,
     "deep.jsonl": json_lines_deep,
     "objects.npz": arrays_of_objects,
+    "terabyte.npz": arrays_of_a_terabyte,
+    "torn-header.npz": arrays_with_a_torn_header,
+    "unknown-packing.npz": arrays_packed_in_an_unknown_way,
+    "encrypted.npz": arrays_that_are_encrypted,
+    "bomb.npz": array_bomb,
     "image-bomb.zip": image_bomb,
     "entry-bomb.zip": entry_bomb,
     "slip.zip": zip_slip,

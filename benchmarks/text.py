@@ -1,0 +1,13 @@
+"""Text of files and programs as it may be shown in a terminal: nothing in it moves a cursor or hides a character."""
+
+from __future__ import annotations
+
+
+def plain(text: str) -> str:
+    """`text` on one line and without characters that cannot be seen (line ends, terminal and bidi controls)."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def visible(text: str) -> str:
+    """`text` with its lines and tabs, and a replacement character for all else that cannot be seen."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
