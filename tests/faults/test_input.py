@@ -150,7 +150,7 @@ WORD = st.one_of(
         ["--help", "--failed", "-f", "--out", "--nfe", "--metrics=fid50k", "--nfe=0", "--draws=-1", "--json"]
     ),
     st.sampled_from(
-        ["..", "/", "s0", "ect", "digits", "*", "-", "--", "--metrics", "--readme", "--by=x", "--snapshots=no"]
+        ["..", "/dev/null", "s0", "ect", "digits", "*", "-", "--", "--metrics", "--readme", "--by=x", "--snapshots=no"]
     ),
 )
 COMMANDS = (
