@@ -184,7 +184,7 @@ def _certainty(contest: Contest, score: Interval) -> list[str]:
     beaten = [found for label, found in contest.differences.items() if label not in contest.undecided]
     if beaten:
         closest = min(beaten, key=_gap)
-        gap = f"behind by {_range(closest, sign)}"
+        gap = f"which is behind by {_range(closest, sign)}"
         if len(beaten) == 1:
             said.append(f"It is certainly better than {closest.second}, {gap}.")
         else:
@@ -193,7 +193,7 @@ def _certainty(contest: Contest, score: Interval) -> list[str]:
             said.append(f"It is certainly better than {them}; the closest is {closest.second}, {gap}.")
     reasons: dict[str, list[str]] = {}
     for found in sorted((contest.differences[label] for label in contest.undecided), key=_gap):
-        gap = "" if found.interval.low is None else f", behind by {_range(found, sign)}"
+        gap = "" if found.interval.low is None else f", which is behind by {_range(found, sign)}"
         reasons.setdefault(found.reason, []).append(f"{found.second}{gap}")
     for reason, rivals in reasons.items():
         everyone = len(rivals) == len(contest.differences) > MOST_NAMED

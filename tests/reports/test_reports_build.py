@@ -67,7 +67,7 @@ def test_a_certain_winner_is_bold_and_said_to_be_certain(sweep):
         sweep.cell("ect", seed, level=30.0 + 3.1 * seed)
     text = built(sweep.out)
     assert "At NFE 1 ect is certainly best, with the lowest fd_digits_2k, 33.1 ± 7.7 (n=3)." in text
-    assert "It is certainly better than ict, behind by 9.90 (9.65 to 10.1)." in text
+    assert "It is certainly better than ict, which is behind by 9.90 (9.65 to 10.1)." in text
     assert "| 1 | 1 | 1 | ect v1 | 3 × 1 | **33.1 ± 7.7 (n=3)** | – | best | – |" in text
     assert "| 2 | 2 | 2 | ict v1 | 3 × 1 | 43.0 ± 7.5 (n=3) | 9.90 (9.65 to 10.1) | worse | 100 % |" in text
     assert "So far" not in text
@@ -361,7 +361,7 @@ def test_a_mean_over_survivors_is_never_best(sweep):
     text = built(sweep.out)
     assert "| 31.0 ± 2.5 (n=3, 1 diverged) |" in text
     assert "**31.0" not in text
-    assert "Inconclusive against ict, behind by 10.1 (9.9 to 10.3): seeds of the better one diverged." in text
+    assert "Inconclusive against ict, which is behind by 10.1 (9.9 to 10.3): seeds of the better one diverged." in text
     assert "Its mean knows nothing of 1 of its seeds that diverged." in text
 
 
