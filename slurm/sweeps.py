@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,15 @@ def read(out: Path) -> list[Sweep]:
     return sorted(found, key=lambda sweep: (sweep.created, sweep.sweep))
 
 
+def submitted(sweep: Sweep) -> datetime:
+    """When a sweep was submitted, with its time zone. Raises ValueError where its file has no time."""
+    try:
+        when = datetime.fromisoformat(sweep.created)
+    except ValueError:
+        raise ValueError(f"created is {sweep.created!r}, which is no time") from None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
 def places(sweeps: Iterable[Sweep]) -> dict[str, list[Place]]:
     """The tasks that hold each cell, by the cell's name, newest last where `sweeps` are oldest first."""
     found: dict[str, list[Place]] = {}
@@ -115,8 +124,8 @@ def _read(path: Path) -> Sweep:
             raise TypeError("a value of the wrong kind")
         if not 1 <= sweep.share <= sweep.pack:
             raise ValueError("its pack and share cannot be")
-        if datetime.fromisoformat(sweep.created).year < EARLIEST:
-            raise ValueError("it was created before there were sweeps")
+        if submitted(sweep).year < EARLIEST:
+            raise ValueError(f"created is {sweep.created!r}, before there were sweeps")
         if not isinstance(sweep.cluster, dict):
             raise TypeError("a value of the wrong kind")
         if sweep.sweep != path.parent.name:

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.files import DamagedError
 from ..benchmarks.lock import is_held
 from ..benchmarks.records import CellFiles
 from . import queue, sweeps
@@ -214,7 +213,7 @@ def _missing(place: Place, jobs: Queue, known: set[str], now: datetime) -> tuple
         # All tasks of an array are submitted at once, and those that ran are in the accounts. SLURM keeps no word of
         # a task that is cancelled while the rest of its array waits.
         return "cancelled", "its job was cancelled while it waited"
-    if now - created(place.sweep) < SUBMISSION:
+    if now - sweeps.submitted(place.sweep) < SUBMISSION:
         return "queued", "being submitted"
     if place.array.job is None:
         return "lost", "it was never submitted"
@@ -264,15 +263,6 @@ def _number(place: Place) -> str:
     return f"{place.array.job}_{place.index}" if place.array.job else ""
 
 
-def created(sweep: Sweep) -> datetime:
-    """When a sweep was submitted. Raises DamagedError where its file has no time."""
-    try:
-        when = datetime.fromisoformat(sweep.created)
-    except ValueError:
-        raise DamagedError(f"{sweeps.FOLDER}/{sweep.sweep}: created is {sweep.created!r}, which is no time") from None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
-
-
 def _ask(cells: Sequence[CellFiles], out: Path, submitted: Sequence[Sweep]) -> Queue:
     """What SLURM knows of the tasks that hold a cell which is not finished."""
     held_by = sweeps.places(submitted)
@@ -280,4 +270,4 @@ def _ask(cells: Sequence[CellFiles], out: Path, submitted: Sequence[Sweep]) -> Q
     wanted = {place.key: place for files in unfinished for place in held_by.get(name_of(files, out), [])}
     if not wanted:
         return Queue()
-    return queue.ask(wanted.keys(), min(created(place.sweep) for place in wanted.values()))
+    return queue.ask(wanted.keys(), min(sweeps.submitted(place.sweep) for place in wanted.values()))

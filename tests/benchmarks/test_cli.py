@@ -470,7 +470,7 @@ def test_status_tells_why_a_cell_failed_on_one_line(call: Callable[..., Said], t
     write_json(put(cell, tmp_path) / STATUS, {"state": "failed", "images": 0, "total": 2560, "error": error})
     said = call("status", "--out", ".")
     assert said.status == 1
-    assert f"{cell.name}: {error} (see {cell.name}/log.txt)" in said.out.splitlines()
+    assert f"{cell.name}: {error.strip()} (see {cell.name}/log.txt)" in said.out.splitlines()
 
 
 def test_all_done_is_status_0(call: Callable[..., Said], tmp_path: Path) -> None:

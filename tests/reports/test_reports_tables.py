@@ -266,7 +266,7 @@ def test_nothing_finished_gives_rows_without_values(sweep):
         ("records.jsonl", '{"cell": 1\n{}\n', "line 1 is not JSON"),
         ("records.jsonl", "\x00\udcff\n", "line 1 is not JSON"),
         ("records.jsonl", '{"cell": "0"}\n', "belongs to cell '0'"),
-        ("status.json", "[]", "list"),
+        ("status.json", "[]", "must have a state"),
         ("status.json", "{", "Expecting"),
         ("config.yaml", "cell: [", "flow node"),
         ("config.yaml", "cell: {}", "'id' is missing"),
