@@ -46,7 +46,7 @@ ACCOUNTING_PACKAGES = {
 #: Describes the cluster to whoever stops or uses it: its options and ports.
 DESCRIPTION = "cluster.json"
 FILES = ("slurm.conf", "gres.conf", "cgroup.conf", "slurmdbd.conf", "mariadb.cnf", "mariadb.socket", "hosts")
-FOLDERS = ("log", "mariadb", "munge", "pids", "spool", "state")
+FOLDERS = ("log", "mariadb", "munge", "pids", "spool", "state", "tmp")
 
 #: The first process of a node, with its name and the hosts file. It stays, to reap the orphans that it inherits.
 NODE = 'hostname "$1" && mount --bind "$2" /etc/hosts || exit 1; slurmd -D -N "$1" & wait $!'

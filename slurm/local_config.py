@@ -181,6 +181,8 @@ def _mariadb(folder: Path, user: str) -> str:
 [mariadbd]
 user={user}
 datadir={folder}/mariadb
+# A server that starts removes the temporary tables of all others that it finds.
+tmpdir={folder}/tmp
 socket={folder}/mariadb.socket
 pid-file={folder}/state/mariadbd.pid
 skip-networking

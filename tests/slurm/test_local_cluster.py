@@ -275,3 +275,17 @@ def test_folders_of_others_are_left_alone(place: Path, monkeypatch: pytest.Monke
     with pytest.raises(UsageError, match="is not a folder"):
         start(place / "mine.txt", Options())
     assert [path.name for path in place.iterdir()] == ["mine.txt"]
+
+
+def test_clusters_start_beside_each_other(place: Path) -> None:
+    """Each with a database of its own, which keeps its hands off the temporary tables of the others."""
+    needs_slurm()
+    folders = [place / name for name in ("a", "b", "c")]
+    starts = [subprocess.Popen([*BENCH, "start", str(folder)], stderr=subprocess.PIPE) for folder in folders]
+    try:
+        said = [process.communicate()[1] for process in starts]
+        assert [process.returncode for process in starts] == [0, 0, 0], said
+    finally:
+        for folder in folders:
+            subprocess.run([*BENCH, "stop", str(folder)], check=False, capture_output=True)
+    assert not any((folder / "slurm.conf").exists() for folder in folders)
