@@ -36,6 +36,7 @@ COLORS = (0, 1, 2, 4, 5, 9, 3, 7, 6, 8)  # of the palette: neighbours here are e
 MARKERS = "osD^vPX<>*"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
+FAR = "0.6"  # grey of what lies far from every mode
 COLUMNS = 16  # samples of one row of the grid
 MOST_SHOWN = 24  # configurations whose samples are shown: a thousand rows take gigabytes to draw and nobody reads them
 CANVAS_WIDTH = 7.2  # of a grid of samples, in inches
@@ -322,6 +323,36 @@ def side_by_side(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
     """A figure with `count` panels in a row that share their axes."""
     figure = Figure(figsize=(max(5.5, 4.3 * count), height), layout="constrained")
     return figure, figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0]
+
+
+def planes(titles: Sequence[str], reach: float, across: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure with a square panel of the plane for each title, all of one scale, `across` in a row at most.
+
+    reach: from the middle to the edge. size: of a panel, in inches.
+    """
+    down = math.ceil(len(titles) / across)
+    across = math.ceil(len(titles) / down)
+    figure = Figure(figsize=(size[0] * across, size[1] * down), layout="constrained")
+    grid = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    for axes, title in zip(grid, titles, strict=False):
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
+        axes.yaxis.set_major_locator(MaxNLocator(5, prune="both"))
+        axes.grid(visible=False)
+        axes.set_title(title, fontsize=9)
+    for axes in grid[len(titles) :]:
+        axes.set_axis_off()
+    for axes in grid[max(0, len(titles) - across) : len(titles)]:
+        axes.tick_params(labelbottom=True)  # also where nothing is below but an empty place
+    return figure, grid[: len(titles)]
+
+
+def mode_colors(modes: np.ndarray | None, count: int, color: tuple[float, float, float]) -> list[Any]:
+    """A colour for each of `count` points: that of its mode, grey far from all, `color` where there are no modes."""
+    if modes is None:
+        return [color] * count
+    palette = seaborn.color_palette("colorblind", 10)
+    return [FAR if mode < 0 else palette[COLORS[mode % 10]] for mode in modes]
 
 
 def _legend(figure: Figure, board: Board, metric: str, handles: list[Line2D]) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import EllipseCollection, LineCollection
@@ -20,11 +18,12 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from .plots import (
     CANVAS_WIDTH,
-    COLORS,
     Style,
     legend_below,
     legend_height,
     log_scale,
+    mode_colors,
+    planes,
     save_figures,
     short,
     show_canvas,
@@ -39,7 +38,6 @@ MOST_SHOWN = 8  # configurations
 ACROSS = 4  # panels of points
 ELLIPSES = 24  # of 256: more cannot be told apart
 REACH = 0.995  # the share of all values that a colour scale holds
-FAR = "0.6"  # grey of points far from every mode
 DECADE = 10  # courses that span more are drawn on a logarithmic axis
 DEEPEST = 1e-4  # of the largest divergence: what is below is drawn at the lower edge
 MARKS = 8  # along a course
@@ -134,24 +132,12 @@ def _planes(laws: Mapping[str, Posterior], look: Mapping[str, Style]) -> Figure:
 
     A half-axis is one standard deviation; the dashed circle is that of the prior.
     """
-    down = math.ceil(len(laws) / ACROSS)
-    across = math.ceil(len(laws) / down)
-    figure = Figure(figsize=(3.3 * across, 3.5 * down + 0.3), layout="constrained")
-    grid = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     ends = [np.abs(np.concatenate((law.x, law.mean))).astype(float).max(1) for law in laws.values()]
     wide = [(np.abs(law.mean).astype(float) + law.std)[:ELLIPSES].max() for law in laws.values()]
     reach = 1.06 * max(1.0, *wide, *(np.quantile(each, REACH) for each in ends))
-    for axes, (label, law) in zip(grid, laws.items(), strict=False):
+    figure, grid = planes([short(label) for label in laws], reach, ACROSS, (3.3, 3.6))
+    for axes, (label, law) in zip(grid, laws.items(), strict=True):
         _draw_plane(axes, law, look[label].color)
-        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-        axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
-        axes.yaxis.set_major_locator(MaxNLocator(5, prune="both"))
-        axes.grid(visible=False)
-        axes.set_title(short(label), fontsize=9)
-    for axes in grid[len(laws) :]:
-        axes.set_axis_off()
-    for axes in grid[max(0, len(laws) - across) : len(laws)]:
-        axes.tick_params(labelbottom=True)  # also where nothing is below but an empty place
     handles = [
         Line2D([], [], color="0.1", marker=".", ls="", ms=5, label="data"),
         Line2D([], [], color="0.45", marker="o", ms=4, lw=0.8, label="line to its mean μ"),
@@ -164,9 +150,7 @@ def _planes(laws: Mapping[str, Posterior], look: Mapping[str, Style]) -> Figure:
 
 def _draw_plane(axes: Axes, law: Posterior, color: tuple[float, float, float]) -> None:
     """Coloured by the mode of the data; where there are no modes in one colour."""
-    palette = seaborn.color_palette("colorblind", 10)
-    modes = np.zeros(len(law.x), int) if law.modes is None else law.modes
-    colors = [color if law.modes is None else FAR if mode < 0 else palette[COLORS[mode % 10]] for mode in modes]
+    colors = mode_colors(law.modes, len(law.x), color)
     segments = np.stack((law.x, law.mean), axis=1)
     axes.add_collection(LineCollection(list(segments), colors=colors, linewidths=0.4, alpha=0.5, zorder=2))
     axes.scatter(*law.x.T, s=4, color="0.1", linewidths=0, zorder=2.5)

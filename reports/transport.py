@@ -12,20 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from .arrays import read_arrays
 from .cells import Cell, naming
-from .plots import COLORS, read_samples, save_figures, short, shown_cells, styles
+from .plots import mode_colors, planes, read_samples, save_figures, short, shown_cells, styles
 from .statistics import Interval, t_interval
 from .tables import Board, labels
 
 MOST_PANELS, ACROSS = 12, 4
-FAR = "0.6"  # grey of lines that end far from every mode
 
 
 @dataclass(frozen=True)
@@ -131,33 +128,22 @@ def coupling_plot(board: Board) -> Figure | None:
 
 def _figure(panels: Mapping[str, tuple[Lines, tuple[float, float, float]]], real: np.ndarray | None) -> Figure:
     panels = dict(list(panels.items())[:MOST_PANELS])
-    down = math.ceil(len(panels) / ACROSS)
-    across = math.ceil(len(panels) / down)
-    figure = Figure(figsize=(3.1 * across, 3.45 * down), layout="constrained")
-    grid = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     # A few lines may run out of the picture: one that reaches far would make all others small.
     reach = 1.1 * max(np.quantile(np.abs([lines.start, lines.end]).max(2), 0.99) for lines, _ in panels.values())
-    for axes, (label, (lines, color)) in zip(grid, panels.items(), strict=False):
+    titles = [
+        f"{short(label)}\n{100 * crossing_share(lines):.1f} % of pairs cross" for label, (lines, _) in panels.items()
+    ]
+    figure, grid = planes(titles, reach, ACROSS, (3.1, 3.45))
+    for axes, (lines, color) in zip(grid, panels.values(), strict=True):
         if real is not None:
             axes.scatter(*real.T, s=4, color="0.1", linewidths=0, zorder=2.5)
         _draw(axes, lines, color)
-        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-        axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
-        axes.yaxis.set_major_locator(MaxNLocator(5, prune="both"))
-        axes.grid(visible=False)
-        axes.set_title(f"{short(label)}\n{100 * crossing_share(lines):.1f} % of pairs cross", fontsize=9)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    for axes in grid[max(0, len(panels) - across) : len(panels)]:
-        axes.tick_params(labelbottom=True)  # also where nothing is below but an empty place
     return figure
 
 
 def _draw(axes: Axes, lines: Lines, color: tuple[float, float, float]) -> None:
     """Lines and both ends, coloured by mode; where there are no modes in one colour."""
-    palette = seaborn.color_palette("colorblind", 10)
-    modes = np.zeros(len(lines.start), int) if lines.modes is None else lines.modes
-    colors = [color if lines.modes is None else FAR if mode < 0 else palette[COLORS[mode % 10]] for mode in modes]
+    colors = mode_colors(lines.modes, len(lines.start), color)
     segments = np.stack((lines.start, lines.end), axis=1)
     axes.add_collection(LineCollection(list(segments), colors=colors, linewidths=0.5, alpha=0.5, zorder=2))
     axes.scatter(*lines.start.T, s=5, color=colors, linewidths=0, zorder=3)
