@@ -24,7 +24,7 @@ from ..benchmarks.files import TakenError
 from ..benchmarks.lock import Lock, acquire
 from ..slurm.sweeps import Place, Sweep, places
 from ..slurm.sweeps import read as read_sweeps
-from . import mlflow_cells
+from . import mlflow_cells, mlflow_tables
 from .cells import Cell
 from .mlflow_store import (
     BATCH,
@@ -37,6 +37,7 @@ from .mlflow_store import (
     open_store,
     search,
 )
+from .mlflow_tables import NewRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 LOCK = "mlflow.lock"
 AT_ONCE = 4  # cells on their way to a server
+CELLS = 50  # new ones that go into the file at once
 FINGERPRINT = "bench.fingerprint"
 #: Tags that are ours begin so; others may be anybody's and are left alone.
 OURS = ("bench.", *(f"{section}." for section in mlflow_cells.CHANGEABLE))
@@ -60,6 +62,31 @@ class Exported:
     updated: int
     unchanged: int
     runs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A cell to import. parent: the run it goes below. sweeps: all that it was submitted in."""
+
+    cell: Cell
+    parent: str
+    sweeps: Sequence[str]
+
+    def fingerprint(self) -> str:
+        return mlflow_cells.fingerprint(self.cell, self.sweeps)
+
+    def run(self) -> NewRun:
+        """All that is imported but its files. Raises ValueError, naming the file, where one is damaged."""
+        cell = self.cell
+        return NewRun(
+            name=f"{cell.method} s{cell.seed}",
+            status=mlflow_cells.RUN_STATES.get(cell.state, "RUNNING"),
+            begun=mlflow_cells.begun(cell),
+            ended=mlflow_cells.ended(cell),
+            params=mlflow_cells.params(cell),
+            tags=mlflow_cells.tags(cell, self.sweeps) | {"mlflow.parentRunId": self.parent},
+            points=mlflow_cells.points(cell),
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +113,8 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
         address = uri or default_uri(out)
         if uri is None and not (out / "mlflow.db").exists():
             make_store(out / "mlflow.db")
-        store = _Store(open_store(address), out, own=uri is None, files=files_beside(address, out), check=check)
+        database = out / "mlflow.db" if uri is None and mlflow_tables.is_known(out / "mlflow.db") else None
+        store = _Store(open_store(address), out, uri is None, database, files_beside(address, out), check)
         counts = {"created": 0, "updated": 0, "unchanged": 0}
         runs: dict[str, str] = {}
         submitted = places(read_sweeps(out))
@@ -119,13 +147,15 @@ def _check(lock: Lock, out: Path) -> None:
 class _Store:
     """One import.
 
-    own: whether the store is the file in the output folder. files: the folder for files of new experiments, None where
+    own: whether the store is the file in the output folder. database: that file, where its tables may be filled
+    directly. files: the folder for files of new experiments, None where
     a server has its own. check: raises where the import must stop.
     """
 
     client: MlflowClient
     out: Path
     own: bool
+    database: Path | None
     files: Path | None
     check: Callable[[], None]
 
@@ -162,13 +192,21 @@ class _Store:
         used = set(parent_of.values())
         parents |= {key: self._new_parent(experiment, wanted[key]) for key in used - parents.keys()}
 
+        def source(cell: Cell) -> _Source:
+            names = [place.sweep.sweep for place in held[cell.id]]
+            return _Source(cell, parents[parent_of[cell.id]].info.run_id, names)
+
+        new = [source(cell) for cell in cells if cell.id not in known] if self.database is not None else []
+        for batch in batches(new, CELLS):
+            runs |= self._add(experiment, batch)
+        counts["created"] += len(new)
+
         def one(cell: Cell) -> tuple[str, str]:
             self.check()
-            names = [place.sweep.sweep for place in held[cell.id]]
-            parent = parents[parent_of[cell.id]].info.run_id
-            return self._cell(experiment, parent, cell, known.get(cell.id), names)
+            return self._cell(experiment, source(cell), known.get(cell.id))
 
-        for cell, (outcome, run) in zip(cells, self._each(one, cells), strict=True):
+        others = [cell for cell in cells if cell.id not in runs]
+        for cell, (outcome, run) in zip(others, self._each(one, others), strict=True):
             counts[outcome] += 1
             runs[cell.id] = run
         for key in used:
@@ -220,28 +258,42 @@ class _Store:
         tags = {"bench.sweep": parent.key}
         return self.client.create_run(experiment, start_time=parent.begun, tags=tags, run_name=parent.name)
 
-    def _cell(self, experiment: str, parent: str, cell: Cell, run: Run | None, names: Sequence[str]) -> tuple[str, str]:
+    def _add(self, experiment: str, sources: Sequence[_Source]) -> dict[str, str]:
+        """Import cells that have no run yet, at once; the run of each by the cell's id. The fingerprints come last."""
+        assert self.database is not None
+        self.check()
+        prints = [source.fingerprint() for source in sources]  # of the files before they are read
+        found = mlflow_tables.add_runs(self.database, experiment, [source.run() for source in sources])
+        runs = {source.cell.id: run for source, run in zip(sources, found, strict=True)}
+        if self._in_place(self.client.get_run(found[0])):
+            for source in sources:
+                self._write_files(runs[source.cell.id], source.cell)
+        self.check()
+        mlflow_tables.set_tags(
+            self.database, [(run, FINGERPRINT, print_) for run, print_ in zip(found, prints, strict=True)]
+        )
+        return runs
+
+    def _cell(self, experiment: str, source: _Source, run: Run | None) -> tuple[str, str]:
         """Import one cell; returns which counter it belongs to, and its run."""
         from mlflow.entities import Param
 
-        fingerprint = mlflow_cells.fingerprint(cell, names)
+        fingerprint = source.fingerprint()
         if run is not None and run.data.tags.get(FINGERPRINT) == fingerprint:
             return "unchanged", run.info.run_id
-        tags = mlflow_cells.tags(cell, names) | {"mlflow.parentRunId": parent}
-        points = mlflow_cells.points(cell)  # before anything is written: a damaged file is found here
+        new = source.run()  # before anything is written: a damaged file is found here
         outcome, logged = "updated", {}
         if run is None:
-            first = {key: tags[key] for key in ("bench.cell", "mlflow.parentRunId")}
-            name = f"{cell.method} s{cell.seed}"
-            run = self.client.create_run(experiment, start_time=mlflow_cells.begun(cell), tags=first, run_name=name)
+            first = {key: new.tags[key] for key in ("bench.cell", "mlflow.parentRunId")}
+            run = self.client.create_run(experiment, start_time=new.begun, tags=first, run_name=new.name)
             outcome = "created"
         else:
             logged = self._logged(run)
-        params = [Param(key, value) for key, value in mlflow_cells.params(cell).items() if key not in run.data.params]
-        metrics = list(_missing(points, logged, mlflow_cells.begun(cell) or 0))
-        self._keep_files(run, cell)
-        self._set_state(run, mlflow_cells.RUN_STATES.get(cell.state, "RUNNING"), mlflow_cells.ended(cell))
-        self._log(run, metrics, params, tags, fingerprint)
+        params = [Param(key, value) for key, value in new.params.items() if key not in run.data.params]
+        metrics = list(_missing(new.points, logged, new.begun or 0))
+        self._keep_files(run, source.cell)
+        self._set_state(run, new.status, new.ended)
+        self._log(run, metrics, params, new.tags, fingerprint)
         return outcome, run.info.run_id
 
     def _logged(self, run: Run) -> dict[tuple[str, int], tuple[int, float]]:
@@ -255,16 +307,20 @@ class _Store:
         return found
 
     def _keep_files(self, run: Run, cell: Cell) -> None:
-        if not self._reachable(run):
+        if not self._in_place(run):
             return
-        if self.own:  # a plain folder
-            folder = self.out.resolve() / "mlartifacts" / cell.benchmark / run.info.run_id / "artifacts"
-            folder.mkdir(parents=True, exist_ok=True)
-            mlflow_cells.write_files(cell, folder)
+        if self.own:
+            self._write_files(run.info.run_id, cell)
             return
         with tempfile.TemporaryDirectory() as folder:
             mlflow_cells.write_files(cell, Path(folder))
             self.client.log_artifacts(run.info.run_id, folder)
+
+    def _write_files(self, run: str, cell: Cell) -> None:
+        """For the database in the output folder, whose files are in a plain folder."""
+        folder = self.out.resolve() / "mlartifacts" / cell.benchmark / run / "artifacts"
+        folder.mkdir(parents=True, exist_ok=True)
+        mlflow_cells.write_files(cell, folder)
 
     def _keep_report(self, run: Run, report: Sequence[Path]) -> None:
         """The report as it was when this sweep was the newest."""
@@ -272,7 +328,7 @@ class _Store:
         for path in report:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{path.relative_to(self.out).as_posix()} {content}\n".encode())
-        if not report or run.data.tags.get("bench.report") == digest.hexdigest() or not self._reachable(run):
+        if not report or run.data.tags.get("bench.report") == digest.hexdigest() or not self._in_place(run):
             return
         for folder in sorted({path.parent for path in report}):
             below = folder.relative_to(self.out).as_posix()
@@ -282,7 +338,7 @@ class _Store:
                     self.client.log_artifact(run.info.run_id, str(path), place)
         self.client.set_tag(run.info.run_id, "bench.report", digest.hexdigest())
 
-    def _reachable(self, run: Run) -> bool:
+    def _in_place(self, run: Run) -> bool:
         """False where the folder was moved with its database, which knows the old place alone."""
         if not self.own or (run.info.artifact_uri or "").startswith(self.out.resolve().as_uri() + "/"):
             return True

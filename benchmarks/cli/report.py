@@ -13,7 +13,7 @@ from ..files import TakenError
 #: What MLflow can keep runs in; it refuses plain folders.
 MLFLOW_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 #: Whose errors are the store's.
-STRANGERS = ("mlflow", "sqlalchemy", "requests", "urllib3")
+STRANGERS = ("mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3")
 LONGEST_REASON = 300
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import shutil
 import sqlite3
 
 import pytest
 
+from consistency_bench.benchmarks.cli.report import naming_mlflow
+from consistency_bench.benchmarks.errors import UsageError
+from consistency_bench.reports import mlflow_tables
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.cells import read_cells
 from consistency_bench.reports.mlflow_cells import flattened
 from consistency_bench.reports.mlflow_export import export
 from consistency_bench.reports.mlflow_store import default_uri
+from consistency_bench.reports.mlflow_tables import NewRun, is_known
 
 
 def rows(out, query):
@@ -45,6 +52,101 @@ def test_import_is_idempotent_and_takes_up_changes(sweep):
     assert after[3] == before[3]
     states = rows(sweep.out, "select value, count(*) from tags where key = 'bench.state' group by value")
     assert dict(states) == {"done": 11, "diverged": 1}
+
+
+def content(out):
+    """Every row of the tables of runs, with the cell's id in place of the run's and no times of the import itself."""
+    names = dict(rows(out, "select run_uuid, value from tags where key in ('bench.cell', 'bench.sweep')"))
+    found = {"latest_metrics": [], "metrics": [], "params": [], "runs": [], "tags": []}
+    with sqlite3.connect(out / "mlflow.db") as connection:
+        connection.row_factory = sqlite3.Row
+        for table in found:
+            for row in map(dict, connection.execute(f"select * from {table}")):
+                for key, value in row.items():
+                    if isinstance(value, str):
+                        for identity, name in names.items():
+                            value = value.replace(identity, name)
+                        row[key] = value.replace(out.as_uri(), "")
+                    elif key in ("start_time", "end_time") and value:
+                        row[key] = value if value < BEFORE else "of the import"
+                found[table].append(sorted(row.items()))
+            found[table].sort(key=str)
+    return found
+
+
+BEFORE = 1_000 * 1_790_000_000  # ms; all that the cells of these tests say is older, or not known
+
+
+def test_runs_put_into_the_tables_are_those_that_the_client_would_make(sweep, monkeypatch):
+    sweep.default()
+    sweep.cell("vct", 7, state="failed", error="out of memory: 'é' \n and more")
+    sweep.cell("ect", 8, state="interrupted")
+    (sweep.cell("ect", 9) / "run.json").unlink()  # nobody knows when it ran
+    huge = sweep.cell("ict", 9, settings={"method.note": "x" * 7000, "eval.odd key!": "ä"})
+    log = [
+        {"images": images, "step": 1, "loss": loss}
+        for images, loss in ((1, 1e308), (2, float("inf")), (2, 0.5), (3, -0.0), (3, float("nan")), (4, 1))
+    ]
+    (huge / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    at_once, singly = sweep.out, sweep.out.with_name("singly")
+    shutil.copytree(at_once, singly)
+    assert is_known(at_once / "mlflow.db") is False
+    cells = read_cells(at_once)
+    assert export(at_once, cells).created == len(cells) == 16
+    assert is_known(at_once / "mlflow.db"), "a new revision of MLflow's tables: see reports/mlflow_tables.py"
+    monkeypatch.setattr(mlflow_tables, "REVISIONS", frozenset())
+    monkeypatch.setattr(mlflow_tables, "add_runs", None)
+    assert export(singly, read_cells(singly)).created == 16
+    assert content(at_once) == content(singly)
+    sampled = {path.parent for path in at_once.rglob("*.npz")}
+    assert [len(list(out.rglob("samples.png"))) for out in (at_once, singly)] == [len(sampled)] * 2
+    assert export(at_once, read_cells(at_once)).unchanged == 16  # and the client reads them
+
+
+def test_an_import_killed_between_runs_and_fingerprints_is_completed(sweep, monkeypatch):
+    sweep.default()
+    monkeypatch.setattr(mlflow_tables, "set_tags", killed)
+    with pytest.raises(KeyboardInterrupt):
+        export(sweep.out, read_cells(sweep.out))
+    before = counts(sweep.out)
+    monkeypatch.undo()
+    again = export(sweep.out, read_cells(sweep.out))
+    assert (again.created, again.updated) == (0, 12)
+    assert counts(sweep.out) == before
+    assert export(sweep.out, read_cells(sweep.out)).unchanged == 12
+
+
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+def test_runs_are_added_all_or_none(sweep):
+    sweep.default()
+    export(sweep.out, read_cells(sweep.out))
+    before = content(sweep.out)
+    good = NewRun("a", "FINISHED", 1, 2, {"a": "b"}, {"c": "d"}, [("loss", 1, 0.5)])
+    bad = dataclasses.replace(good, status="no such state")
+    with pytest.raises(sqlite3.IntegrityError):
+        mlflow_tables.add_runs(sweep.out / "mlflow.db", "1", [good, bad])
+    assert content(sweep.out) == before
+
+
+def test_a_file_that_is_locked_or_no_database_is_named_in_one_sentence(sweep, monkeypatch):
+    sweep.cell("ect", 0)
+    export(sweep.out, read_cells(sweep.out))
+    sweep.cell("ect", 1)
+    monkeypatch.setattr(mlflow_tables, "PATIENCE", 0.1)
+    with contextlib.closing(sqlite3.connect(sweep.out / "mlflow.db")) as other:
+        other.execute("begin exclusive")
+        assert not is_known(sweep.out / "mlflow.db")
+        other.rollback()
+        other.execute("begin immediate")
+        with pytest.raises(UsageError, match="MLflow at its file: database is locked"), naming_mlflow(None):
+            mlflow_tables.add_runs(sweep.out / "mlflow.db", "1", [NewRun("a", "FINISHED", 1, 2, {}, {}, [])])
+    (sweep.out / "other.db").write_text("no database")
+    assert not is_known(sweep.out / "other.db")
+    assert not is_known(sweep.out / "nothing.db")
+    assert not (sweep.out / "nothing.db").exists()
 
 
 def test_what_a_run_holds(sweep):
