@@ -80,7 +80,9 @@ def add_runs(database: Path, experiment: str, new: Sequence[NewRun]) -> list[str
             logged = [(identity, *point) for point in _logged(run)]
             _insert(connection, f"metrics {columns}", logged)
             # The one that MLflow shows: of the largest step, there of the largest value, of equal ones the first.
-            latest = {row[1]: row for row in sorted(reversed(logged), key=lambda row: row[2:5])}
+            latest: dict[str, tuple[str, str, int, int, float, bool]] = {}
+            for row in sorted(logged, key=lambda row: row[2:5], reverse=True):
+                latest.setdefault(row[1], row)
             _insert(connection, f"latest_metrics {columns}", latest.values())
     return ids
 

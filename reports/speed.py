@@ -19,7 +19,7 @@ PATIENCE = 120.0  # seconds for a browser
 
 #: Runs in a process of its own, so that its memory is that of a report and of nothing else.
 _REPORT = (
-    "import pathlib, sys; from {module} import build_report; build_report(pathlib.Path(sys.argv[1]), mlflow=False)"
+    "import pathlib, sys; from {module} import build_report; build_report(pathlib.Path(sys.argv[1]), mlflow={mlflow})"
 )
 #: The page stands in a frame of another, whose title says when it was loaded: `--dump-dom` prints no frames.
 _FRAME = """<!DOCTYPE html><title>-</title><script>const began = performance.now();</script>
@@ -29,7 +29,7 @@ _FRAME = """<!DOCTYPE html><title>-</title><script>const began = performance.now
 
 @dataclass(frozen=True)
 class Build:
-    """One `bench report` without MLflow, from the start of its process to its end.
+    """One `bench report`, from the start of its process to its end.
 
     seconds: of the clock; cpu: of all its threads. peak: the most memory it held, in bytes. page: of `report.html`, in
     bytes.
@@ -48,10 +48,13 @@ def make_cells(out: Path, size: Size) -> float:
     return time.perf_counter() - began
 
 
-def build(out: Path) -> Build:
-    """Build the report of `out` in a process of its own. Raises subprocess.CalledProcessError where that fails."""
+def build(out: Path, *, mlflow: bool) -> Build:
+    """Build the report of `out` in a process of its own; mlflow: with the import of its cells.
+
+    Raises subprocess.CalledProcessError where that fails.
+    """
     module = f"{__package__}.build"
-    command = [sys.executable, "-c", _REPORT.format(module=module), str(out)]
+    command = [sys.executable, "-c", _REPORT.format(module=module, mlflow=mlflow), str(out)]
     began = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)

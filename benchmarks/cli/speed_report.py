@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 SECONDS, MEMORY, LOAD = 30, 1.5e9, 2.0
 OPENED = 3  # times
+FIRST = "all cells are new to MLflow"
+#: What is built, one after the other -> whether with the import into MLflow's file.
+BUILDS = {FIRST: True, "again, nothing has changed": True, "again, without MLflow": False}
 LEAST_SEEDS, MOST_SEEDS = 2, 100
 
 
@@ -35,38 +39,39 @@ def report(seeds: int = 25) -> int:
         spent = speed.make_cells(out, size)
         print(f"cells     {size.cells:,} × {size.rows} rows, made up in {spent:.0f} s", flush=True)
         try:
-            built = speed.build(out)
-            print(*build_lines(built), sep="\n", flush=True)
+            built = {}
+            for about, mlflow in BUILDS.items():
+                built[about] = speed.build(out, mlflow=mlflow)
+                print(build_line(about, built[about]), flush=True)
             program = speed.browser()
             loads = [speed.load_seconds(out / "report.html", program) for _ in range(OPENED)] if program else []
         except (subprocess.SubprocessError, RuntimeError) as error:
             raise UsageError(f"nothing to measure: {error}") from None
-    print(load_line(loads), "", *wanted_lines(wanted(built, loads)), sep="\n", flush=True)
+    print(load_line(built[FIRST].page, loads), "", *wanted_lines(wanted(built, loads)), sep="\n", flush=True)
     return 0
 
 
-def build_lines(built: Build) -> list[str]:
-    """What was measured of `bench report`."""
-    return [
-        f"report    {built.seconds:.1f} s of the clock, {built.cpu:.1f} s of a core, {built.peak / 1e9:.2f} GB at most",
-        "          a process from its start to its end, without MLflow",
-        f"page      report.html has {built.page / 1e6:.1f} MB",
-    ]
+def build_line(about: str, built: Build) -> str:
+    """What was measured of one `bench report`."""
+    spent = f"{built.seconds:.1f} s of the clock, {built.cpu:.1f} s of a core, {built.peak / 1e9:.2f} GB at most"
+    return f"report    {spent}; {about}"
 
 
-def load_line(loads: list[float]) -> str:
-    """What was measured of the page."""
+def load_line(page: int, loads: list[float]) -> str:
+    """What was measured of the page, `page` bytes long."""
+    size = f"page      {page / 1e6:.1f} MB"
     if not loads:
-        return "browser   not measured: there is no Chromium here (apt-get install chromium)"
+        return f"{size}; opening it was not measured: there is no Chromium here (apt-get install chromium)"
     times = ", ".join(f"{seconds:.2f}" for seconds in loads)
-    return f"browser   {times} s to the load event in headless Chromium, from disk, 1400 × 900"
+    return f"{size}; {times} s to the load event in headless Chromium, from disk, 1400 × 900"
 
 
-def wanted(built: Build, loads: list[float]) -> list[Wanted]:
-    """The figures that have a bound."""
+def wanted(built: Mapping[str, Build], loads: list[float]) -> list[Wanted]:
+    """The figures that have a bound: it holds for every way of building."""
+    seconds, peak = max(one.seconds for one in built.values()), max(one.peak for one in built.values())
     found = [
-        Wanted("bench report", f"{built.seconds:.1f} s", f"< {SECONDS} s", built.seconds < SECONDS),
-        Wanted("its memory", f"{built.peak / 1e9:.2f} GB", f"< {MEMORY / 1e9:g} GB", built.peak < MEMORY),
+        Wanted("bench report", f"{seconds:.1f} s", f"< {SECONDS} s", seconds < SECONDS),
+        Wanted("its memory", f"{peak / 1e9:.2f} GB", f"< {MEMORY / 1e9:g} GB", peak < MEMORY),
     ]
     if loads:
         load = median(loads)

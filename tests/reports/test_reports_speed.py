@@ -25,7 +25,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Build]:
     """A small report, built in a process of its own."""
     out = tmp_path_factory.mktemp("synthetic")
     write_cells(out, SMALL)
-    return out, speed.build(out)
+    return out, speed.build(out, mlflow=True)
 
 
 def test_the_default_size_is_that_of_the_goal():
@@ -48,6 +48,7 @@ def test_cells_are_as_many_as_said_and_the_same_every_time(tmp_path):
 def test_a_report_is_measured_in_a_process_of_its_own(measured):
     out, built = measured
     assert (out / "leaderboard.md").is_file()
+    assert (out / "mlflow.db").is_file()
     assert list((out / "ablations").glob("synthetic-*.md"))
     assert built.page == (out / "report.html").stat().st_size
     assert built.seconds > 0
@@ -57,7 +58,7 @@ def test_a_report_is_measured_in_a_process_of_its_own(measured):
 
 def test_a_report_that_fails_is_no_figure(tmp_path, capfd):
     with pytest.raises(subprocess.CalledProcessError):
-        speed.build(tmp_path)
+        speed.build(tmp_path, mlflow=False)
     assert "there are no cells" in capfd.readouterr().err
 
 
@@ -74,15 +75,15 @@ def test_a_browser_that_opens_nothing_is_named(tmp_path):
 
 
 def test_figures_are_held_against_their_bounds():
-    assert [figure.met for figure in command.wanted(QUICK, [5.0, 1.0, 1.5])] == [True, True, True]
+    assert [figure.met for figure in command.wanted({"new": QUICK, "again": QUICK}, [5.0, 1.0, 1.5])] == [True] * 3
     slow = Build(seconds=31.0, cpu=31.0, peak=1_600_000_000, page=1)
-    assert [figure.met for figure in command.wanted(slow, [2.5])] == [False, False, False]
-    assert len(command.wanted(QUICK, [])) == 2
+    assert [figure.met for figure in command.wanted({"new": QUICK, "again": slow}, [2.5])] == [False] * 3
+    assert len(command.wanted({"new": QUICK}, [])) == 2
 
 
 def test_what_was_not_measured_is_said():
-    assert "not measured" in command.load_line([])
-    assert command.load_line([0.5, 0.25]).startswith("browser   0.50, 0.25 s to the load event")
+    assert "not measured" in command.load_line(1, [])
+    assert command.load_line(9_600_000, [0.5, 0.25]).startswith("page      9.6 MB; 0.50, 0.25 s to the load event")
 
 
 @pytest.mark.parametrize("seeds", [1, 101])
