@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETLEFT, CARETRIGHT, MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
 from .comparisons import BETTER
@@ -158,7 +159,7 @@ def _arrows(axes: Axes, rows: Mapping[int, Rival]) -> bool:
     low, high = axes.get_xlim()
     before = [place for place, rival in rows.items() if min(rival.ends, default=low) < low]
     beyond = [place for place, rival in rows.items() if max(rival.ends, default=high) > high]
-    for marker, end, places in (("<", low, before), (">", high, beyond)):
+    for marker, end, places in ((CARETLEFT, low, before), (CARETRIGHT, high, beyond)):  # their tips are at the end
         if places:  # an empty line that is not clipped has no size, and so the figure no layout
             axes.plot([end] * len(places), places, marker=marker, ms=6, ls="", color="0.15", clip_on=False, zorder=6)
     return bool(before or beyond)
@@ -173,5 +174,7 @@ def _handles(found: Sequence[Rival], cut: bool) -> list[Line2D]:
         if any(rival.worse == worse for rival in found):
             handles.append(Line2D([], [], color="0.15", marker="o", mfc=face, mew=1.2, ms=6.5, ls="", label=label))
     if cut:
-        handles.append(Line2D([], [], color="0.15", marker=">", ms=6, ls="", label="the interval goes on"))
+        handles.append(
+            Line2D([], [], color="0.15", marker=MarkerStyle(CARETRIGHT), ms=6, ls="", label="the interval goes on")
+        )
     return handles

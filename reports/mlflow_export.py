@@ -107,7 +107,8 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
 
     report: files below `out` to keep with the newest sweep of each benchmark.
 
-    Raises ValueError, naming the file, for a damaged training log or sweep; errors of the store are MLflow's own, or sqlite3's.
+    Raises ValueError, naming the file, for a damaged training log or sweep; errors of the store are MLflow's own or
+    sqlite3's.
     """
     with _alone(out) as check:
         address = uri or default_uri(out)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 
 from consistency_bench.reports.build import CAPTIONS
 from consistency_bench.reports.cells import read_cells, reference_values
@@ -45,7 +46,7 @@ def rival(mean, half=None, label="x") -> Rival:
 
 def markers(axes):
     """Markers of means from top to bottom: (height, mean, face)."""
-    points = [line for line in axes.lines if line.get_marker() in "osD^vPX*" and len(line.get_xdata()) == 1]
+    points = [line for line in axes.lines if line.get_marker() in set("osD^vPX*") and len(line.get_xdata()) == 1]
     return sorted((line.get_ydata()[0], line.get_xdata()[0], to_rgb(line.get_mfc())) for line in points)
 
 
@@ -160,7 +161,7 @@ def test_an_interval_that_goes_on_ends_in_an_arrow(sweep):
     levels = {"ect": [30.0, 31.0, 32.0], "vct": [33.0, 34.1, 35.0], "ict": [31.0, 90.0, 32.0]}
     figure = drawn(forest(filled(sweep, levels)))
     axes = figure.axes[0]
-    before, beyond = (line for line in axes.lines if line.get_marker() in "<>")
+    before, beyond = (line for line in axes.lines if line.get_marker() in (CARETLEFT, CARETRIGHT))
     assert list(zip(*before.get_data(), strict=True)) == [(axes.get_xlim()[0], 2)]
     assert list(zip(*beyond.get_data(), strict=True)) == [(axes.get_xlim()[1], 2)]
     assert figure.legends[0].get_texts()[-1].get_text() == "the interval goes on"
