@@ -11,15 +11,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.records import CONFIG, DIAGNOSTICS, RECORDS, RUN, STATUS, TRAIN_LOG
-from .cells import Cell, naming
+from ..benchmarks.records import CONFIG, DIAGNOSTICS, TRAIN_LOG
+from .cells import MOST, Cell, naming
 from .mlflow_store import LONGEST_VALUE
+from .mlflow_tables import NewRun
 from .tables import seed_values
 
 #: Sections that may change without making another cell. MLflow's parameters cannot be changed, tags can.
 CHANGEABLE = ("cell", "sample", "eval", "run")
 RUN_STATES = {"done": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED"}
-FORMAT = "2"  # enters the fingerprint: what is imported differently is imported again
+FORMAT = "3"  # enters the fingerprint: what is imported differently is imported again
 GRID = "samples.png"
 SIDE, SQUARE = 8, 128  # images in a row of the grid; side of a picture of points, in pixels
 
@@ -30,7 +31,7 @@ Point = tuple[str, int, float]
 def params(cell: Cell) -> dict[str, str]:
     """The leaves of the configuration that make the cell what it is."""
     fixed = {key: value for key, value in cell.files.config.items() if key not in CHANGEABLE}
-    return {_name(key): value[:LONGEST_VALUE] for key, value in flattened(fixed)}
+    return {_name(key): _text(value) for key, value in flattened(fixed)}
 
 
 def tags(cell: Cell, sweeps: Sequence[str]) -> dict[str, str]:
@@ -58,7 +59,7 @@ def tags(cell: Cell, sweeps: Sequence[str]) -> dict[str, str]:
         found["mlflow.source.git.commit"] = str(git["commit"])  # MLflow's page has a place for it
     changeable = {key: cell.files.config.get(key) for key in CHANGEABLE if key != "cell"}
     leaves = flattened({key: value for key, value in changeable.items() if value})
-    return {key: value[:LONGEST_VALUE] for key, value in (*found.items(), *((_name(k), v) for k, v in leaves))}
+    return {key: _text(value) for key, value in (*found.items(), *((_name(k), v) for k, v in leaves))}
 
 
 def points(cell: Cell) -> list[Point]:
@@ -70,6 +71,19 @@ def points(cell: Cell) -> list[Point]:
     return [*_losses(cell), *_values(cell), *_diagnosed(cell)]
 
 
+def new_run(cell: Cell, sweeps: Sequence[str], parent: str) -> NewRun:
+    """All that is imported but the files, for a run below the run `parent`. Raises DamagedError, naming the file."""
+    return NewRun(
+        name=f"{cell.method} s{cell.seed}",
+        status=RUN_STATES.get(cell.state, "RUNNING"),
+        begun=begun(cell),
+        ended=ended(cell),
+        params=params(cell),
+        tags=tags(cell, sweeps) | {"mlflow.parentRunId": parent},
+        points=points(cell),
+    )
+
+
 def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """("train.batch", "256") for each leaf of a nested configuration; lists are leaves, written as JSON."""
     for key, value in config.items():
@@ -79,10 +93,10 @@ def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
 
 
-def fingerprint(cell: Cell, sweeps: Sequence[str]) -> str:
-    """Changes with anything of the cell that is imported."""
-    digest = hashlib.sha256(f"{FORMAT} {' '.join(sweeps)}".encode())
-    for name in (CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG, DIAGNOSTICS):
+def fingerprint(cell: Cell, run: NewRun) -> str:
+    """Changes with anything of the cell that is imported: `run`, as it was read, and the files that are kept."""
+    digest = hashlib.sha256(f"{FORMAT} {run}".encode())
+    for name in (CONFIG, DIAGNOSTICS):
         path = cell.files.path / name
         digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"").digest())
     for path in _sampled(cell):  # large, and rewritten as a whole: size and time tell
@@ -116,7 +130,7 @@ def _values(cell: Cell) -> Iterator[Point]:
 def _losses(cell: Cell) -> Iterator[Point]:
     with naming(cell.files.path / TRAIN_LOG):
         # A resumed run may log a stretch twice; the later line is the one that counts.
-        losses = {int(row["images"]): row["loss"] for row in cell.files.train_log}
+        losses = {_step(row): row["loss"] for row in cell.files.train_log}
         yield from [("train_loss", images, float(loss)) for images, loss in losses.items() if loss is not None]
 
 
@@ -129,9 +143,21 @@ def _diagnosed(cell: Cell) -> Iterator[Point]:
             special = [] if row["weights"] == "averaged" else [f"weights {row['weights']}"]
             special += [] if row["ratio"] is None else [f"ratio {row['ratio']:g}"]
             where = " ".join([f"t{row['t_low']:.4g}-{row['t_high']:.4g}", *special])
-            key = _name(f"{row['what']}/{where}"), int(row["images"])
+            key = _name(f"{row['what']}/{where}"), _step(row)
             found[key] = float(row["value"])  # of several precisions the last one of the file, which is sorted
         yield from [(key, images, value) for (key, images), value in found.items()]
+
+
+def _step(row: Mapping[str, Any]) -> int:
+    images = int(row["images"])
+    if not 0 <= images <= MOST:
+        raise ValueError(f"images is {images}, must be from 0 to {MOST}")
+    return images
+
+
+def _text(value: str) -> str:
+    """`value` as MLflow takes it: not too long, and without what is no character (half of a pair, of a file's name)."""
+    return value[:LONGEST_VALUE].encode(errors="replace").decode()
 
 
 def _name(key: str) -> str:

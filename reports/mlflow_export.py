@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,31 +66,6 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A cell to import. parent: the run it goes below. sweeps: all that it was submitted in."""
-
-    cell: Cell
-    parent: str
-    sweeps: Sequence[str]
-
-    def fingerprint(self) -> str:
-        return mlflow_cells.fingerprint(self.cell, self.sweeps)
-
-    def run(self) -> NewRun:
-        """All that is imported but its files. Raises ValueError, naming the file, where one is damaged."""
-        cell = self.cell
-        return NewRun(
-            name=f"{cell.method} s{cell.seed}",
-            status=mlflow_cells.RUN_STATES.get(cell.state, "RUNNING"),
-            begun=mlflow_cells.begun(cell),
-            ended=mlflow_cells.ended(cell),
-            params=mlflow_cells.params(cell),
-            tags=mlflow_cells.tags(cell, self.sweeps) | {"mlflow.parentRunId": self.parent},
-            points=mlflow_cells.points(cell),
-        )
-
-
-@dataclass(frozen=True)
 class _Parent:
     """A sweep as MLflow is to show it. key: what its run is found by."""
 
@@ -102,8 +78,8 @@ class _Parent:
 def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Sequence[Path] = ()) -> Exported:
     """Bring the MLflow store at `uri` (default: `default_uri(out)`) up to date with `cells`.
 
-    A cell whose files have not changed since its last import is skipped by a fingerprint, which is written last: an
-    import that was cut off is completed by the next. One process at a time imports from `out`; others wait.
+    A cell of which nothing that is imported has changed is skipped by a fingerprint, which is written last: an import
+    that was cut off is completed by the next. One process at a time imports from `out`; others wait.
 
     report: files below `out` to keep with the newest sweep of each benchmark.
 
@@ -115,7 +91,8 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
         if uri is None and not (out / "mlflow.db").exists():
             make_store(out / "mlflow.db")
         database = out / "mlflow.db" if uri is None and mlflow_tables.is_known(out / "mlflow.db") else None
-        store = _Store(open_store(address), out, uri is None, database, files_beside(address, out), check)
+        files = files_beside(address, out)
+        store = _Store(open_store(address), out, own=uri is None, database=database, files=files, check=check)
         counts = {"created": 0, "updated": 0, "unchanged": 0}
         runs: dict[str, str] = {}
         submitted = places(read_sweeps(out))
@@ -149,8 +126,8 @@ class _Store:
     """One import.
 
     own: whether the store is the file in the output folder. database: that file, where its tables may be filled
-    directly. files: the folder for files of new experiments, None where
-    a server has its own. check: raises where the import must stop.
+    directly. files: the folder for files of new experiments, None where a server has its own. check: raises where the
+    import must stop.
     """
 
     client: MlflowClient
@@ -193,23 +170,23 @@ class _Store:
         used = set(parent_of.values())
         parents |= {key: self._new_parent(experiment, wanted[key]) for key in used - parents.keys()}
 
-        def source(cell: Cell) -> _Source:
+        def described(cell: Cell) -> NewRun:
             names = [place.sweep.sweep for place in held[cell.id]]
-            return _Source(cell, parents[parent_of[cell.id]].info.run_id, names)
-
-        new = [source(cell) for cell in cells if cell.id not in known] if self.database is not None else []
-        for batch in batches(new, CELLS):
-            runs |= self._add(experiment, batch)
-        counts["created"] += len(new)
+            return mlflow_cells.new_run(cell, names, parents[parent_of[cell.id]].info.run_id)
 
         def one(cell: Cell) -> tuple[str, str]:
             self.check()
-            return self._cell(experiment, source(cell), known.get(cell.id))
+            return self._cell(experiment, cell, described(cell), known.get(cell.id))
 
-        others = [cell for cell in cells if cell.id not in runs]
-        for cell, (outcome, run) in zip(others, self._each(one, others), strict=True):
+        singly = [cell for cell in cells if self.database is None or cell.id in known]
+        for cell, (outcome, run) in zip(singly, self._each(one, singly), strict=True):
             counts[outcome] += 1
             runs[cell.id] = run
+        if self.database is not None:
+            fresh = ((cell, described(cell)) for cell in cells if cell.id not in known)
+            for batch in batches(fresh, CELLS):
+                runs |= self._add(self.database, experiment, batch)
+                counts["created"] += len(batch)
         for key in used:
             own = [cell for cell in cells if parent_of[cell.id] == key]
             self._finish_parent(parents[key], wanted[key], own)
@@ -259,30 +236,25 @@ class _Store:
         tags = {"bench.sweep": parent.key}
         return self.client.create_run(experiment, start_time=parent.begun, tags=tags, run_name=parent.name)
 
-    def _add(self, experiment: str, sources: Sequence[_Source]) -> dict[str, str]:
+    def _add(self, database: Path, experiment: str, new: Sequence[tuple[Cell, NewRun]]) -> dict[str, str]:
         """Import cells that have no run yet, at once; the run of each by the cell's id. The fingerprints come last."""
-        assert self.database is not None
+        prints = [mlflow_cells.fingerprint(cell, run) for cell, run in new]
+        self.check()  # as late as can be: a run that is added twice stays
+        runs = mlflow_tables.add_runs(database, experiment, [run for _, run in new])
+        if self._in_place(self.client.get_run(runs[0])):
+            for run, (cell, _) in zip(runs, new, strict=True):
+                self._write_files(run, cell)
         self.check()
-        prints = [source.fingerprint() for source in sources]  # of the files before they are read
-        found = mlflow_tables.add_runs(self.database, experiment, [source.run() for source in sources])
-        runs = {source.cell.id: run for source, run in zip(sources, found, strict=True)}
-        if self._in_place(self.client.get_run(found[0])):
-            for source in sources:
-                self._write_files(runs[source.cell.id], source.cell)
-        self.check()
-        mlflow_tables.set_tags(
-            self.database, [(run, FINGERPRINT, print_) for run, print_ in zip(found, prints, strict=True)]
-        )
-        return runs
+        mlflow_tables.set_tags(database, [(run, FINGERPRINT, found) for run, found in zip(runs, prints, strict=True)])
+        return {cell.id: run for run, (cell, _) in zip(runs, new, strict=True)}
 
-    def _cell(self, experiment: str, source: _Source, run: Run | None) -> tuple[str, str]:
+    def _cell(self, experiment: str, cell: Cell, new: NewRun, run: Run | None) -> tuple[str, str]:
         """Import one cell; returns which counter it belongs to, and its run."""
         from mlflow.entities import Param
 
-        fingerprint = source.fingerprint()
+        fingerprint = mlflow_cells.fingerprint(cell, new)
         if run is not None and run.data.tags.get(FINGERPRINT) == fingerprint:
             return "unchanged", run.info.run_id
-        new = source.run()  # before anything is written: a damaged file is found here
         outcome, logged = "updated", {}
         if run is None:
             first = {key: new.tags[key] for key in ("bench.cell", "mlflow.parentRunId")}
@@ -292,7 +264,7 @@ class _Store:
             logged = self._logged(run)
         params = [Param(key, value) for key, value in new.params.items() if key not in run.data.params]
         metrics = list(_missing(new.points, logged, new.begun or 0))
-        self._keep_files(run, source.cell)
+        self._keep_files(run, cell)
         self._set_state(run, new.status, new.ended)
         self._log(run, metrics, params, new.tags, fingerprint)
         return outcome, run.info.run_id
@@ -414,8 +386,8 @@ def _missing(
     from mlflow.entities import Metric
 
     for key, step, value in points:
-        time_before, value_before = logged.get((key, step), (None, None))
+        time_before, value_before = logged.get((key, step), (None, math.nan))
         if time_before is None:
             yield Metric(key, value, begun, step)
-        elif repr(value_before) != repr(value):
+        elif repr(mlflow_tables.stored(value_before)) != repr(mlflow_tables.stored(value)):
             yield Metric(key, value, time_before + 1, step)

@@ -51,13 +51,17 @@ def is_known(database: Path) -> bool:
 
 
 def add_runs(database: Path, experiment: str, new: Sequence[NewRun]) -> list[str]:
-    """Add runs to an experiment, all of them or none; returns their ids. Raises sqlite3.Error."""
+    """Add runs to an experiment, all of them or none; returns their ids.
+
+    Raises sqlite3.Error, for an experiment that is gone, too.
+    """
     ids = [uuid.uuid4().hex for _ in new]
     now = time.time_ns() // 1_000_000
     with _opened(database) as connection, connection:
-        connection.execute("PRAGMA foreign_keys = ON")
         query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
-        (location,) = connection.execute(query, (int(experiment),)).fetchone()
+        found = connection.execute(query, (int(experiment),)).fetchone()
+        if found is None:
+            raise sqlite3.IntegrityError(f"experiment {experiment} is gone")
         for identity, run in zip(ids, new, strict=True):
             connection.execute(
                 "INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status,"
@@ -69,7 +73,7 @@ def add_runs(database: Path, experiment: str, new: Sequence[NewRun]) -> list[str
                     run.status,
                     run.begun or now,
                     None if run.status == "RUNNING" else run.ended or now,
-                    f"{location.rstrip('/')}/{identity}/artifacts",
+                    f"{found[0].rstrip('/')}/{identity}/artifacts",
                     int(experiment),
                 ),
             )
@@ -99,6 +103,7 @@ def _opened(database: Path) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(
         sqlite3.connect(f"{database.resolve().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
     ) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
         yield connection
 
 
@@ -108,10 +113,15 @@ def _insert(connection: sqlite3.Connection, into: str, rows: Iterable[Sequence[o
     connection.executemany(f"INSERT INTO {into} VALUES ({marks})", rows)
 
 
+def stored(value: float) -> float:
+    """What comes back from MLflow's file for `value`, which SQL may have no number for; NaN is kept apart."""
+    return value if math.isnan(value) else min(max(value, -sys.float_info.max), sys.float_info.max) + 0.0
+
+
 def _logged(run: NewRun) -> list[tuple[str, int, int, float, bool]]:
-    """(key, step, timestamp, value, is_nan) of each point, once, in the way MLflow writes numbers that SQL has not."""
+    """(key, step, timestamp, value, is_nan) of each point, once."""
     rows = {}
     for key, step, value in run.points:
-        shown = 0.0 if math.isnan(value) else min(max(value, -sys.float_info.max), sys.float_info.max)
-        rows[key, step, run.begun or 0, shown, math.isnan(value)] = None
+        missing = math.isnan(value)
+        rows[key, step, run.begun or 0, 0.0 if missing else stored(value), missing] = None
     return list(rows)

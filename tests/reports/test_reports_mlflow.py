@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
 import sqlite3
+import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -16,7 +19,7 @@ from consistency_bench.reports import mlflow_tables
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.cells import read_cells
 from consistency_bench.reports.mlflow_cells import flattened
-from consistency_bench.reports.mlflow_export import export
+from consistency_bench.reports.mlflow_export import FINGERPRINT, export
 from consistency_bench.reports.mlflow_store import default_uri
 from consistency_bench.reports.mlflow_tables import NewRun, is_known
 
@@ -55,10 +58,11 @@ def test_import_is_idempotent_and_takes_up_changes(sweep):
 
 
 def content(out):
-    """Every row of the tables of runs, with the cell's id in place of the run's and no times of the import itself."""
+    """Every row of the tables of runs, with the cell's id in place of the run's and without times of the import."""
     names = dict(rows(out, "select run_uuid, value from tags where key in ('bench.cell', 'bench.sweep')"))
+    now = time.time() * 1000
     found = {"latest_metrics": [], "metrics": [], "params": [], "runs": [], "tags": []}
-    with sqlite3.connect(out / "mlflow.db") as connection:
+    with contextlib.closing(sqlite3.connect(out / "mlflow.db")) as connection:
         connection.row_factory = sqlite3.Row
         for table in found:
             for row in map(dict, connection.execute(f"select * from {table}")):
@@ -67,14 +71,28 @@ def content(out):
                         for identity, name in names.items():
                             value = value.replace(identity, name)
                         row[key] = value.replace(out.as_uri(), "")
-                    elif key in ("start_time", "end_time") and value:
-                        row[key] = value if value < BEFORE else "of the import"
-                found[table].append(sorted(row.items()))
-            found[table].sort(key=str)
+                    elif key in ("start_time", "end_time") and value and abs(now - value) < 1e6:
+                        row[key] = "of the import"
+                if row.get("key") != FINGERPRINT:  # of an id that is made up, too: that of the run above
+                    found[table].append(row)
+            found[table].sort(key=lambda row: str(sorted(row.items())))
     return found
 
 
-BEFORE = 1_000 * 1_790_000_000  # ms; all that the cells of these tests say is older, or not known
+def note_calls(monkeypatch, name):
+    """The number of runs of each call of a function of `mlflow_tables`, which is called all the same."""
+    calls, function = [], getattr(mlflow_tables, name)
+    monkeypatch.setattr(mlflow_tables, name, lambda *given: (calls.append(len(given[-1])), function(*given))[1])
+    return calls
+
+
+def strange(sweep):
+    """A cell with much that MLflow writes in another way than it is given."""
+    settings = {"method.note": "x" * 7000, "eval.odd key!": "ä"}
+    folder = sweep.cell("ict", 9, settings=settings, error="half a pair: \ud800")
+    points = ((1, 1e308), (2, math.inf), (2, 0.5), (3, -0.0), (4, -math.inf), (5, math.nan), (6, 1))
+    log = [{"images": images, "step": 1, "loss": loss} for images, loss in points]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
 
 
 def test_runs_put_into_the_tables_are_those_that_the_client_would_make(sweep, monkeypatch):
@@ -82,42 +100,55 @@ def test_runs_put_into_the_tables_are_those_that_the_client_would_make(sweep, mo
     sweep.cell("vct", 7, state="failed", error="out of memory: 'é' \n and more")
     sweep.cell("ect", 8, state="interrupted")
     (sweep.cell("ect", 9) / "run.json").unlink()  # nobody knows when it ran
-    huge = sweep.cell("ict", 9, settings={"method.note": "x" * 7000, "eval.odd key!": "ä"})
-    log = [
-        {"images": images, "step": 1, "loss": loss}
-        for images, loss in ((1, 1e308), (2, float("inf")), (2, 0.5), (3, -0.0), (3, float("nan")), (4, 1))
-    ]
-    (huge / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    strange(sweep)
     at_once, singly = sweep.out, sweep.out.with_name("singly")
     shutil.copytree(at_once, singly)
-    assert is_known(at_once / "mlflow.db") is False
-    cells = read_cells(at_once)
-    assert export(at_once, cells).created == len(cells) == 16
+    assert not is_known(at_once / "mlflow.db")
+    calls = note_calls(monkeypatch, "add_runs")
+    assert export(at_once, read_cells(at_once)).created == 16
     assert is_known(at_once / "mlflow.db"), "a new revision of MLflow's tables: see reports/mlflow_tables.py"
+    assert calls == [16]
     monkeypatch.setattr(mlflow_tables, "REVISIONS", frozenset())
-    monkeypatch.setattr(mlflow_tables, "add_runs", None)
     assert export(singly, read_cells(singly)).created == 16
-    assert content(at_once) == content(singly)
+    assert calls == [16]
+    found = content(at_once)
+    assert found == content(singly)
+    times = {(row["start_time"], row["end_time"]) for row in found["runs"]}
+    began = 1000 * datetime(2026, 11, 20, 10, tzinfo=UTC).timestamp()
+    unknown = "of the import"
+    assert times == {(began, began + 60_000), (began, None), (unknown, unknown), (unknown, None)}
     sampled = {path.parent for path in at_once.rglob("*.npz")}
     assert [len(list(out.rglob("samples.png"))) for out in (at_once, singly)] == [len(sampled)] * 2
+    monkeypatch.undo()
     assert export(at_once, read_cells(at_once)).unchanged == 16  # and the client reads them
 
 
 def test_an_import_killed_between_runs_and_fingerprints_is_completed(sweep, monkeypatch):
     sweep.default()
+    strange(sweep)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(mlflow_tables, "set_tags", killed)
     with pytest.raises(KeyboardInterrupt):
         export(sweep.out, read_cells(sweep.out))
     before = counts(sweep.out)
     monkeypatch.undo()
     again = export(sweep.out, read_cells(sweep.out))
-    assert (again.created, again.updated) == (0, 12)
-    assert counts(sweep.out) == before
-    assert export(sweep.out, read_cells(sweep.out)).unchanged == 12
+    assert (again.created, again.updated) == (0, 13)
+    assert counts(sweep.out) == before  # none of the strange numbers is another one
+    assert export(sweep.out, read_cells(sweep.out)).unchanged == 13
 
 
-def killed(*_):
-    raise KeyboardInterrupt
+def test_a_cell_that_went_on_while_its_report_was_made_is_imported_by_the_next(sweep):
+    sweep.cell("ect", 0, state="running")
+    read_before = read_cells(sweep.out)
+    assert len(read_before[0].files.records) < 30  # read now
+    sweep.cell("ect", 0)
+    assert export(sweep.out, read_before).created == 1
+    assert export(sweep.out, read_cells(sweep.out)).updated == 1
+    assert rows(sweep.out, "select value from tags where key = 'bench.state'") == [("done",)]
 
 
 def test_runs_are_added_all_or_none(sweep):
@@ -126,27 +157,36 @@ def test_runs_are_added_all_or_none(sweep):
     before = content(sweep.out)
     good = NewRun("a", "FINISHED", 1, 2, {"a": "b"}, {"c": "d"}, [("loss", 1, 0.5)])
     bad = dataclasses.replace(good, status="no such state")
+    database = sweep.out / "mlflow.db"
     with pytest.raises(sqlite3.IntegrityError):
-        mlflow_tables.add_runs(sweep.out / "mlflow.db", "1", [good, bad])
+        mlflow_tables.add_runs(database, "1", [good, bad])
+    with pytest.raises(sqlite3.IntegrityError, match="experiment 99 is gone"):
+        mlflow_tables.add_runs(database, "99", [good])
+    with pytest.raises(sqlite3.IntegrityError):
+        mlflow_tables.set_tags(database, [("no such run", "a", "b")])
     assert content(sweep.out) == before
 
 
-def test_a_file_that_is_locked_or_no_database_is_named_in_one_sentence(sweep, monkeypatch):
+def test_a_store_that_is_locked_is_named_in_one_sentence(sweep, monkeypatch):
     sweep.cell("ect", 0)
     export(sweep.out, read_cells(sweep.out))
     sweep.cell("ect", 1)
     monkeypatch.setattr(mlflow_tables, "PATIENCE", 0.1)
     with contextlib.closing(sqlite3.connect(sweep.out / "mlflow.db")) as other:
-        other.execute("begin exclusive")
-        assert not is_known(sweep.out / "mlflow.db")
-        other.rollback()
         other.execute("begin immediate")
         with pytest.raises(UsageError, match="MLflow at its file: database is locked"), naming_mlflow(None):
-            mlflow_tables.add_runs(sweep.out / "mlflow.db", "1", [NewRun("a", "FINISHED", 1, 2, {}, {}, [])])
-    (sweep.out / "other.db").write_text("no database")
-    assert not is_known(sweep.out / "other.db")
-    assert not is_known(sweep.out / "nothing.db")
-    assert not (sweep.out / "nothing.db").exists()
+            export(sweep.out, read_cells(sweep.out))
+        other.rollback()
+        other.execute("begin exclusive")
+        assert not is_known(sweep.out / "mlflow.db")
+    assert export(sweep.out, read_cells(sweep.out)).created == 1
+
+
+def test_what_is_no_store_is_left_to_mlflow(tmp_path):
+    (tmp_path / "other.db").write_text("no database")
+    assert not is_known(tmp_path / "other.db")
+    assert not is_known(tmp_path / "nothing.db")
+    assert not (tmp_path / "nothing.db").exists()
 
 
 def test_what_a_run_holds(sweep):
@@ -188,9 +228,11 @@ def test_changed_files_without_new_points_add_none(sweep):
     export(sweep.out, read_cells(sweep.out))
     before = counts(sweep.out)
     status = json.loads((folder / "status.json").read_text())
-    (folder / "status.json").write_text(json.dumps(status | {"updated": 1}))
+    (folder / "status.json").write_text(json.dumps(status | {"error": "another"}))
     assert export(sweep.out, read_cells(sweep.out)).updated == 1
     assert counts(sweep.out) == before
+    (folder / "status.json").write_text(json.dumps(status | {"error": "another", "updated": 1}))
+    assert export(sweep.out, read_cells(sweep.out)).unchanged == 1  # nothing of it is in MLflow
 
 
 def test_a_moved_folder_keeps_its_runs(sweep):
@@ -198,6 +240,11 @@ def test_a_moved_folder_keeps_its_runs(sweep):
     export(sweep.out, read_cells(sweep.out))
     moved = sweep.out.rename(sweep.out.with_name("elsewhere"))
     assert export(moved, read_cells(moved)).unchanged == 1
+    type(sweep)(moved).cell("ect", 1)
+    found = export(moved, read_cells(moved))
+    assert (found.created, found.unchanged) == (1, 1)
+    assert len(list(moved.rglob("samples.png"))) == 1  # MLflow would look for it in the old place
+    assert not sweep.out.exists()
 
 
 def test_two_sweeps_share_a_store(sweep, tmp_path):
@@ -236,6 +283,20 @@ def test_a_damaged_training_log_is_named(sweep):
     (folder / "train.jsonl").write_text('{"images": "x"}\n')
     with pytest.raises(ValueError, match=r"train\.jsonl"):
         export(sweep.out, read_cells(sweep.out))
+    (folder / "train.jsonl").write_text('{"images": 1e30, "loss": 1.0}\n')
+    with pytest.raises(ValueError, match=r"train\.jsonl: images is 10+\d+, must be from 0 to 9007199254740992"):
+        export(sweep.out, read_cells(sweep.out))
+
+
+def test_a_damaged_cell_does_not_keep_others_from_being_updated(sweep):
+    folder = sweep.cell("ect", 1, state="running")
+    export(sweep.out, read_cells(sweep.out))
+    sweep.cell("ect", 1)
+    (sweep.cell("ect", 0) / "train.jsonl").write_text("[]\n")
+    with pytest.raises(ValueError, match=r"s0-.*train\.jsonl"):
+        export(sweep.out, read_cells(sweep.out))
+    states = rows(sweep.out, "select value from tags where key = 'bench.state'")
+    assert (states, folder.exists()) == ([("done",)], True)
 
 
 def test_flattened_leaves():
