@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 STAMP = ".report.json"
 FOLDERS = ("ablations", "diagnostics", "plots")
 LONGEST_SLUG = 60
+#: From this many cells on pictures are drawn by helpers: of fewer they take no longer than helpers take to start.
+LARGE, MOST_HELPERS = 100, 4
 #: Between these lines of a document its excerpt of the leaderboard is kept up to date.
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 CAPTIONS = {
@@ -88,9 +90,11 @@ def build_report(
     with the file's path) where a file is damaged or the document has no pair of markers, OSError where something
     cannot be written.
     """
+    from ..slurm.launch import available_cores
     from .cells import read_cells
     from .html import report_html
     from .markdown import excerpt_text, leaderboard_text
+    from .painting import helped
     from .spreadsheet import results_csv
 
     between = None if readme is None else _around_markers(readme)  # before anything is written
@@ -102,9 +106,10 @@ def build_report(
     fingerprint = _fingerprint(out)
     cells = read_cells(out)
     pages, written = [], _Written([], [], [])
-    for benchmark in sorted({cell.benchmark for cell in cells}):
-        pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
-    profile = _profile(out, [page.board for page in pages], written)
+    with helped(min(available_cores(), MOST_HELPERS) if len(cells) >= LARGE else 0):
+        for benchmark in sorted({cell.benchmark for cell in cells}):
+            pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
+        profile = _profile(out, [page.board for page in pages], written)
     write_text(out / "leaderboard.md", leaderboard_text(pages, profile))
     write_text(out / "report.html", report_html(pages, out, profile))
     write_text(out / "results.csv", results_csv([page.board for page in pages]))
