@@ -94,7 +94,6 @@ def build_report(
     from .cells import read_cells
     from .html import report_html
     from .markdown import excerpt_text, leaderboard_text
-    from .mlflow_store import load
     from .painting import helped
     from .spreadsheet import results_csv
 
@@ -111,8 +110,6 @@ def build_report(
         for benchmark in sorted({cell.benchmark for cell in cells}):
             pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
         profile = _profile(out, [page.board for page in pages], written)
-        if mlflow:
-            load()  # while helpers draw
     write_text(out / "leaderboard.md", leaderboard_text(pages, profile))
     write_text(out / "report.html", report_html(pages, out, profile))
     write_text(out / "results.csv", results_csv([page.board for page in pages]))

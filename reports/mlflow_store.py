@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import logging
 import os
@@ -41,8 +40,8 @@ def files_beside(uri: str, out: Path) -> Path | None:
     return folder / "mlartifacts"
 
 
-def load() -> None:
-    """Import MLflow, which takes seconds, for whoever has something to wait for meanwhile."""
+def open_store(uri: str) -> MlflowClient:
+    """A client for tracking and for the registry of models. Nothing is asked of the store yet."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Else minutes pass before a wrong address or a server that does not answer shows.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -50,12 +49,6 @@ def load() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Else two lines for each run of a server, with the address as it was given: user, password and all.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
-
-
-def open_store(uri: str) -> MlflowClient:
-    """A client for tracking and for the registry of models. Nothing is asked of the store yet."""
-    load()
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow"):
