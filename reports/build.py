@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 STAMP = ".report.json"
 FOLDERS = ("ablations", "diagnostics", "plots")
 LONGEST_SLUG = 60
-#: From this many cells on pictures are drawn by helpers: of fewer they take no longer than helpers take to start.
-LARGE, MOST_HELPERS = 100, 4
+#: From this many configurations on pictures are drawn by helper processes, so many at most: the pictures of fewer take
+#: about as long as helpers take to start.
+LARGE, MOST_HELPERS = 12, 4
 #: Between these lines of a document its excerpt of the leaderboard is kept up to date.
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 CAPTIONS = {
@@ -90,7 +91,6 @@ def build_report(
     with the file's path) where a file is damaged or the document has no pair of markers, OSError where something
     cannot be written.
     """
-    from ..slurm.launch import available_cores
     from .cells import read_cells
     from .html import report_html
     from .markdown import excerpt_text, leaderboard_text
@@ -106,7 +106,7 @@ def build_report(
     fingerprint = _fingerprint(out)
     cells = read_cells(out)
     pages, written = [], _Written([], [], [])
-    with helped(min(available_cores(), MOST_HELPERS) if len(cells) >= LARGE else 0):
+    with helped(_helpers(cells)):
         for benchmark in sorted({cell.benchmark for cell in cells}):
             pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
         profile = _profile(out, [page.board for page in pages], written)
@@ -144,6 +144,14 @@ def build_report(
         mlflow=address,
         diagnostics=tuple(written.diagnostics),
     )
+
+
+def _helpers(cells: Sequence[Cell]) -> int:
+    """How many processes draw the pictures beside this one."""
+    from ..slurm.launch import available_cores
+
+    large = len({(cell.benchmark, cell.group) for cell in cells}) >= LARGE
+    return min(available_cores(), MOST_HELPERS) if large and available_cores() > 1 else 0
 
 
 def _around_markers(path: Path) -> tuple[bytes, bytes]:

@@ -99,7 +99,7 @@ def fingerprint(cell: Cell, run: NewRun) -> str:
     for name in (CONFIG, DIAGNOSTICS):
         path = cell.files.path / name
         digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"").digest())
-    for path in _sampled(cell):  # large, and rewritten as a whole: size and time tell
+    for path in _sampled(cell):  # large, and never rewritten without a point that changes
         digest.update(f"{path.name} {path.stat().st_size}".encode())
     return digest.hexdigest()
 

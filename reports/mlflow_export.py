@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..benchmarks.command import without_password
-from ..benchmarks.files import TakenError
+from ..benchmarks.files import DamagedError, TakenError
 from ..benchmarks.lock import Lock, acquire
 from ..slurm.sweeps import Place, Sweep, places
 from ..slurm.sweeps import read as read_sweeps
@@ -51,6 +51,7 @@ FINGERPRINT = "bench.fingerprint"
 #: Tags that are ours begin so; others may be anybody's and are left alone.
 OURS = ("bench.", *(f"{section}." for section in mlflow_cells.CHANGEABLE))
 
+Item = TypeVar("Item")
 log = logging.getLogger(__name__)
 
 
@@ -83,8 +84,8 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
 
     report: files below `out` to keep with the newest sweep of each benchmark.
 
-    Raises ValueError, naming the file, for a damaged training log or sweep; errors of the store are MLflow's own or
-    sqlite3's.
+    Raises DamagedError, naming the file, for a damaged training log, after all other cells, or sweep; errors of the
+    store are MLflow's own or sqlite3's.
     """
     with _alone(out) as check:
         address = uri or default_uri(out)
@@ -95,10 +96,13 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
         store = _Store(open_store(address), out, own=uri is None, database=database, files=files, check=check)
         counts = {"created": 0, "updated": 0, "unchanged": 0}
         runs: dict[str, str] = {}
+        damaged: list[DamagedError] = []
         submitted = places(read_sweeps(out))
         for benchmark in dict.fromkeys(cell.benchmark for cell in cells):
             own = [cell for cell in cells if cell.benchmark == benchmark]
-            store.benchmark(benchmark, own, submitted, report, counts, runs)
+            store.benchmark(benchmark, own, submitted, report, counts, runs, damaged)
+    if damaged:
+        raise damaged[0]
     return Exported(uri or default_uri(out), **counts, runs=runs)
 
 
@@ -145,8 +149,9 @@ class _Store:
         report: Sequence[Path],
         counts: dict[str, int],
         runs: dict[str, str],
+        damaged: list[DamagedError],
     ) -> None:
-        """Import the cells of one benchmark. Adds to `counts` and `runs`."""
+        """Import the cells of one benchmark but damaged ones. Adds to `counts`, `runs` and `damaged`."""
         experiment = self._experiment(name)
         held = {cell.id: submitted.get(cell.files.path.relative_to(self.out).as_posix(), ()) for cell in cells}
         wanted = {self._local(name).key: self._local(name)}
@@ -170,20 +175,26 @@ class _Store:
         used = set(parent_of.values())
         parents |= {key: self._new_parent(experiment, wanted[key]) for key in used - parents.keys()}
 
-        def described(cell: Cell) -> NewRun:
+        def described(cell: Cell) -> NewRun | None:
             names = [place.sweep.sweep for place in held[cell.id]]
-            return mlflow_cells.new_run(cell, names, parents[parent_of[cell.id]].info.run_id)
+            try:
+                return mlflow_cells.new_run(cell, names, parents[parent_of[cell.id]].info.run_id)
+            except DamagedError as error:
+                damaged.append(error)
+                return None
 
-        def one(cell: Cell) -> tuple[str, str]:
+        def one(cell: Cell) -> tuple[str, str] | None:
             self.check()
-            return self._cell(experiment, cell, described(cell), known.get(cell.id))
+            new = described(cell)
+            return self._cell(experiment, cell, new, known.get(cell.id)) if new else None
 
         singly = [cell for cell in cells if self.database is None or cell.id in known]
-        for cell, (outcome, run) in zip(singly, self._each(one, singly), strict=True):
-            counts[outcome] += 1
-            runs[cell.id] = run
+        for cell, imported in zip(singly, self._each(one, singly), strict=True):
+            if imported:
+                outcome, runs[cell.id] = imported
+                counts[outcome] += 1
         if self.database is not None:
-            fresh = ((cell, described(cell)) for cell in cells if cell.id not in known)
+            fresh = ((cell, new) for cell in cells if cell.id not in known and (new := described(cell)))
             for batch in batches(fresh, CELLS):
                 runs |= self._add(self.database, experiment, batch)
                 counts["created"] += len(batch)
@@ -192,7 +203,7 @@ class _Store:
             self._finish_parent(parents[key], wanted[key], own)
         self._keep_report(parents[max(used, key=lambda key: wanted[key].begun or 0)], report)
 
-    def _each(self, one: Callable[[Cell], tuple[str, str]], cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
+    def _each(self, one: Callable[[Cell], Item], cells: Sequence[Cell]) -> Iterator[Item]:
         """`one` of every cell, in order. A server is asked for several at once: most of the time it is waited for."""
         if self.files is not None:
             yield from map(one, cells)

@@ -8,10 +8,13 @@ that dies of.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import pickle
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
@@ -27,9 +30,10 @@ _helpers: ContextVar[_Helpers | None] = ContextVar("helpers", default=None)
 
 
 def save_figure(figure: Figure, path: Path, look: Mapping[str, Any]) -> None:
-    """Write `figure` to `path` as a PNG of 150 dpi, drawn by the settings `look`; within `helped` at the end at latest.
+    """Write `figure` to `path` as a PNG of 150 dpi, drawn by the settings `look`: now; within `helped` until its end.
 
-    The same data give the same bytes, whoever draws. Raises OSError where the file cannot be written.
+    The same data give the same bytes, whoever draws. Raises OSError where the file cannot be written; `helped` does so
+    at its end.
     """
     if helpers := _helpers.get():
         helpers.save(figure, path, look)
@@ -68,7 +72,7 @@ class _Helpers:
 
     def save(self, figure: Figure, path: Path, look: Mapping[str, Any]) -> None:
         task = pickle.dumps((figure, path, dict(look)))
-        self._saved.append(self._pool.submit(self._ask, task))
+        self._saved.append(self._pool.submit(self._ask, task, path))
 
     def wait(self) -> None:
         for saved in self._saved:
@@ -80,14 +84,9 @@ class _Helpers:
         for process in self._processes:
             process.communicate()
 
-    def _ask(self, task: bytes) -> None:
+    def _ask(self, task: bytes, path: Path) -> None:
         if not hasattr(self._own, "process"):
-            command = [sys.executable, "-P", "-m", __name__]
-            # A session of its own: Ctrl-C is for the process that it helps.
-            self._own.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-            )
-            self._processes.append(self._own.process)
+            self._own.process = self._start()
         process: subprocess.Popen[bytes] = self._own.process
         assert process.stdin
         assert process.stdout
@@ -96,9 +95,20 @@ class _Helpers:
             process.stdin.flush()
             error = pickle.load(process.stdout)
         except (OSError, EOFError):
-            raise ChildProcessError(f"a process that draws pictures ended with status {process.wait()}") from None
+            reason = f"the process that was to draw it ended with status {process.wait()}"
+            raise ChildProcessError(errno.ECHILD, reason, str(path)) from None
         if error is not None:
             raise error
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", "-m", __name__]
+        try:
+            # A session of its own: Ctrl-C is for the process that it helps.
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        except OSError as error:  # no memory, no more processes
+            raise ChildProcessError(error.errno, error.strerror, sys.executable) from None
+        self._processes.append(process)
+        return process
 
 
 def _save(figure: Figure, path: Path, look: Mapping[str, Any]) -> None:
@@ -109,20 +119,22 @@ def _save(figure: Figure, path: Path, look: Mapping[str, Any]) -> None:
 
 
 def _help(tasks: BinaryIO, answers: BinaryIO) -> None:
-    """Write the figures of `tasks` until it ends; answers each with None, or with what went wrong."""
+    """Write the figures of `tasks`; answer each with None, or with what went wrong. EOFError when there are no more."""
     while True:
-        try:
-            figure, path, look = pickle.load(tasks)
-        except EOFError:
-            return
+        figure, path, look = pickle.load(tasks)
         try:
             _save(figure, path, look)
             answer = None
         except Exception as error:  # raised again by the process that asked
+            error.add_note(f"while drawing {path}:\n{traceback.format_exc()}")
             answer = error
         answers.write(pickle.dumps(answer))
-        answers.flush()
 
 
 if __name__ == "__main__":
-    _help(sys.stdin.buffer, sys.stdout.buffer)
+    # What anything prints goes elsewhere, and nothing that nobody reads any more is kept to be written at the end.
+    channel = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    # The other process is gone: at rest, in the middle of a figure, or while one was drawn for it.
+    with contextlib.suppress(EOFError, pickle.UnpicklingError, BrokenPipeError):
+        _help(sys.stdin.buffer, channel)

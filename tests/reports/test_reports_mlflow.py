@@ -15,6 +15,7 @@ import pytest
 
 from consistency_bench.benchmarks.cli.report import naming_mlflow
 from consistency_bench.benchmarks.errors import UsageError
+from consistency_bench.benchmarks.files import DamagedError
 from consistency_bench.reports import mlflow_tables
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.cells import read_cells
@@ -288,15 +289,22 @@ def test_a_damaged_training_log_is_named(sweep):
         export(sweep.out, read_cells(sweep.out))
 
 
-def test_a_damaged_cell_does_not_keep_others_from_being_updated(sweep):
-    folder = sweep.cell("ect", 1, state="running")
+@pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
+def test_a_damaged_cell_keeps_no_other_out(sweep, known):
+    sweep.cell("ect", 1, state="running")
+    sweep.cell("ect", 3, state="running")
+    if known:
+        sweep.cell("ect", 2, state="running")
     export(sweep.out, read_cells(sweep.out))
-    sweep.cell("ect", 1)
-    (sweep.cell("ect", 0) / "train.jsonl").write_text("[]\n")
-    with pytest.raises(ValueError, match=r"s0-.*train\.jsonl"):
-        export(sweep.out, read_cells(sweep.out))
-    states = rows(sweep.out, "select value from tags where key = 'bench.state'")
-    assert (states, folder.exists()) == ([("done",)], True)
+    for seed in range(5):
+        sweep.cell("ect", seed)
+    (damaged,) = sweep.out.rglob("s2-*/train.jsonl")
+    damaged.write_text("[]\n")
+    for _ in range(2):
+        with pytest.raises(DamagedError, match=r"s2-.*train\.jsonl"):
+            export(sweep.out, read_cells(sweep.out))
+        states = rows(sweep.out, "select value from tags where key = 'bench.state' order by value")
+        assert states == [("done",)] * 4 + [("running",)] * known
 
 
 def test_flattened_leaves():
