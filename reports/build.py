@@ -27,7 +27,7 @@ FOLDERS = ("ablations", "diagnostics", "plots")
 LONGEST_SLUG = 60
 #: From this many configurations on pictures are drawn by helper processes, so many at most: the pictures of fewer take
 #: about as long as helpers take to start.
-LARGE, MOST_HELPERS = 12, 4
+LARGE, MOST_HELPERS = 12, 2
 #: Between these lines of a document its excerpt of the leaderboard is kept up to date.
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 CAPTIONS = {
@@ -148,7 +148,7 @@ def build_report(
 
 def _helpers(cells: Sequence[Cell]) -> int:
     """How many processes draw the pictures beside this one."""
-    from ..slurm.launch import available_cores
+    from ..benchmarks.machine import available_cores
 
     large = len({(cell.benchmark, cell.group) for cell in cells}) >= LARGE
     return min(available_cores(), MOST_HELPERS) if large and available_cores() > 1 else 0

@@ -66,7 +66,7 @@ def test_a_report_has_the_same_bytes_whoever_draws_its_pictures(sweep: Sweep, mo
         path.unlink()
     given: list[int] = []
     monkeypatch.setattr(build, "LARGE", 1)
-    monkeypatch.setattr("consistency_bench.slurm.launch.available_cores", lambda: given.append(1) or 2)
+    monkeypatch.setattr("consistency_bench.benchmarks.machine.available_cores", lambda: given.append(1) or 2)
     build.build_report(sweep.out, mlflow=False)
     assert given == [1, 1]
     assert {path: path.read_bytes() for path in sweep.out.rglob("*") if path.is_file()} == before
