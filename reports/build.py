@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 STAMP = ".report.json"
 FOLDERS = ("ablations", "diagnostics", "plots")
 LONGEST_SLUG = 60
-#: From this many configurations on pictures are drawn by helper processes, so many at most: the pictures of fewer take
-#: about as long as helpers take to start.
-LARGE, MOST_HELPERS = 12, 2
 #: Between these lines of a document its excerpt of the leaderboard is kept up to date.
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 CAPTIONS = {
@@ -94,7 +91,6 @@ def build_report(
     from .cells import read_cells
     from .html import report_html
     from .markdown import excerpt_text, leaderboard_text
-    from .painting import helped
     from .spreadsheet import results_csv
 
     between = None if readme is None else _around_markers(readme)  # before anything is written
@@ -106,10 +102,9 @@ def build_report(
     fingerprint = _fingerprint(out)
     cells = read_cells(out)
     pages, written = [], _Written([], [], [])
-    with helped(_helpers(cells)):
-        for benchmark in sorted({cell.benchmark for cell in cells}):
-            pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
-        profile = _profile(out, [page.board for page in pages], written)
+    for benchmark in sorted({cell.benchmark for cell in cells}):
+        pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
+    profile = _profile(out, [page.board for page in pages], written)
     write_text(out / "leaderboard.md", leaderboard_text(pages, profile))
     write_text(out / "report.html", report_html(pages, out, profile))
     write_text(out / "results.csv", results_csv([page.board for page in pages]))
@@ -144,14 +139,6 @@ def build_report(
         mlflow=address,
         diagnostics=tuple(written.diagnostics),
     )
-
-
-def _helpers(cells: Sequence[Cell]) -> int:
-    """How many processes draw the pictures beside this one."""
-    from ..benchmarks.machine import available_cores
-
-    large = len({(cell.benchmark, cell.group) for cell in cells}) >= LARGE
-    return min(available_cores(), MOST_HELPERS) if large and available_cores() > 1 else 0
 
 
 def _around_markers(path: Path) -> tuple[bytes, bytes]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -183,7 +184,8 @@ def _draw_grid(cell: Cell, target: Path) -> None:
         return
     high = max(len(picture) for picture in pictures)
     framed = [numpy.pad(p, ((0, high - len(p)), (0, 4), (0, 0)), constant_values=255) for p in pictures]
-    Image.fromarray(numpy.concatenate(framed, axis=1)[:, :-4]).save(target)
+    # Z_HUFFMAN_ONLY: images of noise and nature come out as small as by any other way, in half the time.
+    Image.fromarray(numpy.concatenate(framed, axis=1)[:, :-4]).save(target, compress_type=zlib.Z_HUFFMAN_ONLY)
 
 
 def _tiles(samples: Any) -> Any:

@@ -31,8 +31,8 @@ _FRAME = """<!DOCTYPE html><title>-</title><script>const began = performance.now
 class Build:
     """One `bench report`, from the start of its process to its end.
 
-    seconds: of the clock; cpu: of all its threads and helpers. peak: the most memory its largest process held, page:
-    the size of `report.html`, in bytes.
+    seconds: of the clock; cpu: of all its threads. peak: the most memory it held, in bytes. page: of `report.html`, in
+    bytes.
     """
 
     seconds: float

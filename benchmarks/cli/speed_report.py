@@ -54,7 +54,7 @@ def report(seeds: int = 25) -> int:
 def build_line(about: str, built: Build) -> str:
     """What was measured of one `bench report`."""
     spent = f"{built.seconds:.1f} s of the clock, {built.cpu:.1f} s of a core"
-    return f"report    {spent}, {built.peak / 1e9:.2f} GB in the largest process; {about}"
+    return f"report    {spent}, {built.peak / 1e9:.2f} GB at most; {about}"
 
 
 def load_line(page: int, loads: list[float]) -> str:
@@ -71,7 +71,7 @@ def wanted(built: Mapping[str, Build], loads: list[float]) -> list[Wanted]:
     seconds, peak = max(one.seconds for one in built.values()), max(one.peak for one in built.values())
     found = [
         Wanted("bench report", f"{seconds:.1f} s", f"< {SECONDS} s", seconds < SECONDS),
-        Wanted("largest process", f"{peak / 1e9:.2f} GB", f"< {MEMORY / 1e9:g} GB", peak < MEMORY),
+        Wanted("its memory", f"{peak / 1e9:.2f} GB", f"< {MEMORY / 1e9:g} GB", peak < MEMORY),
     ]
     if loads:
         load = median(loads)

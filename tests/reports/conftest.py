@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import math
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from matplotlib.figure import Figure
-
-from consistency_bench.reports import painting
 
 SNAPSHOTS = 8
 HALVES = {"fd_digits_2k": 4.0, "kd_digits_2k": 0.002, "classes_digits_2k": 10.0, "w2_toy2d": 0.02}
@@ -237,14 +233,3 @@ def _samples(shape: tuple[int, ...], name: str, rng: np.random.Generator) -> np.
 def sweep(tmp_path: Path) -> Sweep:
     """An empty output folder to write cells into."""
     return Sweep(tmp_path / "runs")
-
-
-@pytest.fixture(autouse=True)
-def _figures_travel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every figure of every test can be handed to a helper."""
-
-    def save(figure: Figure, path: Path, look: Mapping[str, Any]) -> None:
-        written(pickle.loads(pickle.dumps(figure)), path, look)
-
-    written = painting._save
-    monkeypatch.setattr(painting, "_save", save)
