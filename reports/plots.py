@@ -22,11 +22,11 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from ..benchmarks.files import atomic_path
 from ..benchmarks.metrics.registry import direction
 from .arrays import read_arrays
 from .cells import Cell, naming
 from .courses import Course, courses
+from .painting import save_figure
 from .statistics import Interval
 from .tables import Board, SeedValue, labels
 
@@ -92,9 +92,7 @@ def save_figures(drawn: Drawings, folder: Path, stem: str) -> dict[str, Path]:
         for kind, draw in drawn.items():
             if figure := draw():
                 paths[kind] = folder / f"{stem}-{kind}.png"
-                with atomic_path(paths[kind]) as temporary:
-                    # No software version in the file: the same data give the same bytes.
-                    figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None}, bbox_inches="tight")
+                save_figure(figure, paths[kind])
     return paths
 
 

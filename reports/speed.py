@@ -16,6 +16,7 @@ from .synthetic import Size, write_cells
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 120.0  # seconds for a browser
+LOOKS = 0.05  # seconds between looks at the memory
 
 #: Runs in a process of its own, so that its memory is that of a report and of nothing else.
 _REPORT = (
@@ -31,8 +32,8 @@ _FRAME = """<!DOCTYPE html><title>-</title><script>const began = performance.now
 class Build:
     """One `bench report`, from the start of its process to its end.
 
-    seconds: of the clock; cpu: of all its threads. peak: the most memory it held, in bytes. page: of `report.html`, in
-    bytes.
+    seconds: of the clock; cpu: of all its processes. peak: the most memory that one of them held, in bytes. page: of
+    `report.html`, in bytes.
     """
 
     seconds: float
@@ -53,8 +54,7 @@ def build(out: Path, *, mlflow: bool) -> Build:
 
     Raises subprocess.CalledProcessError where that fails.
     """
-    module = f"{__package__}.build"
-    command = [sys.executable, "-c", _REPORT.format(module=module, mlflow=mlflow), str(out)]
+    command = _command(out, mlflow)
     began = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
@@ -65,6 +65,45 @@ def build(out: Path, *, mlflow: bool) -> Build:
     unit = 1 if sys.platform == "darwin" else 1024
     page = (out / "report.html").stat().st_size
     return Build(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, page)
+
+
+def memory_together(out: Path, *, mlflow: bool) -> int | None:
+    """Build the report of `out` once more; the most memory, in bytes, that its processes held together.
+
+    What they share counts once. Looking slows them down, so this measures no time. None where the system does not tell.
+    Raises subprocess.CalledProcessError where the report fails.
+    """
+    command = _command(out, mlflow)
+    found = []
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            found.append(sum(map(_proportional, (process.pid, *_children(process.pid)))))
+            time.sleep(LOOKS)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return max(found, default=0) or None
+
+
+def _command(out: Path, mlflow: bool) -> list[str]:
+    return [sys.executable, "-c", _REPORT.format(module=f"{__package__}.build", mlflow=mlflow), str(out)]
+
+
+def _children(process: int) -> list[int]:
+    """Of its first thread, which is the one that forks."""
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:  # it is gone, or this is no Linux
+        return []
+
+
+def _proportional(process: int) -> int:
+    """Bytes of its own, and its share of those that it has together with others; 0 of a process that is gone."""
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^Pss: +(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def browser() -> str | None:

@@ -22,6 +22,7 @@ from ..benchmarks.distributed import without_ranks
 from ..benchmarks.errors import UsageError
 from ..benchmarks.files import read_json, write_json, write_text
 from ..benchmarks.lock import is_held
+from ..benchmarks.machine import available_cores
 from ..benchmarks.records import CONFIG, STATUS, CellFiles
 from .worker import INTERRUPTED, STARTS, StopFlag, Work, run_cells
 
@@ -57,11 +58,6 @@ def default_slots(cells: int, jobs: int | None = None, processes: int = 1) -> Sl
 def devices(config: Mapping[str, Any]) -> int:
     """How many processes train a cell together."""
     return (config["train"].get("resources") or {}).get("devices") or 1
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -94,13 +94,15 @@ ALLOWED = {
     "benchmarks": ("benchmarks", "methods"),
     "slurm": ("slurm", "benchmarks"),
     # Reports read files, and nothing of how the files came to be; a metric's name says which way is better. The import
-    # into MLflow is alone at it (lock) and reads which cells were submitted together (slurm.sweeps).
+    # into MLflow is alone at it (lock) and reads which cells were submitted together (slurm.sweeps). Pictures are drawn
+    # on the cores that there are (machine).
     "reports": (
         "reports",
         "benchmarks.records",
         "benchmarks.command",
         "benchmarks.files",
         "benchmarks.lock",
+        "benchmarks.machine",
         "benchmarks.metrics.registry",
         "benchmarks.text",
         "slurm.sweeps",

@@ -119,7 +119,8 @@ def _run_here(wanted: Sequence[Shown], out: Path) -> int:
 
 def _slots(wanted: Sequence[Shown], processes: int) -> Slots:
     """As many threads a cell as it had before, which its rounding depends on; else as a new grid of them would get."""
-    from ...slurm.launch import available_cores, default_slots
+    from ...slurm.launch import default_slots
+    from ..machine import available_cores
 
     usual = default_slots(len(wanted), processes=processes)
     before = {cell.files.run["attempts"][-1]["threads"] for cell in wanted if cell.files.run["attempts"]}

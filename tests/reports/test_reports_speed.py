@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,27 @@ def test_a_report_is_measured_in_a_process_of_its_own(measured):
     assert 50e6 < built.peak < 4e9  # bytes, whatever unit the system counts in
 
 
-def test_a_report_that_fails_is_no_figure(tmp_path, capfd):
+@pytest.mark.parametrize("measure", [speed.build, speed.memory_together])
+def test_a_report_that_fails_is_no_figure(measure, tmp_path, capfd):
     with pytest.raises(subprocess.CalledProcessError):
-        speed.build(tmp_path, mlflow=False)
+        measure(tmp_path, mlflow=False)
     assert "there are no cells" in capfd.readouterr().err
+
+
+def test_memory_is_that_of_all_processes(monkeypatch, tmp_path):
+    hold = "import os, time; held = bytearray({size}); {then}"
+    alone, forks = (
+        hold.format(size=size, then=then)
+        for size, then in (
+            (300_000_000, "time.sleep(1)"),
+            (50_000_000, ("child = os.fork(); more = bytearray(300_000_000); time.sleep(1); child and os.wait()")),
+        )
+    )
+    for script, low, high in ((alone, 300e6, 400e6), (forks, 650e6, 750e6)):
+        monkeypatch.setattr(speed, "_command", lambda *_, script=script: [sys.executable, "-c", script])
+        together = speed.memory_together(tmp_path, mlflow=False)
+        assert together is not None
+        assert low < together < high  # what was there before the fork counts once
 
 
 def test_the_page_is_opened_by_a_browser(measured):
@@ -75,14 +93,18 @@ def test_a_browser_that_opens_nothing_is_named(tmp_path):
 
 
 def test_figures_are_held_against_their_bounds():
-    assert [figure.met for figure in command.wanted({"new": QUICK, "again": QUICK}, [5.0, 1.0, 1.5])] == [True] * 3
+    twice = {"new": QUICK, "again": QUICK}
+    assert [figure.met for figure in command.wanted(twice, 900_000_000, [5.0, 1.0, 1.5])] == [True] * 3
     slow = Build(seconds=31.0, cpu=31.0, peak=1_600_000_000, page=1)
-    assert [figure.met for figure in command.wanted({"new": QUICK, "again": slow}, [2.5])] == [False] * 3
-    assert len(command.wanted({"new": QUICK}, [])) == 2
+    assert [figure.met for figure in command.wanted({"new": QUICK, "again": slow}, None, [2.5])] == [False] * 3
+    assert [figure.met for figure in command.wanted(twice, 1_600_000_000, [])] == [True, False]
+    assert len(command.wanted({"new": QUICK}, None, [])) == 2
 
 
 def test_what_was_not_measured_is_said():
     assert "not measured" in command.load_line(1, [])
+    assert "not measured" in command.memory_line(None)
+    assert command.memory_line(760_000_000).startswith("memory    0.76 GB at most")
     assert command.load_line(9_600_000, [0.5, 0.25]).startswith("page      9.6 MB; 0.50, 0.25 s to the load event")
 
 

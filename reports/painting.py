@@ -1,0 +1,115 @@
+"""Writes figures to files: here, or in copies of this process while a large report goes on.
+
+Most of the time of a report goes into matplotlib's `savefig`, which keeps one core busy. A copy (`fork`) has the figure
+already, writes the one file, and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..benchmarks.files import atomic_path
+
+DPI = 150
+#: What is being drawn by copies of this process, oldest first.
+_copies: ContextVar[_Copies | None] = ContextVar("copies", default=None)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write `figure` to `path` as a PNG of 150 dpi, cut to what is on it; within `beside` by its end at the latest.
+
+    The same figure gives the same bytes, whichever process draws it. Nothing is to be drawn on it afterwards. Raises
+    OSError where the file cannot be written; within `beside` that may come with a later figure, or at the end.
+    """
+    if copies := _copies.get():
+        copies.save(figure, path)
+    else:
+        _save(figure, path)
+
+
+@contextlib.contextmanager
+def beside(count: int) -> Iterator[None]:
+    """Have figures written by up to `count` copies of this process at a time; all are written at the end.
+
+    count 0: by this process itself. It is so, too, where a copy would not be safe: in a process with several threads of
+    Python, any of which might hold a lock that is never given back in the copy, and on systems other than Linux.
+    """
+    if not count or sys.platform != "linux" or threading.active_count() > 1:
+        yield
+        return
+    copies = _Copies(count)
+    token = _copies.set(copies)
+    try:
+        yield
+        copies.finish()
+    finally:
+        _copies.reset(token)
+        copies.end()
+
+
+class _Copies:
+    """Processes that draw a figure each, at most `count` of them."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._running: deque[tuple[int, Figure, Path, matplotlib.RcParams]] = deque()
+
+    def save(self, figure: Figure, path: Path) -> None:
+        while len(self._running) >= self._count:
+            self._next()
+        process = os.fork()
+        if not process:
+            _write_and_exit(figure, path)
+        self._running.append((process, figure, path, matplotlib.rcParams.copy()))
+
+    def finish(self) -> None:
+        while self._running:
+            self._next()
+
+    def end(self) -> None:
+        """After an error here: what is being drawn is brought to its end."""
+        while self._running:
+            os.waitpid(self._running.popleft()[0], 0)
+
+    def _next(self) -> None:
+        """Wait for the oldest. What it could not do is done here, which says what was wrong, if it still is."""
+        process, figure, path, look = self._running[0]
+        _, status = os.waitpid(process, 0)
+        self._running.popleft()
+        if status:
+            with matplotlib.rc_context(look):
+                _save(figure, path)
+
+
+def _write_and_exit(figure: Figure, path: Path) -> None:
+    """The life of a copy. It ends here, with nothing of what the process had in mind for its own end."""
+    status = 1
+    try:
+        _save(figure, path)
+        status = 0
+    finally:
+        os._exit(status)  # an error is not lost: the figure is drawn again by the process that waits
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # The same as `bbox_inches="tight"`, without the drawing that this throws away after it has laid out the figure.
+    figure.set_dpi(DPI)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    box = figure.get_tightbbox(renderer).padded(matplotlib.rcParams["savefig.pad_inches"])
+    figure.set_layout_engine(None)
+    with atomic_path(path) as temporary:
+        # No software version in the file: the same data give the same bytes.
+        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None}, bbox_inches=box)
