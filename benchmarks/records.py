@@ -6,6 +6,8 @@ A run folder is `<out>/<benchmark>/<method>/s<seed>-<id>/`. Files are the truth;
 
 from __future__ import annotations
 
+import fnmatch
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,8 +143,29 @@ def _checked(status: Any, path: Path) -> dict[str, Any]:
 
 
 def find_cells(out: Path) -> list[CellFiles]:
-    """All cells below `out`, sorted by path."""
-    return [CellFiles(config.parent) for config in sorted(out.glob(f"*/*/s*-*/{CONFIG}"))]
+    """All cells of the output folder `out`, sorted by path."""
+    # Hidden folders are not looked into: those of locks come and go.
+    return [CellFiles(config.parent) for config in sorted(out.glob(f"[!.]*/[!.]*/s*-*/{CONFIG}"))]
+
+
+def cells_in(folder: Path) -> list[CellFiles]:
+    """The cell in `folder`, or all cells at any depth below it, sorted by path; hidden folders have none.
+
+    A folder that is gone by then, or that this user may not read, has none either. Raises other OSErrors.
+    """
+    if (folder / CONFIG).is_file():
+        return [CellFiles(folder)]
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | PermissionError):
+            raise error
+
+    found = []
+    for at, names, _ in os.walk(folder, onerror=refuse):
+        names[:] = [name for name in names if not name.startswith(".")]
+        paths = (Path(at, name) for name in names if fnmatch.fnmatchcase(name, "s*-*"))
+        found += [path for path in paths if (path / CONFIG).is_file()]
+    return [CellFiles(path) for path in sorted(found)]
 
 
 def read_reference(out: Path, benchmark: str) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from ..benchmarks.records import (
     RUN,
     STATUS,
     CellFiles,
+    cells_in,
     find_cells,
     read_reference,
 )
@@ -73,8 +74,7 @@ def read_cells(out: Path) -> list[Cell]:
 
 def read_folder(folder: Path) -> list[Cell]:
     """The cell in `folder`, or all cells anywhere below it; [] where there is none. Raises as `read_cells` does."""
-    configs = [folder / CONFIG] if (folder / CONFIG).is_file() else sorted(folder.glob(f"**/s*-*/{CONFIG}"))
-    return [_read(CellFiles(config.parent)) for config in configs]
+    return [_read(files) for files in cells_in(folder)]
 
 
 def reference_values(out: Path, benchmark: str) -> dict[tuple[str, str], float]:

@@ -68,7 +68,11 @@ class _Copies:
     def save(self, figure: Figure, path: Path) -> None:
         while len(self._running) >= self._count:
             self._next()
-        process = os.fork()
+        try:
+            process = os.fork()
+        except OSError:  # no more processes, no memory for one
+            _save(figure, path)
+            return
         if not process:
             _write_and_exit(figure, path)
         self._running.append((process, figure, path, matplotlib.rcParams.copy()))
@@ -80,16 +84,24 @@ class _Copies:
     def end(self) -> None:
         """After an error here: what is being drawn is brought to its end."""
         while self._running:
-            os.waitpid(self._running.popleft()[0], 0)
+            _wait(self._running.popleft()[0])
 
     def _next(self) -> None:
         """Wait for the oldest. What it could not do is done here, which says what was wrong, if it still is."""
         process, figure, path, look = self._running[0]
-        _, status = os.waitpid(process, 0)
+        failed = _wait(process)
         self._running.popleft()
-        if status:
+        if failed:
             with matplotlib.rc_context(look):
                 _save(figure, path)
+
+
+def _wait(process: int) -> bool:
+    """Until it has ended; whether it failed, or nobody knows: a program that ignores SIGCHLD is not told."""
+    try:
+        return os.waitpid(process, 0)[1] != 0
+    except ChildProcessError:
+        return True
 
 
 def _write_and_exit(figure: Figure, path: Path) -> None:

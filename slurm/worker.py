@@ -225,7 +225,7 @@ def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ran
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    for leftover in folder.glob("*/.*.tmp"):  # of an attempt that was killed while it wrote
+    for leftover in folder.glob("[!.]*/.*.tmp"):  # of an attempt that was killed while it wrote
         leftover.unlink(missing_ok=True)
     try:
         if work.without_progress is not None and not _may_start(folder, work.without_progress):
@@ -316,7 +316,7 @@ def _saved(folder: Path) -> list[float]:
     checkpoint = folder / "checkpoints" / "last.pt"
     rows = CellFiles(folder).records
     snapshots = list(folder.glob("snapshots/*.safetensors"))
-    pieces = list(default_folder().glob("*/features-*.npy"))  # hours of work on a CPU, for all cells of a benchmark
+    pieces = list(default_folder().glob("[!.]*/features-*.npy"))  # hours of work on a CPU, for all cells of a benchmark
     return [checkpoint.stat().st_mtime if checkpoint.exists() else 0.0, len(snapshots), len(rows), len(pieces)]
 
 

@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..files import read_jsonl
 from ..lock import acquire
 from ..metrics.registry import expand, parse
-from ..records import RECORDS, REFERENCE, CellFiles
+from ..records import RECORDS, REFERENCE, CellFiles, cells_in
 from .status import INTERRUPTED
 
 SNAPSHOTS = ("last", "all")
@@ -74,11 +74,7 @@ def find_runs(runs: Sequence[Path]) -> list[CellFiles]:
     """The cells in these folders and below them, each once. Raises UsageError for a folder without any."""
     found: dict[Path, CellFiles] = {}
     for run in runs:
-        cells = (
-            [CellFiles(run)]
-            if (run / "config.yaml").is_file()
-            else [CellFiles(config.parent) for config in sorted(run.glob("**/s*-*/config.yaml"))]
-        )
+        cells = cells_in(run)
         if not cells:
             raise UsageError(f"{run} is no folder of a cell and has none below it; `bench status` lists them")
         found |= {(path := cell.path.resolve()): CellFiles(path) for cell in cells}

@@ -144,6 +144,24 @@ def test_what_a_copy_cannot_do_is_done_by_its_maker(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_without_processes_or_their_ends_pictures_are_drawn_here(tmp_path: Path) -> None:
+    said = run(
+        tmp_path,
+        """
+        def refused():
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        with beside(1):
+            save_figure(figure(), out / "a.png")
+            os.fork = refused
+            save_figure(figure(), out / "b.png")
+        """,
+    )
+    assert said == "made 1\n"
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 WRONG = {
     "FileExistsError": """
         (out / "file").write_text("no folder")

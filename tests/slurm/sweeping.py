@@ -76,7 +76,7 @@ class Place:
 
     def statuses(self) -> dict[str, dict[str, Any]]:
         """status.json of every cell, by the name of its folder."""
-        return {path.parent.name: json.loads(path.read_text()) for path in self.out.glob("*/*/*/status.json")}
+        return {path.parent.name: json.loads(path.read_text()) for path in self.out.glob("[!.]*/[!.]*/*/status.json")}
 
     def the(self, key: str) -> Any:
         """A value of the status of the one cell there is."""
@@ -85,7 +85,7 @@ class Place:
 
     def attempts(self) -> list[int]:
         """How often each cell was begun."""
-        return sorted(len(json.loads(path.read_text())["attempts"]) for path in self.out.glob("*/*/*/run.json"))
+        return sorted(len(json.loads(path.read_text())["attempts"]) for path in self.out.glob("[!.]*/[!.]*/*/run.json"))
 
     def results(self) -> dict[str, bytes]:
         """Everything that must not depend on where, when and in how many pieces the cells ran."""
@@ -114,7 +114,7 @@ def training(place: Place, images: int = 1) -> Callable[[], bool]:
     def reached() -> bool:
         return any(
             status["state"] == "running" and status.get("images", 0) >= images for status in place.statuses().values()
-        ) and any(place.out.glob("*/*/*/checkpoints/last.pt"))
+        ) and any(place.out.glob("[!.]*/[!.]*/*/checkpoints/last.pt"))
 
     return reached
 

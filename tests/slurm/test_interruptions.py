@@ -50,7 +50,7 @@ def wait_for(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> b
 
 
 def statuses(out: Path) -> list[dict]:
-    return [json.loads(path.read_text()) for path in out.glob("*/*/*/status.json")]
+    return [json.loads(path.read_text()) for path in out.glob("[!.]*/[!.]*/*/status.json")]
 
 
 def workers(out: Path) -> list[int]:
@@ -62,7 +62,7 @@ def training(out: Path) -> bool:
 
 
 def checkpointed(out: Path) -> bool:
-    return len(list(out.glob("*/*/*/checkpoints/last.pt"))) == 2
+    return len(list(out.glob("[!.]*/[!.]*/*/checkpoints/last.pt"))) == 2
 
 
 def scoring(out: Path) -> bool:
