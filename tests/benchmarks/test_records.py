@@ -20,8 +20,8 @@ CELLS = ("digits/ect/s0-aaaa", "digits/ect/s1-bbbb", "toy2d/vct+ot/s0-cccc")
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     for name in (*CELLS, "digits/ect/notes", "digits/ect/.s9-dddd", ".old/ect/s9-eeee", "digits/.lock-1/s9-ffff"):
-        write_text(tmp_path / name / CONFIG, "cell: {}\n")
-    return tmp_path
+        write_text(tmp_path / "runs" / name / CONFIG, "cell: {}\n")
+    return tmp_path / "runs"
 
 
 def below(folder: Path, out: Path) -> list[str]:
@@ -31,7 +31,7 @@ def below(folder: Path, out: Path) -> list[str]:
 def test_cells_are_found_from_every_folder_above_them(out: Path) -> None:
     assert [cell.path.relative_to(out).as_posix() for cell in find_cells(out)] == list(CELLS)
     assert below(out, out) == list(CELLS)
-    assert below(out.parent, out)[-3:] == list(CELLS)
+    assert below(out.parent, out) == list(CELLS)
     assert below(out / "digits", out) == list(CELLS[:2])
     assert below(out / CELLS[0], out) == [CELLS[0]]
     assert below(out / CELLS[0] / "samples", out) == []
