@@ -6,6 +6,7 @@ A run folder is `<out>/<benchmark>/<method>/s<seed>-<id>/`. Files are the truth;
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from .files import DamagedError, read_json, read_jsonl, read_yaml
+from .files import GONE, DamagedError, read_json, read_jsonl, read_yaml
 from .text import visible
 
 CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
@@ -153,18 +154,18 @@ def cells_in(folder: Path) -> list[CellFiles]:
 
     A folder that is gone by then, or that this user may not read, has none either. Raises other OSErrors.
     """
-    if (folder / CONFIG).is_file():
+    if os.path.isfile(folder / CONFIG):  # of a path: it would raise where this user may not look
         return [CellFiles(folder)]
 
     def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | PermissionError):
+        if error.errno not in (*GONE, errno.ENOTDIR, errno.EACCES, errno.EPERM):
             raise error
 
     found = []
     for at, names, _ in os.walk(folder, onerror=refuse):
         names[:] = [name for name in names if not name.startswith(".")]
         paths = (Path(at, name) for name in names if fnmatch.fnmatchcase(name, "s*-*"))
-        found += [path for path in paths if (path / CONFIG).is_file()]
+        found += [path for path in paths if os.path.isfile(path / CONFIG)]
     return [CellFiles(path) for path in sorted(found)]
 
 

@@ -39,6 +39,7 @@ HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
 FAR = "0.6"  # grey of what lies far from every mode
 COLUMNS = 16  # samples of one row of the grid
 MOST_SHOWN = 24  # configurations whose samples are shown: a thousand rows take gigabytes to draw and nobody reads them
+OWN_LAYOUT = {"figure.autolayout": False, "figure.constrained_layout.use": False}  # whatever a user's settings say
 CANVAS_WIDTH = 7.2  # of a grid of samples, in inches
 LABEL_WIDTH, LABEL_LINES, LEGEND_COLUMNS = 26, 3, 4
 
@@ -87,7 +88,7 @@ def save_figures(drawn: Drawings, folder: Path, stem: str) -> dict[str, Path]:
     """Draw each kind in the look of the reports and write `<stem>-<kind>.png`; a figure that is None is left out."""
     paths = {}
     # Labels come from configurations: a dollar sign in one is no formula.
-    look: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), "text.parse_math": False, "font.size": 9}
+    look: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), "text.parse_math": False, "font.size": 9, **OWN_LAYOUT}
     with matplotlib.rc_context(look):
         for kind, draw in drawn.items():
             if figure := draw():

@@ -35,6 +35,7 @@ def test_cells_are_found_from_every_folder_above_them(out: Path) -> None:
     assert below(out / "digits", out) == list(CELLS[:2])
     assert below(out / CELLS[0], out) == [CELLS[0]]
     assert below(out / CELLS[0] / "samples", out) == []
+    assert below(out / CELLS[0] / CONFIG, out) == []
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, errors: Mapping[str, OSError]) -> None:
@@ -68,6 +69,18 @@ def test_folders_that_go_or_are_others_hold_no_cells_and_what_cannot_be_read_is_
     gone, others = FileNotFoundError(errno.ENOENT, "gone"), PermissionError(errno.EACCES, "not yours")
     failing(monkeypatch, {"notes": gone, "toy2d": others})
     assert below(out, out) == list(CELLS[:2])
+    monkeypatch.undo()
+    stat = os.stat
+
+    def closed(path: Any, **options: Any) -> Any:
+        if Path(path).parent.name == "s1-bbbb":
+            raise others
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", closed)
+    assert below(out, out) == [CELLS[0], CELLS[2]]
+    assert below(out / CELLS[1], out) == []
+    monkeypatch.undo()
     failing(monkeypatch, {"notes": OSError(errno.EIO, "Input/output error")})
     with pytest.raises(OSError, match="Input/output error"):
         cells_in(out)

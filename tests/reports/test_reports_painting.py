@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from consistency_bench.reports import build
 from consistency_bench.reports.painting import beside, save_figure
+from consistency_bench.reports.plots import save_figures
 
 from .conftest import Sweep
 
@@ -135,13 +136,34 @@ def test_what_a_copy_cannot_do_is_done_by_its_maker(tmp_path: Path) -> None:
         tmp_path,
         """
         with beside(1):
-            save_figure(figure(8), out / "a.png")
+            save_figure(figure(4), out / "a.png")
             os.kill(made[-1], signal.SIGKILL)
-            save_figure(figure(8), out / "b.png")
+            save_figure(figure(4), out / "b.png")
         """,
     )
     assert said == "made 2\n"
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_copy_that_is_killed_while_it_writes_leaves_nothing(tmp_path: Path) -> None:
+    said = run(
+        tmp_path,
+        """
+        maker, written = os.getpid(), Figure.savefig
+
+        def killed(self, path, **options):
+            written(self, path, **options)
+            if os.getpid() != maker:
+                print("killed", len(list(out.iterdir())), flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Figure.savefig = killed
+        with beside(1):
+            save_figure(figure(), out / "a.png")
+        """,
+    )
+    assert said == "killed 1\nmade 1\n"
+    assert names(tmp_path) == ["a.png"]
 
 
 def test_without_processes_or_their_ends_pictures_are_drawn_here(tmp_path: Path) -> None:
@@ -173,7 +195,7 @@ WRONG = {
         save_figure(impossible, out / "a.png")
         """,
     "KeyError": """
-        save_figure(figure(8), out / "b.png")
+        save_figure(figure(4), out / "b.png")
         raise KeyError("meanwhile")
         """,
 }
@@ -191,7 +213,7 @@ def test_a_process_that_is_killed_leaves_whole_pictures_alone(tmp_path: Path) ->
     process = start(
         tmp_path,
         """
-        large = figure(8)
+        large = figure(4)
         with beside(2):
             for number in range(100):
                 save_figure(large, out / f"{number}.png")
@@ -209,6 +231,20 @@ def test_a_process_that_is_killed_leaves_whole_pictures_alone(tmp_path: Path) ->
     assert all(name.endswith(".png") for name in names(tmp_path))
 
 
+def test_copies_of_a_process_that_is_gone_write_nothing_over_a_later_report(tmp_path: Path) -> None:
+    process = start(
+        tmp_path,
+        """
+        with beside(2):
+            for number in range(2):
+                save_figure(figure(4), out / f"{number}.png")
+            os.kill(os.getpid(), signal.SIGKILL)
+        """,
+    )
+    assert process.communicate(timeout=300) == ("", "")  # until its copies have closed them, too
+    assert names(tmp_path) == []
+
+
 def test_a_process_of_several_threads_draws_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
     other = threading.Thread(target=over.wait)
@@ -223,18 +259,27 @@ def test_a_process_of_several_threads_draws_by_itself(tmp_path: Path, monkeypatc
         other.join()
 
 
+def crowded(layout: str | None) -> Figure:
+    found = Figure(figsize=(4, 3), layout=layout)
+    left, right = found.subplots(1, 2)
+    left.semilogy([1, 20, 300], label="a long name")
+    left.set_title("a title that is wider than its panel")
+    found.colorbar(right.imshow(np.arange(12.0).reshape(3, 4)), ax=right)
+    found.legend(loc="outside lower center") if layout == "constrained" else left.legend()
+    return found
+
+
 @pytest.mark.parametrize("layout", ["constrained", "tight", None])
 def test_a_picture_is_the_one_that_matplotlib_cuts_by_itself(layout: str | None, tmp_path: Path) -> None:
-    def made() -> Figure:
-        found = Figure(figsize=(4, 3), layout=layout)
-        left, right = found.subplots(1, 2)
-        left.semilogy([1, 20, 300], label="a long name")
-        left.set_title("a title that is wider than its panel")
-        found.colorbar(right.imshow(np.arange(12.0).reshape(3, 4)), ax=right)
-        found.legend(loc="outside lower center") if layout == "constrained" else left.legend()
-        return found
-
     with matplotlib.rc_context({**seaborn.axes_style("whitegrid"), "font.size": 9}):
-        save_figure(made(), tmp_path / "a.png")
-        made().savefig(tmp_path / "b.png", dpi=150, metadata={"Software": None}, bbox_inches="tight")
+        save_figure(crowded(layout), tmp_path / "a.png")
+        crowded(layout).savefig(tmp_path / "b.png", dpi=150, metadata={"Software": None}, bbox_inches="tight")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("setting", ["figure.autolayout", "figure.constrained_layout.use"])
+def test_pictures_do_not_depend_on_a_users_layout(setting: str, tmp_path: Path) -> None:
+    usual = save_figures({"a": lambda: crowded("constrained")}, tmp_path, "usual")["a"]
+    with matplotlib.rc_context({setting: True}):
+        own = save_figures({"a": lambda: crowded("constrained")}, tmp_path, "own")["a"]
+    assert own.read_bytes() == usual.read_bytes()
