@@ -11,12 +11,19 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..benchmarks.files import write_text
 
 PATIENCE_SECONDS = 15.0
+
+#: How a terminal and a scheduler ask a command to end.
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+
+#: Positions in /proc/PID/stat, counted from the state, which follows the name.
+PARENT, SESSION, BORN = 1, 3, 19
 
 
 class Daemons:
@@ -28,7 +35,7 @@ class Daemons:
 
     def start(self, name: str, *command: str) -> None:
         """Start a process in a session of its own: a Ctrl-C in this terminal does not reach it."""
-        with self.log(name).open("ab") as log:
+        with self.log(name).open("ab") as log, interruptions_held():  # none gets away without a record
             child = subprocess.Popen(
                 command,
                 env=self.environment,
@@ -38,8 +45,8 @@ class Daemons:
                 stderr=log,
                 start_new_session=True,
             )
-        self._children[name] = child
-        write_text(self._record(name), f"{child.pid} {born(child.pid)}\n")
+            self._children[name] = child
+            write_text(self._record(name), f"{child.pid} {born(child.pid)}\n")
 
     def log(self, name: str) -> Path:
         return self.folder / "log" / f"{name}.out"
@@ -57,7 +64,7 @@ class Daemons:
                 if process is not None:
                     finish(process, number)
         if name in self._children:
-            self._children.pop(name).wait()
+            self._children.pop(name).wait()  # reaps it
         self._record(name).unlink(missing_ok=True)
 
     def _record(self, name: str) -> Path:
@@ -71,26 +78,86 @@ class Daemons:
         return int(pid), started
 
 
+def run(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str]:
+    """The exit status of a command and what it printed. When this is interrupted, all that it started ends, too.
+
+    A script such as mariadb-install-db has processes of its own, which would go on writing into the folder.
+    """
+    process: subprocess.Popen[str] | None = None
+    try:
+        with interruptions_held():
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        said, _ = process.communicate()
+    except BaseException:
+        if process is not None:
+            _end_session(process.pid)
+            process.wait()
+        raise
+    return process.returncode, said
+
+
+@contextlib.contextmanager
+def interruptions_held() -> Iterator[None]:
+    """What SIGINT and SIGTERM do is done after the block. Only the main thread is interrupted: no effect in others."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: set[int] = set()
+    # Handlers, not the mask of blocked signals, which a process started in the block would inherit.
+    before = {number: signal.signal(number, lambda number, _: came.add(number)) for number in INTERRUPTIONS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def _end_session(leader: int) -> None:
+    """Kill the processes of a session, and wait until they are gone."""
+
+    def members() -> list[tuple[int, str]]:
+        stats = ((pid, _stat(pid)) for pid in everybody())
+        return [(pid, fields[BORN]) for pid, fields in stats if fields and int(fields[SESSION]) == leader]
+
+    while found := members():  # again, for what these started meanwhile
+        for pid, started in found:
+            with handle(pid, started) as process:
+                if process is not None:
+                    finish(process, signal.SIGKILL)
+
+
 def born(pid: int) -> str | None:
     """When a process started, in the kernel's terms; None if it has ended, be it that nobody has reaped it."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+    fields = _stat(pid)
+    return fields[BORN] if fields else None
 
 
 def children(pid: int) -> list[int]:
     """Numbers of the processes that `pid` started and that live."""
-    found = []
-    for number in everybody():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            stat = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
-            state, parent, *_ = stat.rpartition(")")[2].split()
-            if int(parent) == pid and state not in "ZX":
-                found.append(number)
-    return found
+    stats = ((number, _stat(number)) for number in everybody())
+    return [number for number, fields in stats if fields and int(fields[PARENT]) == pid]
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What the kernel says of a process after its name, such as fields[PARENT]; None if it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()  # a name may hold spaces and brackets
+    return None if fields[0] in "ZX" else fields
 
 
 def in_namespace_of(pid: int) -> list[int]:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ..benchmarks.errors import UsageError, unknown
 from ..benchmarks.files import read_json, write_json
-from .daemons import Daemons, born, children, finish, handle, in_namespace_of
+from .daemons import Daemons, born, children, finish, handle, in_namespace_of, run
 from .local_config import Options, check, files, free_ports
 
 PATIENCE_SECONDS = 60.0
@@ -83,7 +83,7 @@ class LocalCluster:
         for name in SERVICES:
             self._daemons.end(name)
         if not keep:
-            self._remove()
+            _remove(self.folder)
 
     def kill_node(self, name: str) -> None:
         """Cut a node's power: all that runs on it is gone when this returns, and the controller was told nothing."""
@@ -214,28 +214,8 @@ class LocalCluster:
             raise UsageError(f"{command[0]} failed: {self._said.strip() or 'it said nothing'}")
 
     def _succeeds(self, *command: str) -> bool:
-        done = subprocess.run(
-            command,
-            env=self.environment,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        self._said = done.stdout
-        return done.returncode == 0
-
-    def _remove(self) -> None:
-        """What the cluster wrote and nothing else; the folder too, where it is empty then."""
-        for name in FOLDERS:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in (*FILES, DESCRIPTION):  # the description last: while it is there, this can be repeated
-            (self.folder / name).unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        status, self._said = run(command, self.environment, self.folder)
+        return status == 0
 
 
 #: In the order in which they end.
@@ -256,8 +236,24 @@ def start(folder: Path, options: Options) -> LocalCluster:
     check(folder, options)
     check_machine(options.accounting)
     _make_room(folder)
-    for name in FOLDERS:
-        (folder / name).mkdir(parents=True)  # refused where another process has just begun the same
+    (folder / FOLDERS[0]).mkdir(parents=True)  # refused where another process has just begun the same
+    cluster: LocalCluster | None = None
+    try:
+        cluster = _describe(folder, options)
+        cluster._start()
+    except BaseException as error:
+        if cluster is None:
+            _remove(folder)
+        else:
+            cluster.stop(keep=isinstance(error, UsageError))
+        raise
+    return cluster
+
+
+def _describe(folder: Path, options: Options) -> LocalCluster:
+    """Write what the daemons read."""
+    for name in FOLDERS[1:]:
+        (folder / name).mkdir()
     ports = free_ports([*options.names, "slurmctld", "slurmdbd"])
     write_json(folder / DESCRIPTION, {"options": asdict(options), "ports": ports})
     cluster = LocalCluster(folder)
@@ -265,15 +261,18 @@ def start(folder: Path, options: Options) -> LocalCluster:
     for name, text in files(folder, options, cluster.ports, _user(), hosts).items():
         (folder / name).touch(mode=0o600 if name == "slurmdbd.conf" else 0o644)  # slurmdbd insists
         (folder / name).write_text(text, encoding="utf-8")
-    try:
-        cluster._start()
-    except UsageError:
-        cluster.stop(keep=True)
-        raise
-    except BaseException:
-        cluster.stop()
-        raise
     return cluster
+
+
+def _remove(folder: Path) -> None:
+    """What a cluster wrote and nothing else; the folder too, where it is empty then."""
+    for name in FOLDERS:
+        with contextlib.suppress(FileNotFoundError):  # removed already
+            shutil.rmtree(folder / name)
+    for name in (*FILES, DESCRIPTION):  # the description last: while it is there, this can be repeated
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _make_room(folder: Path) -> None:

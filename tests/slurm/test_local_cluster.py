@@ -201,16 +201,61 @@ def test_a_daemon_that_does_not_start_is_quoted_and_the_rest_ended(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_start_leaves_nothing(number: int, place: Path) -> None:
+@pytest.mark.parametrize("moment", ["munged", "mariadbd", "slurmctld", "slurmd"])
+def test_an_interrupted_start_leaves_nothing(number: int, moment: str, place: Path) -> None:
     needs_slurm()
     folder = place / "c"
     process = subprocess.Popen([*BENCH, "start", str(folder)], stderr=subprocess.PIPE, start_new_session=True)
-    wait_for((folder / "pids" / "munged").exists)
+    wait_for(lambda: any(moment in line for line in traces(folder)))
     process.send_signal(number)
     process.communicate()
     assert process.returncode == 130
     assert traces(folder) == []
     assert list(place.iterdir()) == []
+
+
+def test_an_interrupted_start_ends_what_a_script_had_started(place: Path) -> None:
+    """As mariadb-install-db does, whose server would go on writing into a folder that has been removed."""
+    needs_slurm()
+    script = place / "bin" / "mariadb-install-db"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n(for i in $(seq 1000); do mkdir -p mariadb/$i; sleep 0.01; done) &\nwait\n")
+    script.chmod(0o755)
+    folder = place / "c"
+    environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}"}
+    process = subprocess.Popen([*BENCH, "start", str(folder)], env=environment, stderr=subprocess.PIPE)
+    wait_for((folder / "mariadb" / "1").exists)
+    process.terminate()
+    process.communicate()
+    assert process.returncode == 130
+    assert traces(folder) == []
+    assert list(place.iterdir()) == [script.parent]
+
+
+def test_an_interruption_before_the_first_daemon_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_slurm()
+
+    def interrupted(names: list[str]) -> None:
+        assert (place / "c").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local_cluster, "free_ports", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(place / "c", Options())
+    assert list(place.iterdir()) == []
+
+
+def test_what_cannot_be_removed_is_said(small: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(folder: Path) -> None:
+        raise PermissionError(f"{folder} is somebody else's")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local_cluster.shutil, "rmtree", refused)
+        with pytest.raises(PermissionError):
+            small.stop()
+    assert traces(small.folder) == []
+    small.stop()  # can be repeated
+    assert not small.folder.exists()
 
 
 def test_a_process_that_got_an_old_number_is_left_alone(tmp_path: Path) -> None:

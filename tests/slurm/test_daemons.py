@@ -1,0 +1,99 @@
+"""Processes are recorded or ended, whenever the one that starts them is interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from consistency_bench.slurm import daemons
+from consistency_bench.slurm.daemons import Daemons, born, interruptions_held, run
+
+
+def test_a_command_gives_its_status_and_words(tmp_path: Path) -> None:
+    script = 'pwd; echo "$KEY" >&2; cat; exit 3'  # nothing can be typed into it
+    assert run(["sh", "-c", script], {"KEY": "value"}, tmp_path) == (3, f"{tmp_path}\nvalue\n")
+
+
+def test_an_interrupted_command_ends_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Itself, a child, and an orphan that ignores what one asks it politely.
+    script = (
+        "trap '' TERM INT; (sleep 1234 & echo $! >orphan); sleep 1234 & echo $! >child; echo $$ >now; mv now me; wait"
+    )
+
+    def interrupted(*_: object) -> None:
+        while not (tmp_path / "me").exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(["sh", "-c", script], os.environ, tmp_path)
+    numbers = [int((tmp_path / name).read_text()) for name in ("me", "child", "orphan")]
+    assert [born(number) for number in numbers] == [None, None, None]
+
+
+def test_a_command_that_does_not_exist_is_no_hidden_failure(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        run(["no-such-program"], os.environ, tmp_path)
+
+
+def test_an_interruption_between_start_and_record_comes_after_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("log", "pids"):
+        (tmp_path / name).mkdir()
+    write_text = daemons.write_text
+
+    def interrupted(path: Path, text: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+        write_text(path, text)
+
+    monkeypatch.setattr(daemons, "write_text", interrupted)
+    ours = Daemons(tmp_path, os.environ)
+    with pytest.raises(KeyboardInterrupt):
+        ours.start("ours", "sleep", "60")
+    pid = ours.pid("ours")
+    assert pid is not None
+    ours.end("ours")
+    assert not born(pid)
+
+
+def test_held_interruptions_come_afterwards_and_once() -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        with interruptions_held():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            assert came == []
+        assert came == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGTERM)
+        assert came == [signal.SIGTERM, signal.SIGTERM]  # the handler is back
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_process_started_while_they_are_held_can_be_interrupted() -> None:
+    with interruptions_held():
+        child = subprocess.Popen(["sleep", "1234"])
+    child.terminate()
+    assert child.wait() == -signal.SIGTERM
+
+
+def test_other_threads_have_nothing_to_hold() -> None:
+    entered: list[bool] = []
+
+    def enter() -> None:
+        with interruptions_held():
+            entered.append(True)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert entered == [True]
