@@ -45,7 +45,7 @@ def call(cluster: LocalCluster, *command: str, script: str | None = None) -> str
     return done.stdout.strip()
 
 
-def wait_for(reached: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(reached: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline
@@ -201,7 +201,7 @@ def test_a_daemon_that_does_not_start_is_quoted_and_the_rest_ended(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["munged", "mariadbd", "slurmctld", "slurmd"])
+@pytest.mark.parametrize("moment", ["munged", "mariadbd", "slurmdbd", "slurmctld"])
 def test_an_interrupted_start_leaves_nothing(number: int, moment: str, place: Path) -> None:
     needs_slurm()
     folder = place / "c"
@@ -214,22 +214,27 @@ def test_an_interrupted_start_leaves_nothing(number: int, moment: str, place: Pa
     assert list(place.iterdir()) == []
 
 
-def test_an_interrupted_start_ends_what_a_script_had_started(place: Path) -> None:
-    """As mariadb-install-db does, whose server would go on writing into a folder that has been removed."""
+# A script such as mariadb-install-db has a server that would go on writing into a folder that has been removed.
+WRITES_ON = "#!/bin/sh\n(for i in $(seq 1000); do mkdir -p mariadb/$i; sleep 0.01; done) &\nwait\n"
+IS_NEVER_READY = "#!/bin/sh\nmkdir -p mariadb/1\ntrap '' TERM\nsetsid sleep 1234 &\nsleep 1234\nsleep 1234\n"
+
+
+@pytest.mark.parametrize(("program", "script"), [("mariadb-install-db", WRITES_ON), ("slurmd", IS_NEVER_READY)])
+def test_an_interrupted_start_ends_what_a_program_had_started(program: str, script: str, place: Path) -> None:
     needs_slurm()
-    script = place / "bin" / "mariadb-install-db"
-    script.parent.mkdir()
-    script.write_text("#!/bin/sh\n(for i in $(seq 1000); do mkdir -p mariadb/$i; sleep 0.01; done) &\nwait\n")
-    script.chmod(0o755)
+    fake = place / "bin" / program
+    fake.parent.mkdir()
+    fake.write_text(script)
+    fake.chmod(0o755)
     folder = place / "c"
-    environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
     process = subprocess.Popen([*BENCH, "start", str(folder)], env=environment, stderr=subprocess.PIPE)
     wait_for((folder / "mariadb" / "1").exists)
     process.terminate()
     process.communicate()
     assert process.returncode == 130
     assert traces(folder) == []
-    assert list(place.iterdir()) == [script.parent]
+    assert list(place.iterdir()) == [fake.parent]
 
 
 def test_an_interruption_before_the_first_daemon_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
