@@ -14,6 +14,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..benchmarks.files import write_text
 
@@ -35,7 +36,7 @@ class Daemons:
 
     def start(self, name: str, *command: str) -> None:
         """Start a process in a session of its own: a Ctrl-C in this terminal does not reach it."""
-        with self.log(name).open("ab") as log, interruptions_held():  # none gets away without a record
+        with self.log(name).open("ab") as log, interruptions_held():  # which come after the record is written
             child = subprocess.Popen(
                 command,
                 env=self.environment,
@@ -45,8 +46,13 @@ class Daemons:
                 stderr=log,
                 start_new_session=True,
             )
+            try:
+                write_text(self._record(name), f"{child.pid} {born(child.pid)}\n")
+            except BaseException:  # such as a full disk: nobody would find the process again
+                end_session(child.pid)
+                child.wait()
+                raise
             self._children[name] = child
-            write_text(self._record(name), f"{child.pid} {born(child.pid)}\n")
 
     def log(self, name: str) -> Path:
         return self.folder / "log" / f"{name}.out"
@@ -79,7 +85,7 @@ class Daemons:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str]:
-    """The exit status of a command and what it printed. When this is interrupted, all that it started ends, too.
+    """The exit status of a command and what it printed. When this is interrupted, its whole session ends.
 
     A script such as mariadb-install-db has processes of its own, which would go on writing into the folder.
     """
@@ -100,8 +106,8 @@ def run(command: Sequence[str], environment: Mapping[str, str], folder: Path) ->
         said, _ = process.communicate()
     except BaseException:
         if process is not None:
-            _end_session(process.pid)
-            process.wait()
+            with interruptions_held(), process:  # the first was understood
+                end_session(process.pid)
         raise
     return process.returncode, said
 
@@ -114,17 +120,25 @@ def interruptions_held() -> Iterator[None]:
         return
     came: set[int] = set()
     # Handlers, not the mask of blocked signals, which a process started in the block would inherit.
-    before = {number: signal.signal(number, lambda number, _: came.add(number)) for number in INTERRUPTIONS}
+    before = _set_handlers({number: lambda number, _: came.add(number) for number in INTERRUPTIONS})
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _set_handlers(before)
         for number in came:
             signal.raise_signal(number)
 
 
-def _end_session(leader: int) -> None:
+def _set_handlers(handlers: dict[int, Any]) -> dict[int, Any]:
+    """Those of several signals at once, so that none of them can come in between; returns the former ones."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+    try:
+        return {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def end_session(leader: int) -> None:
     """Kill the processes of a session, and wait until they are gone."""
 
     def members() -> list[tuple[int, str]]:
@@ -132,10 +146,13 @@ def _end_session(leader: int) -> None:
         return [(pid, fields[BORN]) for pid, fields in stats if fields and int(fields[SESSION]) == leader]
 
     while found := members():  # again, for what these started meanwhile
-        for pid, started in found:
-            with handle(pid, started) as process:
-                if process is not None:
-                    finish(process, signal.SIGKILL)
+        with contextlib.ExitStack() as stack:
+            handles = [stack.enter_context(handle(*member)) for member in found]
+            living = [process for process in handles if process is not None]
+            for process in living:
+                send(process, signal.SIGKILL)
+            for process in living:
+                finish(process, signal.SIGKILL)
 
 
 def born(pid: int) -> str | None:
@@ -192,13 +209,18 @@ def handle(pid: int, started: str) -> Iterator[int | None]:
         os.close(descriptor)
 
 
+def send(process: int, number: int) -> None:
+    """Signal the process behind a handle, if it is still there."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, number)
+
+
 def finish(process: int, number: int) -> None:
     """Signal the process behind a handle and wait until it has ended; SIGKILL where it takes its time."""
     waiting = select.poll()
     waiting.register(process, select.POLLIN)  # readable from the moment the process has ended
     for attempt in (number, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(process, attempt)
+        send(process, attempt)
         if waiting.poll(1000 * PATIENCE_SECONDS):
             return
     raise TimeoutError("a process survives SIGKILL: the kernel holds it, such as for a disk that does not answer")

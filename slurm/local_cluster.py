@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ..benchmarks.errors import UsageError, unknown
 from ..benchmarks.files import read_json, write_json
-from .daemons import Daemons, born, children, finish, handle, in_namespace_of, run
+from .daemons import Daemons, children, end_session, in_namespace_of, interruptions_held, run
 from .local_config import Options, check, files, free_ports
 
 PATIENCE_SECONDS = 60.0
@@ -88,13 +88,8 @@ class LocalCluster:
     def kill_node(self, name: str) -> None:
         """Cut a node's power: all that runs on it is gone when this returns, and the controller was told nothing."""
         self._check(name)
-        pid = self._daemons.pid(name)
-        first = children(pid)[0] if pid and children(pid) else None
-        started = born(first) if first else None
-        if first and started:
-            with handle(first, started) as process:
-                if process is not None:
-                    finish(process, signal.SIGKILL)  # over when the whole namespace is
+        if pid := self._daemons.pid(name):
+            end_session(pid)  # over when the first process of the namespace is, and that when the whole namespace is
         self._daemons.end(name, signal.SIGKILL)
 
     def start_node(self, name: str) -> None:
@@ -236,39 +231,49 @@ def start(folder: Path, options: Options) -> LocalCluster:
     check(folder, options)
     check_machine(options.accounting)
     _make_room(folder)
-    (folder / FOLDERS[0]).mkdir(parents=True)  # refused where another process has just begun the same
     cluster: LocalCluster | None = None
     try:
-        cluster = _describe(folder, options)
+        with interruptions_held():
+            cluster = _lay_out(folder, options)
         cluster._start()
     except BaseException as error:
-        if cluster is None:
-            _remove(folder)
-        else:
-            cluster.stop(keep=isinstance(error, UsageError))
+        if cluster is not None:
+            with interruptions_held():  # the first was understood
+                cluster.stop(keep=isinstance(error, UsageError))
         raise
     return cluster
 
 
-def _describe(folder: Path, options: Options) -> LocalCluster:
-    """Write what the daemons read."""
-    for name in FOLDERS[1:]:
-        (folder / name).mkdir()
-    ports = free_ports([*options.names, "slurmctld", "slurmdbd"])
-    write_json(folder / DESCRIPTION, {"options": asdict(options), "ports": ports})
-    cluster = LocalCluster(folder)
-    hosts = Path("/etc/hosts").read_text(encoding="utf-8", errors="replace")
-    for name, text in files(folder, options, cluster.ports, _user(), hosts).items():
-        (folder / name).touch(mode=0o600 if name == "slurmdbd.conf" else 0o644)  # slurmdbd insists
-        (folder / name).write_text(text, encoding="utf-8")
-    return cluster
+def _lay_out(folder: Path, options: Options) -> LocalCluster:
+    """Write what the daemons read, all of it or nothing."""
+    (folder / FOLDERS[0]).mkdir(parents=True)  # refused where another process has just begun the same
+    try:
+        for name in FOLDERS[1:]:
+            (folder / name).mkdir()
+        ports = free_ports([*options.names, "slurmctld", "slurmdbd"])
+        write_json(folder / DESCRIPTION, {"options": asdict(options), "ports": ports})
+        hosts = Path("/etc/hosts").read_text(encoding="utf-8", errors="replace")
+        for name, text in files(folder, options, ports, _user(), hosts).items():
+            (folder / name).touch(mode=0o600 if name == "slurmdbd.conf" else 0o644)  # slurmdbd insists
+            (folder / name).write_text(text, encoding="utf-8")
+        return LocalCluster(folder)
+    except BaseException:
+        _remove(folder)
+        raise
 
 
 def _remove(folder: Path) -> None:
     """What a cluster wrote and nothing else; the folder too, where it is empty then."""
     for name in FOLDERS:
-        with contextlib.suppress(FileNotFoundError):  # removed already
-            shutil.rmtree(folder / name)
+        while (folder / name).exists():
+            try:
+                shutil.rmtree(folder / name)
+            except FileNotFoundError:
+                continue  # another process removes it, too
+            except OSError as error:
+                raise UsageError(
+                    f"{folder / name} cannot be removed ({error.strerror}); `bench cluster stop {folder}` tries again"
+                ) from error
     for name in (*FILES, DESCRIPTION):  # the description last: while it is there, this can be repeated
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):

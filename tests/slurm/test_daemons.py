@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,23 +17,50 @@ from consistency_bench.slurm import daemons
 from consistency_bench.slurm.daemons import Daemons, born, interruptions_held, run
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Also where the tests run in the background of a script, which has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Daemons:
+    for name in ("log", "pids"):
+        (tmp_path / name).mkdir()
+    return Daemons(tmp_path, os.environ)
+
+
 def test_a_command_gives_its_status_and_words(tmp_path: Path) -> None:
     script = 'pwd; echo "$KEY" >&2; cat; exit 3'  # nothing can be typed into it
     assert run(["sh", "-c", script], {"KEY": "value"}, tmp_path) == (3, f"{tmp_path}\nvalue\n")
 
 
-def test_an_interrupted_command_ends_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Itself, a child, and an orphan that ignores what one asks it politely.
+@pytest.mark.parametrize("again", [False, True])
+def test_an_interrupted_command_ends_with_its_session(
+    again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Itself, a child and an orphan, all of which ignore a polite request.
     script = (
         "trap '' TERM INT; (sleep 1234 & echo $! >orphan); sleep 1234 & echo $! >child; echo $$ >now; mv now me; wait"
     )
+    finish = daemons.finish
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        deadline = time.monotonic() + 60
         while not (tmp_path / "me").exists():
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         raise KeyboardInterrupt
 
+    def impatient(process: int, number: int) -> None:
+        if again:
+            signal.raise_signal(signal.SIGINT)
+        finish(process, number)
+
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    monkeypatch.setattr(daemons, "finish", impatient)
     with pytest.raises(KeyboardInterrupt):
         run(["sh", "-c", script], os.environ, tmp_path)
     numbers = [int((tmp_path / name).read_text()) for name in ("me", "child", "orphan")]
@@ -44,10 +73,8 @@ def test_a_command_that_does_not_exist_is_no_hidden_failure(tmp_path: Path) -> N
 
 
 def test_an_interruption_between_start_and_record_comes_after_the_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ours: Daemons, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("log", "pids"):
-        (tmp_path / name).mkdir()
     write_text = daemons.write_text
 
     def interrupted(path: Path, text: str) -> None:
@@ -55,13 +82,29 @@ def test_an_interruption_between_start_and_record_comes_after_the_record(
         write_text(path, text)
 
     monkeypatch.setattr(daemons, "write_text", interrupted)
-    ours = Daemons(tmp_path, os.environ)
     with pytest.raises(KeyboardInterrupt):
-        ours.start("ours", "sleep", "60")
+        ours.start("ours", "sleep", "1234")
     pid = ours.pid("ours")
     assert pid is not None
     ours.end("ours")
     assert not born(pid)
+
+
+def test_a_process_whose_record_cannot_be_written_is_ended(ours: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    records: list[str] = []
+
+    def full(path: Path, text: str) -> None:
+        records.append(text)
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(daemons, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        ours.start("ours", "sleep", "1234")
+    [record] = records
+    pid, started = record.split()
+    assert started != "None"
+    assert not born(int(pid))
+    ours.end("ours")  # nothing there: nothing to wait for
 
 
 def test_held_interruptions_come_afterwards_and_once() -> None:
@@ -83,7 +126,7 @@ def test_a_process_started_while_they_are_held_can_be_interrupted() -> None:
     with interruptions_held():
         child = subprocess.Popen(["sleep", "1234"])
     child.terminate()
-    assert child.wait() == -signal.SIGTERM
+    assert child.wait(timeout=60) == -signal.SIGTERM
 
 
 def test_other_threads_have_nothing_to_hold() -> None:
@@ -95,5 +138,5 @@ def test_other_threads_have_nothing_to_hold() -> None:
 
     thread = threading.Thread(target=enter)
     thread.start()
-    thread.join()
+    thread.join(timeout=60)
     assert entered == [True]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +22,12 @@ from consistency_bench.slurm.local_config import Options
 
 from .conftest import needs_slurm
 
-BENCH = [sys.executable, "-c", "from consistency_bench.benchmarks.cli.main import main; main()", "cluster"]
+#: Where the tests run in the background of a script, SIGINT is ignored.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from consistency_bench.benchmarks.cli.main import main; main()"
+)
+BENCH = [sys.executable, "-c", PROGRAM, "cluster"]
 
 #: A job that does not go when it is told to, with a process that has left its session.
 STUBBORN = "#!/bin/sh\ntrap '' TERM\nsetsid sleep 1234 &\nsleep 1234\nsleep 1234\n"
@@ -201,17 +208,22 @@ def test_a_daemon_that_does_not_start_is_quoted_and_the_rest_ended(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["munged", "mariadbd", "slurmdbd", "slurmctld"])
-def test_an_interrupted_start_leaves_nothing(number: int, moment: str, place: Path) -> None:
+@pytest.mark.parametrize("last", ["munged", "mariadbd", "slurmdbd", "slurmctld"])
+def test_an_interrupted_start_leaves_nothing(number: int, last: str, place: Path) -> None:
     needs_slurm()
     folder = place / "c"
     process = subprocess.Popen([*BENCH, "start", str(folder)], stderr=subprocess.PIPE, start_new_session=True)
-    wait_for(lambda: any(moment in line for line in traces(folder)))
-    process.send_signal(number)
-    process.communicate()
-    assert process.returncode == 130
-    assert traces(folder) == []
-    assert list(place.iterdir()) == []
+    try:
+        wait_for((folder / "pids" / last).exists)
+        process.send_signal(number)
+        process.communicate()
+        assert process.returncode == 130
+        assert traces(folder) == []
+        assert list(place.iterdir()) == []
+    finally:
+        process.kill()
+        if (folder / "cluster.json").exists():
+            LocalCluster(folder).stop()
 
 
 # A script such as mariadb-install-db has a server that would go on writing into a folder that has been removed.
@@ -237,29 +249,81 @@ def test_an_interrupted_start_ends_what_a_program_had_started(program: str, scri
     assert list(place.iterdir()) == [fake.parent]
 
 
-def test_an_interruption_before_the_first_daemon_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needs_slurm()
-
-    def interrupted(names: list[str]) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("no such luck")])
+def test_what_goes_wrong_before_the_first_daemon_leaves_nothing(
+    error: BaseException, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(names: list[str]) -> None:
         assert (place / "c").exists()
-        raise KeyboardInterrupt
+        raise error
 
-    monkeypatch.setattr(local_cluster, "free_ports", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(local_cluster, "check_machine", lambda accounting: None)
+    monkeypatch.setattr(local_cluster, "free_ports", wrong)
+    with pytest.raises(type(error)):
         start(place / "c", Options())
     assert list(place.iterdir()) == []
 
 
-def test_what_cannot_be_removed_is_said(small: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_another_process_has_just_begun_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = place / "c"
+    monkeypatch.setattr(local_cluster, "check_machine", lambda accounting: None)
+    monkeypatch.setattr(local_cluster, "_make_room", lambda folder: (folder / "log").mkdir(parents=True))
+    with pytest.raises(FileExistsError):
+        start(folder, Options())
+    assert (folder / "log").exists()
+
+
+def test_a_second_interruption_waits_until_all_is_ended(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_slurm(accounting=False)
+    stop = LocalCluster.stop
+
+    def impatient(cluster: LocalCluster, keep: bool = False) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        stop(cluster, keep)
+
+    def never_ready(cluster: LocalCluster, names: list[str]) -> None:
+        assert len(traces(cluster.folder)) > len(names)
+        raise KeyboardInterrupt
+
+    def terminate(*_: object) -> None:
+        assert traces(place / "c") == []
+        raise KeyboardInterrupt("the second")
+
+    monkeypatch.setattr(LocalCluster, "stop", impatient)
+    monkeypatch.setattr(LocalCluster, "_wait_for_nodes", never_ready)
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="the second"):
+            start(place / "c", Options(accounting=False))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(place.iterdir()) == []
+
+
+def test_what_cannot_be_removed_is_named(small: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(folder: Path) -> None:
-        raise PermissionError(f"{folder} is somebody else's")
+        raise PermissionError(errno.EACCES, "Permission denied", "a name without its folder")
 
     with monkeypatch.context() as patch:
         patch.setattr(local_cluster.shutil, "rmtree", refused)
-        with pytest.raises(PermissionError):
+        with pytest.raises(UsageError, match=f"^{small.folder}/log cannot be removed .Permission denied.; `bench clus"):
             small.stop()
     assert traces(small.folder) == []
     small.stop()  # can be repeated
+    assert not small.folder.exists()
+
+
+def test_two_that_remove_a_cluster_do_not_mind_each_other(small: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    rmtree, times = shutil.rmtree, iter([True])
+
+    def raced(folder: Path) -> None:
+        if next(times, False):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", "slurmctld.log")
+        rmtree(folder)
+
+    monkeypatch.setattr(local_cluster.shutil, "rmtree", raced)
+    small.stop()
+    monkeypatch.undo()
     assert not small.folder.exists()
 
 
