@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ..benchmarks.distributed import ALONE, Ranks, joined, ranks_from_environment, without_ranks
 from ..benchmarks.errors import UsageError
 from ..benchmarks.lock import is_held
+from ..benchmarks.machine import leave_quickly
 from ..benchmarks.records import CellFiles
 from .worker import INTERRUPTED, POLL_SECONDS, StopFlag, Work, is_open, run_cells
 
@@ -54,6 +55,7 @@ class CellsJob:
 
         Raises UnfinishedError where a cell has failed, so that SLURM's own books say so, too.
         """
+        leave_quickly()
         # In the place of submitit's handler, which would raise in the middle of any line: this one sets a flag.
         stop = StopFlag()
         print(f"{len(self.cells)} cell(s) on {socket.gethostname()}, start {_restarts() + 1} of the job", flush=True)

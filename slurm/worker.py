@@ -25,6 +25,7 @@ from ..benchmarks.distributed import ALONE, OutOfStepError, Ranks, joined, ranks
 from ..benchmarks.errors import UsageError
 from ..benchmarks.files import DamagedError, TakenError, read_json, write_json
 from ..benchmarks.lock import Lock, acquire, is_held
+from ..benchmarks.machine import leave_quickly
 from ..benchmarks.records import STATUS, CellFiles
 
 POLL_SECONDS = 0.5
@@ -321,4 +322,5 @@ def _saved(folder: Path) -> list[float]:
 
 
 if __name__ == "__main__":
+    leave_quickly()
     sys.exit(main(sys.argv[1:]))

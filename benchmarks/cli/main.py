@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
+from ..machine import leave_quickly
 from ..text import plain
 from .status import INTERRUPTED
 
@@ -419,6 +420,7 @@ def cluster_start_node(folder: ClusterFolder, node: Node) -> None:
 
 def main() -> None:
     """Entry point: one clear sentence for what the user can mend, exit 2; 130 after Ctrl-C."""
+    leave_quickly()
     try:
         app(prog_name="bench")
     except UsageError as error:

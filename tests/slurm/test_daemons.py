@@ -45,7 +45,7 @@ def test_an_interrupted_command_ends_with_its_session(
     script = (
         "trap '' TERM INT; (sleep 1234 & echo $! >orphan); sleep 1234 & echo $! >child; echo $$ >now; mv now me; wait"
     )
-    finish = daemons.finish
+    send = daemons.send
 
     def interrupted(*_: object, **__: object) -> None:
         deadline = time.monotonic() + 60
@@ -57,10 +57,10 @@ def test_an_interrupted_command_ends_with_its_session(
     def impatient(process: int, number: int) -> None:
         if again:
             signal.raise_signal(signal.SIGINT)
-        finish(process, number)
+        send(process, number)
 
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
-    monkeypatch.setattr(daemons, "finish", impatient)
+    monkeypatch.setattr(daemons, "send", impatient)
     with pytest.raises(KeyboardInterrupt):
         run(["sh", "-c", script], os.environ, tmp_path)
     numbers = [int((tmp_path / name).read_text()) for name in ("me", "child", "orphan")]
