@@ -107,6 +107,20 @@ def test_a_process_whose_record_cannot_be_written_is_ended(ours: Daemons, monkey
     ours.end("ours")  # nothing there: nothing to wait for
 
 
+def test_a_process_that_got_an_old_number_is_left_alone(ours: Daemons) -> None:
+    ours.start("ours", "sleep", "60")
+    pid = ours.pid("ours")
+    assert pid is not None
+    pids = ours.folder / "pids"
+    (pids / "theirs").write_text(f"{pid} {int((pids / 'ours').read_text().split()[1]) - 1}\n")
+    assert ours.pid("theirs") is None
+    ours.end("theirs")
+    assert born(pid)
+    ours.end("ours")
+    assert not born(pid)
+    assert list(pids.iterdir()) == []
+
+
 def test_held_interruptions_come_afterwards_and_once() -> None:
     came: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))

@@ -16,7 +16,7 @@ import pytest
 
 from consistency_bench.benchmarks.errors import UsageError
 from consistency_bench.slurm import local_cluster, local_config
-from consistency_bench.slurm.daemons import Daemons, born
+from consistency_bench.slurm.daemons import born
 from consistency_bench.slurm.local_cluster import LocalCluster, start
 from consistency_bench.slurm.local_config import Options
 
@@ -325,23 +325,6 @@ def test_two_that_remove_a_cluster_do_not_mind_each_other(small: LocalCluster, m
     small.stop()
     monkeypatch.undo()
     assert not small.folder.exists()
-
-
-def test_a_process_that_got_an_old_number_is_left_alone(tmp_path: Path) -> None:
-    for name in ("log", "pids"):
-        (tmp_path / name).mkdir()
-    daemons = Daemons(tmp_path, os.environ)
-    daemons.start("ours", "sleep", "60")
-    pid = daemons.pid("ours")
-    assert pid is not None
-    record = (tmp_path / "pids" / "ours").read_text()
-    (tmp_path / "pids" / "theirs").write_text(f"{pid} {int(record.split()[1]) - 1}\n")
-    assert Daemons(tmp_path, os.environ).pid("theirs") is None
-    Daemons(tmp_path, os.environ).end("theirs")
-    assert born(pid)
-    daemons.end("ours")
-    assert not born(pid)
-    assert list((tmp_path / "pids").iterdir()) == []
 
 
 def test_missing_packages_are_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
