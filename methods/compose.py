@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from torch import nn
 
-from .base import Coupling, Distance, Method, Sampler, Teacher, Times, Weight
 from .parts.bank import Bank
+from .parts.base import Coupling, Distance, Method, Sampler, Teacher, Times, Weight
 from .parts.couplings import GeneratorAugmented, Independent, OptimalTransport, Variational
-from .parts.kernels import Kernel
 from .parts.options import OptionError
+from .parts.process import Kernel
 
 Part = TypeVar("Part")
 

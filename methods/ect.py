@@ -6,8 +6,8 @@ distance is a norm, its weight 1 / (t - r) or the SNR form; the plain EDM precon
 
 from __future__ import annotations
 
-from .base import Method
 from .compose import Context, Parts, assemble
+from .parts.base import Method
 from .parts.couplings import Independent
 from .parts.teachers import SamePoint
 from .parts.times import LognormalGap

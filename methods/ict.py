@@ -7,8 +7,8 @@ The paper's choices are the parts: no averaged teacher, a pseudo-Huber distance 
 
 from __future__ import annotations
 
-from .base import Method
 from .compose import Context, Parts, assemble
+from .parts.base import Method
 from .parts.couplings import Independent
 from .parts.teachers import SamePoint
 from .parts.times import KarrasBins

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .base import Method
 from .compose import Context, Parts, fitted, generator_augmented, optimal_transport, variational
-from .parts import couplings, distances, kernels, samplers, teachers, times, weights
+from .parts import couplings, distances, samplers, teachers, times, weights
+from .parts import process as kernels
+from .parts.base import Method
 from .parts.options import OptionError, option_names, part_from_options
 
 #: The kinds of every part, by the name that configurations use.

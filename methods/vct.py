@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .base import Method
 from .compose import Context, Parts, admit, variational
 from .ect import ect
+from .parts.base import Method
 from .parts.couplings import Independent, Variational
 
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..benchmarks.command import without_password
-from ..benchmarks.files import DamagedError, atomic_path, read_json, write_json, write_text
-from ..benchmarks.records import CONFIG, DIAGNOSTICS, RECORDS, REFERENCE, RUN, STATUS, TRAIN_LOG, find_cells
+from ..benchmarks.common.files import DamagedError, atomic_path, read_json, write_json, write_text
+from ..benchmarks.common.redact import without_password
+from ..benchmarks.runs.folder import CONFIG, DIAGNOSTICS, RECORDS, REFERENCE, RUN, STATUS, TRAIN_LOG, find_cells
 
 if TYPE_CHECKING:
-    from .ablations import Ablation
-    from .cells import Cell
-    from .markdown import Page, Plot, Section
-    from .tables import Board, SeedValue
+    from .analysis.ablations import Ablation
+    from .analysis.cells import Cell
+    from .analysis.tables import Board, SeedValue
+    from .pages.markdown import Page, Plot, Section
 
 STAMP = ".report.json"
 FOLDERS = ("ablations", "diagnostics", "plots")
@@ -105,11 +105,11 @@ def build_report(
     with the file's path) where a file is damaged or the document has no pair of markers, OSError where something
     cannot be written.
     """
-    from .cells import read_cells
-    from .html import report_html
-    from .markdown import excerpt_text, leaderboard_text
-    from .painting import beside
-    from .spreadsheet import results_csv
+    from .analysis.cells import read_cells
+    from .pages.html import report_html
+    from .pages.markdown import excerpt_text, leaderboard_text
+    from .pages.spreadsheet import results_csv
+    from .plots.painting import beside
 
     between = None if readme is None else _around_markers(readme)  # before anything is written
 
@@ -141,7 +141,7 @@ def build_report(
     ]
     address = None
     if mlflow:
-        from .mlflow_export import export
+        from .tracking.importer import export
 
         address = export(out, cells, mlflow_uri, [out / name for name in files]).uri
     if mlflow and mlflow_uri is None:
@@ -162,7 +162,7 @@ def build_report(
 
 def _painters(cells: Sequence[Cell]) -> int:
     """How many processes draw pictures beside this one: as many as there are cores for, where there is much to draw."""
-    from ..benchmarks.machine import available_cores
+    from ..benchmarks.common.system import available_cores
 
     large = len({(cell.benchmark, cell.group) for cell in cells}) >= LARGE
     return min(available_cores(), AT_ONCE) if large and available_cores() > 1 else 0
@@ -189,17 +189,17 @@ class _Written:
 
 def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
     """What the leaderboard says of the cells of one benchmark; their pictures and ablations are written."""
-    from .ablations import ablations
-    from .cells import reference_values
-    from .cost_plots import save_cost_plots
-    from .forest import save_forest
-    from .markdown import Page
-    from .memorisation import memorisation, save_nearest_plot
-    from .plots import save_plots
-    from .posterior_plots import save_posterior_plots
-    from .posteriors import learned
-    from .tables import leaderboard, seed_values
-    from .transport import crossings, crossings_apart, save_transport_plots
+    from .analysis.ablations import ablations
+    from .analysis.cells import reference_values
+    from .analysis.forest import save_forest
+    from .analysis.memorisation import memorisation, save_nearest_plot
+    from .analysis.posteriors import learned
+    from .analysis.tables import leaderboard, seed_values
+    from .analysis.transport import crossings, crossings_apart, save_transport_plots
+    from .pages.markdown import Page
+    from .plots.costs import save_cost_plots
+    from .plots.posteriors import save_posterior_plots
+    from .plots.style import save_plots
 
     benchmark = cells[0].benchmark
     values = seed_values(cells)
@@ -233,9 +233,9 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
 
 def _profile(out: Path, boards: Sequence[Board], written: _Written) -> dict[str, Any] | None:
     """What the report says of all benchmarks together, where there are problems enough; its picture is written."""
-    from .profile_plots import save_profile_plot
-    from .profile_text import profile_content
-    from .profiles import performance_profile
+    from .analysis.profiles import performance_profile
+    from .pages.profiles import profile_content
+    from .plots.profiles import save_profile_plot
 
     profile = performance_profile(boards)
     if profile is None:
@@ -247,10 +247,10 @@ def _profile(out: Path, boards: Sequence[Board], written: _Written) -> dict[str,
 
 def _diagnostics(out: Path, board: Board, stem: str, written: _Written) -> list[Section]:
     """Write the page of variances by noise level and its pictures, where cells were diagnosed."""
-    from .diagnostic_plots import save_diagnostic_plots
-    from .diagnostic_text import diagnostics_content, diagnostics_page, reading, setting_text
-    from .diagnostics import profiles
-    from .markdown import Section
+    from .analysis.diagnostics import profiles
+    from .pages.diagnostics import diagnostics_content, diagnostics_page, reading, setting_text
+    from .pages.markdown import Section
+    from .plots.diagnostics import save_diagnostic_plots
 
     found = profiles(board)
     if not found:
@@ -275,9 +275,9 @@ def _diagnostics(out: Path, board: Board, stem: str, written: _Written) -> list[
 
 def _section(out: Path, ablation: Ablation, values: Sequence[SeedValue], written: _Written) -> Section:
     """Write the page of an ablation and its pictures."""
-    from .ablation_plots import save_ablation_plots
-    from .ablation_text import ablation_content, ablation_page, listed, reading, title
-    from .markdown import Section
+    from .pages.ablations import ablation_content, ablation_page, listed, reading, title
+    from .pages.markdown import Section
+    from .plots.ablations import save_ablation_plots
 
     name = f"{_slug(ablation.board.benchmark)}-{_slug(ablation.method)}-{_slug(ablation.factor.key)}"
     taken = {path.name for path in written.ablations}
@@ -302,7 +302,7 @@ def _section(out: Path, ablation: Ablation, values: Sequence[SeedValue], written
 
 
 def _pictures(drawn: Mapping[str, Path], about: str, captions: Mapping[str, str], up: str = "") -> list[Plot]:
-    from .markdown import Plot
+    from .pages.markdown import Plot
 
     return [Plot(f"{up}plots/{path.name}", f"{about}: {kind}", captions[kind]) for kind, path in drawn.items()]
 

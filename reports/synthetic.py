@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..benchmarks.records import CONFIG, RECORDS, REFERENCE, RUN, STATUS, TRAIN_LOG, CellFiles
+from ..benchmarks.runs.folder import CONFIG, RECORDS, REFERENCE, RUN, STATUS, TRAIN_LOG, CellFiles
 
 BENCHMARK = "synthetic"
 METRICS = ("fid2k", "kid2k")

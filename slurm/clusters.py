@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.errors import UsageError, unknown
-from ..benchmarks.files import read_yaml
-from ..benchmarks.units import DURATION, MEMORY, megabytes, minutes
+from ..benchmarks.common.errors import UsageError, unknown
+from ..benchmarks.common.files import read_yaml
+from ..benchmarks.common.units import DURATION, MEMORY, megabytes, minutes
 
 FOLDER = Path(__file__).parent / "clusters"
 

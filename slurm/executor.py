@@ -18,7 +18,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import DelayedSubmission, clean_env
 
-from ..benchmarks.errors import UsageError
+from ..benchmarks.common.errors import UsageError
 from .clusters import Cluster
 from .job import CellsJob
 from .resources import Resources

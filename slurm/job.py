@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..benchmarks.distributed import ALONE, Ranks, joined, ranks_from_environment, without_ranks
-from ..benchmarks.errors import UsageError
-from ..benchmarks.lock import is_held
-from ..benchmarks.machine import leave_quickly
-from ..benchmarks.records import CellFiles
-from .worker import INTERRUPTED, POLL_SECONDS, StopFlag, Work, is_open, run_cells
+from ..benchmarks.common.distributed import ALONE, Ranks, joined, ranks_from_environment, without_ranks
+from ..benchmarks.common.errors import UsageError
+from ..benchmarks.common.lock import is_held
+from ..benchmarks.common.system import leave_quickly
+from ..benchmarks.execution.worker import INTERRUPTED, POLL_SECONDS, StopFlag, Work, is_open, run_cells
+from ..benchmarks.runs.folder import CellFiles
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..benchmarks.errors import UsageError
-from ..benchmarks.units import megabytes, minutes
+from ..benchmarks.common.errors import UsageError
+from ..benchmarks.common.units import megabytes, minutes
 from .clusters import Cluster
 
 

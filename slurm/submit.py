@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.errors import UsageError
+from ..benchmarks.common.errors import UsageError
 from .clusters import Cluster
 from .resources import Resources, resources
 from .sweeps import Array, Sweep, save

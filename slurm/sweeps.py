@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.files import DamagedError, read_json, write_json
+from ..benchmarks.common.files import DamagedError, read_json, write_json
 
 FOLDER, FILE = "sweeps", "sweep.json"
 EARLIEST = 2000  # year of a sweep; the accounts are asked from there on

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from consistency_bench.benchmarks.metrics import network_files
+from consistency_bench.benchmarks.metrics.extractors import weight_files as network_files
 
 from .conftest import require
 

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from consistency_bench.benchmarks import ema, plan
-from consistency_bench.benchmarks.config import schema
+from consistency_bench.benchmarks.config import averages, plan, schema
 from consistency_bench.benchmarks.config.compose import GROUPS, choices
 from consistency_bench.methods.networks.registry import NETWORKS
 from consistency_bench.methods.parts.options import option_names
@@ -78,54 +77,78 @@ def imports_of(path: Path) -> Iterator[Import]:
             yield from (Import(path, alias.name, 0) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            if node.module:
-                yield Import(path, ".".join([*base, node.module]), node.level)
-            else:
-                yield from (Import(path, ".".join([*base, alias.name]), node.level) for alias in node.names)
+            module = [*base, *(node.module.split(".") if node.module else [])]
+            for alias in node.names if node.level else ():
+                inner = ROOT.joinpath(*module, alias.name)
+                is_module = inner.with_suffix(".py").exists() or inner.is_dir()
+                yield Import(path, ".".join([*module, alias.name] if is_module else module), node.level)
+            if not node.level and node.module:
+                yield Import(path, node.module, 0)
 
 
 IMPORTS = [item for path in SOURCES for item in imports_of(path)]
 INSIDE = [item for item in IMPORTS if item.level]
 OUTSIDE = [item for item in IMPORTS if not item.level]
 
-#: What each part of the project may import of the project, by prefix.
-ALLOWED = {
-    "methods": ("methods",),
-    "benchmarks": ("benchmarks", "methods"),
-    "slurm": ("slurm", "benchmarks"),
-    # Reports read files, and nothing of how the files came to be; a metric's name says which way is better. The import
-    # into MLflow is alone at it (lock) and reads which cells were submitted together (slurm.sweeps). Pictures are drawn
-    # on the cores that there are (machine).
-    "reports": (
-        "reports",
-        "benchmarks.records",
-        "benchmarks.command",
-        "benchmarks.files",
-        "benchmarks.lock",
-        "benchmarks.machine",
-        "benchmarks.metrics.registry",
-        "benchmarks.text",
-        "slurm.sweeps",
-    ),
-    "benchmarks/cli": TOP,  # knows everyone
-}
+#: The packages, lowest first: each imports from itself and from those before it.
+ORDER = (
+    "methods/parts",
+    "methods/networks",
+    "methods",
+    "benchmarks/common",
+    "benchmarks/data",
+    "benchmarks/metrics/extractors",
+    "benchmarks/metrics",
+    "benchmarks/config",
+    "benchmarks/runs",
+    "benchmarks/training",
+    "benchmarks/evaluation",
+    "benchmarks/execution",
+    "slurm",
+    "slurm/local",
+    "reports/analysis",
+    "reports/plots",
+    "reports/pages",
+    "reports/tracking",
+    "reports",
+    "benchmarks/cli",
+)
+#: Reports read files, and nothing of how the files came to be.
+UNREPORTED = ("benchmarks.training", "benchmarks.evaluation", "benchmarks.execution", "benchmarks.data", "methods")
+
+
+def package_of(target: str) -> str:
+    path = ROOT / target.replace(".", "/")
+    return name_of(path if (path / "__init__.py").exists() else path.parent)
 
 
 def part_of(path: Path) -> str:
-    return max((part for part in ALLOWED if name_of(path).startswith(f"{part}/")), key=len)
+    return name_of(path).split("/")[0]
 
 
 def begins(target: str, prefixes: tuple[str, ...]) -> bool:
     return any(target == prefix or target.startswith(f"{prefix}.") for prefix in prefixes)
 
 
+def test_the_order_names_every_package() -> None:
+    assert set(ORDER) == {name_of(path.parent) for path in SOURCES} - {"benchmarks"}
+
+
 def test_dependencies_point_one_way() -> None:
     against = [
         f"{name_of(item.source)} imports {item.target}"
         for item in INSIDE
-        if not begins(item.target, ALLOWED[part_of(item.source)])
+        if name_of(item.source.parent) != "benchmarks"
+        and ORDER.index(package_of(item.target)) > ORDER.index(name_of(item.source.parent))
     ]
     assert against == []
+
+
+def test_reports_know_nothing_of_how_files_came_to_be() -> None:
+    reports = [item for item in INSIDE if part_of(item.source) == "reports"]
+    assert [
+        f"{name_of(item.source)} imports {item.target}" for item in reports if begins(item.target, UNREPORTED)
+    ] == []
 
 
 def test_nobody_imports_the_command() -> None:
@@ -162,9 +185,9 @@ def test_every_package_that_is_imported_is_declared() -> None:
     assert {names.get(name, name) for name in used} - declared == set()
 
 
-LIGHT = ("benchmarks/cli/", "benchmarks/config/", "benchmarks/files.py", "benchmarks/records.py", "benchmarks/lock.py")
-LIGHT += ("benchmarks/seeding.py", "benchmarks/plan.py", "benchmarks/errors.py", "benchmarks/distributed.py", "slurm/")
-LATER = ("slurm/executor.py",)  # imported when a sweep is submitted
+LIGHT = ("benchmarks/cli/", "benchmarks/config/", "benchmarks/runs/", "slurm/", "benchmarks/common/distributed.py")
+LIGHT += tuple(f"benchmarks/common/{name}.py" for name in ("errors", "files", "lock", "seeding", "system", "text"))
+LATER = ("slurm/executor.py", "benchmarks/config/averages.py")  # imported when a sweep is submitted; with a model
 HEAVY = ("torch", "torchvision", "mlflow", "pandas", "matplotlib", "seaborn", "scipy", "sklearn", "submitit", "rich")
 
 
@@ -219,7 +242,7 @@ def test_every_method_without_a_composition_is_a_file() -> None:
         source = (ROOT / "methods" / f"{name}.py").read_text(encoding="utf-8")
         assert re.search(rf"^def {name}\(parts: Parts, context: Context\) -> Method:", source, re.MULTILINE)
     files = {path.stem for path in (ROOT / "methods").glob("*.py")}
-    assert files - bases == {"__init__", "base", "compose", "registry"}
+    assert files - bases == {"__init__", "compose", "loss", "registry"}
 
 
 # Configuration
@@ -249,7 +272,7 @@ def unknown_options(path: Path) -> Iterator[str]:
             known = schema.SECTIONS[section].__dataclass_fields__
             yield from (f"{section}.{key}" for key in values if key not in known)
             for profile in (values.get("ema", {}), *values.get("ema_extra", ())):
-                yield from foreign("train.ema", profile, ema.PROFILES)
+                yield from foreign("train.ema", profile, averages.PROFILES)
         else:
             yield section
 

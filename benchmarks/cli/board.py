@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...slurm.view import STATES, Shown, View
+from ...slurm.status import STATES, Shown, View
 
 if TYPE_CHECKING:
     from rich.table import Table

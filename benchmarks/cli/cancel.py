@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...slurm import queue
+from ...slurm.status import FINAL, look
 from ...slurm.sweeps import Place
-from ...slurm.view import FINAL, look
-from ..errors import UsageError
-from ..records import find_cells
+from ..common.errors import UsageError
+from ..runs.folder import find_cells
 from .cells import resolve
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UsageError
-from ..records import CONFIG, CellFiles, find_cells
+from ..common.errors import UsageError
+from ..runs.folder import CONFIG, CellFiles, find_cells
 
 
 def find(name: str, out: Path) -> CellFiles | None:

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from ...slurm import local_cluster
-from ...slurm.local_cluster import LocalCluster
-from ...slurm.local_config import Options
+from ...slurm.local import cluster as local_cluster
+from ...slurm.local.cluster import LocalCluster
+from ...slurm.local.config import Options
 
 
 def start(folder: Path, options: Options) -> int:

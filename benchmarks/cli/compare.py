@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import UsageError, unknown
+from ..common.errors import UsageError, unknown
 from ..metrics.registry import direction
 
 Name = TypeVar("Name", str, int)
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ...reports.cells import Cell
-    from ...reports.compare import Comparison
-    from ...reports.comparisons import Difference
+    from ...reports.analysis.cells import Cell
+    from ...reports.analysis.compare import Comparison
+    from ...reports.analysis.comparisons import Difference
 
 BETTER, INCONCLUSIVE = "better", "inconclusive"  # the verdicts of reports/comparisons.py
 WIDTH = 80  # of output that goes to no terminal
@@ -30,8 +30,8 @@ MOST_NAMES = 12  # that an error lists
 
 def compare(first: str, second: str, out: Path, *, metric: str | None, nfe: str | None) -> int:
     """Exit status 0, whatever came out. Raises UsageError for names that are not there."""
-    from ...reports.compare import compare as comparisons
-    from ...reports.compare import matches
+    from ...reports.analysis.compare import compare as comparisons
+    from ...reports.analysis.compare import matches
 
     sides = [_find(name, out) for name in (first, second)]
     pairs = matches(*sides)
@@ -48,8 +48,8 @@ def compare(first: str, second: str, out: Path, *, metric: str | None, nfe: str 
 
 def _find(name: str, out: Path) -> list[Cell]:
     """The cells that a name stands for: a folder, or in `out` a configuration's name, a method, a group or a cell."""
-    from ...reports.cells import read_cells, read_folder
-    from ...reports.tables import labels
+    from ...reports.analysis.cells import read_cells, read_folder
+    from ...reports.analysis.tables import labels
 
     if Path(name).is_dir():
         if not (below := read_folder(Path(name))):
@@ -172,7 +172,7 @@ def _both(item: Comparison, seed: int) -> bool:
 
 
 def _range(found: Difference) -> str:
-    from ...reports.markdown import number
+    from ...reports.pages.markdown import number
 
     mean, low, high = found.interval.mean, found.adjusted.low, found.adjusted.high
     if low is None or high is None:
@@ -181,7 +181,7 @@ def _range(found: Difference) -> str:
 
 
 def _value(value: float) -> str:
-    from ...reports.markdown import number
+    from ...reports.pages.markdown import number
 
     return number(value) if math.isfinite(value) else "–"
 

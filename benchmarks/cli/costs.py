@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config.compose import Cell
-from ..records import find_cells
+from ..runs.folder import find_cells
 
 if TYPE_CHECKING:
-    from ..footprint import Footprint
+    from ..training.cost import Footprint
 
 Costs = dict[tuple[str, str], float]
 
@@ -30,8 +30,8 @@ def measured_costs(out: Path) -> Costs:
 
 def cost_lines(pending: Sequence[Cell], out: Path, tflops: float | None) -> Iterable[str]:
     """Sentences on FLOPs, device-hours, memory and disk. tflops: that the cluster's file says a device sustains."""
-    from ..cell import load_dataset
-    from ..footprint import footprint
+    from ..data.registry import load_dataset
+    from ..training.cost import footprint
 
     first = {cell.config["cell"]["group"]: cell for cell in pending}
     counts = Counter(cell.config["cell"]["group"] for cell in pending)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.errors import UsageError
 from ..config.schema import DEVICES
-from ..errors import UsageError
-from ..records import CellFiles
+from ..runs.folder import CellFiles
 from .eval import SNAPSHOTS, find_runs
 from .status import INTERRUPTED
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..data.base import Dataset
-    from ..diagnostics import Row, Settings
-    from ..model import Model
+    from ..evaluation.diagnostics import Row, Settings
+    from ..training.model import Model
 
 OWN = "own"
 SHOWN = ("target_variance", "gradient_variance", "gradient_ratio")
@@ -45,7 +45,7 @@ def diagnose(
     if device not in DEVICES:
         raise UsageError(f"--device is {device!r}, must be one of: {', '.join(DEVICES)}")
     cells = find_runs(runs)
-    from ..diagnostics import Settings
+    from ..evaluation.diagnostics import Settings
 
     try:
         settings = Settings(bins=bins, samples=samples, repeats=repeats, ratio=ratio)
@@ -59,11 +59,11 @@ def diagnose(
 
 def _measure(cells: Sequence[CellFiles], settings: Settings, weights: str, snapshots: str, device: str) -> int:
     """Cell after cell; those of one data set share it."""
-    from ..cell import load_dataset, pick_device
-    from ..check import check_device
-    from ..checkpoint import kept_snapshots, load_snapshot
-    from ..diagnostics import add_rows, diagnose, held_rows
-    from ..model import build_model
+    from ..common.devices import check_device, pick_device
+    from ..data.registry import load_dataset
+    from ..evaluation.diagnostics import add_rows, diagnose, held_rows
+    from ..training.checkpoint import kept_snapshots, load_snapshot
+    from ..training.model import build_model
 
     check_device(device)
     shared = None if weights == OWN else _shared(Path(weights))
@@ -112,7 +112,7 @@ def _shared(path: Path) -> tuple[str, dict[str, torch.Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from ..checkpoint import kept_snapshots, snapshot_path
+    from ..training.checkpoint import kept_snapshots, snapshot_path
 
     file = path
     if (path / "config.yaml").is_file():

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from ..errors import UsageError
+from ..common.errors import UsageError
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "hydra-core", "mlflow", "submitit")
 OPTIONAL = {
@@ -61,7 +61,7 @@ def _torch() -> str:
 
 
 def _digits() -> str:
-    from ..metrics.digits_classifier import load_digits_classifier
+    from ..metrics.extractors.digits import load_digits_classifier
 
     load_digits_classifier()
     return "weights are intact"

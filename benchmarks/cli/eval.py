@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import plan
+from ..common.errors import UsageError
+from ..common.files import read_jsonl
+from ..common.lock import acquire
+from ..config import plan
 from ..config.schema import check_values
-from ..config.stored import stored
-from ..errors import UsageError
-from ..files import read_jsonl
-from ..lock import acquire
 from ..metrics.registry import expand, parse
-from ..records import RECORDS, REFERENCE, CellFiles, cells_in
+from ..runs.folder import RECORDS, REFERENCE, CellFiles, cells_in
+from ..runs.stored import stored
 from .status import INTERRUPTED
 
 SNAPSHOTS = ("last", "all")
@@ -101,11 +101,12 @@ def _score(jobs: dict[CellFiles, dict[str, Any]]) -> int:
 
     Cells of one data set and choice of metrics share data, networks and reference.
     """
-    from ..cell import load_dataset, pick_device
-    from ..check import check_configurations
+    from ..common.devices import pick_device
+    from ..data.registry import load_dataset
+    from ..evaluation.scoring import fill_records, write_reference
+    from ..execution.preflight import check_configurations
     from ..metrics.evaluate import Evaluator
-    from ..model import build_model
-    from ..scoring import fill_records, write_reference
+    from ..training.model import build_model
 
     check_configurations(list(jobs.values()))
     logging.basicConfig(format="  %(message)s", level=logging.INFO)  # features of costly networks take their time

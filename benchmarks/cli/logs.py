@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from ...slurm.status import Shown, look
 from ...slurm.sweeps import Place, places, read
-from ...slurm.view import Shown, look
-from ..text import visible
+from ..common.text import visible
 from .board import LOG
 from .cells import resolve
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ..errors import UsageError
-from ..machine import leave_quickly
-from ..text import plain
+from ..common.errors import UsageError
+from ..common.system import leave_quickly
+from ..common.text import plain
 from .status import INTERRUPTED
 
 app = typer.Typer(
@@ -376,7 +376,7 @@ def cluster_start(
     accounting: Annotated[bool, typer.Option(help="With a database, for sacct.")] = True,
 ) -> None:
     """Start a cluster in a new folder, with the partitions main and urgent, which preempts main."""
-    from ...slurm.local_config import Options
+    from ...slurm.local.config import Options
     from .cluster import start as command
 
     options = Options(nodes, cpus, memory, gpus, node_timeout, requeue_delay, kill_wait, grace, accounting)

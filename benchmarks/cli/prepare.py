@@ -7,7 +7,7 @@ from pathlib import Path
 
 def weights(name: str, source: Path, out: Path | None, sha256: str | None) -> int:
     """Convert published weights and say what became of them. Exit status 0."""
-    from ..weights import prepare
+    from ..training.pretrained import prepare
 
     report = prepare(name, source, out, sha256)
     print(f"{report['weights']}: {report['matched']} tensors")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import UsageError
-from ..files import DamagedError
+from ..common.errors import UsageError
+from ..common.files import DamagedError
 
 
 def metrics(names: Sequence[str], source: Path | None) -> int:
@@ -16,7 +16,7 @@ def metrics(names: Sequence[str], source: Path | None) -> int:
     which is copied into the cache. Only what is missing is downloaded.
     Raises UsageError where a file is missing and cannot be fetched, or is not the one that is meant.
     """
-    from ..metrics import network_files
+    from ..metrics.extractors import weight_files as network_files
 
     wanted = list(dict.fromkeys(names)) or ["inception"]
     for name in wanted:
@@ -32,7 +32,7 @@ def metrics(names: Sequence[str], source: Path | None) -> int:
 
 
 def _prepare(name: str, source: Path | None) -> Path:
-    from ..metrics import network_files
+    from ..metrics.extractors import weight_files as network_files
 
     check = _check(name)
     if source is not None:
@@ -48,6 +48,7 @@ def _prepare(name: str, source: Path | None) -> Path:
 
 
 def _check(name: str) -> Callable[[Path], object]:
-    from ..metrics import inception, network_files
+    from ..metrics.extractors import inception
+    from ..metrics.extractors import weight_files as network_files
 
     return inception.load if name == "inception" else lambda path: network_files.check_sha256(name, path)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..records import CellFiles
+from ..runs.folder import CellFiles
 
 LINE_SECONDS = 15.0
 LIVE_ROWS = 24

@@ -6,7 +6,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from ..errors import UsageError
+from ..common.errors import UsageError
 from .cells import resolve
 from .report import check_mlflow_uri, naming_mlflow
 
@@ -17,10 +17,10 @@ def register(cell: str, name: str, out: Path, *, mlflow_uri: str | None) -> int:
     if not re.fullmatch(r"[\w.-][\w. -]*", name):
         raise UsageError(f"the model's name is {name!r}, must be made of letters, digits, spaces and . _ -")
     (files,) = resolve([cell], out)
-    from ...reports.cells import read_folder
-    from ...reports.mlflow_export import export
-    from ...reports.mlflow_models import register as add
-    from .. import served
+    from ...reports.analysis.cells import read_folder
+    from ...reports.tracking.importer import export
+    from ...reports.tracking.models import register as add
+    from ..evaluation import export as served
 
     (read,) = read_folder(files.path)
     with tempfile.TemporaryDirectory() as temporary, naming_mlflow(mlflow_uri, "nothing was registered"):

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import UsageError
-from ..files import TakenError
+from ..common.errors import UsageError
+from ..common.files import TakenError
 
 #: What MLflow can keep runs in; it refuses plain folders.
 MLFLOW_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
@@ -47,7 +47,7 @@ def show_report(out: Path, *, mlflow: bool, mlflow_uri: str | None) -> None:
 
 def check_mlflow_uri(uri: str | None) -> None:
     """Raise UsageError for an address that MLflow cannot have, before hours of training end in it."""
-    from ..command import without_password
+    from ..common.redact import without_password
 
     if uri and uri.partition("://")[0].partition("+")[0] not in MLFLOW_SCHEMES:
         shown = without_password(uri)
@@ -59,7 +59,7 @@ def naming_mlflow(
     uri: str | None, rest: str = "leaderboard and plots are written, `bench report` tries again"
 ) -> Iterator[None]:
     """Turn what MLflow, its data base and the network complain of into a UsageError. rest: what holds nevertheless."""
-    from ..command import without_password
+    from ..common.redact import without_password
 
     try:
         yield
@@ -74,7 +74,7 @@ def naming_mlflow(
 
 
 def _print_paths(leaderboard: Path, out: Path, mlflow: bool, mlflow_uri: str | None) -> None:
-    from ..command import without_password
+    from ..common.redact import without_password
 
     print(f"page: {leaderboard.with_name('report.html')}")
     print(f"leaderboard: {leaderboard}")

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 from ...slurm import clusters
 from ...slurm.clusters import Cluster
+from ...slurm.status import FINAL, Shown, View, look
 from ...slurm.sweeps import Sweep, places, read
-from ...slurm.view import FINAL, Shown, View, look
-from ..command import typed
-from ..config.stored import stored
-from ..errors import UsageError, unknown
-from ..text import plain
+from ..common.errors import UsageError, unknown
+from ..common.redact import typed
+from ..common.text import plain
+from ..runs.stored import stored
 from .cells import resolve
 from .status import INTERRUPTED, exit_status, remarks
 
 if TYPE_CHECKING:
-    from ...slurm.launch import Slots
+    from ..execution.launch import Slots
 
 LAUNCHERS = ("local", "slurm")
 
@@ -79,8 +79,8 @@ def _last_sweep(wanted: Sequence[Shown], out: Path) -> Sweep | None:
 
 
 def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster, *, pack: int, share: int) -> int:
-    from ...slurm.launch import as_they_were, put_in_queue
     from ...slurm.submit import submit_cells
+    from ..execution.launch import as_they_were, put_in_queue
 
     # The stored configuration as it is: what a later version would compose may be another cell.
     cells = [(cell.files.path, cell.files.config) for cell in wanted]
@@ -97,7 +97,7 @@ def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster, *, pack: int, 
 
 
 def _run_here(wanted: Sequence[Shown], out: Path) -> int:
-    from ...slurm.launch import devices, put_in_queue, run_local
+    from ..execution.launch import devices, put_in_queue, run_local
     from .progress import watch
 
     for cell in wanted:
@@ -119,8 +119,8 @@ def _run_here(wanted: Sequence[Shown], out: Path) -> int:
 
 def _slots(wanted: Sequence[Shown], processes: int) -> Slots:
     """As many threads a cell as it had before, which its rounding depends on; else as a new grid of them would get."""
-    from ...slurm.launch import default_slots
-    from ..machine import available_cores
+    from ..common.system import available_cores
+    from ..execution.launch import default_slots
 
     usual = default_slots(len(wanted), processes=processes)
     before = {cell.files.run["attempts"][-1]["threads"] for cell in wanted if cell.files.run["attempts"]}

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import plan
-from ..command import typed
+from ..common.errors import UsageError, unknown
+from ..common.files import check_writable
+from ..common.redact import typed
 from ..config.compose import Cell, compose_cells, parse_methods, parse_seeds
-from ..errors import UsageError, unknown
-from ..files import check_writable
-from ..records import CONFIG, CellFiles
+from ..runs.folder import CONFIG, CellFiles, is_finished
 from .costs import cost_lines, measured_costs
 from .report import check_mlflow_uri
 from .status import INTERRUPTED, complaint, current
@@ -61,7 +60,7 @@ def run(
     cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings)
     check_writable(out)
     check_mlflow_uri(mlflow_uri)
-    pending = [cell for cell in cells if not plan.is_finished(cell.path(out), cell.config)]
+    pending = [cell for cell in cells if not is_finished(cell.path(out), cell.config)]
     if pending:
         _check(pending, here=launch.launcher != "slurm")
     if dry_run:
@@ -105,7 +104,7 @@ def _check_launch(launch: Launch) -> None:
 
 def _run(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Launch) -> bool:
     """Run cells on this machine; whether that was interrupted."""
-    from ...slurm.launch import default_slots, devices, prepare, run_here, run_local
+    from ..execution.launch import default_slots, devices, prepare, run_here, run_local
     from .progress import watch
 
     done = len(cells) - len(pending)
@@ -124,8 +123,8 @@ def _run(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Laun
 
 def _submit(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Launch) -> int:
     from ...slurm.clusters import load
-    from ...slurm.launch import as_they_were, prepare
     from ...slurm.submit import check_slurm, submit_cells
+    from ..execution.launch import as_they_were, prepare
 
     check_slurm()
     cluster = load(launch.cluster or "")
@@ -148,7 +147,7 @@ def _submit(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: L
 
 def _at_work(pending: Sequence[Cell], out: Path) -> set[str]:
     """The cells that jobs or other processes have in hand. Raises UsageError where SLURM does not say."""
-    from ...slurm.view import look
+    from ...slurm.status import look
 
     known = [CellFiles(cell.path(out)) for cell in pending if (cell.path(out) / CONFIG).exists()]
     view = look(known, out)
@@ -200,7 +199,7 @@ def _show_arrays(pending: Sequence[Cell], out: Path, launch: Launch) -> None:
 
 
 def _check(pending: Sequence[Cell], *, here: bool) -> None:
-    from ..check import check_cells
+    from ..execution.preflight import check_cells
 
     check_cells(pending, here=here)
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import UsageError
 from ..config.compose import FOLDER, choices, compose_cells, parse_methods
-from ..errors import UsageError
 from ..metrics.registry import DISTANCES, EXAMPLES, parse
-from ..records import CellFiles
+from ..runs.folder import CellFiles
 from .cells import find
 
 

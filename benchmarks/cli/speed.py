@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import UsageError
+from ..common.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,8 @@ def metrics(images: int = IMAGES, device: str = "auto") -> int:
     if images < 1:
         raise UsageError(f"--images is {images}, must be at least 1")
     where = _device(device)
-    from ..metrics import network_files, speed
+    from ..metrics import speed
+    from ..metrics.extractors import weight_files as network_files
 
     network_files.locate("inception")  # where it is missing, before anything is said
     _print(*machine(where))
@@ -55,7 +56,7 @@ def machine(device: torch.device) -> list[str]:
     """What the figures were measured on and with."""
     import torch
 
-    from ..cell import hardware
+    from ..common.system import hardware
 
     found = hardware()
     processor = found["gpu"] if device.type == "cuda" else "the CPU"
@@ -143,7 +144,7 @@ def _device(name: str) -> torch.device:
         raise UsageError(f"--device is {name!r}, must be one of: {', '.join(DEVICES)}")
     import torch
 
-    from ..cell import pick_device
+    from ..common.devices import pick_device
 
     device = pick_device(name)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..common.errors import UsageError
 from .speed import Wanted, wanted_lines
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..common.errors import UsageError
 from ..config.compose import compose_cells
-from ..errors import UsageError
 
 WANTED_SECONDS = 20.0  # for a thousand cells
 METHODS = 4
@@ -22,10 +22,10 @@ def sweep(cells: int, cluster: str) -> int:
     Raises UsageError where there is no SLURM, where it refuses, and for no cells or an unknown cluster.
     """
     from ...slurm import clusters
-    from ...slurm.launch import prepare
     from ...slurm.queue import cancel
     from ...slurm.submit import check_slurm, submit_cells
-    from ..check import check_cells
+    from ..execution.launch import prepare
+    from ..execution.preflight import check_cells
 
     if cells < METHODS or cells % METHODS:
         raise UsageError(f"--cells is {cells}, must be a multiple of the {METHODS} methods")

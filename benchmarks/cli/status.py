@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..lock import is_held
-from ..records import CellFiles
-from ..text import plain
+from ..common.lock import is_held
+from ..common.text import plain
+from ..runs.folder import CellFiles
 
 if TYPE_CHECKING:
-    from ...slurm.view import Shown, View
+    from ...slurm.status import Shown, View
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 PLAIN_WIDTH = 120
@@ -26,7 +26,7 @@ def status(out: Path, names: Sequence[str] = (), *, watch: bool = False) -> int:
     names: of the cells to show, all without one. watch: until nothing is at work any more. Raises UsageError where
     there is no such cell.
     """
-    from ...slurm.view import look
+    from ...slurm.status import look
     from .cells import resolve
 
     cells = resolve(names, out)
@@ -43,7 +43,7 @@ def exit_status(view: View) -> int:
 
 def _watch(out: Path, names: Sequence[str]) -> View:
     """Show what changes until nothing is at work, and return the last view."""
-    from ...slurm.view import Lookout
+    from ...slurm.status import Lookout
     from .cells import resolve
 
     lookout = Lookout(lambda: resolve(names, out), out)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...slurm import queue
-from ...slurm.view import FINAL, Lookout, View
-from ..errors import UsageError
+from ...slurm.status import FINAL, Lookout, View
+from ..common.errors import UsageError
 from .board import footer
 from .cells import resolve
 from .report import check_mlflow_uri, show_report

@@ -25,11 +25,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .. import plan
-from ..errors import UsageError, unknown
-from ..files import read_yaml
+from ..common.errors import UsageError, unknown
+from ..common.files import read_yaml
 from ..metrics.registry import expand
-from . import schema
+from . import plan, schema
 from .schema import Config, check_values
 
 FOLDER = Path(__file__).parent
@@ -301,7 +300,7 @@ def _change_kind(config: Any, section: str, kind: Any) -> None:
     from ...methods.parts import samplers
     from ...methods.parts.options import option_names
     from ...methods.registry import KINDS
-    from ..ema import PROFILES
+    from .averages import PROFILES
 
     kinds: dict[str, Mapping[str, type]] = {"network": NETWORKS, "train.ema": PROFILES, "sample": samplers.KINDS}
     kinds |= {f"method.{part}": known for part, known in KINDS.items()}

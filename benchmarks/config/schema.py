@@ -14,8 +14,8 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from ..errors import UsageError
-from ..units import DURATION, MEMORY, megabytes, minutes
+from ..common.errors import UsageError
+from ..common.units import DURATION, MEMORY, megabytes, minutes
 
 # OmegaConf reads these classes at run time and knows Optional and list, not every spelling of a union.
 

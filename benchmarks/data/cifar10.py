@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import UsageError
+from ..common.errors import UsageError
 from .base import Dataset
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
+from ..common.errors import UsageError
 from .base import Dataset
 
 #: Where Debian's and Ubuntu's package `dataset-fashion-mnist` puts its files.

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
+from ..common.errors import UsageError
 from .base import Dataset
 
 SIZE = 64

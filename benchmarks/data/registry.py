@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError, unknown
+from ..common.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from .base import Dataset
@@ -59,3 +59,10 @@ def load(name: str, root: Path | None = None, download: bool = False, variant: s
     from . import digits
 
     return digits.load()
+
+
+def load_dataset(config: dict[str, Any]) -> Dataset:
+    """The training set of a configuration. Raises UsageError where it is missing."""
+    data = config["data"]
+    root = None if data["root"] is None else Path(data["root"])
+    return load(data["name"], root=root, download=data["download"], variant=data["variant"])

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from ..errors import unknown
+from ..common.errors import unknown
 from .base import Dataset
 from .distributions import Distribution, Mixture, Spiral
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.distributed import Ranks
+from ..common.errors import UsageError
+from ..common.files import DamagedError, read_json, write_json
 from ..data.base import Dataset
-from ..distributed import Ranks
-from ..errors import UsageError
-from ..files import DamagedError, read_json, write_json
-from . import extractors
-from .collected import Collector, Held, Side
-from .features import Features
+from .accumulator import Collector, Held, Side
+from .extractors import registry as extractors
+from .extractors.base import Features
 from .neighbours import nearest
 from .published_statistics import PublishedSide
 from .references import KEPT, PIECE, Reference, StoppedError, default_folder, noise, real_samples

@@ -11,11 +11,11 @@ from urllib.request import urlopen
 import numpy as np
 import torch
 
+from ..common.errors import UsageError
+from ..common.files import atomic_path
 from ..data.base import Dataset
-from ..errors import UsageError
-from ..files import atomic_path
-from .collected import Side
-from .features import Features
+from .accumulator import Side
+from .extractors.base import Features
 from .moments import Moments
 
 URL = "https://www.cs.cmu.edu/~clean-fid/stats"

@@ -22,11 +22,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..common.files import atomic_path
+from ..common.lock import acquire
 from ..data.base import Dataset
-from ..files import atomic_path
-from ..lock import acquire
-from .collected import Side
-from .features import Extractor, Features
+from .accumulator import Side
+from .extractors.base import Extractor, Features
 from .moments import Accumulator, Moments
 
 SEED = 0  # of everything random in the choice of real samples, so that every run has the same references

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..errors import UsageError, unknown
+from ..common.errors import UsageError, unknown
 
 DISTANCES = {
     "fd": "Fréchet distance between Gaussians fitted to the features",

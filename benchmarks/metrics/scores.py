@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from . import distances, kernels, neighbours
+from .accumulator import Side
 from .bootstrap import bootstrap
-from .collected import Side
 from .references import KEPT
 from .registry import Metric
 

@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..common.precision import float32_products
 from ..data.base import Dataset
-from ..precision import float32_products
-from . import network_files
 from .distances import frechet_from_features
-from .inception import Inception, inception, load
+from .extractors import weight_files as network_files
+from .extractors.inception import Inception, inception, load
 
 PROTOCOL = "clean"
 ROUNDS = 3  # at least, of extraction: images are taken again where there are too few

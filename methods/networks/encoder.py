@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,20 +23,3 @@ class Encoder(nn.Module):
         label = torch.zeros(len(x), device=x.device)
         mean, rho = self.network(x / self.sigma_data, label, labels).float().chunk(2, dim=1)
         return mean, F.softplus(rho)
-
-
-def encoder_size(text: str) -> Literal["small", "big"] | tuple[int, int]:
-    """The size of an encoder: "small" or "big", whose meaning is the network family's, or "48x2": (width, blocks).
-
-    Raises:
-        ValueError: anything else, or a width that is no multiple of 4.
-    """
-    if text == "small" or text == "big":
-        return text
-    match = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", text)
-    if match is None or int(match[1]) % 4:
-        raise ValueError(
-            f"encoder is '{text}', must be one of: small, big, or <width>x<blocks> such as 48x2, "
-            "whose width is a multiple of 4"
-        )
-    return int(match[1]), int(match[2])

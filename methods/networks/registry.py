@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
+from ..parts.couplings import encoder_size
 from ..parts.options import OptionError, part_from_options
 from .adm import DhariwalUNet
 from .edm2 import EDM2UNet
-from .encoder import Encoder, encoder_size
+from .encoder import Encoder
 from .mlp import ResidualMLP
 from .song import SongUNet
 from .unet import UNet

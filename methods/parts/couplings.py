@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from ..base import Gaussian, Pair
-from ..networks.encoder import encoder_size
-from .kernels import Denoise, per_sample
+from .base import Gaussian, Pair
+from .process import Denoise, per_sample
 
 if TYPE_CHECKING:
-    from ..base import Draw, Method, Times, Weight
+    from .base import Draw, Method, Times, Weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,3 +208,20 @@ def kl_to_standard_normal(law: Gaussian) -> Tensor:
     """KL(N(μ, s²) || N(0, I)), summed over the elements of a sample: [B, ...] -> [B]."""
     elements = 0.5 * (law.std**2 + law.mean**2 - 1) - law.std.log()
     return elements.flatten(1).sum(1)
+
+
+def encoder_size(text: str) -> Literal["small", "big"] | tuple[int, int]:
+    """The size of an encoder: "small" or "big", whose meaning is the network family's, or "48x2": (width, blocks).
+
+    Raises:
+        ValueError: anything else, or a width that is no multiple of 4.
+    """
+    if text == "small" or text == "big":
+        return text
+    match = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", text)
+    if match is None or int(match[1]) % 4:
+        raise ValueError(
+            f"encoder is '{text}', must be one of: small, big, or <width>x<blocks> such as 48x2, "
+            "whose width is a multiple of 4"
+        )
+    return int(match[1]), int(match[2])

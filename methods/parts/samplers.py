@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base import Method, Times, to_edge
+from .base import Method, Times
 from .couplings import assigned
-from .kernels import Denoise, per_sample
+from .process import Denoise, per_sample, to_edge
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..base import Draw, Gaussian, Method, Pair
 from .bank import Bank, References, all_references, batch_references, sampled_references
-from .kernels import per_sample
+from .base import Draw, Gaussian, Method, Pair
+from .process import per_sample
 
 
 @dataclass(frozen=True, kw_only=True)

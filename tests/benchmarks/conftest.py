@@ -14,10 +14,10 @@ import torch
 import yaml
 from hypothesis import settings
 
-from consistency_bench.benchmarks.cell import run_cell
 from consistency_bench.benchmarks.cli import main as command
+from consistency_bench.benchmarks.common.files import write_text
 from consistency_bench.benchmarks.config.compose import Cell, compose_cells
-from consistency_bench.benchmarks.files import write_text
+from consistency_bench.benchmarks.execution.cell import run_cell
 
 settings.register_profile("no deadline", deadline=None)  # machines differ in speed, and are busy
 settings.load_profile("no deadline")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from consistency_bench.benchmarks.common.files import read_jsonl, write_json
 from consistency_bench.benchmarks.config.compose import Cell
-from consistency_bench.benchmarks.files import read_jsonl, write_json
-from consistency_bench.benchmarks.records import RECORDS, TRAIN_LOG
+from consistency_bench.benchmarks.runs.folder import RECORDS, TRAIN_LOG
 
 from ..benchmarks.conftest import environment, put, tiny_cell
 from ..conftest import require
@@ -53,7 +53,7 @@ def remount(path: Path, how: str) -> None:
 def start_worker(folder: Path, listing: Path) -> subprocess.Popen[str]:
     """A worker of its own process on one cell."""
     write_json(listing, {"cells": [str(folder)]})
-    command = [sys.executable, "-m", "consistency_bench.slurm.worker", str(listing)]
+    command = [sys.executable, "-m", "consistency_bench.benchmarks.execution.worker", str(listing)]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

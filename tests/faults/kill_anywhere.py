@@ -27,9 +27,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from consistency_bench.benchmarks import plan
-from consistency_bench.benchmarks.files import read_json
-from consistency_bench.benchmarks.records import STATUS, find_cells
+from consistency_bench.benchmarks.common.files import read_json
+from consistency_bench.benchmarks.config import plan
+from consistency_bench.benchmarks.runs.folder import STATUS, find_cells
 
 SWEEP = ("run", "--launcher", "debug", "--methods", "ect,vct", "--seeds", "0", "benchmark=toy2d", "network.width=16")
 SWEEP += ("network.blocks=1", "train.images=12800", "run.snapshots=2", "run.checkpoint_seconds=0.02", "eval.nfe=[1,2]")

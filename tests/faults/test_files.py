@@ -17,8 +17,11 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from consistency_bench.benchmarks.cell import RESERVE, run_cell
-from consistency_bench.benchmarks.checkpoint import (
+from consistency_bench.benchmarks.common.files import DamagedError, append_jsonl, read_json, read_jsonl, write_json
+from consistency_bench.benchmarks.config.compose import Cell
+from consistency_bench.benchmarks.execution.cell import RESERVE, run_cell
+from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS, TRAIN_LOG
+from consistency_bench.benchmarks.training.checkpoint import (
     LAST,
     PREVIOUS,
     load_checkpoint,
@@ -27,9 +30,6 @@ from consistency_bench.benchmarks.checkpoint import (
     save_snapshot,
     snapshot_path,
 )
-from consistency_bench.benchmarks.config.compose import Cell
-from consistency_bench.benchmarks.files import DamagedError, append_jsonl, read_json, read_jsonl, write_json
-from consistency_bench.benchmarks.records import RECORDS, STATUS, TRAIN_LOG
 
 from ..benchmarks.conftest import put
 from .conftest import finish, kill, remount, results, start_worker, wait_for

@@ -17,24 +17,24 @@ import torch
 import yaml
 from torch import nn
 
-import consistency_bench.benchmarks.cell
-from consistency_bench.benchmarks import weights
-from consistency_bench.benchmarks.checkpoint import LAST, _seal, load_checkpoint, load_snapshot, snapshot_path
+import consistency_bench.benchmarks.execution.cell
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.common.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from consistency_bench.benchmarks.config.compose import compose_cells, parse_methods
 from consistency_bench.benchmarks.data.image_folder import load as load_images
-from consistency_bench.benchmarks.errors import UsageError
-from consistency_bench.benchmarks.files import read_json, read_jsonl, write_json, write_jsonl, write_text
-from consistency_bench.benchmarks.records import CellFiles
+from consistency_bench.benchmarks.runs.folder import CellFiles
+from consistency_bench.benchmarks.training import pretrained as weights
+from consistency_bench.benchmarks.training.checkpoint import LAST, _seal, load_checkpoint, load_snapshot, snapshot_path
 from consistency_bench.methods.parts.options import OptionError
+from consistency_bench.reports.analysis.memorisation import read_nearest
+from consistency_bench.reports.analysis.posteriors import read_posterior
 from consistency_bench.reports.build import build_report
-from consistency_bench.reports.memorisation import read_nearest
-from consistency_bench.reports.plots import read_samples
-from consistency_bench.reports.posteriors import read_posterior
+from consistency_bench.reports.plots.style import read_samples
 
 from ..benchmarks.conftest import put, tiny_cell
 from .hostile.make import FILES, Bomb, make
 
-ROOT = Path(consistency_bench.benchmarks.cell.__file__).resolve().parents[1]
+ROOT = Path(consistency_bench.benchmarks.execution.cell.__file__).resolve().parents[1]
 PUBLISHED = "edm-cifar10-32x32-uncond-vp"
 
 
@@ -163,7 +163,7 @@ def test_a_name_that_is_a_path_is_refused(name: str) -> None:
     ],
 )
 def test_nothing_that_hydra_would_call_is_taken(setting: str, tmp_path: Path) -> None:
-    from consistency_bench.benchmarks.check import check_cells
+    from consistency_bench.benchmarks.execution.preflight import check_cells
 
     with pytest.raises((UsageError, OptionError)) as caught:
         check_cells(compose_cells(["ect"], [0], ["benchmark=toy2d", setting]), here=True)

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from consistency_bench.benchmarks.cli import main as command
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.common.files import DamagedError, read_json, read_jsonl
 from consistency_bench.benchmarks.config import compose
 from consistency_bench.benchmarks.config.schema import SECTIONS
-from consistency_bench.benchmarks.errors import UsageError
-from consistency_bench.benchmarks.files import DamagedError, read_json, read_jsonl
-from consistency_bench.benchmarks.records import CONFIG, RECORDS, RUN, STATUS, CellFiles, find_cells
-from consistency_bench.reports.cells import read_cells, reference_values
+from consistency_bench.benchmarks.runs.folder import CONFIG, RECORDS, RUN, STATUS, CellFiles, find_cells
+from consistency_bench.reports.analysis.cells import read_cells, reference_values
 
 from ..benchmarks.conftest import put, tiny_cell
 

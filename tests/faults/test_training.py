@@ -16,16 +16,16 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.common.files import read_json, read_jsonl
 from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.data.registry import load
-from consistency_bench.benchmarks.errors import UsageError
-from consistency_bench.benchmarks.files import read_json, read_jsonl
-from consistency_bench.benchmarks.model import build_model
-from consistency_bench.benchmarks.records import RECORDS, STATUS, TRAIN_LOG
-from consistency_bench.benchmarks.train import Outcome, train
+from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS, TRAIN_LOG
+from consistency_bench.benchmarks.training.model import build_model
+from consistency_bench.benchmarks.training.trainer import Outcome, train
 
 from ..benchmarks.conftest import environment, put, tiny_cell
-from ..benchmarks.test_distributed import launched
+from ..benchmarks.training.test_distributed import launched
 from .conftest import finish
 
 CPU = torch.device("cpu")
@@ -135,7 +135,7 @@ def test_between_two_looks_nobody_waits_for_the_device(method: str, tmp_path: Pa
         settings = ("train.batch=16", f"train.images={16 * images}", "run.snapshots=1", "run.check_every=1000")
         config = tiny_cell(method, *settings).config
         with Looks() as looks, pytest.MonkeyPatch.context() as patch:
-            patch.setattr("consistency_bench.benchmarks.train.LOG_ROWS", 1)
+            patch.setattr("consistency_bench.benchmarks.training.trainer.LOG_ROWS", 1)
             trained(config, tmp_path / name)
         counts.append(looks.count)
     assert counts[0] > 0
@@ -167,7 +167,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from consistency_bench.benchmarks import cell, scoring, train
-from consistency_bench.benchmarks.errors import UsageError
+from consistency_bench.benchmarks.common.errors import UsageError
 
 logging.basicConfig(format="%(message)s")
 module, name = {"train": (train, "make_optimizer"), "sample": (scoring, "load_snapshot")}[sys.argv[3]]

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from consistency_bench.benchmarks.cell import load_dataset
 from consistency_bench.benchmarks.config.compose import choices, compose_cells
 from consistency_bench.benchmarks.data.base import Dataset
-from consistency_bench.benchmarks.model import Model, build_model
+from consistency_bench.benchmarks.data.registry import load_dataset
+from consistency_bench.benchmarks.training.model import Model, build_model
 
 METHODS = choices("method")
 

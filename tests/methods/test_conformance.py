@@ -11,18 +11,20 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from consistency_bench.benchmarks import ema, plan
-from consistency_bench.benchmarks.cell import run_cell
-from consistency_bench.benchmarks.checkpoint import load_snapshot, save_snapshot
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.common.seeding import default_generator, generator
+from consistency_bench.benchmarks.config import plan
 from consistency_bench.benchmarks.config.compose import ALIASES, parse_methods
 from consistency_bench.benchmarks.data.base import Dataset
-from consistency_bench.benchmarks.errors import UsageError
-from consistency_bench.benchmarks.model import Model
-from consistency_bench.benchmarks.seeding import default_generator, generator
-from consistency_bench.benchmarks.train import accumulate
-from consistency_bench.methods.base import LossTerms, draw, loss
-from consistency_bench.methods.parts.kernels import Denoise
+from consistency_bench.benchmarks.execution.cell import run_cell
+from consistency_bench.benchmarks.training import ema
+from consistency_bench.benchmarks.training.checkpoint import load_snapshot, save_snapshot
+from consistency_bench.benchmarks.training.model import Model
+from consistency_bench.benchmarks.training.trainer import accumulate
+from consistency_bench.methods.loss import draw, loss
+from consistency_bench.methods.parts.base import LossTerms
 from consistency_bench.methods.parts.options import OptionError
+from consistency_bench.methods.parts.process import Denoise
 from consistency_bench.methods.registry import COMPOSITIONS
 
 from .conftest import METHODS, config_of, small_model

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from consistency_bench.methods.base import Draw, Method, loss
+from consistency_bench.methods.loss import loss
+from consistency_bench.methods.parts.base import Draw, Method
 from consistency_bench.methods.parts.couplings import Independent, Variational
 from consistency_bench.methods.parts.distances import Huber, HuberElementwiseSum
-from consistency_bench.methods.parts.kernels import Kernel
+from consistency_bench.methods.parts.process import Kernel
 from consistency_bench.methods.parts.samplers import Multistep
 from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap

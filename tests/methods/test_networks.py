@@ -17,10 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from consistency_bench.benchmarks.config.compose import FOLDER
 from consistency_bench.methods.networks.edm2 import MPConv
-from consistency_bench.methods.networks.encoder import Encoder, encoder_size
+from consistency_bench.methods.networks.encoder import Encoder
 from consistency_bench.methods.networks.mlp import ResidualMLP
 from consistency_bench.methods.networks.registry import build_factory
 from consistency_bench.methods.networks.unet import UNet, attention, group_norm, resample, resampling_kernel
+from consistency_bench.methods.parts.couplings import encoder_size
 from consistency_bench.methods.parts.options import OptionError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "networks.json").read_text(encoding="utf-8"))["nets"]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from consistency_bench.benchmarks.data.base import Dataset
-from consistency_bench.methods.base import Draw, Method, draw, loss, to_edge
+from consistency_bench.methods.loss import draw, loss
+from consistency_bench.methods.parts.base import Draw, Method
 from consistency_bench.methods.parts.couplings import (
     GeneratorAugmented,
     Independent,
@@ -20,8 +21,8 @@ from consistency_bench.methods.parts.couplings import (
     std_rule,
 )
 from consistency_bench.methods.parts.distances import Huber
-from consistency_bench.methods.parts.kernels import Denoise, Kernel
 from consistency_bench.methods.parts.options import OptionError
+from consistency_bench.methods.parts.process import Denoise, Kernel, to_edge
 from consistency_bench.methods.parts.samplers import Multistep, Phased, guided
 from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap

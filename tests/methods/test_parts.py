@@ -13,17 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from consistency_bench.methods.base import Draw, Gaussian, Method, Pair
 from consistency_bench.methods.parts.bank import Bank, all_references
-from consistency_bench.methods.parts.couplings import (
-    Independent,
-    OptimalTransport,
-    Variational,
-    kl_to_standard_normal,
-)
+from consistency_bench.methods.parts.base import Draw, Gaussian, Method, Pair
+from consistency_bench.methods.parts.couplings import Independent, OptimalTransport, Variational, kl_to_standard_normal
 from consistency_bench.methods.parts.distances import Huber, HuberElementwiseMean, HuberElementwiseSum, paper_c
-from consistency_bench.methods.parts.kernels import Kernel
 from consistency_bench.methods.parts.options import OptionError, part_from_options
+from consistency_bench.methods.parts.process import Kernel
 from consistency_bench.methods.parts.samplers import Multistep
 from consistency_bench.methods.parts.teachers import PosteriorMean, SamePoint, log_likelihood
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from consistency_bench.methods.base import Draw, Method, Pair, draw, loss
+from consistency_bench.methods.loss import draw, loss
 from consistency_bench.methods.parts.bank import Bank, all_references
+from consistency_bench.methods.parts.base import Draw, Method, Pair
 from consistency_bench.methods.parts.couplings import Independent, Variational
 from consistency_bench.methods.parts.distances import Huber
-from consistency_bench.methods.parts.kernels import Kernel
+from consistency_bench.methods.parts.process import Kernel
 from consistency_bench.methods.parts.samplers import Multistep
 from consistency_bench.methods.parts.teachers import (
     PosteriorMean,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from consistency_bench.slurm.local_cluster import LocalCluster, install, missing_packages, start
-from consistency_bench.slurm.local_config import Options
+from consistency_bench.slurm.local.cluster import LocalCluster, install, missing_packages, start
+from consistency_bench.slurm.local.config import Options
 
 from ..conftest import require
 from .sweeping import TRAINING, Place, Undisturbed, jobs, until

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from consistency_bench.benchmarks.errors import UsageError
+from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.slurm import clusters
 from consistency_bench.slurm.clusters import Cluster, Requeue, choices, load, read
-from consistency_bench.slurm.local_cluster import LocalCluster
-from consistency_bench.slurm.local_config import Options
+from consistency_bench.slurm.local.cluster import LocalCluster
+from consistency_bench.slurm.local.config import Options
 
 SMALLEST = "gpus_per_node: 0\ncpus_per_gpu: 2\ntime_limit: 90m\narray_parallelism: 4\n"
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from consistency_bench.benchmarks.common.distributed import VARIABLES
 from consistency_bench.benchmarks.config.compose import compose_cells
-from consistency_bench.benchmarks.distributed import VARIABLES
-from consistency_bench.slurm import worker
-from consistency_bench.slurm.launch import _free_port, prepare
-from consistency_bench.slurm.worker import STARTS, Work
+from consistency_bench.benchmarks.execution import worker
+from consistency_bench.benchmarks.execution.launch import _free_port, prepare
+from consistency_bench.benchmarks.execution.worker import STARTS, Work
 
 SETTINGS = ["benchmark=toy2d", "run.snapshots=1", "eval.nfe=[1]", "network.width=8", "run.checkpoint_seconds=0.2"]
 ENDLESS = [*SETTINGS, "train.images=500000000"]
@@ -150,7 +150,7 @@ def test_starts_that_save_nothing_are_counted(tmp_path: Path) -> None:
 def test_a_signal_to_one_process_of_a_cell_is_heard_by_all(tmp_path: Path) -> None:
     (folder,) = cells(tmp_path, ENDLESS)
     Work(cells=(str(folder),)).write(tmp_path / "list")
-    command = [sys.executable, "-m", "consistency_bench.slurm.worker", str(tmp_path / "list")]
+    command = [sys.executable, "-m", "consistency_bench.benchmarks.execution.worker", str(tmp_path / "list")]
     meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "OMP_NUM_THREADS": "1"}
     both = [subprocess.Popen(command, env={**os.environ, **meeting, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
     try:

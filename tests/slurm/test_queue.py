@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from consistency_bench.benchmarks.files import write_json, write_text
-from consistency_bench.benchmarks.records import find_cells
+from consistency_bench.benchmarks.common.files import write_json, write_text
+from consistency_bench.benchmarks.runs.folder import find_cells
 from consistency_bench.slurm import queue, sweeps
-from consistency_bench.slurm.local_cluster import LocalCluster
+from consistency_bench.slurm.local.cluster import LocalCluster
 from consistency_bench.slurm.queue import SQUEUE, Job, ask, cancel, indices
+from consistency_bench.slurm.status import look
 from consistency_bench.slurm.sweeps import Array, Sweep
-from consistency_bench.slurm.view import look
 
-from .test_local_cluster import wait_for
+from .local.test_cluster import wait_for
 
 SINCE = datetime(2026, 11, 21, tzinfo=UTC)
 #: A fake command writes down how it was called, and prints what it was given.

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from consistency_bench.benchmarks.errors import UsageError
+from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.slurm.clusters import Cluster, Requeue
 from consistency_bench.slurm.executor import parameters
 from consistency_bench.slurm.job import CellsJob
-from consistency_bench.slurm.local_cluster import LocalCluster, start
-from consistency_bench.slurm.local_config import Options
+from consistency_bench.slurm.local.cluster import LocalCluster, start
+from consistency_bench.slurm.local.config import Options
 from consistency_bench.slurm.resources import Resources, resources
 from consistency_bench.slurm.submit import make_plan, script
 from consistency_bench.slurm.sweeps import read

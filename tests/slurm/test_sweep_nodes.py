@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from consistency_bench.slurm.local_cluster import LocalCluster
+from consistency_bench.slurm.local.cluster import LocalCluster
 
 from .sweeping import CELL, TRAINING, Place, Undisturbed, training, until
 from .sweeping import slurm as call

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from consistency_bench.benchmarks.errors import UsageError
-from consistency_bench.benchmarks.files import DamagedError
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.common.files import DamagedError
 from consistency_bench.slurm import clusters, sweeps
 from consistency_bench.slurm.sweeps import Array, Sweep
 

@@ -1,0 +1,112 @@
+"""What a cell keeps for pictures: a few samples, lines of transport of points, and what its coupling has learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...methods.parts.base import Gaussian
+from ...methods.parts.couplings import kl_to_standard_normal
+from ..common.seeding import generator
+from ..data.base import Dataset
+from ..data.distributions import Mixture
+from ..training.model import Model
+
+IMAGES, POINTS = 64, 256
+LEARNED = 16  # images whose learned law is kept
+
+
+def shown(dataset: Dataset) -> int:
+    """How many samples are kept: a grid of images, or enough points to see a distribution."""
+    return IMAGES if dataset.quantised else POINTS
+
+
+def real_arrays(dataset: Dataset, benchmark: str) -> dict[str, Tensor]:
+    """`samples`: the real ones that every cell of a benchmark shows."""
+    return {"samples": dataset.images[_real_order(dataset, benchmark)[: shown(dataset)]]}
+
+
+def _real_order(dataset: Dataset, benchmark: str) -> Tensor:
+    return torch.randperm(len(dataset), generator=generator("real images to show", benchmark))
+
+
+def sample_arrays(dataset: Dataset, samples: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    """The first `samples`; of points also the `latents` they came from and the `modes` they lie in.
+
+    samples, noise: [N, ...], the noise standard normal.
+    """
+    samples, noise = samples[: shown(dataset)], noise[: shown(dataset)]
+    return (
+        {"samples": samples}
+        if dataset.quantised
+        else {"samples": samples, "latents": noise, **_modes(dataset, samples)}
+    )
+
+
+@torch.no_grad()
+def coupling_arrays(
+    model: Model, dataset: Dataset, benchmark: str, batch: int, *, conditional: bool
+) -> dict[str, Tensor]:
+    """Points `x`, `noise` drawn apart from them, and the noise `coupled` with them: three float32 [n, 2]; and `modes`.
+
+    Empty for images, and where the coupling leaves noise as it was drawn.
+
+    Args:
+        batch: that of the training; a coupling that reorders noise does so within a batch.
+        conditional: whether the model was trained with labels.
+    """
+    if dataset.quantised:
+        return {}
+    draw = generator("coupling to show", benchmark)
+    order = torch.randperm(len(dataset), generator=draw)[:POINTS]
+    x = dataset.images[order]
+    noise = torch.randn(x.shape, generator=draw)
+    coupling, device = model.method.coupling, next(model.network.parameters()).device
+    parts = []
+    for rows in torch.arange(len(x)).split(batch):
+        points = x[rows].to(device)
+        labels = dataset.labels[order[rows]].to(device) if conditional else None
+        matched = coupling.match(points, noise[rows].to(device))
+        law = coupling.noise_law(points, labels, model.method.modules)
+        parts.append((matched if law is None else law.mean + law.std * matched).cpu())
+    coupled = torch.cat(parts)
+    if torch.equal(coupled, noise):
+        return {}
+    return {"x": x, "noise": noise, "coupled": coupled, **_modes(dataset, x)}
+
+
+@torch.no_grad()
+def posterior_arrays(model: Model, dataset: Dataset, benchmark: str, *, conditional: bool) -> dict[str, Tensor]:
+    """What the coupling has learned of the noise given the data: the law N(mean, std²), and how far it is from N(0, I).
+
+    `x`, as in the data; `mean` and `std`, float32 of the shape of x; `kl`, float32 [n], in nats. Of images the first
+    that `real_arrays` shows; of points those of `coupling_arrays`, and `modes`. One pass whatever the settings, so that
+    none of them is in the numbers. Empty where no law is learned, or where it is not finite.
+
+    Args:
+        model: whose modules are asked for the law: the averaged ones.
+        conditional: whether the model was trained with labels.
+    """
+    coupling, device = model.method.coupling, next(model.network.parameters()).device
+    if not coupling.learns_law:
+        return {}
+    if dataset.quantised:
+        order = _real_order(dataset, benchmark)[:LEARNED]
+    else:
+        order = torch.randperm(len(dataset), generator=generator("coupling to show", benchmark))[:POINTS]
+    x = dataset.images[order]
+    labels = dataset.labels[order].to(device) if conditional else None
+    law = coupling.noise_law(dataset.to_model(x).to(device), labels, model.method.modules)
+    if law is None:
+        return {}
+    mean, std = law.mean.float().cpu(), law.std.float().cpu()
+    # In float64, where a sum over a whole image neither rounds nor falls below 0.
+    kl = kl_to_standard_normal(Gaussian(mean=mean.double(), std=std.double())).clamp(min=0).float()
+    if not all(torch.isfinite(array).all() for array in (mean, std, kl)):
+        return {}
+    return {"x": x, "mean": mean, "std": std, "kl": kl, **_modes(dataset, x)}
+
+
+def _modes(dataset: Dataset, points: Tensor) -> dict[str, Tensor]:
+    """`modes`: the mode that each point lies in, int64, -1 far from all; nothing where the distribution has none."""
+    return {"modes": dataset.exact.nearest(points)} if isinstance(dataset.exact, Mixture) else {}

@@ -1,0 +1,326 @@
+"""How noisy training is, by noise level: the variance of the target, that of the gradient, and the loss.
+
+docs/diagnostics.md defines the quantities. They test what papers claim: that an average over references takes the
+variance out of the target (SCT, Wang et al. 2024, section 4.1), and that a learned coupling of noise and image lowers
+the variance of training (VCT, Silvestri et al. 2025, abstract).
+
+All methods are measured on the same images, noise and times, which follow from (benchmark, seed, bin); weights are
+copied first, so that nothing that is measured can change a training.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...methods.loss import loss, target_at
+from ...methods.parts.base import Draw, LossTerms, Pair
+from ...methods.parts.process import Denoise
+from ..common.errors import UsageError
+from ..common.files import read_jsonl, write_jsonl
+from ..common.lock import acquire
+from ..common.precision import float32_products
+from ..common.seeding import default_generator, generator
+from ..config.plan import budget_images
+from ..runs.folder import DIAGNOSTICS
+from ..training.model import Model
+from .estimators import UNDEFINED, Estimate, conditional_variance, gradient_spread, inner_products, mean_estimate
+from .posterior import bank_law, implied_noise, law_at, posterior_draws
+
+LOWEST = 0.01
+"""The cleanest level that is measured; the noisiest is σ_max of the kernel."""
+
+ROUNDING = 4 * torch.finfo(torch.float32).eps
+"""Targets whose standard deviation is below this share of their norm are equal."""
+
+POSTERIOR_DRAWS = 4
+"""Images that are drawn for every noisy point; the variance of their targets is unbiased for any number from 2 on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How finely and how precisely.
+
+    bins: of the noise level, evenly spaced in its logarithm.
+    samples: noisy points a bin, for the target as for the gradient.
+    repeats: the batches that these are cut into for gradients, of samples / repeats images each.
+    ratio: r / t for all methods; None leaves every method its own rule.
+    """
+
+    bins: int = 8
+    samples: int = 512
+    repeats: int = 16
+    ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise UsageError(f"bins is {self.bins}, must be at least 1")
+        if self.repeats < 3:
+            raise UsageError(f"repeats is {self.repeats}, must be at least 3 for a variance with an error")
+        if self.samples < self.repeats or self.samples % self.repeats:
+            raise UsageError(f"samples is {self.samples}, must be a multiple of repeats ({self.repeats})")
+        if self.ratio is not None and not 0 <= self.ratio < 1:
+            raise UsageError(f"ratio is {self.ratio:g}, must be r / t, from 0 to below 1")
+
+    @property
+    def batch(self) -> int:
+        return self.samples // self.repeats
+
+
+DURING = Settings(samples=128, repeats=8)
+"""What is measured while training goes on (`run.diagnose_every`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of diagnostics.jsonl.
+
+    images: training images seen. weights: "averaged", "trained" (while training), or those that several methods shared.
+    what: target_variance, gradient_variance, gradient_norm2, gradient_ratio, loss or distance, see docs/diagnostics.md.
+    value: None where it is not defined (no density of the coupling, a mean gradient lost in noise) or not finite;
+    error: its standard error.
+    """
+
+    images: int
+    weights: str
+    ratio: float | None
+    bins: int
+    samples: int
+    repeats: int
+    t_low: float
+    t_high: float
+    what: str
+    value: float | None
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What all methods are measured on: places of images in the bank int64 [S], levels t [S], noise z [S, ...]."""
+
+    index: Tensor
+    t: Tensor
+    z: Tensor
+
+    def rows(self, rows: slice) -> Inputs:
+        return Inputs(self.index[rows], self.t[rows], self.z[rows])
+
+
+def bin_edges(bins: int, highest: float, lowest: float = LOWEST) -> list[float]:
+    """bins + 1 levels from `lowest` to `highest`, evenly spaced in the logarithm."""
+    factor = (highest / lowest) ** (1 / bins)
+    return [*(lowest * factor**k for k in range(bins)), highest]
+
+
+def common_inputs(model: Model, address: Sequence[int | str], low: float, high: float, samples: int) -> Inputs:
+    """Images drawn uniformly from the bank, levels log-uniform in (low, high), standard normal noise.
+
+    They come from streams that name no method and are drawn on the CPU: equal for all methods, on every device.
+    """
+    device = model.bank.images.device
+    index = torch.randint(len(model.bank), (samples,), generator=generator("diagnose images", *address))
+    share = torch.rand(samples, generator=generator("diagnose times", *address), dtype=torch.float64)
+    t = (low * (high / low) ** share).float().clamp(max=high * (1 - 1e-6))  # li's image vanishes at σ_max itself
+    shape = (samples, *model.bank.images.shape[1:])
+    z = torch.randn(shape, generator=generator("diagnose noise", *address))
+    return Inputs(index.to(device), t.to(device), z.to(device))
+
+
+def cleaner_levels(model: Model, t: Tensor, progress: float, ratio: float | None) -> Tensor:
+    """r [S] for levels t [S]: the method's own rule at this point of training, or ratio · t, within t's phase.
+
+    Raises UsageError where the method's rule knows no r below t.
+    """
+    times = model.method.times
+    r = times.cleaner(t, progress) if ratio is None else torch.maximum(ratio * t, times.edge(t))
+    if not bool((r < t).all()):
+        raise UsageError(f"'{model.method.name}' has no cleaner level for some t above {t.min().item():g}")
+    return r
+
+
+def measure(
+    model: Model, *, benchmark: str, seed: int, progress: float, settings: Settings
+) -> Iterator[tuple[float, float, dict[str, Estimate]]]:
+    """(t_low, t_high, what -> estimate) for each bin, in rising order of t. The model is left as it is.
+
+    progress: share of the budget seen, which decides the stage of the curriculum.
+    """
+    probe = model.averaged()  # a copy: forward passes in training mode may write to weights (EDM2)
+    still = model.averaged().denoiser(evaluating=True) if model.method.coupling.needs_average else None
+    probe.network.requires_grad_(True)
+    edges = bin_edges(settings.bins, model.method.kernel.sigma_max)
+    with torch.no_grad(), float32_products(tf32=False):
+        law = bank_law(probe.method, probe.bank) if probe.method.coupling.has_density else None
+    for number, (low, high) in enumerate(itertools.pairwise(edges)):
+        address = (benchmark, seed, settings.bins, number)
+        inputs = common_inputs(probe, address, low, high, settings.samples)
+        r = cleaner_levels(probe, inputs.t, progress, settings.ratio)
+        found = {"target_variance": UNDEFINED}
+        if probe.method.coupling.has_density:
+            with torch.no_grad(), float32_products(tf32=False):
+                probe.network.eval()
+                variances = target_variances(probe, inputs, r, law, settings.batch, address)
+            found["target_variance"] = mean_estimate(variances)
+        probe.network.train()
+        yield low, high, found | _gradients(probe, inputs, r, progress, settings, address, still)
+
+
+def target_variances(
+    model: Model, inputs: Inputs, r: Tensor, law: Any, batch: int, address: Sequence[int | str]
+) -> Tensor:
+    """tr Cov[target | x_t, t] of every point, over which training image made it and over references: float64 [S].
+
+    x_t is made from the images and noise of `inputs` by the method's coupling. Images that could have made the same
+    point are drawn from the exact posterior; each brings the noise that leads to x_t, its own x_r, and so a target.
+    For teachers that average over a batch the batches are cut anew for each draw.
+
+    law: of the noise of all images, see `bank_law`. r: [S].
+    """
+    method, bank, t = model.method, model.bank, inputs.t
+    device = bank.images.device
+    denoise = method.kernel.denoiser(model.network)  # as the loss assembles it, in float32
+    x, labels = model.batch(inputs.index)
+    own = law_at(law, inputs.index)
+    x_t = method.kernel.perturb(x, t, inputs.z if own is None else own.mean + own.std * inputs.z)
+    rng = generator("diagnose posterior", *address, device=device)
+    draws = []
+    for number, places in enumerate(posterior_draws(method, bank, law, x_t, t, labels, POSTERIOR_DRAWS, rng)):
+        references = generator("diagnose references", *address, number, device=device)
+        order = torch.randperm(len(x_t), generator=generator("diagnose order", *address, number)).to(device)
+        targets = torch.empty_like(x_t)
+        for rows in order.split(batch):
+            points, level, index = x_t[rows], t[rows], places[rows]
+            image, own_labels = model.batch(index)
+            z = implied_noise(method, image, points, level)
+            pair = Pair(x=image, z=z, labels=own_labels, penalty=image.new_zeros(len(image)), law=law_at(law, index))
+            drawn = Draw(
+                t=level,
+                r=r[rows],
+                z=z,
+                references=method.teacher.draw_references(image, own_labels, index, references),
+            )
+            x_r = method.teacher(method, pair, points, drawn)
+            targets[rows] = target_at(method, denoise, x_r, own_labels, level, r[rows])
+        draws.append(targets)
+    variances = conditional_variance([draw.cpu() for draw in draws])
+    size = draws[0].double().flatten(1).square().sum(1).cpu()
+    # Equal targets that were computed from different images differ by rounding.
+    return torch.where(variances <= ROUNDING**2 * size, 0.0, variances)
+
+
+def _gradients(
+    model: Model,
+    inputs: Inputs,
+    r: Tensor,
+    progress: float,
+    settings: Settings,
+    address: Sequence[int | str],
+    average: Denoise | None,
+) -> dict[str, Estimate]:
+    """The spread of the gradient over batches, and the loss: what training does with them, dropout included.
+
+    Of the network's parameters alone, which all methods share; a penalty of the coupling has no part in them.
+    """
+    gradients, losses, distances = [], [], []
+    for number in range(settings.repeats):
+        rows = slice(number * settings.batch, (number + 1) * settings.batch)
+        terms, consistency = batch_loss(model, inputs.rows(rows), r[rows], progress, (*address, number), average)
+        parts = torch.autograd.grad(terms.total, list(model.network.parameters()), allow_unused=True)
+        gradients.append(torch.cat([part.flatten() for part in parts if part is not None]))
+        losses.append(consistency)
+        distances.append(terms.consistency.double().cpu())
+    spread = gradient_spread(inner_products(gradients))
+    return {
+        "gradient_variance": spread.variance,
+        "gradient_norm2": spread.norm2,
+        "gradient_ratio": spread.ratio,
+        "loss": mean_estimate(torch.stack(losses)),
+        "distance": mean_estimate(torch.stack(distances)),
+    }
+
+
+def batch_loss(
+    model: Model,
+    inputs: Inputs,
+    r: Tensor,
+    progress: float,
+    address: Sequence[int | str],
+    average: Denoise | None = None,
+) -> tuple[LossTerms, Tensor]:
+    """The method's loss on one batch of common inputs, and the part of it without the coupling's penalty (float64)."""
+    method, device = model.method, model.bank.images.device
+    x, labels = model.batch(inputs.index)
+    references = generator("diagnose references", *address, device=device)
+    share = method.coupling.share
+    coupled = torch.rand(len(x), generator=generator("diagnose share", *address)).to(device) < share
+    drawn = Draw(
+        t=inputs.t,
+        r=r,
+        z=method.coupling.match(x, inputs.z),
+        references=method.teacher.draw_references(x, labels, inputs.index, references),
+        coupled=None if share == 1 else coupled,
+    )
+    with default_generator("diagnose dropout", *address, device=device):
+        terms = loss(method, model.denoiser(), x, labels, progress, drawn, average)
+    weight = method.coupling.penalty_weight(method.times, method.weight, progress)
+    return terms, (terms.total.detach().double() - weight * terms.penalty.double()).cpu()
+
+
+def diagnose(config: dict[str, Any], model: Model, *, images: int, weights: str, settings: Settings) -> list[Row]:
+    """All rows of one cell's model after `images` training images. weights: what they are called in the rows."""
+    recipe, identity = config["train"], config["cell"]
+    # The last step before these weights: the stage of the curriculum that they were trained in.
+    progress = max(0, images - recipe["batch"]) / budget_images(config)
+    rows = []
+    with float32_products(tf32=recipe["precision"] == "tf32"):
+        for low, high, found in measure(
+            model, benchmark=identity["benchmark"], seed=identity["seed"], progress=progress, settings=settings
+        ):
+            place = Row(
+                images=images, weights=weights, t_low=low, t_high=high, what="", value=None, error=None,
+                **asdict(settings),
+            )  # fmt: skip
+            rows += [
+                replace(place, what=what, value=estimate.value, error=estimate.error)
+                for what, estimate in found.items()
+            ]
+    return rows
+
+
+def diagnose_training(config: dict[str, Any], model: Model, folder: Path, images: int) -> float:
+    """Measure the weights that are being trained, write the rows, and return the seconds that it took."""
+    started = time.monotonic()
+    add_rows(folder, diagnose(config, model, images=images, weights="trained", settings=DURING))
+    return time.monotonic() - started
+
+
+def held_rows(folder: Path, images: int, weights: str, settings: Settings) -> bool:
+    """Whether the cell has rows of these settings already."""
+    wanted = {"images": images, "weights": weights, **asdict(settings)}
+    return any(wanted.items() <= row.items() for row in read_jsonl(folder / DIAGNOSTICS))
+
+
+def add_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """Put rows into the cell's diagnostics.jsonl; one of the same place (all but value and error) is replaced."""
+    while (lock := acquire(folder / "diagnostics.lock")) is None:  # training and `bench diagnose` may both write
+        time.sleep(0.1)
+    with lock:
+        fresh = {_place(row): row for row in map(asdict, rows)}
+        kept = {_place(row): row for row in read_jsonl(folder / DIAGNOSTICS)}
+        write_jsonl(folder / DIAGNOSTICS, [row for _, row in sorted((kept | fresh).items())])
+
+
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    ratio = -1.0 if row["ratio"] is None else row["ratio"]
+    return (
+        row["weights"],
+        ratio,
+        *(row[key] for key in ("bins", "samples", "repeats", "images", "t_low", "t_high", "what")),
+    )

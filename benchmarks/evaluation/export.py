@@ -1,0 +1,153 @@
+"""A trained cell as a folder that can be carried elsewhere and sampled from, without its training data.
+
+    config.yaml           as the cell's
+    data.json             what a sample is: shape, whether a uint8 image, classes; size of the training set
+    weights.safetensors   the averaged weights of the final snapshot, those that the leaderboard's numbers are of
+    guide.safetensors     where sampling is guided: the earlier snapshot
+    labels.safetensors    of a conditional model: the training set's classes, by whose frequencies samples are asked for
+
+MLflow loads it through `_load_pyfunc`; nothing in the folder is executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..common.devices import pick_device
+from ..common.errors import UsageError
+from ..common.files import DamagedError, read_json, read_yaml, write_json
+from ..common.precision import float32_products
+from ..config import averages, plan
+from ..data.base import Dataset
+from ..data.registry import load_dataset
+from ..runs.folder import CONFIG, CellFiles
+from ..training.checkpoint import snapshot_path
+from ..training.model import Model, build_model
+from .sample import Guide, latents, sample, sample_labels
+
+DATA, WEIGHTS, GUIDE, LABELS = "data.json", "weights.safetensors", "guide.safetensors", "labels.safetensors"
+COLUMNS = ("n", "nfe", "seed")
+
+
+def pack(cell: CellFiles, folder: Path) -> None:
+    """Write the folder for a finished cell.
+
+    Raises UsageError where the cell is not done, its snapshot is gone, or its data set, which says what a sample looks
+    like, is missing.
+    """
+    config, state = cell.config, cell.status["state"]
+    if state != "done":
+        raise UsageError(f"{cell.path} is {state}; only a cell that is done can be registered")
+    dataset = load_dataset(config)
+    places = {WEIGHTS: plan.budget_images(config), GUIDE: plan.guide_images(config)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, images in places.items():
+        if images is None:
+            continue
+        path = snapshot_path(cell.path, images, config["eval"].get("ema") or averages.HEADLINE)
+        if not path.is_file():
+            raise UsageError(f"the snapshot {path} is not there; without it {cell.path} cannot be registered")
+        shutil.copyfile(path, folder / name)
+    shutil.copyfile(cell.path / CONFIG, folder / CONFIG)
+    facts = {
+        "name": dataset.name,
+        "shape": list(dataset.shape),
+        "quantised": dataset.quantised,
+        "classes": dataset.classes,
+        "count": len(dataset),
+    }
+    write_json(folder / DATA, facts)
+    if config["data"]["conditional"]:
+        save_file({"labels": dataset.labels.contiguous()}, folder / LABELS)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A packed cell, in memory. Samples are those of `bench run`: same latents, same arithmetic."""
+
+    config: dict[str, Any]
+    model: Model
+    guide: Model | None
+    dataset: Dataset
+    device: torch.device
+
+    def samples(self, n: int, nfe: int, seed: int) -> Tensor:
+        """n samples with nfe steps, uint8 [n, C, H, W] or float32 [n, 2]; latents are those of draw `seed`.
+
+        Raises ValueError where n or nfe is below 1 or seed below 0.
+        """
+        for name, value, least in (("n", n, 1), ("nfe", nfe, 1), ("seed", seed, 0)):
+            if value < least:
+                raise ValueError(f"{name} is {value}, must be at least {least}")
+        config, dataset = self.config, self.dataset
+        benchmark = config["benchmark"]["name"]
+        labels = None
+        if config["data"]["conditional"]:
+            labels = sample_labels(benchmark, seed, n, dataset, config["sample"]["labels"])
+        with torch.no_grad(), float32_products(tf32=False):
+            return sample(
+                self.model,
+                dataset,
+                latents(benchmark, seed, nfe, n, dataset.shape),
+                config["eval"]["batch"],
+                self.device,
+                labels=labels,
+                guide=self.guide and Guide(self.guide, config["sample"]["guidance"]),
+                truncate=config["eval"]["quantise"] == "truncate",
+            )
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        """What MLflow calls. model_input: a table with the columns n, nfe and seed; each row's samples in turn."""
+        rows = zip(*(model_input[column] for column in COLUMNS), strict=True)
+        return torch.cat([self.samples(*map(int, row)) for row in rows]).numpy()
+
+
+def unpack(folder: Path) -> Served:
+    """Load a packed cell. Raises DamagedError, naming the file, where one is missing, damaged or of another network."""
+    config, facts = read_yaml(folder / CONFIG), read_json(folder / DATA)
+    if not isinstance(config, dict) or not isinstance(facts, dict):
+        raise DamagedError(f"{folder} does not hold a packed cell")
+    # All weights come from the folder, and the training set is stood in for by one sample repeated: sampling does not
+    # look at it, and it takes no memory.
+    config = {**config, "train": {**config["train"], "init": None}, "data": {**config["data"], "flip": False}}
+    labels = (
+        _tensors(folder / LABELS)["labels"] if config["data"]["conditional"] else torch.zeros(facts["count"]).long()
+    )
+    kind = torch.uint8 if facts["quantised"] else torch.float32
+    images = torch.zeros(1, *facts["shape"], dtype=kind).expand(facts["count"], *facts["shape"])
+    dataset = Dataset(facts["name"], images, labels, facts["classes"])
+    device = pick_device("auto")
+    model = build_model(config, dataset, torch.device("cpu"))
+    guide = _loaded(model, folder / GUIDE, device) if plan.guide_images(config) is not None else None
+    return Served(config, _loaded(model, folder / WEIGHTS, device), guide, dataset, device)
+
+
+def _load_pyfunc(path: str) -> Served:
+    """The entry that MLflow looks for in a loader module."""
+    return unpack(Path(path))
+
+
+def _loaded(model: Model, path: Path, device: torch.device) -> Model:
+    averaged = model.averaged()
+    weights = averaged.weights
+    try:
+        weights.load_state_dict(_tensors(path))
+    except RuntimeError as error:
+        raise DamagedError(f"{path} does not fit the network ({str(error).splitlines()[0]})") from None
+    weights.to(device)
+    return averaged
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None

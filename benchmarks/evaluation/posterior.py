@@ -1,0 +1,70 @@
+"""Which training images could have made a noisy point: exact draws from p(x | x_t) on the finite training set.
+
+On a training set of N images the law of x given x_t is discrete: its weights are the softmax over the images of
+log p(x_t | x_i). With independent noise p(x_t | x_i) = N(α_t x_i, t² I), with a learned one
+N(α_t x_i + t μ_i, t² s_i²). A coupling without a density (optimal transport, generated images) has no such law.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...methods.parts.bank import Bank, all_references
+from ...methods.parts.base import Gaussian, Method
+from ...methods.parts.process import per_sample
+from ...methods.parts.teachers import log_likelihood
+
+ROWS = 64  # points whose weights are computed at a time: [64, N]
+ENCODED = 1024  # images that an encoder sees at a time
+
+
+def bank_law(method: Method, bank: Bank) -> Gaussian | None:
+    """The law of the noise of every training image, [N, ...]; None where it is the standard normal.
+
+    Holds two tensors of the size of the whole set as floats.
+    """
+    if not method.coupling.learns_law:
+        return None
+    laws = []
+    for start in range(0, len(bank), ENCODED):
+        rows = slice(start, start + ENCODED)
+        labels = None if bank.labels is None else bank.labels[rows]
+        laws.append(method.coupling.noise_law(bank.to_model(bank.images[rows]), labels, method.modules))
+    if laws[0] is None:
+        return None
+    return Gaussian(mean=torch.cat([law.mean for law in laws]), std=torch.cat([law.std for law in laws]))
+
+
+def law_at(law: Gaussian | None, index: Tensor) -> Gaussian | None:
+    """The law of the images at `index` [B]."""
+    return None if law is None else Gaussian(mean=law.mean[index], std=law.std[index])
+
+
+def posterior_draws(
+    method: Method,
+    bank: Bank,
+    law: Gaussian | None,
+    x_t: Tensor,
+    t: Tensor,
+    labels: Tensor | None,
+    count: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Positions in the bank of `count` independent draws from p(x | x_t) for every point, int64 [count, B].
+
+    With labels the images of the point's own class alone come into question. generator: on the device of the bank.
+    """
+    found = torch.empty(count, len(x_t), dtype=torch.int64, device=x_t.device)
+    every = torch.arange(len(x_t), device=x_t.device)
+    for group, index, _ in all_references(bank).groups(labels, every):
+        for rows in group.split(ROWS):
+            weights = log_likelihood(method, x_t[rows], t[rows], bank, index, law).softmax(1)
+            picked = torch.multinomial(weights, count, replacement=True, generator=generator)
+            found[:, rows] = (picked if index is None else index[picked]).T
+    return found
+
+
+def implied_noise(method: Method, x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """The noise that leads from image x to the point x_t at level t, [B, ...]."""
+    return (x_t - per_sample(method.kernel.alpha(t), x) * x) / per_sample(t, x)

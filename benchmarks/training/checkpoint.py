@@ -1,0 +1,226 @@
+"""What a cell keeps of its weights: two checkpoints to resume from, and averaged snapshots to evaluate.
+
+Both carry a SHA-256, so that a file cut short or with a bit flipped is never taken for what was written. A checkpoint
+has it as the comment of its zip archive, a snapshot among its metadata: other programs read both as ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..common.files import DamagedError, atomic_path, keep_copy, remove
+from ..config.averages import HEADLINE
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+SECTIONS = ("weights", "averages", "optimizer", "state")
+_ZIP_END = b"PK\x05\x06"  # of a zip archive: 22 bytes, the last two of which are the length of the comment after it
+_DIGEST = "sha256"
+log = logging.getLogger(__name__)
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write the whole state of training to `checkpoints/last.pt`, atomically; what was there is kept as `previous.pt`.
+
+    Raises OSError where it cannot be written; both files are then what they were, or one of them is the other's copy.
+    """
+    last = folder / "checkpoints" / LAST
+    with atomic_path(last) as temporary:
+        with temporary.open("wb", buffering=0) as file:
+            sink = _Sink(file)
+            try:
+                torch.save(state, sink)  # type: ignore[arg-type]  (all it needs is `write`)
+            except RuntimeError:
+                if sink.error is None:
+                    raise
+                raise sink.error from None
+        _seal(temporary)
+        if last.exists():
+            keep_copy(last, last.with_name(PREVIOUS))
+
+
+def load_checkpoint(folder: Path, device: torch.device, name: str = LAST) -> dict[str, Any] | None:
+    """The state that a checkpoint holds; None where there is none. Only tensors and plain containers are unpickled.
+
+    Raises DamagedError where the file is not what was written, OSError or OutOfMemoryError where that is not its fault.
+    """
+    path = folder / "checkpoints" / name
+    if not path.exists():
+        return None
+    try:
+        sealed = _is_whole(path)
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged or foreign file may fail in any way
+        raise DamagedError(f"the checkpoint {path} cannot be read ({_reason(error)})") from None
+    if not isinstance(state, dict) or not all(isinstance(state.get(section), dict) for section in SECTIONS):
+        raise DamagedError(f"the checkpoint {path} cannot be read (it lacks one of: {', '.join(SECTIONS)})")
+    if not sealed:
+        log.warning("%s carries no checksum (an older version wrote it): it is taken as it is", path)
+    return state
+
+
+def readable_checkpoints(folder: Path, device: torch.device, damaged: list[str]) -> Iterator[dict[str, Any]]:
+    """The states of the generations that can be read, the newest first, each loaded when it is asked for.
+
+    The names of those that cannot be are added to `damaged`, and said in the log.
+    """
+    for name in (LAST, PREVIOUS):
+        try:
+            state = load_checkpoint(folder, device, name)
+        except DamagedError as error:
+            log.warning("%s", error)
+            damaged.append(name)
+            continue
+        if state is not None:
+            yield state
+
+
+def set_aside(folder: Path, damaged: list[str]) -> None:
+    """Rename damaged checkpoints to NAME.damaged: they must not become the previous generation of good ones."""
+    for name in damaged:
+        path = folder / "checkpoints" / name
+        keep_copy(path, path.with_name(f"{name}.damaged"))
+        remove(path)
+
+
+class _Sink:
+    """A file for torch.save, which makes its own of every error: `error` is the one that the file raised."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        try:
+            while left:  # the system may take a part of what it is given
+                left = left[self.file.write(left) :]
+        except OSError as error:
+            self.error = error
+            raise
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        pass
+
+
+def _seal(path: Path) -> None:
+    """Add the SHA-256 of an archive to it, as its comment. Raises ValueError where the file is no zip archive."""
+    with path.open("r+b") as file:
+        file.seek(-22, os.SEEK_END)
+        if file.read(4) != _ZIP_END:
+            raise ValueError(f"{path} does not end as a zip archive does")
+        file.seek(-2, os.SEEK_END)
+        file.write(struct.pack("<H", len(_comment(""))))
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0, os.SEEK_END)
+        file.write(_comment(digest))
+
+
+def _comment(digest: str) -> bytes:
+    return f"{_DIGEST}:{digest:64}".encode()
+
+
+def _is_whole(path: Path) -> bool:
+    """True: the checksum is right. False: an older version wrote none. Raises ValueError where it is wrong."""
+    size, length = path.stat().st_size, len(_comment(""))
+    with path.open("rb") as file:
+        file.seek(max(0, size - 22))
+        end = file.read()
+        if end.startswith(_ZIP_END) and end.endswith(b"\0\0"):
+            return False
+        digest, left = hashlib.sha256(), max(0, size - length)
+        file.seek(0)
+        while left and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+        if file.read() != _comment(digest.hexdigest()):
+            raise ValueError("its checksum is not that of its content")
+    return True
+
+
+def snapshot_path(folder: Path, images: int, ema: str = HEADLINE) -> Path:
+    """Where the weights averaged by the profile of this name lie."""
+    return folder / "snapshots" / f"{images:012d}{ema and f'-{ema}'}.safetensors"
+
+
+def save_snapshot(folder: Path, images: int, average: nn.Module, ema: str = HEADLINE) -> None:
+    """Keep the averaged weights after `images` images, atomically."""
+    tensors = {name: value.contiguous() for name, value in average.state_dict().items()}
+    with atomic_path(snapshot_path(folder, images, ema)) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={_DIGEST: _digest(tensors)})
+        except SafetensorError as error:  # which is no OSError, whatever its cause
+            raise OSError(f"{snapshot_path(folder, images, ema)} cannot be written ({_reason(error)})") from None
+
+
+def kept_snapshots(folder: Path) -> list[int]:
+    """After how many images the headline's snapshots in a cell's folder were taken, rising."""
+    stems = (path.stem for path in (folder / "snapshots").glob("*.safetensors"))
+    return sorted(int(stem) for stem in stems if stem.isdigit())
+
+
+def load_snapshot(folder: Path, images: int, average: nn.Module, ema: str = HEADLINE) -> None:
+    """Load the averaged weights after `images` images; names and shapes must match exactly.
+
+    Raises DamagedError where the file is missing, damaged or of another network.
+    """
+    path = snapshot_path(folder, images, ema)
+    try:
+        average.load_state_dict(_read_snapshot(path))
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise DamagedError(
+            f"the snapshot {path} cannot be read ({_reason(error)}): remove the cell and train it again"
+        ) from None
+
+
+def damaged_snapshots(paths: list[Path]) -> list[Path]:
+    """Those of the files that are there and are not what was written; each is said in the log."""
+    damaged = []
+    for path in paths:
+        try:
+            if path.exists():
+                _read_snapshot(path)
+        except (OSError, SafetensorError, ValueError) as error:
+            log.warning("the snapshot %s is damaged (%s): it is going to be made again", path, _reason(error))
+            damaged.append(path)
+    return damaged
+
+
+def _read_snapshot(path: Path) -> dict[str, Tensor]:
+    """Raises OSError, SafetensorError, or ValueError for a wrong checksum. Files of older versions have none."""
+    with safe_open(path, "pt") as file:
+        written = (file.metadata() or {}).get(_DIGEST)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    if written is not None and _digest(tensors) != written:
+        raise ValueError("its checksum is not that of its content")
+    return tensors
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bits, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,123 @@
+"""What a cell will need, worked out before it runs: parameters, FLOPs, memory, disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...methods.parts.base import LossTerms
+from ..common.oom import Memory
+from ..common.seeding import default_generator, generator
+from ..config import averages, plan
+from ..data.base import Dataset
+from .model import Model, build_model
+from .trainer import accumulate
+
+FLOAT32 = 4  # bytes
+PROBE = 2  # images that are passed through the network to count
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Of one cell. Bytes and FLOPs; memory is that of one device while it trains.
+
+    parameters: of the network and the method's modules. flops: of the whole training, as `run.json` counts them.
+    state: of weights, gradients, optimiser and averages. data: of the training images. activations: of one pass, kept
+    for the gradient. disk: of both generations of the checkpoint, and the snapshots.
+    """
+
+    parameters: int
+    flops: float
+    state: int
+    data: int
+    activations: int
+    disk: int
+
+    @property
+    def memory(self) -> int:
+        """What training takes on a device, the workspace of its libraries aside."""
+        return self.state + self.data + self.activations
+
+
+def footprint(config: dict[str, Any], dataset: Dataset) -> Footprint:
+    """What a configuration needs, by a pass of two images on the CPU.
+
+    FLOPs and activations grow with the images, which is exact for all parts but those that look across the batch.
+    """
+    model = build_model(config, dataset, torch.device("cpu"))
+    batch = min(PROBE, config["train"]["batch"])
+    small = {**config, "train": {**config["train"], "batch": batch}}
+    kept: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.weights.parameters()}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        compute = measure_compute(model, small, dataset, torch.device("cpu"))
+    parameters, copies = int(compute["parameters"]), len(averages.build_profiles(config["train"]))
+    devices = (config["train"].get("resources") or {}).get("devices") or 1
+    share = -(-config["train"]["batch"] // devices)
+    images = min(config["run"]["micro_batch"] or share, share)
+    moments = 2  # of the optimiser
+    checkpoint, generations = 1 + moments + copies, 2
+    return Footprint(
+        parameters=parameters,
+        flops=compute["flops_per_image"] * plan.budget_images(config),
+        state=FLOAT32 * parameters * (2 + moments + copies),
+        data=model.bank.images.nbytes,
+        activations=sum(kept.values()) * images // batch,
+        disk=FLOAT32 * parameters * (generations * checkpoint + copies * len(plan.snapshot_images(config))),
+    )
+
+
+def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, device: torch.device) -> dict[str, float]:
+    """Parameters (modules included), network passes and FLOPs of one training step, counted on a small batch.
+
+    FLOPs are those of matrix products and convolutions, forward and backward, a multiplication and an addition each.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    average = model.averaged() if model.method.coupling.needs_average else None
+    passes, flops = 0, 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    batch = min(config["train"]["batch"], len(dataset))
+    index = torch.arange(batch, device=device)
+    x, labels = model.batch(index)
+    predict = average.denoiser(evaluating=True) if average else None
+    memory = Memory("split", min(config["run"]["micro_batch"] or batch, batch))
+
+    def step(micro_batch: int) -> LossTerms:
+        nonlocal passes, flops
+        passes = 0
+        with default_generator("flops", device=device), FlopCounterMode(display=False) as counter:
+            noise = generator("flops", device=device)
+            terms = accumulate(model, x, labels, 0.5, noise, micro_batch, index=index, average=predict)
+        flops = counter.get_total_flops()
+        return terms
+
+    networks = [model.network, *([average.network] if average else [])]
+    hooks = [network.register_forward_hook(count) for network in networks]
+    try:
+        memory.fit(step, lambda: model.weights.zero_grad(set_to_none=True))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.weights.zero_grad(set_to_none=True)
+    return {
+        "parameters": sum(p.numel() for p in model.weights.parameters()),
+        "parameters_network": sum(p.numel() for p in model.network.parameters()),
+        "passes_per_step": passes / math.ceil(batch / memory.micro_batch),  # of the images, however they are split
+        "flops_per_image": flops / batch,
+    }

@@ -1,0 +1,49 @@
+"""Exponential moving averages of the weights: for evaluation, and for couplings that predict with the average."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config.averages import build_profiles
+
+
+class Averages:
+    """All averages of one run, by name.
+
+    headline: where the average `train.ema` is kept, on which the others start.
+    """
+
+    def __init__(self, recipe: Mapping[str, Any], headline: nn.Module) -> None:
+        self.profiles = build_profiles(recipe)
+        self.weights = {name: averaged_copy(headline) if name else headline for name in self.profiles}
+
+    def update(self, weights: nn.Module, step: int, batch: int) -> None:
+        """Take in the weights after update number `step`, counted from 1."""
+        for name, profile in self.profiles.items():
+            update(self.weights[name], weights, profile.beta(step, batch))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: average.state_dict() for name, average in self.weights.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, average in self.weights.items():
+            average.load_state_dict(state[name])
+
+
+def averaged_copy(weights: nn.Module) -> nn.Module:
+    """A frozen copy in evaluation mode, where an average starts."""
+    return copy.deepcopy(weights).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def update(average: nn.Module, weights: nn.Module, beta: float) -> None:
+    """average <- beta · average + (1 - beta) · weights; buffers are copied."""
+    for mean, weight in zip(average.parameters(), weights.parameters(), strict=True):
+        mean.lerp_(weight, 1 - beta)
+    for old, new in zip(average.buffers(), weights.buffers(), strict=True):
+        old.copy_(new)

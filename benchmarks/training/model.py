@@ -1,0 +1,102 @@
+"""A configuration's network and method, with their weights and what they train on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...methods.compose import Context
+from ...methods.networks.registry import build_factory
+from ...methods.parts.bank import Bank
+from ...methods.parts.base import Method
+from ...methods.parts.process import Denoise
+from ...methods.registry import build
+from ..common.errors import UsageError
+from ..common.precision import in_bf16
+from ..common.seeding import default_generator
+from ..config.plan import budget_images, sampler_options
+from ..data.base import Dataset
+from .ema import averaged_copy
+from .pretrained import load_prepared
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and the method it is trained by. `weights` holds both: the network and the method's modules.
+
+    bank: the training images on the device, and their labels where training is conditional.
+    start: what is known of the published weights that the network started from; None for random ones.
+    bf16: whether training runs the network in bfloat16 where autocast deems it safe; evaluation never does.
+    """
+
+    method: Method
+    network: nn.Module
+    bank: Bank
+    start: dict[str, Any] | None = None
+    bf16: bool = False
+
+    @property
+    def weights(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"network": self.network, **self.method.modules})
+
+    def denoiser(self, *, evaluating: bool = False) -> Denoise:
+        network = in_bf16(self.network) if self.bf16 and not evaluating else self.network
+        return self.method.kernel.denoiser(network, evaluating=evaluating)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The training images at these places in the bank, int64 [B], in model units, and their labels if any."""
+        labels = self.bank.labels
+        return self.bank.to_model(self.bank.images[index]), None if labels is None else labels[index]
+
+    def averaged(self) -> Model:
+        """A frozen copy, in evaluation mode, for the average of the weights."""
+        modules = averaged_copy(self.method.modules)
+        assert isinstance(modules, nn.ModuleDict)
+        return replace(self, method=replace(self.method, modules=modules), network=averaged_copy(self.network))
+
+
+def build_model(config: dict[str, Any], dataset: Dataset, device: torch.device) -> Model:
+    """The model of a configuration, with the initial weights of its seed, or those that `train.init` names.
+
+    Random weights come from a stream that does not name the method: all methods start from the same point.
+
+    Raises:
+        UsageError: the data set cannot be used as the section `data` asks for; weights are not there or do not fit.
+        OptionError: an unknown kind or key of a part or network, a value it refuses, parts that do not go together.
+    """
+    seed, recipe = config["seed"], config["train"]
+    bank = training_bank(config["data"], dataset, device)
+    classes = 0 if bank.labels is None else dataset.classes
+    factory = build_factory(config["network"], dataset.shape, classes)
+    with default_generator("init network", seed):
+        network = factory.network()
+    start = load_prepared(recipe["init"], network) if recipe["init"] else None
+    context = Context(encoder=factory.encoder, bank=bank, steps=budget_images(config) // recipe["batch"])
+    with default_generator("init modules", seed):
+        method = build(config["method"], sampler_options(config), context)
+    method.modules.to(device)
+    # Convolutions are faster with channels last, by a third on a CPU; weights of other shapes are not affected.
+    network = network.to(device).to(memory_format=torch.channels_last)
+    return Model(method, network, bank, start, bf16=recipe["precision"] == "bf16")
+
+
+def training_bank(options: Mapping[str, Any], dataset: Dataset, device: torch.device) -> Bank:
+    """The training set on the device: images 0 to N - 1, and with flips their mirror images N to 2N - 1.
+
+    Labels are in it where training is conditional. options: the section `data`.
+
+    Raises:
+        UsageError: labels are asked for and all are the same, or mirror images of what is no image.
+    """
+    if options["conditional"] and dataset.classes < 2:
+        raise UsageError(f"data.conditional is true, but data set '{dataset.name}' has one class")
+    if options["flip"] and not dataset.quantised:
+        raise UsageError(f"data.flip is true, but data set '{dataset.name}' does not hold images")
+    images, labels = dataset.images.to(device), dataset.labels.to(device)
+    if options["flip"]:
+        images, labels = torch.cat([images, images.flip(-1)]), labels.repeat(2)
+    return Bank(images, labels if options["conditional"] else None, dataset.to_model)

@@ -1,0 +1,175 @@
+"""Published weights by name: prepared once from NVIDIA's files, then loaded by training that starts from them.
+
+The files are under CC BY-NC-SA 4.0 and are neither shipped nor downloaded here; the user brings them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ...methods.networks.checkpoints import CheckpointError, match_weights, read_pickle
+from ...methods.networks.registry import build_factory
+from ..common.errors import UsageError, unknown
+from ..common.files import atomic_path, read_json, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One published checkpoint of EDM or EDM2.
+
+    source: where its file is. network, shape, classes: what it is for, as in a configuration.
+    prefix: before the network's names in the file. ignorable: names in the file that are not used.
+    images: training images behind the weights, None where not stated. sha256: of the file, None where not known.
+    """
+
+    source: str
+    network: dict[str, Any]
+    shape: tuple[int, ...]
+    classes: int = 0
+    prefix: str = "model."
+    ignorable: tuple[str, ...] = ("model.map_augment.weight",)
+    images: int | None = None
+    sha256: str | None = None
+
+
+_EDM = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained"
+_EDM2 = "https://nvlabs-fi-cdn.nvidia.com/edm2/posthoc-reconstructions"
+_CIFAR10 = {"kind": "ddpmpp", "channels": 128, "channel_mult": [2, 2, 2], "blocks": 4}
+_FFHQ = {**_CIFAR10, "channel_mult": [1, 2, 2, 2]}
+
+
+def _edm(name: str, network: dict[str, Any], size: int, classes: int = 0) -> dict[str, Published]:
+    return {name: Published(source=f"{_EDM}/{name}.pkl", network=network, shape=(3, size, size), classes=classes)}
+
+
+def _edm2(size: str, kimg: str, ema: str, channels: int) -> dict[str, Published]:
+    """The file's name says after how many thousand images, and averaged over which share of them."""
+    name = f"edm2-img64-{size}-{kimg}-{ema}"
+    entry = Published(
+        source=f"{_EDM2}/{name}.pkl",
+        network={"kind": "edm2", "channels": channels},
+        shape=(3, 64, 64),
+        classes=1000,
+        prefix="unet.",
+        ignorable=("logvar_fourier.freqs", "logvar_fourier.phases", "logvar_linear.weight"),
+        images=int(kimg) * 1000,
+    )
+    return {name: entry}
+
+
+PUBLISHED: dict[str, Published] = {
+    **_edm("edm-cifar10-32x32-uncond-vp", _CIFAR10, 32),
+    **_edm("edm-cifar10-32x32-cond-vp", _CIFAR10, 32, classes=10),
+    **_edm("edm-ffhq-64x64-uncond-vp", _FFHQ, 64),
+    **_edm2("s", "1073741", "0.075", 192),
+    **_edm2("m", "2147483", "0.060", 256),
+    **_edm2("l", "1073741", "0.040", 320),
+    **_edm2("xl", "0671088", "0.040", 384),
+}
+
+
+def default_folder() -> Path:
+    """Where prepared weights are unless the user names a folder: `consistency-bench/weights` in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "consistency-bench" / "weights"
+
+
+def prepare(name: str, source: Path, folder: Path | None = None, sha256: str | None = None) -> dict[str, Any]:
+    """Convert a published file to `NAME.safetensors` (float32, names of the network) and a report beside it.
+
+    Nothing in the file is executed. Returns the report: `weights` (the new file), `source`, `source_sha256`,
+    `matched` (number of tensors), `ignored` (names in the file that are not used), `pretraining_images`.
+
+    sha256: what the file must have, beside the table's value where there is one.
+
+    Raises:
+        UsageError: an unknown name; a file that is missing, damaged, refused, or of another network or hash.
+    """
+    if name not in PUBLISHED:
+        raise unknown("weights", name, PUBLISHED)
+    published = PUBLISHED[name]
+    if not source.is_file():
+        raise UsageError(f"--from {source}: there is no such file; {name} is published as {published.source}")
+    digest = _sha256(source)
+    for wanted in filter(None, (sha256, published.sha256)):
+        if digest != wanted.lower():
+            raise UsageError(
+                f"{source} has the SHA-256 {digest}, not {wanted.lower()}: it is not the file that is meant"
+            )
+    with torch.device("meta"):
+        network = build_factory(published.network, published.shape, published.classes).network()
+    try:
+        tensors = read_pickle(source)
+    except CheckpointError as error:
+        raise UsageError(str(error)) from None
+    try:
+        matched = match_weights(network, tensors, prefix=published.prefix, ignorable=published.ignorable)
+    except CheckpointError as error:
+        raise UsageError(f"{source} does not fit {name}: {error}") from None
+    target = (folder or default_folder()) / f"{name}.safetensors"
+    report = {
+        "weights": str(target),
+        "name": name,
+        "source": source.name,
+        "source_sha256": digest,
+        "matched": len(matched.weights),
+        "ignored": list(matched.ignored),
+        "pretraining_images": published.images,
+    }
+    with atomic_path(target) as temporary:
+        save_file(matched.weights, temporary)
+    write_json(target.with_suffix(".json"), report)
+    return report
+
+
+def load_prepared(name_or_path: str, network: nn.Module) -> dict[str, Any]:
+    """Load prepared weights into a network, buffers included; returns the report to keep with the run.
+
+    A name is looked up in `default_folder()`; anything that ends in `.safetensors` is a path. Buffers come with the
+    weights that were trained with them: an NCSN++ has the file's frequencies afterwards, not its `fourier_scale`.
+    The report is that of `prepare`, with `weights` and `matched` alone for a file that was made elsewhere.
+
+    Raises:
+        UsageError: an unknown name, weights that were not prepared, a damaged file, or one for another network.
+    """
+    path = _prepared(name_or_path)
+    try:
+        matched = match_weights(network, load_file(path))
+    except SafetensorError as error:
+        raise UsageError(f"{path} is not a safetensors file ({error})") from None
+    except CheckpointError as error:
+        raise UsageError(f"{path} does not fit the network: {error}") from None
+    network.load_state_dict(matched.weights)
+    report = read_json(path.with_suffix(".json"), default={})
+    return {**report, "weights": str(path), "matched": len(matched.weights)}
+
+
+def _prepared(name_or_path: str) -> Path:
+    if name_or_path.endswith(".safetensors"):
+        path = Path(name_or_path).expanduser()
+        if not path.is_file():
+            raise UsageError(f"there are no weights {path}: name a safetensors file, or one of {', '.join(PUBLISHED)}")
+        return path
+    if name_or_path not in PUBLISHED:
+        raise unknown("train.init", name_or_path, PUBLISHED)
+    path = default_folder() / f"{name_or_path}.safetensors"
+    if not path.is_file():
+        raise UsageError(
+            f"weights {name_or_path!r} are not in {path.parent}: download {PUBLISHED[name_or_path].source} and run "
+            f"`bench prepare weights {name_or_path} --from FILE`"
+        )
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,228 @@
+"""What a method is: a frozen record of parts, and the protocol of each part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .bank import References
+from .process import Denoise, Kernel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian:
+    """Diagonal normal law of the noise given the image, N(mean, std²); both of the shape of the batch."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Images and the noise they travel with.
+
+    x, z: [B, ...]; labels: [B] or None; penalty: [B], what the coupling costs (a KL divergence, summed over
+    the elements of a sample); zeros where pairing is free. law: what z was drawn from given x, where that was learned
+    and holds for every row; None otherwise.
+    """
+
+    x: Tensor
+    z: Tensor
+    labels: Tensor | None
+    penalty: Tensor
+    law: Gaussian | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Everything random about one batch: times t > r >= 0 [B], noise z [B, ...], the teacher's references.
+
+    coupled: bool [B], the rows that the coupling acts on; None for all of them.
+
+    Drawn for the whole (global) batch, so that splitting it for gradient accumulation changes nothing.
+    """
+
+    t: Tensor
+    r: Tensor
+    z: Tensor
+    references: References | None = None
+    coupled: Tensor | None = None
+
+    def rows(self, rows: slice) -> Draw:
+        """The same draw for a part of the batch; the references stay those of the whole batch."""
+        return Draw(
+            t=self.t[rows],
+            r=self.r[rows],
+            z=self.z[rows],
+            references=None if self.references is None else self.references.rows(rows),
+            coupled=None if self.coupled is None else self.coupled[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """Scalars: `total` is minimised; batch means of the unweighted distance (`consistency`) and the KL (`penalty`)."""
+
+    total: Tensor
+    consistency: Tensor
+    penalty: Tensor
+
+
+class Times(Protocol):
+    """Which pairs of noise levels are compared, as training goes on."""
+
+    @property
+    def phases(self) -> int:
+        """Into how many pieces the noise levels are cut, each with a consistency function of its own; mostly 1."""
+        ...
+
+    def edge(self, t: Tensor) -> Tensor:
+        """[B] -> [B]: the level that t is mapped to, the cleaner end of its phase; 0 everywhere in a single phase."""
+        ...
+
+    def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n pairs t > r >= 0, float32 [n], on the generator's device. progress in [0, 1): share of the budget seen."""
+        ...
+
+    def cleaner(self, t: Tensor, progress: float) -> Tensor:
+        """The r that goes with any t [B] above the cleanest level, also with one that `sample` never draws: [B]."""
+        ...
+
+    def last(self, progress: float) -> tuple[float, float]:
+        """The noisiest interval (t, r) of the current stage, that of σ_max."""
+        ...
+
+    def bounded(self, limit: float) -> Times:
+        """The same times with no level above `limit`, which is infinite for most kernels.
+
+        Raises:
+            ValueError: an option asks for such a level, in one sentence.
+        """
+        ...
+
+    def stage(self, progress: float) -> int:
+        """The stage of the curriculum, counted from 0."""
+        ...
+
+
+class Distance(Protocol):
+    def __call__(self, student: Tensor, target: Tensor) -> Tensor:
+        """[B, ...], [B, ...] -> one value per sample [B]."""
+        ...
+
+
+class Weight(Protocol):
+    def __call__(self, t: Tensor, r: Tensor) -> Tensor:
+        """[B], [B] -> one value per sample [B]."""
+        ...
+
+    def penalty_scale(self, t: float, r: float) -> float:
+        """What a coupling's penalty is multiplied by, so that it keeps its balance against the weighted distance."""
+        ...
+
+
+class Coupling(Protocol):
+    """How an image gets its noise."""
+
+    @property
+    def has_density(self) -> bool:
+        """Whether p(z | x) is known in closed form (SCT's weights need it)."""
+        ...
+
+    @property
+    def learns_law(self) -> bool:
+        """Whether the law of z given x is learned, so that `noise_law` can be asked for it."""
+        ...
+
+    @property
+    def needs_average(self) -> bool:
+        """Whether pairs are made with the averaged network instead of the trained one."""
+        ...
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that are coupled, drawn at random; the others are paired independently."""
+        ...
+
+    def match(self, x: Tensor, z: Tensor) -> Tensor:
+        """Reorder the noise of the whole batch to suit the images. No gradient; called once per global batch."""
+        ...
+
+    def __call__(self, method: Method, x: Tensor, labels: Tensor | None, draw: Draw, predict: Denoise) -> Pair:
+        """The pairs of a batch. predict: the denoiser, of the averaged network if `needs_average`."""
+        ...
+
+    def noise_law(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian | None:
+        """The learned law of z given x; None for the standard normal."""
+        ...
+
+    def penalty_weight(self, times: Times, weight: Weight, progress: float) -> float:
+        """The factor of the penalty at this point of training."""
+        ...
+
+
+class Teacher(Protocol):
+    """Which point at time r the target is computed from."""
+
+    @property
+    def needs_density(self) -> bool:
+        """Whether the coupling's p(z | x) enters the target."""
+        ...
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether the target is computed from images of the current batch alone."""
+        ...
+
+    @property
+    def shared_dropout(self) -> bool:
+        """Whether the teacher's pass sees the student's dropout mask; false reproduces codes that do not share it."""
+        ...
+
+    def draw_references(
+        self, x: Tensor, labels: Tensor | None, index: Tensor | None, generator: torch.Generator
+    ) -> References | None:
+        """What the target averages over, drawn for the whole batch; None where nothing is needed.
+
+        index: where the images of the batch lie in the training set, int64 [B].
+        """
+        ...
+
+    def __call__(self, method: Method, pair: Pair, x_t: Tensor, draw: Draw) -> Tensor:
+        """The teacher's input x_r, of the shape of x_t. Called without gradient, before both network passes."""
+        ...
+
+
+class Sampler(Protocol):
+    def suit(self, method: Method) -> None:
+        """Raise ValueError, in one sentence, where an option does not go with the method or does nothing with it."""
+        ...
+
+    def check(self, times: Times, nfe: int) -> None:
+        """Raise ValueError, in one sentence, where this sampler cannot take `nfe` steps."""
+        ...
+
+    def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """noise: [nfe, B, ...] standard normal, one slice a step -> samples [B, ...] float32, unclipped."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method of consistency training: everything that separates one paper from another."""
+
+    name: str
+    version: int
+    """Bumped when the method's numbers change; printed in every table."""
+    kernel: Kernel
+    times: Times
+    coupling: Coupling
+    teacher: Teacher
+    distance: Distance
+    weight: Weight
+    sampler: Sampler
+    modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    """Trained, averaged and saved with the network (VCT's encoder). Empty for most methods."""

@@ -1,0 +1,174 @@
+"""The cells of an output folder as the reports see them: every file checked once, damage named by its path."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...benchmarks.common.files import DamagedError
+from ...benchmarks.common.text import plain
+from ...benchmarks.runs.folder import (
+    CONFIG,
+    RECORDS,
+    REFERENCE,
+    RUN,
+    STATUS,
+    CellFiles,
+    cells_in,
+    find_cells,
+    read_reference,
+)
+
+#: States that will not change by themselves, and what the tables call them. Every other state is "unfinished".
+FINAL_STATES = {"done": "finished", "diverged": "diverged", "failed": "failed"}
+
+#: Of counts, exact in a float; of values, whose squares must be finite (features are of single precision).
+MOST, LARGEST = 2**53, 1e100
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run. `budget` and `images` count training images: planned, and seen when it was read.
+
+    `variant` says in `key=value`s what differs from the defaults, and in words what was special about the sampling
+    (`sampling`, which is empty for plain samples of the headline's weights).
+    """
+
+    files: CellFiles
+    id: str
+    group: str
+    benchmark: str
+    method: str
+    version: int
+    variant: str
+    sampling: str
+    seed: int
+    budget: int
+    batch: int
+    nfe: tuple[int, ...]
+    metrics: tuple[str, ...]
+    state: str
+    images: int
+    error: str | None
+    attempts: tuple[dict[str, Any], ...]
+    compute: dict[str, Any]
+
+
+def read_cells(out: Path) -> list[Cell]:
+    """All cells below `out`, sorted by path.
+
+    Raises LookupError where there is none, DamagedError with the file's path where one is damaged.
+    """
+    cells = [_read(files) for files in find_cells(out)]
+    if not cells:
+        raise LookupError(f"there are no cells in {out}: nothing to report yet (`bench run` makes some)")
+    return cells
+
+
+def read_folder(folder: Path) -> list[Cell]:
+    """The cell in `folder`, or all cells anywhere below it; [] where there is none. Raises as `read_cells` does."""
+    return [_read(files) for files in cells_in(folder)]
+
+
+def reference_values(out: Path, benchmark: str) -> dict[tuple[str, str], float]:
+    """(what, metric) -> value, where `what` is "halves" or "noise". Raises DamagedError where damaged."""
+    with naming(out / benchmark / REFERENCE):
+        values: dict[tuple[str, str], dict[str, float]] = {}
+        for row in read_reference(out, benchmark):
+            key = (str(row["what"]), str(row["metric"]))
+            values.setdefault(key, {})[str(row.get("data"))] = float(row["value"])
+        # Where cells of one benchmark were scored against different data no one value belongs to all of them.
+        return {key: next(iter(found.values())) for key, found in values.items() if len(found) == 1}
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn any complaint about the content of a file into a DamagedError of one line that names the file."""
+    try:
+        yield
+    except KeyError as error:
+        raise DamagedError(f"{path}: the entry {error} is missing") from None
+    except (ValueError, TypeError, AttributeError, OverflowError, yaml.YAMLError) as error:
+        message = " ".join(str(error).split())
+        raise DamagedError(message if str(path) in message else f"{path}: {message}") from None
+
+
+def _read(files: CellFiles) -> Cell:
+    with naming(files.path / CONFIG):
+        config, identity = files.config, files.config["cell"]
+        facts = {
+            "id": str(identity["id"]),
+            "group": str(identity["group"]),
+            "benchmark": plain(str(identity["benchmark"])),
+            "method": plain(str(identity["method"])),
+            "variant": _variant(plain(str(identity["variant"])), sampling := _sampling(config)),
+            "sampling": sampling,
+            "seed": int(identity["seed"]),
+            "version": int(config["method"]["version"]),
+            "batch": (batch := int(config["train"]["batch"])),
+            # A training ends with a whole batch, and so does what its last rows are made of.
+            "budget": math.ceil(int(config["train"]["images"]) / batch) * batch,
+            "nfe": tuple(int(nfe) for nfe in config["eval"]["nfe"]),
+            "metrics": tuple(str(metric) for metric in config["eval"]["metrics"]),
+        }
+        if not facts["nfe"] or not facts["metrics"]:
+            raise ValueError("eval.nfe and eval.metrics must name something to measure")
+    with naming(files.path / STATUS):
+        status = files.status
+        facts |= {"state": str(status["state"]), "images": int(status.get("images") or 0)}
+        facts["error"] = plain(str(status["error"])) if status.get("error") else None
+    with naming(files.path / RUN):
+        facts |= {"attempts": tuple(files.run["attempts"]), "compute": dict(files.run.get("compute") or {})}
+    with naming(files.path / RECORDS):
+        for number, row in enumerate(files.records, start=1):
+            _check(row, number, facts["id"])
+        # What `bench eval` has added is in no configuration.
+        for key, column in (("nfe", "nfe"), ("metrics", "metric")):
+            facts[key] = tuple(dict.fromkeys((*facts[key], *(row[column] for row in files.records))))
+    return Cell(files=files, **facts)
+
+
+#: Keys of a variant that `_sampling` says in words.
+_SAMPLING_KEYS = re.compile(r"(?:^|, )(?:sample\.guidance|sample\.guide_at|eval\.ema)=[^,]*")
+
+
+def _variant(text: str, sampling: str) -> str:
+    return ", ".join(filter(None, [_SAMPLING_KEYS.sub("", text).removeprefix(", "), sampling]))
+
+
+def _sampling(config: dict[str, Any]) -> str:
+    """`guided w=1.3 by 50 %, EMA power-0.05`: a number made so is never to be taken for a plain one."""
+    sample, words = config.get("sample") or {}, []
+    if (weight := float(sample.get("guidance", 1))) != 1:
+        share = sample.get("guide_at")
+        words.append(f"guided w={weight:g}" + ("" if share is None else f" by {100 * float(share):g} %"))
+    if (average := config["eval"].get("ema")) is not None:
+        words.append(f"EMA {plain(str(average))}")
+    return ", ".join(words)
+
+
+def _check(row: Any, number: int, cell: str) -> None:
+    if not isinstance(row, dict):
+        raise ValueError(f"row {number} is not an object")
+    if row["cell"] != cell:
+        raise ValueError(f"row {number} belongs to cell {row['cell']!r}, not {cell!r}")
+    for key in ("images", "nfe", "draw"):
+        if type(row[key]) is not int:
+            raise ValueError(f"row {number} has {key} {row[key]!r}, which is not a whole number")
+        if not (key == "nfe") <= row[key] <= MOST:
+            raise ValueError(f"row {number} has a {key} that is too small or too large")
+    if not isinstance(row["metric"], str):
+        raise ValueError(f"row {number} has metric {row['metric']!r}, which is not a name")
+    for key in ("value", "error"):
+        value = row.get(key) if key == "error" else row[key]
+        if value is not None and type(value) not in (int, float):
+            raise ValueError(f"row {number} has {key} {value!r}, which is neither a number nor null")
+        if value is not None and LARGEST < abs(value) < math.inf:
+            raise ValueError(f"row {number} has a {key} beyond ±{LARGEST:g}, which no metric gives")

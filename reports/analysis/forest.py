@@ -1,0 +1,180 @@
+"""How far every configuration is behind the best, paired by seed: the numbers for the page, and their picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.markers import CARETLEFT, CARETRIGHT, MarkerStyle
+from matplotlib.ticker import MaxNLocator
+
+from ..pages.markdown import behind
+from ..plots.style import Style, legend_below, save_figures, short, styles
+from .comparisons import BETTER
+from .tables import Board, Contest, Entry
+
+MOST_ROWS = 16  # configurations of one picture
+WIDE = 4.5  # line width of a 95 % interval
+#: How words are set above a panel, and beside a place in it.
+_CORNER: dict[str, Any] = {"ha": "right", "va": "bottom", "color": "0.3", "fontsize": 8}
+_BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "color": "0.3", "fontsize": 8}
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A configuration against the leader of a contest, in the metric's unit; more is worse.
+
+    n: common seeds. plain: the 95 % interval of the mean; low, high: the same at the level of Holm's step, to be read
+    with zero only; all are None below two common seeds. worse: whether that is certain; else `reason` says why not.
+    """
+
+    label: str
+    n: int
+    mean: float
+    plain: tuple[float | None, float | None]
+    low: float | None
+    high: float | None
+    worse: bool
+    reason: str
+
+    @property
+    def ends(self) -> list[float]:
+        """The ends of the corrected interval, then those of the plain one; [] below two common seeds."""
+        return [end for end in (self.low, self.high, *self.plain) if end is not None]
+
+
+def rivals(contest: Contest) -> list[Rival]:
+    """Those that share a seed with the leader, the closest first."""
+    sign, found = contest.family.sign, []
+    for item in contest.differences.values():
+        if not item.interval.n:
+            continue
+        mean, low, high = behind(item, sign)
+        ends = [None if end is None else sign * end for end in (item.interval.low, item.interval.high)]
+        first, last = ends if sign > 0 else ends[::-1]
+        worse = item.verdict == BETTER
+        found.append(Rival(item.second, item.interval.n, mean, (first, last), low, high, worse, item.reason))
+    return sorted(found, key=lambda rival: (rival.mean, rival.label))
+
+
+def save_forest(board: Board, folder: Path, stem: str) -> dict[str, Path]:
+    """Write `<stem>-forest.png` where there is something to compare; kind -> path."""
+    return save_figures({"forest": lambda: forest(board)}, folder, stem)
+
+
+def forest(board: Board) -> Figure | None:
+    """A panel for each NFE, a line for each configuration in the order of the board, of many the first `MOST_ROWS`."""
+    contests = [board.contests[nfe, board.metrics[0]] for nfe in board.nfes]
+    shown = board.entries[:MOST_ROWS]
+    names = {entry.label for entry in shown}
+    found = [{rival.label: rival for rival in rivals(contest) if rival.label in names} for contest in contests]
+    if not any(found):
+        return None
+    tall = sum(0.2 + 0.14 * (short(entry.label).count("\n") + 1) for entry in shown)
+    figure = Figure(figsize=(max(5.5, 1.2 + 2.9 * len(contests)), 1.5 + tall), layout="constrained")
+    panels = figure.subplots(1, len(contests), sharey=True, squeeze=False)[0]
+    look = styles([entry.label for entry in board.entries])
+    cut = False
+    for axes, contest, own in zip(panels, contests, found, strict=True):
+        cut |= _panel(axes, contest, own, shown, look)
+    panels[0].set_yticks(range(len(shown)), [short(entry.label) for entry in shown])
+    panels[0].set_ylim(len(shown) - 0.4, -0.6)  # shared by all panels: the best row is on top
+    legend_below(figure, _handles([rival for own in found for rival in own.values()], cut))
+    return figure
+
+
+def span(found: Sequence[Rival]) -> tuple[float, float]:
+    """The ends of an axis: room for every mean, and for 95 % intervals of the usual width.
+
+    Very wide ones, of two seeds say, may not flatten all others, and neither may corrected ones: of these it matters
+    alone on which side of zero they end.
+    """
+    means = [0.0, *(rival.mean for rival in found)]
+    halves = [(ends[3] - ends[2]) / 2 for rival in found if (ends := rival.ends)]
+    room = max(1.5 * (max(means) - min(means)), 3 * median_low(halves or [0.0])) or 1.0
+    ends = [*means, *(end for rival in found for end in rival.ends)]
+    low, high = max(min(ends), min(means) - room), min(max(ends), max(means) + room)
+    margin = 0.04 * (high - low or 1.0)
+    return low - margin, high + margin
+
+
+def _panel(
+    axes: Axes, contest: Contest, found: Mapping[str, Rival], shown: Sequence[Entry], look: Mapping[str, Style]
+) -> bool:
+    """Draw one contest; whether an interval goes on beyond the panel."""
+    axes.set_title(f"NFE {contest.nfe}")
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(f"{contest.metric}: behind {short(contest.leader)}" if contest.leader else "nothing to compare")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if contest.leader is None or not found:
+        axes.set_xticks([])
+        return False
+    axes.set_xlim(span(list(found.values())))
+    axes.axvline(0, color="0.15", lw=1.2, zorder=2)
+    rows = {place: found[entry.label] for place, entry in enumerate(shown) if entry.label in found}
+    _intervals(axes, {place: (rival, look[rival.label]) for place, rival in rows.items()})
+    _counts(axes, rows)
+    for place, entry in enumerate(shown):
+        if place not in rows:
+            axes.annotate(_without(contest, entry.label), (0, place), (5, 0), **_BESIDE)
+    return _arrows(axes, rows)
+
+
+def _without(contest: Contest, label: str) -> str:
+    """What a line without an interval says."""
+    if label == contest.leader:
+        return "certainly best" if contest.certain else "best mean"
+    return "diverged" if label in contest.diverged else "no common seed"
+
+
+def _intervals(axes: Axes, rows: Mapping[int, tuple[Rival, Style]]) -> None:
+    """Both intervals of every row, and its mean."""
+    wide = {place: (rival.ends, look.color) for place, (rival, look) in rows.items() if rival.ends}
+    ends = np.array([ends for ends, _ in wide.values()]).reshape(-1, 4)
+    colors = [color for _, color in wide.values()]
+    axes.hlines(list(wide), ends[:, 2], ends[:, 3], colors=colors, lw=WIDE, zorder=3)
+    axes.hlines(list(wide), ends[:, 0], ends[:, 1], colors="0.15", lw=1, zorder=4)
+    for place, (rival, look) in rows.items():
+        face = "0.15" if rival.worse else "white"  # a colour would not be told from white in grey
+        axes.plot(rival.mean, place, marker=look.marker, ms=6.5, color="0.15", mfc=face, mew=1.2, zorder=5)
+
+
+def _counts(axes: Axes, rows: Mapping[int, Rival]) -> None:
+    """The number of common seeds, once where it is the same for all."""
+    counts = {rival.n for rival in rows.values()}
+    axes.text(1, 1.01, f"n = {min(counts)}" if len(counts) == 1 else "n", **_CORNER, transform=axes.transAxes)
+    for place, rival in rows.items() if len(counts) > 1 else ():
+        axes.annotate(str(rival.n), (1, place), (7, 0), **_BESIDE, xycoords=axes.get_yaxis_transform())
+
+
+def _arrows(axes: Axes, rows: Mapping[int, Rival]) -> bool:
+    """Mark the intervals that go on beyond the panel; whether there are any."""
+    low, high = axes.get_xlim()
+    before = [place for place, rival in rows.items() if min(rival.ends, default=low) < low]
+    beyond = [place for place, rival in rows.items() if max(rival.ends, default=high) > high]
+    for marker, end, places in ((CARETLEFT, low, before), (CARETRIGHT, high, beyond)):  # their tips are at the end
+        if places:  # an empty line that is not clipped has no size, and so the figure no layout
+            axes.plot([end] * len(places), places, marker=marker, ms=6, ls="", color="0.15", clip_on=False, zorder=6)
+    return bool(before or beyond)
+
+
+def _handles(found: Sequence[Rival], cut: bool) -> list[Line2D]:
+    handles = []
+    if any(rival.ends for rival in found):
+        handles.append(Line2D([], [], color="0.6", lw=WIDE, solid_capstyle="butt", label="95 % interval"))
+        handles.append(Line2D([], [], color="0.15", lw=1, label="after Holm's correction"))
+    for worse, face, label in ((True, "0.15", "certainly worse"), (False, "white", "inconclusive")):
+        if any(rival.worse == worse for rival in found):
+            handles.append(Line2D([], [], color="0.15", marker="o", mfc=face, mew=1.2, ms=6.5, ls="", label=label))
+    if cut:
+        handles.append(
+            Line2D([], [], color="0.15", marker=MarkerStyle(CARETRIGHT), ms=6, ls="", label="the interval goes on")
+        )
+    return handles

@@ -1,0 +1,177 @@
+"""How points in the plane are transported: lines from noise to samples, and from data to the noise coupled with them.
+
+Both come from the files of finished cells. Noise is in standard units, that is, divided by sigma_max: at the largest
+noise level the data hardly move a point. How tangled lines are is measured by the share of pairs that cross.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from ..plots.style import mode_colors, planes, read_samples, save_figures, short, shown_cells, styles
+from .arrays import read_arrays
+from .cells import Cell, naming
+from .statistics import Interval, t_interval
+from .tables import Board, labels
+
+MOST_PANELS, ACROSS = 12, 4
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Straight lines, float [n, 2] both ends; `modes` int [n] where the data have modes, -1 far from all of them."""
+
+    start: np.ndarray
+    end: np.ndarray
+    modes: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """Of one configuration, the share of pairs of lines that cross, over seeds.
+
+    samples: noise -> its sample at NFE 1. coupled: data -> the noise that the coupling chose; None where it leaves
+    noise as it was drawn.
+    """
+
+    label: str
+    samples: Interval
+    coupled: Interval | None
+
+
+def crossings(board: Board) -> tuple[Crossings, ...]:
+    """The measure for every configuration of a board whose cells hold lines, in the order of the board."""
+    names = labels(board.cells)
+    found = []
+    for entry in board.entries:
+        cells = [cell for cell in board.cells if names[cell.group] == entry.label and cell.state == "done"]
+        samples = _share(filter(None, map(sample_lines, cells)))
+        if samples is not None:
+            coupled = _share(pair[0] for pair in map(coupling_lines, cells) if pair)
+            found.append(Crossings(entry.label, samples, coupled))
+    return tuple(found)
+
+
+def crossings_apart(board: Board) -> float | None:
+    """The share for data and noise drawn apart, which is the same for all cells; None where no cell holds them."""
+    pair = next(filter(None, map(coupling_lines, board.cells)), None)
+    return None if pair is None else crossing_share(pair[1])
+
+
+def crossing_share(lines: Lines) -> float:
+    """The share of all pairs of lines that cross in a point inside both; 0 where there are fewer than two lines."""
+    p, q = lines.start.astype(float), lines.end.astype(float)
+    # apart[i, j]: the ends of line j lie on different sides of the line through i.
+    apart = _side(p, q, p) * _side(p, q, q) < 0
+    crossing = np.triu(apart & apart.T, 1).sum()
+    return float(crossing / max(1, math.comb(len(p), 2)))
+
+
+def _side(p: np.ndarray, q: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """[i, j]: above 0 where point j lies to the left of the line from p_i to q_i, below 0 to its right."""
+    along, to = (q - p)[:, None], points[None] - p[:, None]
+    return along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0]
+
+
+def sample_lines(cell: Cell) -> Lines | None:
+    """Noise -> sample at NFE 1; None where the file has none. Raises DamagedError, naming the file."""
+    arrays = _arrays(cell.files.samples(1), ("latents", "samples"))
+    return None if arrays is None else Lines(arrays["latents"], arrays["samples"], arrays.get("modes"))
+
+
+def coupling_lines(cell: Cell) -> tuple[Lines, Lines] | None:
+    """Data -> coupled noise, and data -> noise drawn apart; None where there is no file. Raises DamagedError."""
+    arrays = _arrays(cell.files.coupling, ("x", "coupled", "noise"))
+    if arrays is None:
+        return None
+    coupled, apart = (Lines(arrays["x"], arrays[name], arrays.get("modes")) for name in ("coupled", "noise"))
+    return coupled, apart
+
+
+def save_transport_plots(board: Board, folder: Path, stem: str) -> dict[str, Path]:
+    """Write `<stem>-transport.png` and `<stem>-coupling.png` where there are lines to draw; kind -> path."""
+    return save_figures(
+        {"transport": lambda: sample_plot(board), "coupling": lambda: coupling_plot(board)}, folder, stem
+    )
+
+
+def sample_plot(board: Board) -> Figure | None:
+    """A panel for each configuration: its lines from noise to samples over the real data."""
+    cells = shown_cells(board)
+    panels = {label: lines for label, cell in cells.items() if (lines := sample_lines(cell))}
+    if not panels:
+        return None
+    real = next((read_samples(cell.files.real) for cell in cells.values() if cell.files.real.exists()), None)
+    look = styles([entry.label for entry in board.entries])
+    return _figure({label: (lines, look[label].color) for label, lines in panels.items()}, real)
+
+
+def coupling_plot(board: Board) -> Figure | None:
+    """The independent coupling, then a panel for each configuration that couples its noise."""
+    cells = shown_cells(board)
+    pairs = {label: lines for label, cell in cells.items() if (lines := coupling_lines(cell))}
+    if not pairs:
+        return None
+    look = styles([entry.label for entry in board.entries])
+    _, apart = next(iter(pairs.values()))
+    panels = {"independent": (apart, (0.35, 0.35, 0.35))}
+    return _figure(panels | {label: (coupled, look[label].color) for label, (coupled, _) in pairs.items()}, None)
+
+
+def _figure(panels: Mapping[str, tuple[Lines, tuple[float, float, float]]], real: np.ndarray | None) -> Figure:
+    panels = dict(list(panels.items())[:MOST_PANELS])
+    # A few lines may run out of the picture: one that reaches far would make all others small.
+    reach = 1.1 * max(np.quantile(np.abs([lines.start, lines.end]).max(2), 0.99) for lines, _ in panels.values())
+    titles = [
+        f"{short(label)}\n{100 * crossing_share(lines):.1f} % of pairs cross" for label, (lines, _) in panels.items()
+    ]
+    figure, grid = planes(titles, reach, ACROSS, (3.1, 3.45))
+    for axes, (lines, color) in zip(grid, panels.values(), strict=True):
+        if real is not None:
+            axes.scatter(*real.T, s=4, color="0.1", linewidths=0, zorder=2.5)
+        _draw(axes, lines, color)
+    return figure
+
+
+def _draw(axes: Axes, lines: Lines, color: tuple[float, float, float]) -> None:
+    """Lines and both ends, coloured by mode; where there are no modes in one colour."""
+    colors = mode_colors(lines.modes, len(lines.start), color)
+    segments = np.stack((lines.start, lines.end), axis=1)
+    axes.add_collection(LineCollection(list(segments), colors=colors, linewidths=0.5, alpha=0.5, zorder=2))
+    axes.scatter(*lines.start.T, s=5, color=colors, linewidths=0, zorder=3)
+    axes.scatter(*lines.end.T, s=5, color=colors, linewidths=0, zorder=3)
+
+
+def _share(lines: Iterable[Lines]) -> Interval | None:
+    shares = [crossing_share(each) for each in lines]
+    return t_interval(shares) if shares else None
+
+
+def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """The arrays of one file: float [n, 2] by `names`, and `modes`, int [n], if it is there; None without the first."""
+    if not path.exists():
+        return None
+    with naming(path):
+        arrays = read_arrays(path, (), (*names, "modes"))
+        if names[0] not in arrays:
+            return None
+        modes = arrays.pop("modes", None)
+        if missing := [name for name in names if name not in arrays]:
+            raise KeyError(missing[0])
+        count = len(arrays[names[0]])
+        for name, array in arrays.items():
+            if array.shape != (count, 2) or array.dtype.kind != "f" or not count or not np.isfinite(array).all():
+                raise ValueError(f"{name} of shape {array.shape} and type {array.dtype} are no points in the plane")
+        if modes is None:
+            return arrays
+        if modes.shape != (count,) or modes.dtype.kind != "i":
+            raise ValueError(f"modes of shape {modes.shape} and type {modes.dtype} do not number the {count} points")
+        return arrays | {"modes": modes}

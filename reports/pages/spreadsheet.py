@@ -1,0 +1,72 @@
+"""`results.csv`: the tables of a report as one long table for spreadsheets and data frames."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+
+from ...benchmarks.common.text import plain
+from ..analysis.tables import Board, Row
+from .markdown import behind, evidence
+
+COLUMNS = (
+    *("benchmark", "method", "version", "variant", "nfe", "metric"),
+    *("seeds", "draws", "mean", "low", "high", "sd_of_seeds", "diverged", "failed", "unfinished"),
+    *("place", "place_low", "place_high", "behind", "behind_low", "behind_high", "verdict"),
+    *("parameters", "mimg", "passes_per_step", "tflop", "device_hours", "device", "records"),
+)
+
+#: Where a spreadsheet would begin to work a cell out (OWASP, "CSV injection"; with full-width forms): at the start of a
+#: field, or after what another separator of fields may be.
+FORMULA = re.compile(r"(^|[,;|\t])(\s*)(?=[=+\-@＝＋－＠])")
+
+
+def results_csv(boards: Sequence[Board]) -> str:
+    """One line for each configuration, NFE and metric, headed by `COLUMNS`; what is not known is left empty.
+
+    low, high: the 95 % t interval of the mean over seeds. behind: by how much the row is worse than the best on
+    common seeds, its ends after Holm's correction. records: the files that the cells' numbers come from, a blank
+    between two. Text that a spreadsheet would take for a formula gets an apostrophe before it.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(COLUMNS)
+    for board in boards:
+        for row in board.rows:
+            for metric in board.metrics:
+                writer.writerow([_field(value) for value in _line(board, row, metric)])
+    return file.getvalue()
+
+
+def _line(board: Board, row: Row, metric: str) -> Iterator[object]:
+    entry, score, spread, rank = row.entry, row.scores[metric], row.spreads[metric], row.ranks[metric]
+    yield from (board.benchmark, entry.method, entry.version, entry.variant, row.nfe, metric)
+    yield from (score.n, spread.draws[1], score.mean if score.n else None, score.low, score.high)
+    yield spread.total if spread.seed is None else spread.seed
+    yield from (entry.seeds.get(kind, 0) for kind in ("diverged", "failed", "unfinished"))
+    yield from (rank.place, rank.low, rank.high)
+    yield from _against(board, row, metric)
+    cost = entry.compute
+    yield from (cost.parameters, cost.mimg, cost.passes_per_step, cost.tflop, cost.device_hours, cost.device)
+    yield " ".join(evidence(cell) for cell in entry.cells)
+
+
+def _against(board: Board, row: Row, metric: str) -> tuple[object, ...]:
+    """behind, behind_low, behind_high, verdict."""
+    contest, label = board.contests[row.nfe, metric], row.entry.label
+    if label == contest.leader:
+        return 0.0, None, None, "best" if contest.certain else None
+    found = contest.differences.get(label)
+    if found is None:
+        return None, None, None, None
+    gap = behind(found, contest.family.sign) if found.interval.n else (None, None, None)
+    return *gap, "worse" if found.verdict == "better" else "inconclusive"
+
+
+def _field(value: object) -> object:
+    """Numbers as they are, written in full; text on one line, and without its power to be a formula."""
+    if isinstance(value, str):
+        return FORMULA.sub(r"\1\2'", plain(value))
+    return "" if value is None or value != value else value

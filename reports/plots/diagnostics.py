@@ -1,0 +1,139 @@
+"""Pictures of variances and losses: against the noise level, and in the course of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+
+from ..analysis.diagnostics import LOSSES, TRAINED, VARIANCES, Bin, Profile
+from .style import legend_below, legend_height, save_figures, short, styles
+
+TITLES = {
+    "target_variance": "target variance given x_t",
+    "gradient_variance": "gradient variance",
+    "gradient_ratio": "gradient variance / ‖mean‖²",
+    "loss": "loss (weighted)",
+    "distance": "distance (unweighted)",
+}
+DEEPEST = 1e-5  # of the largest value: what is below is drawn at the lower edge
+FEW_DECADES = 300  # an axis that spans less has ticks at 2 and 5, too
+COURSE = ("gradient_ratio", "loss")
+MOST_COLUMNS = 5
+
+
+def save_diagnostic_plots(profile: Profile, folder: Path, stem: str) -> dict[str, Path]:
+    """Write `<stem>-variance.png`, `-losses.png` and `-course.png`, where there is something to draw; kind -> path."""
+    drawn = {
+        "variance": lambda: by_level(profile, VARIANCES),
+        "losses": lambda: by_level(profile, LOSSES),
+        "course": lambda: course(profile) if profile.setting.weights == TRAINED else None,
+    }
+    return save_figures(drawn, folder, stem)
+
+
+def by_level(profile: Profile, whats: tuple[str, ...]) -> Figure | None:
+    """A panel for each quantity: mean over seeds in the middle of each bin, band from the lowest to the highest."""
+    shown = [what for what in whats if any(_defined(profile.values[label].get(what, {})) for label in profile.labels)]
+    if not shown:
+        return None
+    look = styles(profile.labels)
+    figure = Figure(figsize=(3.5 * len(shown) + 0.4, 3.2 + legend_height(profile.labels)), layout="constrained")
+    for axes, what in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        found = {label: _lines(profile.values[label].get(what, {})) for label in profile.labels}
+        lowest = DEEPEST * max(lines[:, 3].max() for lines in found.values() if len(lines))
+        for label, style in look.items():
+            lines = found[label]
+            lines[:, 1:] = lines[:, 1:].clip(lowest)
+            axes.plot(lines[:, 0], lines[:, 1], color=style.color, ls=style.line, marker=style.marker, ms=5, lw=1.6)
+            axes.fill_between(lines[:, 0], lines[:, 2], lines[:, 3], color=style.color, alpha=0.18, lw=0)
+        _log_axes(axes)
+        axes.set_title(TITLES[what], fontsize=9)
+        axes.set_xlabel("noise level t")
+    handles = [
+        Line2D([], [], color=style.color, marker=style.marker, ls=style.line, ms=5, label=short(label))
+        for label, style in look.items()
+    ]
+    legend_below(figure, handles)
+    return figure
+
+
+def course(profile: Profile) -> Figure | None:
+    """A column for each configuration, a line for each bin against images seen, dark is noisy: mean over seeds."""
+    names = list(styles(profile.labels))[:MOST_COLUMNS]
+    if len(profile.course) < 2:
+        return None
+    figure = Figure(figsize=(0.8 + 2.3 * len(names), 4.6 + 0.3), layout="constrained")
+    grid = figure.subplots(len(COURSE), len(names), sharex=True, sharey="row", squeeze=False)
+    shades = [
+        matplotlib.colormaps["viridis_r"](0.1 + 0.9 * k / max(1, len(profile.bins) - 1))
+        for k in range(len(profile.bins))
+    ]
+    for row, what in zip(grid, COURSE, strict=True):
+        highest = 0.0
+        for axes, name in zip(row, names, strict=True):
+            for number, bin_ in enumerate(profile.bins):
+                points = [
+                    (images, np.mean(seeds))
+                    for images, values in profile.course.items()
+                    if (seeds := _finite(values.get(name, {}).get(what, {}).get(bin_, {})))
+                ]
+                if points:
+                    highest = max(highest, max(value for _, value in points))
+                    axes.plot(*zip(*points, strict=True), color=shades[number], lw=1.4)
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if highest:
+            row[0].set_yscale("log")
+            _plain(row[0].yaxis)
+        row[0].set_ylabel(TITLES[what])
+    for axes, name in zip(grid[0], names, strict=True):
+        axes.set_title(short(name), fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel("training images seen")
+    handles = [
+        Line2D([], [], color=shades[number], lw=2, label=f"{low:.2g} to {high:.2g}")
+        for number, (low, high) in enumerate(profile.bins)
+    ]
+    legend_below(figure, handles, title="noise level t")
+    return figure
+
+
+def _finite(seeds: Mapping[int, float]) -> list[float]:
+    return [value for value in seeds.values() if math.isfinite(value)]
+
+
+def _defined(bins: Mapping[Bin, Mapping[int, float]]) -> bool:
+    return any(value > 0 for seeds in bins.values() for value in _finite(seeds))
+
+
+def _lines(bins: Mapping[Bin, Mapping[int, float]]) -> np.ndarray:
+    """(middle of the bin, mean, lowest, highest), [n, 4], of the bins that have values."""
+    lines = [
+        (math.sqrt(low * high), np.mean(values), min(values), max(values))
+        for (low, high), seeds in sorted(bins.items())
+        if (values := _finite(seeds))
+    ]
+    return np.array(lines).reshape(-1, 4)
+
+
+def _log_axes(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        _plain(axis)
+
+
+def _plain(axis: Axis) -> None:
+    """Ticks as plain numbers: the reports' pictures know no formulas."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < FEW_DECADES * low else (1,), numticks=7))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

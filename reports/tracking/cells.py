@@ -1,0 +1,214 @@
+"""What a cell is in MLflow: parameters, tags, points of metrics, a fingerprint and two files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ...benchmarks.runs.folder import CONFIG, DIAGNOSTICS, TRAIN_LOG
+from ..analysis.cells import MOST, Cell, naming
+from ..analysis.tables import seed_values
+from .store import LONGEST_VALUE
+from .tables import NewRun
+
+#: Sections that may change without making another cell. MLflow's parameters cannot be changed, tags can.
+CHANGEABLE = ("cell", "sample", "eval", "run")
+RUN_STATES = {"done": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED"}
+FORMAT = "3"  # enters the fingerprint: what is imported differently is imported again
+GRID = "samples.png"
+SIDE, SQUARE = 8, 128  # images in a row of the grid; side of a picture of points, in pixels
+
+#: (key, step, value)
+Point = tuple[str, int, float]
+
+
+def params(cell: Cell) -> dict[str, str]:
+    """The leaves of the configuration that make the cell what it is."""
+    fixed = {key: value for key, value in cell.files.config.items() if key not in CHANGEABLE}
+    return {_name(key): _text(value) for key, value in flattened(fixed)}
+
+
+def tags(cell: Cell, sweeps: Sequence[str]) -> dict[str, str]:
+    """Who the cell is, its code, where it ran, and the leaves of the configuration that may change."""
+    git = (cell.attempts[-1].get("git") if cell.attempts else None) or {}
+    status = cell.files.status
+    identity = {
+        "cell": cell.id,
+        "method": cell.method,
+        "version": cell.version,
+        "variant": cell.variant,
+        "seed": cell.seed,
+        "group": cell.group,
+        "state": cell.state,
+        "error": cell.error,
+        "git.commit": git.get("commit"),
+        "git.dirty": git.get("dirty"),
+        "attempts": len(cell.attempts),
+        "job": status.get("job"),
+        "node": status.get("node"),
+        "sweeps": ", ".join(sweeps) or None,
+    }
+    found = {f"bench.{key}": str(value) for key, value in identity.items() if value is not None}
+    if git.get("commit"):
+        found["mlflow.source.git.commit"] = str(git["commit"])  # MLflow's page has a place for it
+    changeable = {key: cell.files.config.get(key) for key in CHANGEABLE if key != "cell"}
+    leaves = flattened({key: value for key, value in changeable.items() if value})
+    return {key: _text(value) for key, value in (*found.items(), *((_name(k), v) for k, v in leaves))}
+
+
+def points(cell: Cell) -> list[Point]:
+    """Every point of every metric; steps are training images seen.
+
+    `<metric>_nfe<n>` is the mean over draws, NaN after a divergence; `train_loss`; and what was diagnosed, by noise
+    level: `<quantity>/t<low>-<high>`, with the settings behind it where they are not the usual ones.
+    """
+    return [*_losses(cell), *_values(cell), *_diagnosed(cell)]
+
+
+def new_run(cell: Cell, sweeps: Sequence[str], parent: str) -> NewRun:
+    """All that is imported but the files, for a run below the run `parent`. Raises DamagedError, naming the file."""
+    return NewRun(
+        name=f"{cell.method} s{cell.seed}",
+        status=RUN_STATES.get(cell.state, "RUNNING"),
+        begun=begun(cell),
+        ended=ended(cell),
+        params=params(cell),
+        tags=tags(cell, sweeps) | {"mlflow.parentRunId": parent},
+        points=points(cell),
+    )
+
+
+def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """("train.batch", "256") for each leaf of a nested configuration; lists are leaves, written as JSON."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+
+
+def fingerprint(cell: Cell, run: NewRun) -> str:
+    """Changes with anything of the cell that is imported: `run`, as it was read, and the files that are kept."""
+    digest = hashlib.sha256(f"{FORMAT} {run}".encode())
+    for name in (CONFIG, DIAGNOSTICS):
+        path = cell.files.path / name
+        digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"").digest())
+    for path in _sampled(cell):  # large, and never rewritten without a point that changes
+        digest.update(f"{path.name} {path.stat().st_size}".encode())
+    return digest.hexdigest()
+
+
+def write_files(cell: Cell, folder: Path) -> None:
+    """What is kept with the run: the configuration, the diagnostics, and one picture of the samples."""
+    for name in (CONFIG, DIAGNOSTICS):
+        if (path := cell.files.path / name).exists():
+            (folder / name).write_bytes(path.read_bytes())
+    _draw_grid(cell, folder / GRID)
+
+
+def begun(cell: Cell) -> int | None:
+    """When its first attempt began, in ms; None where none has."""
+    return _milliseconds(cell.attempts[0].get("started")) if cell.attempts else None
+
+
+def ended(cell: Cell) -> int | None:
+    """When its last attempt ended, in ms; None where it has not."""
+    return _milliseconds(cell.attempts[-1].get("ended")) if cell.attempts else None
+
+
+def _values(cell: Cell) -> Iterator[Point]:
+    for _, metric, nfe, images, value in seed_values([cell]):
+        yield _name(f"{metric}_nfe{nfe}"), images, value
+
+
+def _losses(cell: Cell) -> Iterator[Point]:
+    with naming(cell.files.path / TRAIN_LOG):
+        # A resumed run may log a stretch twice; the later line is the one that counts.
+        losses = {_step(row): row["loss"] for row in cell.files.train_log}
+        yield from [("train_loss", images, float(loss)) for images, loss in losses.items() if loss is not None]
+
+
+def _diagnosed(cell: Cell) -> Iterator[Point]:
+    with naming(cell.files.path / DIAGNOSTICS):
+        found: dict[tuple[str, int], float] = {}
+        for row in cell.files.diagnostics:
+            if row["value"] is None:
+                continue
+            special = [] if row["weights"] == "averaged" else [f"weights {row['weights']}"]
+            special += [] if row["ratio"] is None else [f"ratio {row['ratio']:g}"]
+            where = " ".join([f"t{row['t_low']:.4g}-{row['t_high']:.4g}", *special])
+            key = _name(f"{row['what']}/{where}"), _step(row)
+            found[key] = float(row["value"])  # of several precisions the last one of the file, which is sorted
+        yield from [(key, images, value) for (key, images), value in found.items()]
+
+
+def _step(row: Mapping[str, Any]) -> int:
+    images = int(row["images"])
+    if not 0 <= images <= MOST:
+        raise ValueError(f"images is {images}, must be from 0 to {MOST}")
+    return images
+
+
+def _text(value: str) -> str:
+    """`value` as MLflow takes it: not too long, and without what is no character (half of a pair, of a file's name)."""
+    return value[:LONGEST_VALUE].encode(errors="replace").decode()
+
+
+def _name(key: str) -> str:
+    """`key` with none but the characters that MLflow accepts in names, and no longer than it accepts."""
+    return re.sub(r"[^\w\-. /:]", "_", key, flags=re.ASCII)[:250]
+
+
+def _sampled(cell: Cell) -> list[Path]:
+    return [path for nfe in sorted(cell.nfe) if (path := cell.files.samples(nfe)).exists()]
+
+
+def _draw_grid(cell: Cell, target: Path) -> None:
+    """The samples of each NFE side by side, fewest steps first: images in a grid, points as dots in a square."""
+    import numpy
+    from PIL import Image
+
+    pictures = []
+    for path in _sampled(cell):
+        with naming(path), numpy.load(path, allow_pickle=False) as arrays:
+            samples = arrays["samples"]
+            pictures.append(_dots(samples) if samples.ndim == 2 else _tiles(samples))
+    if not pictures:
+        return
+    high = max(len(picture) for picture in pictures)
+    framed = [numpy.pad(p, ((0, high - len(p)), (0, 4), (0, 0)), constant_values=255) for p in pictures]
+    # Z_HUFFMAN_ONLY: images of noise and nature come out as small as by any other way, in half the time.
+    Image.fromarray(numpy.concatenate(framed, axis=1)[:, :-4]).save(target, compress_type=zlib.Z_HUFFMAN_ONLY)
+
+
+def _tiles(samples: Any) -> Any:
+    """uint8 [n, C, H, W] -> [rows * H, SIDE * W, 3]."""
+    import numpy
+
+    count, channels, height, width = samples.shape
+    rows = math.ceil(count / SIDE)
+    padded = numpy.pad(samples, ((0, rows * SIDE - count), (0, 0), (0, 0), (0, 0)), constant_values=255)
+    grid = padded.reshape(rows, SIDE, channels, height, width).transpose(0, 3, 1, 4, 2)
+    grid = grid.reshape(rows * height, SIDE * width, channels)
+    return grid if channels == 3 else numpy.repeat(grid[..., :1], 3, axis=-1)
+
+
+def _dots(samples: Any) -> Any:
+    """float [n, 2] -> uint8 [128, 128, 3], dark where points are. Points outside (-2, 2) are not shown."""
+    import numpy
+
+    edges = numpy.linspace(-2, 2, SQUARE + 1)
+    counts, _, _ = numpy.histogram2d(-samples[:, 1], samples[:, 0], bins=(edges, edges))
+    shade = (255 * numpy.exp(-counts)).astype(numpy.uint8)
+    return numpy.repeat(shade[..., None], 3, axis=-1)
+
+
+def _milliseconds(moment: str | None) -> int | None:
+    return None if moment is None else int(datetime.fromisoformat(moment).timestamp() * 1000)

@@ -1,0 +1,567 @@
+"""The `bench` command as its user meets it: exit status, one sentence for a mistake, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from consistency_bench.benchmarks.cli import progress, show
+from consistency_bench.benchmarks.common.files import read_json, write_json
+from consistency_bench.benchmarks.common.lock import acquire
+from consistency_bench.benchmarks.config.compose import choices
+from consistency_bench.benchmarks.metrics.registry import EXAMPLES
+from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS
+
+from ..conftest import BENCH, TINY, Bench, Said, environment, put, tiny_cell
+
+HEAVY = {"torch", "torchvision", "mlflow", "pandas", "matplotlib", "seaborn", "sklearn", "scipy", "submitit"}
+NO_ACCELERATOR = "mps" if torch.cuda.is_available() else "cuda"
+
+
+def tree(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+# Mistakes
+
+MISTAKES = {
+    "method": (["--methods", "ekt"], "unknown method 'ekt'. Did you mean: ect? Available: ect, ect+gc, ect+ot, ict"),
+    "no method": (["--methods", ""], "--methods names no method. Available: ect"),
+    "suffix": (["--methods", "ect+xx"], "unknown method 'ect+xx'"),
+    "sct+ot": (
+        ["--methods", "sct+ot"],
+        "'sct+ot' is refused: minibatch optimal transport has no conditional density p(x_t | x), "
+        "which the weights of SCT's target need",
+    ),
+    "vct+ot": (["--methods", "vct+ot"], "'vct+ot' is refused: 'vct' already couples its noise"),
+    "seeds backwards": (["--seeds", "5-2"], "--seeds has the range '5-2', which ends before it starts"),
+    "no seeds": (["--seeds", ""], "--seeds is '', must be whole numbers and ranges such as 0-2 or 0,3,7"),
+    "negative seed": (["--seeds=-1"], "--seeds is '-1', must be whole numbers"),
+    "metric": (["eval.metrics=[fd_digit_2k]"], "unknown metric 'fd_digit_2k'. Did you mean: fd_digits_2k"),
+    "fid": (["eval.metrics=[fidd50k]"], "unknown metric 'fidd50k'. Did you mean: fid50k"),
+    "metric of other data": (["eval.metrics=[fd_points_2k]"], ""),
+    "key": (["train.bacth=3"], "unknown key 'train.bacth'. Did you mean: train.batch? Available: train.images"),
+    "section": (["foo.bar=3"], "unknown key 'foo.bar'. Available: benchmark, preset, method.…"),
+    "option of a part": (["method.times.foo=3"], "unknown key 'method.times.foo'. Available: "),
+    "option of the network": (["network.foo=3"], "unknown key 'network.foo'. Available: width, blocks, dropout"),
+    "option of sampling": (["sample.foo=3"], "unknown key 'sample.foo'. Available: sigma_mid"),
+    "benchmark": (["benchmark=foo"], "unknown benchmark 'foo'. Available: cifar10, digits"),
+    "preset": (["preset=foo"], "unknown preset 'foo'. Available: none, paper/ect_cifar10_100k"),
+    "kind": (["method.coupling.kind=foo"], "method.coupling.kind is 'foo', must be one of: independent, optimal"),
+    "kind of network": (
+        ["network.kind=foo"],
+        "network.kind is 'foo', which this version does not have. Available: mlp",
+    ),
+    "kind of average": (["train.ema.kind=foo"], "train.ema.kind is 'foo', must be one of: halflife, constant"),
+    "average without its option": (["train.ema={kind: halflife}"], "train.ema.images is missing"),
+    "other paper's part": (["--methods", "ect", "method.times.kind=karras_bins"], "'ect' cannot have method.times"),
+    "batch": (["train.batch=0"], "train.batch is 0, must be at least 1"),
+    "type": (["train.batch=many"], "train.batch is 'many', must be a whole number"),
+    "rate": (["train.lr=nan"], "train.lr is nan, must be a number above 0"),
+    "width": (["network.width=3"], "network.width is 3, must be a positive multiple of 4"),
+    "steps without levels": (["sample.sigma_mid=[]"], "eval.nfe is 2: without intermediate levels in sample.sigma_mid"),
+    "variant": (["benchmark=toy2d", "data.variant=x"], "unknown variant of toy2d 'x'. Available: two_modes"),
+    "variant of what has none": (["data.variant=x"], "data set 'digits' has no variants"),
+    "data set": (["data.name=foo"], "unknown data set 'foo'. Available: cifar10, digits"),
+    "option of another network": (
+        ["network.kind=ncsnpp", "network.width=8"],
+        "unknown key 'network.width'. Available: channels, channel_mult, blocks, attn_resolutions, dropout, label_dro",
+    ),
+    "too many levels": (
+        ["network.kind=ddpmpp", "network.channel_mult=[1,1,1,1,1]"],
+        "network: channel_mult has 5 levels, but 8×8 images cannot be halved 4 times",
+    ),
+    "network for images": (
+        ["benchmark=toy2d", "network.kind=adm"],
+        "this kind of network is for square images, not for samples of shape (2,); use mlp",
+    ),
+    "device": (["run.device=tpu"], "run.device is tpu, must be one of: auto, cpu, cuda, mps"),
+    "device not here": ([f"run.device={NO_ACCELERATOR}"], f"run.device is {NO_ACCELERATOR}, which this machine does"),
+    "no value": (["train.lr"], "'train.lr' is not of the form key=value"),
+    "option-like value": (["=3"], "'=3' is not of the form key=value"),
+    "unicode key": (["schlüssel=3"], "'schlüssel=3' is not of the form key=value"),
+    "unicode value": (["train.lr=três"], "'train.lr=três' cannot be read"),
+    "brackets": (["train.lr=[[["], "'train.lr=[[[' cannot be read"),
+    "mlflow": (["--mlflow-uri", "./mlruns"], "--mlflow-uri is './mlruns', must begin with one of: http, https, sqlite"),
+    "line end": (["train.lr=1\n2"], r"'train.lr=1\n2' "),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=list(MISTAKES))
+def test_a_mistake_is_one_sentence_and_nothing_is_written(
+    arguments: list[str], message: str, call: Callable[..., Said], tmp_path: Path
+) -> None:
+    said = call("run", "--out", "new/runs", *arguments)
+    assert said.status == 2
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"bench: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_data_set_is_one_sentence(call: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    settings = ["data.name=cifar10", "data.download=false", "data.root=data"]
+    said = call("run", "--methods", "ect", "--out", "runs", *settings)
+    assert said.status == 2
+    (line,) = said.err.splitlines()
+    assert line.startswith("bench: data set 'cifar10' is missing or damaged in data/cifar-10-batches-py: allow the")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "--jobs", "0"], ["run", "--jobs", "x"], ["run", "--foo"], ["foo"], ["show"], ["run", "--seeds"]],
+    ids=" ".join,
+)
+def test_a_wrong_option_is_a_usage_error(arguments: list[str], call: Callable[..., Said], tmp_path: Path) -> None:
+    said = call(*arguments)
+    assert said.status == 2
+    *usage, error = said.err.splitlines()
+    assert not usage or usage[0].startswith("Usage: bench")
+    assert error.startswith("Error: ")
+    assert "Traceback" not in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["file", "file/new", "/dev/null", "/proc/new"])
+@pytest.mark.parametrize("dry", [False, True])
+def test_an_output_that_cannot_be_is_one_sentence(
+    out: str, dry: bool, call: Callable[..., Said], tmp_path: Path
+) -> None:
+    """Below a regular file, and in /proc, not even root can make a folder."""
+    (tmp_path / "file").write_text("mine")
+    said = call("run", "--methods", "ect", "--out", out, *TINY, *(["--dry-run"] if dry else []))
+    assert said.status == 2
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert re.fullmatch(
+        rf"bench: output folder {out}: .* is not (a folder|writable.*); choose another with --out", line
+    )
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_something_in_the_way_of_a_cell_is_one_sentence(call: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "toy2d").write_text("mine")
+    said = call("run", "--methods", "ect", "--seeds", "0", "--out", ".", *TINY)
+    assert said.status == 2
+    (line,) = said.err.splitlines()
+    assert line.startswith("bench: toy2d")
+    assert [path.name for path in tmp_path.iterdir()] == ["toy2d"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "--out", "none"], "bench: there is no folder none: run `bench run` first"),
+        (["report", "--out", "."], "bench: there are no cells in .: "),
+        (["status", "--out", "none"], "bench: no cells below none: run `bench run` first"),
+        (["show", "ekt"], "bench: unknown method 'ekt'. Did you mean: ect? Available: "),
+        (["show", "ect", "train.bacth=1"], "bench: unknown key 'train.bacth'"),
+    ],
+)
+def test_nothing_to_show_is_one_sentence(
+    arguments: list[str], message: str, call: Callable[..., Said], tmp_path: Path
+) -> None:
+    said = call(*arguments)
+    assert said.status == 2
+    (line,) = said.err.splitlines()
+    assert line.startswith(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+#: The files of a cell that each subcommand reads (`run` writes the configuration anew).
+READS = {
+    "run": ["status.json", "records.jsonl"],
+    "status": ["status.json"],
+    "report": ["config.yaml", "status.json", "run.json", "records.jsonl"],
+    "show": ["config.yaml", "status.json", "records.jsonl"],
+}
+
+
+@pytest.mark.parametrize(("subcommand", "file"), [(name, file) for name, files in READS.items() for file in files])
+def test_a_damaged_file_is_named(subcommand: str, file: str, call: Callable[..., Said], tmp_path: Path) -> None:
+    cell = tiny_cell("ect")
+    folder = put(cell, tmp_path)
+    write_json(folder / STATUS, {"state": "done", "images": 2560, "total": 2560})
+    (folder / file).write_text("{]\n{}\n")
+    arguments = {
+        "run": ["--methods", "ect", "--seeds", "0", "--dry-run", *TINY],
+        "show": [cell.id],
+        "report": ["--no-mlflow"],
+        "status": [],
+    }
+    said = call(subcommand, *arguments[subcommand], "--out", ".")
+    assert said.status == 2
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"bench: {cell.name}/{file}")
+
+
+def test_what_mlflow_complains_of_is_one_sentence(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    from consistency_bench.reports import build
+
+    def fail(*_: object, **__: object) -> None:
+        raise type("MlflowException", (Exception,), {"__module__": "mlflow.exceptions"})("no such host\nmore of it")
+
+    monkeypatch.setattr(build, "build_report", fail)
+    said = call("report", "--out", ".", "--mlflow-uri", "http://nowhere")
+    assert said.status == 2
+    expected = "no such host; leaderboard and plots are written, `bench report` tries again"
+    assert said.err == f"bench: MLflow at http://nowhere: {expected}\n"
+
+
+def test_a_full_disk_is_one_sentence(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", "runs/x")
+
+    monkeypatch.setattr(show, "list_everything", fail)
+    said = call("list")
+    assert (said.status, said.err) == (2, "bench: runs/x: No space left on device\n")
+
+
+def test_ctrl_c_is_130_and_says_what_to_do(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(show, "list_everything", interrupt)
+    said = call("list")
+    assert (said.status, said.err) == (130, "interrupted; the same command goes on from here\n")
+
+
+# Looking around
+
+
+def modules_after(*arguments: str | Path, cwd: Path) -> tuple[int, set[str]]:
+    """Exit status, and the heavy modules that are imported by the time `bench` ends."""
+    code = f"""
+import sys
+from consistency_bench.benchmarks.cli.main import main
+try:
+    main()
+except SystemExit as end:
+    print(end.code, *({HEAVY!r} & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=True, cwd=cwd
+    )
+    status, *modules = done.stderr.split()
+    return int(status), set(modules)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["list"], ["show", "vct"], ["show", "toy2d", "preset=smoke"]]
+)
+def test_looking_around_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    assert modules_after(*arguments, cwd=tmp_path) == (0, set())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_subcommand(call: Callable[..., Said]) -> None:
+    said = call("--help")
+    assert said.status == 0
+    for name in ("run", "report", "list", "show", "status", "doctor"):
+        assert re.search(rf"^  {name} ", said.out, re.MULTILINE)
+    assert "Traceback" not in call().err
+
+
+def test_list_names_everything_there_is(call: Callable[..., Said]) -> None:
+    said = call("list")
+    assert said.status == 0
+    for name in (*choices("method"), *choices("benchmark"), *choices("preset")):
+        assert re.search(rf"^  {re.escape(name)} ", said.out, re.MULTILINE), name
+    for name in EXAMPLES:
+        assert re.search(rf"(^    |, ){re.escape(name)}(,|$)", said.out, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("name", ["ect", "sct+vc", "ect+vc"])
+def test_show_prints_the_configuration_that_would_run(name: str, call: Callable[..., Said]) -> None:
+    said = call("show", name, "train.lr=2e-3")
+    assert said.status == 0
+    shown = yaml.safe_load(said.out)
+    assert shown["train"]["lr"] == 0.002
+    assert shown["method"]["name"] == {"ect+vc": "vct"}.get(name, name)
+
+
+def test_show_prints_a_benchmark(call: Callable[..., Said]) -> None:
+    shown = yaml.safe_load(call("show", "toy2d").out)
+    assert shown["data"]["name"] == "toy2d"
+    assert "method" not in shown
+
+
+def test_doctor_finds_this_machine_well(call: Callable[..., Said]) -> None:
+    said = call("doctor")
+    assert said.status == 0
+    assert "MISSING" not in said.out
+    assert "digits classifier: weights are intact" in said.out
+    assert "data set digits: 1,797 samples" in said.out
+
+
+def test_a_dry_run_writes_nothing(call: Callable[..., Said], tmp_path: Path) -> None:
+    said = call(
+        "run", "--methods", "ect,vct", "--seeds", "0-1", "--dry-run", "--out", "runs", *TINY, "train.lr=1e-3,3e-3"
+    )
+    assert said.status == 0
+    assert len(re.findall(r"^ ?toy2d/(?:ect|vct)/s[01]-[0-9a-f]{8} .* new +2,560", said.out, re.MULTILINE)) == 8
+    assert "train.lr=0.003" in said.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_finds_mistakes(call: Callable[..., Said]) -> None:
+    assert call("run", "--dry-run", "sample.sigma_mid=[]").status == 2
+
+
+# A finished, a diverged and a killed cell, run once for all tests below
+
+GRID = ["--methods", "ect", "--seeds", "0", "--no-mlflow", "--jobs", "1"]
+SWEEP = [*TINY, "train.max_skipped=3"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    folder: Path  # where the command was called
+    out: str  # as it was typed
+    said: subprocess.CompletedProcess[str]
+    good: str  # the name of the cell that is done
+    bad: str  # and of the one that diverged
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("call")
+    out = "rüns with späces"
+    said = subprocess.run(
+        [str(BENCH), "run", *GRID, "--out", out, *SWEEP, "train.lr=1e-3,1e30"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=environment(),
+    )
+    good, bad = (tiny_cell("ect", "train.max_skipped=3", f"train.lr={lr}").name for lr in ("1e-3", "1e30"))
+    return Finished(folder, out, said, good, bad)
+
+
+@pytest.mark.slow
+def test_a_diverged_cell_is_a_result_that_shows_in_the_exit_status(finished: Finished) -> None:
+    said = finished.said
+    assert said.returncode == 1
+    (line,) = said.stderr.splitlines()
+    assert re.match(rf"{finished.bad}: diverged after \d,\d{{3}} images \(see .*log\.txt\)", line)
+    lines = said.stdout.splitlines()
+    assert lines[0].startswith("cells: 2, 0 done, 2 to run (1 at once")
+    assert any(re.fullmatch(rf"[\d:]{{8}} {finished.good} done", line) for line in lines)
+    assert lines[-1] == f"leaderboard: {finished.out}/leaderboard.md"
+    assert "\x1b" not in said.stdout  # no terminal, no colours
+    text = (finished.folder / finished.out / "leaderboard.md").read_text(encoding="utf-8")
+    assert "1 diverged" in text
+
+
+@pytest.mark.slow
+def test_running_it_again_says_that_it_is_done(
+    finished: Finished, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    before = tree(finished.folder)
+    said = call("run", *GRID, "--out", finished.out, *SWEEP, "train.lr=1e-3")
+    assert said.status == 0
+    assert said.out.splitlines() == [
+        "the cell is done already",
+        f"page: {finished.out}/report.html",
+        f"leaderboard: {finished.out}/leaderboard.md",
+    ]
+    said = call("run", *GRID, "--out", finished.out, *SWEEP, "train.lr=1e-3,1e30")
+    assert said.status == 1
+    assert said.out.splitlines()[0] == "all 2 cells are done already"
+    assert finished.bad in said.err
+    assert tree(finished.folder) == before
+
+
+@pytest.mark.slow
+def test_running_it_again_imports_nothing_heavy(finished: Finished) -> None:
+    again = ["run", *GRID, "--out", finished.out, *SWEEP, "train.lr=1e-3"]
+    assert modules_after(*again, cwd=finished.folder) == (0, set())
+    assert modules_after("status", "--out", finished.out, cwd=finished.folder) == (1, set())
+    assert modules_after("show", finished.good.split("-")[-1], "--out", finished.out, cwd=finished.folder) == (0, set())
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_what_is_there_shows_states_and_writes_nothing(
+    finished: Finished, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    before = tree(finished.folder)
+    said = call("run", *GRID, "--out", finished.out, *SWEEP, "train.lr=1e-3,1e30,2e-3", "--dry-run")
+    assert said.status == 0
+    assert re.search(rf"{finished.good} .* done ", said.out)
+    assert re.search(rf"{finished.bad} .* diverged ", said.out)
+    assert re.search(r" new .* \d+ s", said.out)  # an estimate from the finished cell
+    assert "estimated training time" in said.out
+    assert tree(finished.folder) == before
+
+
+@pytest.mark.slow
+def test_status_and_show_read_the_files(
+    finished: Finished, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    said = call("status", "--out", finished.out)
+    assert said.status == 1
+    assert re.search(rf"{finished.good} +done +100%", said.out)
+    assert re.search(rf"{finished.bad} +diverged", said.out)
+    names = [finished.good, finished.good.split("-")[-1], f"{finished.out}/{finished.good}"]
+    shown = [call("show", name, "--out", finished.out) for name in names]
+    assert {one.status for one in shown} == {0}
+    assert len({one.out for one in shown}) == 1
+    config, _, records = shown[0].out.partition("records:\n")
+    assert yaml.safe_load(config)["state"] == "done"
+    assert len(records.splitlines()) == 2 + 4  # eval.curve at the first snapshot, eval.nfe at the last
+    assert "diverged" in call("show", finished.bad, "--out", finished.out).out
+
+
+@pytest.mark.slow
+def test_report_is_rebuilt_from_the_files(
+    finished: Finished, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    leaderboard = finished.folder / finished.out / "leaderboard.md"
+    before = leaderboard.read_bytes()
+    leaderboard.unlink()
+    said = call("report", "--no-mlflow", "--out", finished.out)
+    places = f"page: {finished.out}/report.html\nleaderboard: {finished.out}/leaderboard.md\n"
+    assert (said.status, said.out) == (0, places)
+    assert leaderboard.read_bytes() == before
+
+
+# States
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_cell_whose_process_is_gone_is_interrupted(held: bool, call: Callable[..., Said], tmp_path: Path) -> None:
+    cell = tiny_cell("ect")
+    folder = put(cell, tmp_path / "runs")
+    write_json(folder / STATUS, {"state": "running", "phase": "train", "images": 640, "total": 2560, "loss": 0.5})
+    lock = acquire(folder / "lock")
+    assert lock is not None
+    if not held:
+        lock.release()
+    expected = "train" if held else "interrupted"
+    said = call("status", "--out", "runs")
+    assert said.status == 1
+    assert re.search(rf"{cell.name} +{expected} +25%", said.out)
+    said = call("run", "--methods", "ect", "--seeds", "0", "--out", "runs", "--dry-run", *TINY)
+    assert re.search(rf"{cell.name} .* {'running' if held else 'interrupted'} ", said.out)
+    lock.release()
+
+
+def test_status_tells_why_a_cell_failed_on_one_line(call: Callable[..., Said], tmp_path: Path) -> None:
+    cell = tiny_cell("ect")
+    error = "RuntimeError: " + "something [very] long " * 20
+    write_json(put(cell, tmp_path) / STATUS, {"state": "failed", "images": 0, "total": 2560, "error": error})
+    said = call("status", "--out", ".")
+    assert said.status == 1
+    assert f"{cell.name}: {error.strip()} (see {cell.name}/log.txt)" in said.out.splitlines()
+
+
+def test_all_done_is_status_0(call: Callable[..., Said], tmp_path: Path) -> None:
+    write_json(put(tiny_cell("ect"), tmp_path) / STATUS, {"state": "done", "images": 2560, "total": 2560})
+    said = call("status", "--out", ".")
+    assert said.status == 0
+    assert "1 of 1 done" in said.out
+
+
+def on_a_terminal(*arguments: str, cwd: Path, **extra: str) -> str:
+    """What `bench` prints on a terminal of 100 columns."""
+    ours, theirs = pty.openpty()
+    environ = environment(TERM="xterm-256color", COLUMNS="100", **extra)
+    with subprocess.Popen([str(BENCH), *arguments], stdout=theirs, stderr=theirs, stdin=theirs, cwd=cwd, env=environ):
+        os.close(theirs)
+        parts = []
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # Linux's way of saying that the other side is closed
+                break
+            if not part:
+                break
+            parts.append(part)
+    os.close(ours)
+    return b"".join(parts).decode()
+
+
+def test_colours_are_for_terminals_that_want_them(tmp_path: Path) -> None:
+    write_json(put(tiny_cell("ect"), tmp_path) / STATUS, {"state": "done", "images": 2560, "total": 2560})
+    colour = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
+    assert colour.search(on_a_terminal("status", "--out", ".", cwd=tmp_path))
+    plain = on_a_terminal("status", "--out", ".", cwd=tmp_path, NO_COLOR="1")
+    assert "done" in plain
+    assert not colour.search(plain)
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"'{BENCH}' list | head -n 1", shell=True, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.stdout, done.stderr) == ("methods:\n", "")
+
+
+# Progress
+
+
+def test_the_table_puts_first_what_matters_and_counts_the_rest() -> None:
+    from rich.console import Console
+
+    states = ["done"] * 5 + ["queued"] * 30 + ["failed", "running", "interrupted", "diverged"]
+    statuses = {
+        f"cell{number}": {
+            "state": state,
+            "phase": "train",
+            "images": 50,
+            "total": 100,
+            "images_per_s": 10.0,
+            "loss": 1.5,
+        }
+        for number, state in enumerate(states)
+    }
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(progress.table(statuses))
+    lines = console.export_text().splitlines()
+    assert lines[1].split() == ["cell36", "train", "50%", "-", "1.5", "10", "5", "s"]
+    assert [line.split()[1] for line in lines[2:5]] == ["failed", "diverged", "interrupted"]
+    assert len(lines) == 2 + progress.LIVE_ROWS
+    assert lines[-1].strip() == "5 of 39 done, 15 not shown"
+
+
+def test_lines_tell_what_changed_and_nothing_twice(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = put(tiny_cell("ect"), tmp_path)
+    with progress.watch([folder], tmp_path) as tick:
+        for state, phase in (("queued", "train"), ("running", "train"), ("running", "score"), ("done", "score")):
+            write_json(folder / STATUS, {"state": state, "phase": phase, "images": 0, "total": 2560})
+            tick()
+            tick()
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == ["train", "score", "done"]
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_is_named_with_its_log_and_its_row_is_missing(bench: Bench, tmp_path: Path) -> None:
+    cell = tiny_cell("ect")
+    folder = put(cell, tmp_path / "runs")
+    (folder / "snapshots").write_text("a file where a folder must be")
+    said = bench("run", "--methods", "ect", "--seeds", "0", "--no-mlflow", "--out", "runs", *TINY)
+    assert said.returncode == 1
+    assert "Traceback" not in said.stdout + said.stderr
+    assert re.search(rf"^{cell.name}: \w+: .* \(see runs/{cell.name}/log\.txt\)$", said.stderr, re.MULTILINE)
+    assert "Traceback" in (folder / "log.txt").read_text()
+    assert read_json(folder / STATUS)["state"] == "failed"
+    assert not (folder / RECORDS).exists()

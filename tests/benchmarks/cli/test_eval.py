@@ -1,0 +1,257 @@
+"""`bench eval`: further rows for finished trainings, without training again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from consistency_bench.benchmarks.cli.eval import evaluate
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.common.files import read_jsonl, write_json, write_text
+from consistency_bench.benchmarks.common.lock import acquire
+from consistency_bench.benchmarks.execution.cell import run_cell
+from consistency_bench.reports.analysis.cells import reference_values
+
+from ..conftest import Bench, put, tiny_cell
+
+USUAL = {
+    "metrics": None,
+    "nfe": None,
+    "draws": None,
+    "snapshots": "last",
+    "bootstrap": None,
+    "batch": None,
+    "device": "cpu",
+}
+
+
+def rows_of(out: Path) -> dict[Path, list[dict]]:
+    return {path: read_jsonl(path) for path in sorted(out.glob("*/*/*/records.jsonl"))}
+
+
+def weights(out: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in out.glob("**/*.safetensors")}
+
+
+def test_rows_are_added_and_those_that_are_there_are_kept(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, snapshots = rows_of(trained), weights(trained)
+    assert evaluate([trained], **{**USUAL, "metrics": "fd_points_500,kd_points_200", "nfe": "1,4", "draws": 2}) == 0
+    shown = capsys.readouterr().out
+    for path, rows in rows_of(trained).items():
+        assert [row for row in rows if row in before[path]] == before[path]
+        added = {(row["nfe"], row["draw"], row["metric"]) for row in rows if row not in before[path]}
+        wanted = {(n, d, m) for n in (1, 4) for d in (0, 1) for m in ("fd_points_500", "kd_points_200")}
+        assert added == wanted - {(1, 0, "fd_points_500")}
+        assert {row["images"] for row in rows if row not in before[path]} == {2560}
+        for row in rows:
+            assert row in before[path] or f"{row['value']:.6g}" in shown
+    assert weights(trained) == snapshots
+    # The same numbers as a run that asked for them from the start.
+    folder = put(tiny_cell("ect", "eval.nfe=[1,4]", "eval.draws=2"), trained.parent / "whole")
+    run_cell(folder)
+    key = ("nfe", "draw", "metric", "images")
+    values = {tuple(row[k] for k in key): row["value"] for row in read_jsonl(folder / "records.jsonl")}
+    ours = next(rows for path, rows in rows_of(trained).items() if path.parts[-3] == "ect")
+    assert [row["value"] for row in ours if row["metric"] == "fd_points_500"] == [
+        values[tuple(row[k] for k in key)] for row in ours if row["metric"] == "fd_points_500"
+    ]
+
+
+def test_a_second_time_there_is_nothing_to_do(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = {**USUAL, "metrics": "w2_points_100"}
+    assert evaluate([trained], **asked) == 0
+    before = rows_of(trained)
+    capsys.readouterr()
+    assert evaluate([trained / "toy2d" / "ect"], **asked) == 0
+    assert "all rows are there already" in capsys.readouterr().out
+    assert rows_of(trained) == before
+
+
+def test_earlier_snapshots_and_errors_of_the_sampling(trained: Path) -> None:
+    (folder,) = (trained / "toy2d" / "vct").iterdir()
+    asked = {**USUAL, "metrics": "fd_points_300", "snapshots": "all", "bootstrap": 20}
+    assert evaluate([folder], **asked) == 0
+    rows = [row for row in read_jsonl(folder / "records.jsonl") if row["metric"] == "fd_points_300"]
+    assert [row["images"] for row in rows] == [1280, 2560]
+    assert rows[0]["error"] is None
+    assert 0 < rows[1]["error"] < rows[1]["value"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": "fd_digits_500"}, "'digits' reads grey images"),
+        ({"metrics": "fd_point_500"}, "unknown metric 'fd_point_500'. Did you mean: fd_points_2k"),
+        ({"metrics": ","}, "eval.metrics"),
+        ({"nfe": "1,two"}, "--nfe is '1,two', must be step counts"),
+        ({"nfe": "0"}, "eval.nfe"),
+        ({"nfe": "2,2"}, "without repetition"),
+        ({"snapshots": "best"}, "--snapshots is 'best', must be one of: last, all"),
+        ({"bootstrap": 3}, "eval.bootstrap is 3, must be 0, or at least 10"),
+        ({"device": "tpu"}, "run.device is tpu, must be one of: auto"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_changes_nothing(trained: Path, change: dict, message: str) -> None:
+    before = rows_of(trained)
+    with pytest.raises(UsageError, match=message):
+        evaluate([trained], **{**USUAL, **change})
+    assert rows_of(trained) == before
+
+
+def test_folders_without_cells_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere is no folder of a cell and has none below it"):
+        evaluate([tmp_path / "nowhere"], **USUAL)
+
+
+def test_trainings_that_are_not_done_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done, open_ = (put(tiny_cell("ect", seed=seed), tmp_path) for seed in (0, 1))
+    run_cell(done)
+    write_json(open_ / "status.json", {"state": "interrupted"})
+    assert evaluate([tmp_path], **{**USUAL, "metrics": "kd_points_200"}) == 1
+    assert "left out, it is interrupted" in capsys.readouterr().err
+    assert "kd_points_200" in {row["metric"] for row in read_jsonl(done / "records.jsonl")}
+    assert not (open_ / "records.jsonl").exists()
+
+
+def test_a_cell_in_other_hands_is_left_alone(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder,) = (trained / "toy2d" / "ect").iterdir()
+    before = read_jsonl(folder / "records.jsonl")
+    lock = acquire(folder / "lock")
+    assert lock is not None
+    with lock:
+        assert evaluate([folder], **{**USUAL, "metrics": "kd_points_300"}) == 1
+    assert "left out, another process is working on it" in capsys.readouterr().err
+    assert read_jsonl(folder / "records.jsonl") == before
+
+
+def test_few_samples_leave_the_pictures_of_more(tmp_path: Path) -> None:
+    folder = put(tiny_cell("ect", "eval.nfe=[1]"), tmp_path)
+    run_cell(folder)
+    before = (folder / "samples" / "nfe1.npz").read_bytes()
+    assert evaluate([folder], **{**USUAL, "metrics": "fd_points_20", "nfe": "1,2"}) == 0
+    assert (folder / "samples" / "nfe1.npz").read_bytes() == before
+    with np.load(folder / "samples" / "nfe2.npz") as arrays:  # where there is no picture yet, one of few
+        assert {len(arrays[name]) for name in ("samples", "latents")} == {20}
+
+
+def test_a_cell_of_an_older_version_gets_what_its_coupling_has_learned(tmp_path: Path) -> None:
+    folder = put(tiny_cell("vct", "eval.nfe=[1]"), tmp_path)
+    run_cell(folder)
+    path = folder / "samples" / "posterior.npz"
+    before = path.read_bytes()
+    path.unlink()
+    assert evaluate([folder], **{**USUAL, "nfe": "1,2", "batch": 7}) == 0
+    assert path.read_bytes() == before
+
+
+def test_a_cell_is_named_from_within(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder,) = (trained / "toy2d" / "ect").iterdir()
+    monkeypatch.chdir(folder)
+    assert evaluate([Path()], **{**USUAL, "metrics": "kd_points_400"}) == 0
+    assert "kd_points_400" in {row["metric"] for row in read_jsonl(folder / "records.jsonl")}
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gone"])
+def test_a_damaged_snapshot_is_named(tmp_path: Path, damage: str) -> None:
+    folder = put(tiny_cell("ect"), tmp_path)
+    run_cell(folder)
+    path = max(folder.glob("snapshots/*"))
+    path.write_bytes(path.read_bytes()[:100]) if damage == "cut off" else path.unlink()
+    before = read_jsonl(folder / "records.jsonl")
+    with pytest.raises(UsageError, match=rf"the snapshot .*{path.name} cannot be read"):
+        evaluate([folder], **{**USUAL, "metrics": "kd_points_200"})
+    assert read_jsonl(folder / "records.jsonl") == before
+
+
+def test_weights_that_blow_up_have_no_value_and_say_so(tmp_path: Path) -> None:
+    folder = put(tiny_cell("ect"), tmp_path)
+    run_cell(folder)
+    path = max(folder.glob("snapshots/*"))
+    weights = load_file(path)
+    save_file({name: torch.full_like(value, torch.nan) for name, value in weights.items()}, path)
+    assert evaluate([folder], **{**USUAL, "metrics": "kd_points_200", "nfe": "1"}) == 1
+    assert [row["value"] for row in read_jsonl(folder / "records.jsonl") if row["metric"] == "kd_points_200"] == [None]
+
+
+def test_data_of_their_own_have_a_reference_of_their_own(tmp_path: Path) -> None:
+    for variant in ("two_modes", "spiral"):
+        run_cell(put(tiny_cell("ect", f"data.variant={variant}", "eval.nfe=[1]"), tmp_path))
+    rows = read_jsonl(tmp_path / "toy2d" / "reference.jsonl")
+    assert len(rows) == 4
+    assert len({row["data"] for row in rows}) == 2
+    assert reference_values(tmp_path, "toy2d") == {}  # no one value belongs to both
+
+
+def test_the_command(trained: Path, bench: Bench) -> None:
+    said = bench("eval", trained, "--metrics", "modes_points_500", "--nfe", "1,2")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "NFE 2  draw 0  modes_points_500" in said.stdout
+    said = bench("eval", trained, "--metrics", "nonsense")
+    assert said.returncode == 2
+    assert said.stderr.startswith("bench: unknown metric 'nonsense'")
+    assert "nan" not in bench("report", "--out", trained, "--no-mlflow").stdout
+    assert "modes_points_500" in (trained / "leaderboard.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": None}, "the section 'train' is missing"),
+        ({"eval": ["fid50k"]}, "the section 'eval' is missing"),
+        ({"benchmark": {}}, "benchmark.name is missing"),
+        ({"sample": ["labels"]}, "the section 'sample' is missing"),
+        ({"sample": {"labels": []}}, "sample.labels"),
+        ({"run": {"snapshots": "many"}}, "run.snapshots is 'many', must be a whole number"),
+        ({"network": None}, "the section 'network' is missing"),
+        ({"train": {"resources": 1, "images": 2560, "batch": 128}}, "train.lr is missing"),
+    ],
+)
+def test_a_configuration_that_is_none_is_named(trained: Path, change: dict, message: str) -> None:
+    (folder,) = (trained / "toy2d" / "ect").iterdir()
+    path = folder / "config.yaml"
+    before = path.read_text(encoding="utf-8")
+    write_text(path, yaml.safe_dump({**yaml.safe_load(before), **change}))
+    try:
+        with pytest.raises(UsageError, match=f"config.yaml.*{message}"):
+            evaluate([folder], **{**USUAL, "metrics": "kd_points_300"})
+    finally:
+        write_text(path, before)
+
+
+def test_no_function_is_run_because_a_stored_configuration_names_it(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = (trained / "toy2d" / "ect").iterdir()
+    path = folder / "config.yaml"
+    before = path.read_text(encoding="utf-8")
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\ndef f(images): return images\n")
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load(before)
+    config["eval"]["metrics"] = ["fd_evil:f_100"]
+    write_text(path, yaml.safe_dump(config))
+    try:
+        with pytest.raises(UsageError, match=r"fd_evil:f_100.*code that a file of results names is not run"):
+            evaluate([folder], **{**USUAL, "nfe": "1"})
+        assert evaluate([folder], **{**USUAL, "metrics": "kd_points_360"}) == 0
+    finally:
+        write_text(path, before)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_configuration_of_an_older_version_gets_the_defaults(trained: Path) -> None:
+    (folder,) = (trained / "toy2d" / "ect").iterdir()
+    path = folder / "config.yaml"
+    before = path.read_text(encoding="utf-8")
+    older = yaml.safe_load(before)
+    del older["train"]["resources"], older["eval"]["bootstrap"], older["run"]["on_oom"], older["sample"]["guide_at"]
+    write_text(path, yaml.safe_dump(older))
+    try:
+        assert evaluate([folder], **{**USUAL, "metrics": "kd_points_350"}) == 0
+    finally:
+        write_text(path, before)
+    assert "kd_points_350" in {row["metric"] for row in read_jsonl(folder / "records.jsonl")}

@@ -1,0 +1,498 @@
+"""From what the user typed to cells and their ids."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.config import averages, plan
+from consistency_bench.benchmarks.config.compose import Cell, choices, compose_cells, parse_methods, parse_seeds
+from consistency_bench.methods.compose import Context
+from consistency_bench.methods.networks.registry import build_factory
+from consistency_bench.methods.parts.bank import Bank
+from consistency_bench.methods.registry import build
+
+METHODS, BENCHMARKS = choices("method"), choices("benchmark")
+EVERYWHERE = [name for name in choices("preset") if not name.startswith("paper/")]
+
+
+def one(*overrides: str, method: str = "ect", seed: int = 0) -> Cell:
+    (cell,) = compose_cells([method], [seed], overrides)
+    return cell
+
+
+def refusal(*overrides: str, method: str = "ect") -> str:
+    with pytest.raises(UsageError) as caught:
+        compose_cells(parse_methods(method), [0], overrides)
+    return str(caught.value)
+
+
+# Names and seeds
+
+
+def test_methods_keep_their_order_without_repetition() -> None:
+    assert parse_methods(" vct, ect ,ict+ot,ect,vct") == ["vct", "ect", "ict+ot"]
+
+
+def test_an_alias_is_the_method_it_stands_for() -> None:
+    assert parse_methods("ect+vc") == ["vct"]
+    assert parse_methods("ect+vc,vct") == ["vct"]
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", " , ,"])
+def test_no_method_is_an_error(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--methods names no method. Available: ect, "):
+        parse_methods(text)
+
+
+@pytest.mark.parametrize("name", ["ekt", "ECT", "ect+xx", "+", "ect+", "+vc", "ot", "ect ict", "../ect", "é"])
+def test_an_unknown_method_is_an_error_with_the_choices(name: str) -> None:
+    with pytest.raises(UsageError, match=r"^unknown method .* Available: ect, ect\+gc, ect\+ot, ict"):
+        parse_methods(name)
+
+
+def test_a_near_name_is_guessed() -> None:
+    with pytest.raises(UsageError, match=r"Did you mean: ect\?"):
+        parse_methods("ekt")
+
+
+@pytest.mark.parametrize("name", ["ect+vc+ot", "ict+ot+vc", "sct+vc+vc"])
+def test_two_couplings_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="couples its noise in one way, not in 2"):
+        parse_methods(name)
+
+
+@pytest.mark.parametrize("name", ["vct+ot", "vct+vc"])
+def test_a_coupling_on_a_coupled_method_is_refused(name: str) -> None:
+    assert refusal(method=name) == f"'{name}' is refused: 'vct' already couples its noise (variational)"
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("0", [0]), ("0-2", [0, 1, 2]), ("0,3,7", [0, 3, 7]), ("2-3, 1,3", [2, 3, 1]), ("5-5", [5]), ("007", [7])],
+)
+def test_seeds(text: str, seeds: list[int]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, unique=True, max_size=20))
+def test_seeds_read_back(seeds: list[int]) -> None:
+    assert parse_seeds(",".join(map(str, seeds))) == seeds
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "0,", "-1", "1-", "-", "5-2", "1.5", "a", "0-2-4", "1 2", "²", "0x1", "0-99999999"]
+)
+def test_bad_seeds_are_an_error(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--seeds "):
+        parse_seeds(text)
+
+
+# Every yaml
+
+
+#: One sample of each benchmark.
+SHAPES = {
+    "cifar10": (3, 32, 32),
+    "digits": (1, 8, 8),
+    "fashion_mnist": (1, 28, 28),
+    "ffhq64": (3, 64, 64),
+    "imagenet64": (3, 64, 64),
+    "toy2d": (2,),
+}
+
+
+@pytest.mark.parametrize(("method", "benchmark", "preset"), list(itertools.product(METHODS, BENCHMARKS, EVERYWHERE)))
+def test_every_combination_of_files_composes_and_its_parts_can_be_built(
+    method: str, benchmark: str, preset: str
+) -> None:
+    config = one(f"benchmark={benchmark}", f"preset={preset}", method=method).config
+    assert config["cell"]["method"] == config["method"]["name"] == method
+    assert config["cell"]["benchmark"] == config["benchmark"]["name"] == config["data"]["name"] == benchmark
+    with torch.device("meta"):
+        factory = build_factory(config["network"], SHAPES[benchmark], classes=0)
+        factory.network()
+        context = Context(encoder=factory.encoder, bank=BANK, steps=9)
+        built = build(config["method"], plan.sampler_options(config), context)
+    assert built.name == method
+    assert set(averages.build_profiles(config["train"])) == {averages.HEADLINE}
+
+
+BANK = Bank(torch.zeros(4, 2))
+
+
+def test_the_default_is_digits_without_a_preset() -> None:
+    assert one().config == one("benchmark=digits", "preset=none").config
+    assert one().config["cell"]["variant"] == ""
+
+
+def test_the_smoke_preset_is_tiny_and_another_cell() -> None:
+    for benchmark in BENCHMARKS:
+        smoke, full = one("preset=smoke", f"benchmark={benchmark}"), one(f"benchmark={benchmark}")
+        assert smoke.config["train"]["images"] < full.config["train"]["images"] / 10
+        assert smoke.id != full.id
+        assert "train.images" in smoke.config["cell"]["variant"]
+
+
+def test_a_setting_goes_before_the_preset() -> None:
+    assert one("train.images=5120", "preset=smoke").config["train"]["images"] == 5120
+
+
+def test_a_value_reaches_all_that_follow_it() -> None:
+    method = one("method.kernel.sigma_max=40").config["method"]
+    assert method["kernel"]["sigma_max"] == method["times"]["sigma_max"] == 40
+
+
+def test_another_kind_keeps_the_options_that_it_shares() -> None:
+    distance = one("method.distance.kind=huber_elementwise_mean", method="ict").config["method"]["distance"]
+    assert distance == {"kind": "huber_elementwise_mean", "c": None}
+    assert one("train.ema.kind=constant").config["train"]["ema"] == {"kind": "constant"}
+    assert one("method.times.kind=karras_bins").config["method"]["times"]["p_mean"] == -1.1
+
+
+def test_noise_is_put_back_as_each_paper_s_code_does() -> None:
+    """Row 50 of docs/deviations.md: VCT's code has σ on iCT as well; transport and generated pairs keep iCT's."""
+    renoise = {method: one(method=method).config["sample"]["renoise"] for method in METHODS}
+    assert {method for method, form in renoise.items() if form == "sqrt_diff"} == {"ict", "ict+ot", "ict+gc"}
+    assert set(renoise.values()) == {"sigma", "sqrt_diff"}
+
+
+def test_the_configuration_is_plain_data() -> None:
+    for method in METHODS:
+        config = one("train.lr=2e-3", method=method).config
+        assert json.loads(json.dumps(config)) == config
+
+
+# Ids
+
+#: Keys of every section that changes numbers, each with two values that differ from each other and the default.
+SCIENCE = {
+    "train.images": ("2560", "5120"),
+    "train.batch": ("16", "32"),
+    "train.lr": ("3e-3", "4e-3"),
+    "train.lr_cooldown": ("0.5", "0.6"),
+    "train.optimizer": ("adam",),
+    "train.clip": ("7", "8"),
+    "train.betas": ("[0.5,0.9]", "[0.9,0.5]"),
+    "train.ema.images": ("100", "200"),
+    "network.width": ("16", "32"),
+    "method.kernel.sigma_max": ("40", "50"),
+    "method.weight.kind": ("snr",),
+    "method.times.p_mean": ("-2", "-3"),
+    "data.variant": ("spiral", "eight_modes"),
+    "data.conditional": ("true",),
+    "data.flip": ("true",),
+    "train.lr_decay": ("1000", "2000"),
+    "train.precision": ("bf16", "tf32"),
+    "train.nonfinite": ("zero",),
+    "train.init": ("edm", "other"),
+    "train.ema_extra": ("[{kind: power, sigma_rel: 0.1}]", "[{kind: power, sigma_rel: 0.2}]"),
+}
+#: Keys that change no trained weight, each with a value that is not the default.
+PLACES = {
+    "data.root": "/elsewhere",
+    "data.download": "false",
+    "eval.metrics": "[w2_points_100]",
+    "eval.nfe": "[1]",
+    "eval.draws": "3",
+    "eval.batch": "17",
+    "train.resources": "{nodes: 1}",
+    "train.resources.memory": "64G",
+    "run.device": "cpu",
+    "run.micro_batch": "5",
+    "run.snapshots": "3",
+    "run.checkpoint_seconds": "1",
+    "sample.sigma_mid": "[0.9]",
+    "sample.renoise": "sqrt_diff",
+    "sample.labels": "uniform",
+    "sample.guide_at": "0.25",
+}
+
+SETTINGS = [f"{key}={value}" for key, values in SCIENCE.items() for value in values]
+choose_science = st.lists(st.sampled_from(SETTINGS), unique_by=lambda setting: setting.partition("=")[0], max_size=4)
+
+
+@settings(max_examples=40)
+@given(choose_science, choose_science)
+def test_different_values_have_different_ids(first: list[str], second: list[str]) -> None:
+    one_id, other_id = one("benchmark=toy2d", *first).id, one("benchmark=toy2d", *second).id
+    assert (one_id == other_id) == (set(first) == set(second))
+
+
+@settings(max_examples=40)
+@given(choose_science, st.lists(st.sampled_from(list(PLACES)), unique=True, max_size=4), st.randoms())
+def test_neither_order_nor_places_change_the_id(science: list[str], places: list[str], shuffler: random.Random) -> None:
+    if "data.conditional=true" in science:  # then the law of the labels says which row a number is in
+        places = [key for key in places if key != "sample.labels"]
+    if "train.resources" in places:  # which sets the others below it, too
+        places = [key for key in places if not key.startswith("train.resources.")]
+    settings = ["benchmark=toy2d", *science, *(f"{key}={PLACES[key]}" for key in places)]
+    shuffler.shuffle(settings)
+    plain, moved = one("benchmark=toy2d", *science).config["cell"], one(*settings).config["cell"]
+    assert moved == plain  # group and variant as well
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("train.lr=1e-2", "train.lr=0.01", "train.lr=0.010", "train.lr=10e-3"),
+        ("train.clip=3", "train.clip=3.0", "train.clip=3e0"),
+        ("train.images=100000", "train.images=1e5", "train.images=100000.0", "train.images=100_000"),
+        ("train.optimizer=adam", "train.optimizer='adam'", 'train.optimizer="adam"'),
+        ("method.kernel.sigma_max=40", "method.kernel.sigma_max=40.0"),
+        ("network.width=64", "network.width=64.0"),
+        ("train.betas=[0.5,0.9]", "train.betas=[5e-1, 0.90]"),
+    ],
+    ids=lambda spellings: spellings[0],
+)
+def test_spelling_does_not_change_the_id(spellings: tuple[str, ...]) -> None:
+    cells = [one(spelling).config["cell"] for spelling in spellings]
+    assert all(cell == cells[0] for cell in cells)
+
+
+def test_a_default_typed_out_is_the_default() -> None:
+    default = one().config
+    for key in ("train.lr", "train.batch", "network.width"):
+        section, name = key.split(".")
+        assert one(f"{key}={default[section][name]}").config == default
+
+
+def test_the_group_is_common_to_seeds_and_the_id_is_not() -> None:
+    cells = compose_cells(["ect"], [0, 1, 2], [])
+    assert len({cell.id for cell in cells}) == 3
+    assert len({cell.config["cell"]["group"] for cell in cells}) == 1
+
+
+def test_seed_0_is_a_seed() -> None:
+    (cell,) = compose_cells(["ect"], parse_seeds("0"), [])
+    assert cell.config["seed"] == cell.seed == cell.config["cell"]["seed"] == 0
+    assert cell.name == f"digits/ect/s0-{cell.id}"
+
+
+def test_every_method_and_benchmark_has_ids_of_its_own() -> None:
+    cells = [one(f"benchmark={benchmark}", method=method) for method in METHODS for benchmark in BENCHMARKS]
+    assert len({cell.id for cell in cells}) == len(cells)
+
+
+def test_two_processes_agree_on_ids() -> None:
+    code = """
+import sys
+from consistency_bench.benchmarks.config.compose import compose_cells
+print(*(cell.id for cell in compose_cells(["sct", "vct"], [0, 5], ["train.lr=3e-3", "benchmark=toy2d"])))
+assert not {"torch", "mlflow", "pandas", "matplotlib"} & set(sys.modules)
+"""
+    ids = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": hashing}, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for hashing in ("0", "123")
+    }
+    cells = compose_cells(["sct", "vct"], [0, 5], ["benchmark=toy2d", "train.lr=3e-3"])
+    assert ids == {" ".join(cell.id for cell in cells)}
+
+
+def test_the_variant_says_what_differs_from_the_defaults() -> None:
+    def variant(*overrides: str) -> str:
+        return one(*overrides).config["cell"]["variant"]
+
+    assert variant("method.times.p_mean=-2", "train.lr=5e-3") == "method.times.p_mean=-2, train.lr=0.005"
+    assert variant("method.weight.kind=snr") == "method.weight.kind=snr"
+    assert variant("train.betas=[0.5,0.9]") == "train.betas=[0.5, 0.9]"
+    assert variant("data.root=/x", "run.snapshots=3", "eval.nfe=[1]") == ""
+
+
+@pytest.mark.parametrize(
+    "setting", ["sample.guidance=1.3", "eval.ema=power-0.05", "eval.quantise=truncate"], ids=lambda text: text
+)
+def test_a_number_of_another_kind_is_another_row_of_the_same_training(setting: str) -> None:
+    usual, other = one().config["cell"], one(setting).config["cell"]
+    assert other["id"] == usual["id"]
+    assert other["group"] != usual["group"]
+    assert setting in other["variant"]
+
+
+def test_guidance_by_another_snapshot_is_another_row() -> None:
+    groups = {one("sample.guidance=1.3", f"sample.guide_at={at}").config["cell"]["group"] for at in (0.25, 0.5, 0.75)}
+    assert len(groups) == 3
+
+
+# Sweeps
+
+
+def test_values_with_a_colon_are_accepted_as_typed() -> None:
+    cells = compose_cells(
+        ["vct"],
+        [0],
+        ["method.coupling.kl_weight=1,3,10,30,90", "method.coupling.encoder_variance=learned,fixed:0.3,fixed:1"],
+    )
+    couplings = [cell.config["method"]["coupling"] for cell in cells]
+    found = [(coupling["kl_weight"], coupling["encoder_variance"]) for coupling in couplings]
+    assert found == list(itertools.product((1, 3, 10, 30, 90), ("learned", "fixed:0.3", "fixed:1")))
+    assert len({cell.config["cell"]["variant"] for cell in cells}) == 15
+    usual = next(cell for cell in cells if cell.config["cell"]["variant"] == "")
+    assert usual.id == one(method="vct").id
+    assert one("method.teacher.references=sampled:64", method="sct").config["method"]["teacher"]["references"] == (
+        "sampled:64"
+    )
+
+
+def test_sweeps_multiply_and_seeds_vary_fastest() -> None:
+    cells = compose_cells(["vct", "sct+vc"], [0, 1], ["method.coupling.kl_weight=1,3", "train.lr=1e-3,2e-3,3e-3"])
+    assert len({cell.id for cell in cells}) == len(cells) == 2 * 2 * 3 * 2
+    found = [(c.method, c.config["method"]["coupling"]["kl_weight"], c.config["train"]["lr"], c.seed) for c in cells]
+    assert found == list(itertools.product(("vct", "sct+vc"), (1, 3), (1e-3, 2e-3, 3e-3), (0, 1)))
+
+
+def test_benchmarks_and_lists_can_be_swept() -> None:
+    assert [c.config["cell"]["benchmark"] for c in compose_cells(["ect"], [0], ["benchmark=toy2d,digits"])] == [
+        "toy2d",
+        "digits",
+    ]
+    cells = compose_cells(["ect"], [0], ["train.betas=[0.9,0.99],[0.5,0.9]"])
+    assert [cell.config["train"]["betas"] for cell in cells] == [[0.9, 0.99], [0.5, 0.9]]
+
+
+def test_equal_values_of_a_sweep_are_one_cell() -> None:
+    assert len(compose_cells(["ect"], [0], ["train.lr=1e-2,0.01,0.010"])) == 1
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.bacth=3", "unknown key 'train.bacth'. Did you mean: train.batch? Available: train.images, train.batch"),
+        ("foo.bar=1", "unknown key 'foo.bar'. Available: benchmark, preset, method.…, data.…"),
+        ("foo=1", "unknown key 'foo'. Available: benchmark, preset"),
+        ("train=1", "unknown key 'train'. Available: train.images"),
+        ("train.lr.x=1", "unknown key 'train.lr.x'"),
+        ("train.ema.kind.x=1", "unknown key 'train.ema.kind.x'"),
+        ("sample.sigma_mid.0=1", "unknown key 'sample.sigma_mid.0'"),
+        ("network=mlp", "unknown key 'network'. Available: network.kind"),
+        ("method.foo.bar=1", "unknown key 'method.foo.bar'"),
+        ("method.times=1", "unknown key 'method.times'"),
+        ("benchmark.version=2", "unknown key 'benchmark.version'"),
+        ("benchmark=foo", "unknown benchmark 'foo'. Available: cifar10, digits"),
+        ("preset=smok", "unknown preset 'smok'. Did you mean: smoke? Available: none, paper/ect_cifar10_100k"),
+        ("method=ict", "'method=' is not set this way: use --methods"),
+        ("method.name=ict", "'method.name=' is not set this way: use --methods"),
+        ("seed=1", "'seed=' is not set this way: use --seeds"),
+        ("train.batch=0", "train.batch is 0, must be at least 1"),
+        ("train.batch=abc", "train.batch is 'abc', must be a whole number"),
+        ("train.batch=2.5", "train.batch is 2.5, must be a whole number"),
+        ("train.batch=null", "train.batch is null, must be a whole number"),
+        ("train.batch=[1]", "train.batch is [1], must be a whole number"),
+        ("train.images=10", "train.images is 10, must be at least one batch"),
+        ("train.lr=nan", "train.lr is nan, must be a number above 0"),
+        ("train.lr=inf", "train.lr is inf, must be a number above 0"),
+        ("train.lr=0", "train.lr is 0.0, must be a number above 0"),
+        ("train.lr=", "train.lr is '', must be a number"),
+        ("train.clip=-1", "train.clip is -1.0, must be above 0, or null for no clipping"),
+        ("train.clip=x", "train.clip is 'x', must be a number or null"),
+        ("train.betas=[1,2]", "train.betas is [1.0, 2.0], must be two numbers from 0 to below 1"),
+        ("train.betas=[a,b]", "train.betas[0] is 'a', must be a number"),
+        ("train.betas=3", "train.betas is 3, must be a list in square brackets"),
+        ("train.lr_decay=0", "train.lr_decay is 0.0, must be above 0, in images, or null"),
+        ("train.precision=fp16", "train.precision is fp16, must be one of: fp32, tf32, bf16"),
+        ("train.nonfinite=raise", "train.nonfinite is raise, must be one of: skip, zero"),
+        ("train.ema_extra=power", "train.ema_extra is 'power', must be a list in square brackets"),
+        ("eval.quantise=floor", "eval.quantise is floor, must be one of: round, truncate"),
+        ("sample.labels=all", "sample.labels is all, must be one of: data, uniform"),
+        ("sample.guidance=0.5", "sample.guidance is 0.5, must be a number of at least 1, which turns guidance off"),
+        ("sample.guidance=x", "sample.guidance is x, must be a number of at least 1"),
+        ("sample.guide_at=0.3", "sample.guide_at is 0.3, must be one of: 0.25, 0.5, 0.75"),
+        ("train.optimizer=sgd", "train.optimizer is sgd, must be one of: radam, adam"),
+        ("train.ema=3", "train.ema is 3, must be a mapping such as {kind: …}"),
+        ("train.max_skipped=0", "train.max_skipped is 0, must be at least 1"),
+        ("eval.nfe=3", "eval.nfe is 3, must be a list in square brackets"),
+        ("eval.nfe=[]", "eval.nfe is [], must be a list of step counts, each at least 1"),
+        ("eval.nfe=[0]", "eval.nfe is [0], must be a list of step counts, each at least 1"),
+        ("eval.nfe=[1,1]", "eval.nfe is [1, 1], must be a list without repetition"),
+        ("eval.nfe=[[1]]", "eval.nfe"),
+        ("eval.nfe=1,2", "key 'eval.nfe' cannot be swept: it changes no training run, so its values would share one"),
+        ("eval.metrics=[]", "eval.metrics is [], must be a list of at least one metric"),
+        ("eval.metrics=[[a]]", "eval.metrics"),
+        ("eval.draws=0", "eval.draws is 0, must be at least 1"),
+        ("run.device=tpu", "run.device is tpu, must be one of: auto, cpu, cuda, mps"),
+        ("run.device=cuda:x", "run.device is cuda:x, must be one of: auto, cpu, cuda, mps"),
+        ("run.micro_batch=0", "run.micro_batch is 0, must be at least 1, or null for the whole batch"),
+        ("run.snapshots=0", "run.snapshots is 0, must be at least 1"),
+        ("run.checkpoint_seconds=nan", "run.checkpoint_seconds is nan, must be at least 0"),
+        ("data.download=maybe", "data.download is 'maybe', must be true or false"),
+        ("data.root=/a,/b", "key 'data.root' cannot be swept"),
+        ("train.lr=range(1,3)", "'train.lr=range(1,3)' is no list of values: write train.lr=1,2,3"),
+        ("train.lr=glob(*)", "'train.lr=glob(*)' is no list of values"),
+        ("train.lr=${nope}", "train.lr: Interpolation key 'nope' not found"),
+        ("train.lr=[", "'train.lr=[' cannot be read: a value with spaces or special characters needs quotes"),
+        ("train.lr=é", "'train.lr=é' cannot be read"),
+        ("train.lr", "'train.lr' is not of the form key=value, such as train.lr=1e-3"),
+        ("=", "'=' is not of the form key=value"),
+        ("+train.foo=1", "'+train.foo=1' is not of the form key=value"),
+        ("~train.lr=1", "'~train.lr=1' is not of the form key=value"),
+        ("ünïcode=3", "'ünïcode=3' is not of the form key=value"),
+        ("train.lr@x=3", "'train.lr@x=3' is not of the form key=value"),
+        ("a\nb=3", r"'a\nb=3' is not of the form key=value"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_one_sentence(override: str, message: str) -> None:
+    said = refusal(override)
+    assert said.startswith(message)
+    assert "\n" not in said
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    assert refusal("train.lr=1e-3", "train.lr=1e-2") == "key 'train.lr' is given twice"
+
+
+KEYS = [*SCIENCE, *PLACES, "train.ema", "train.ema.kind", "network", "network.kind", "sample", "method", "method.times"]
+KEYS += ["method.times.kind", "method.coupling.kl_weight", "benchmark", "preset", "seed", "train.", "..", "a@b", ""]
+VALUES = ["1", "-1", "nan", "1e400", "null", "true", "abc", "''", "'a b'", "[1,2]", "[]", "[[1]]", "{}", "{a: {b: 1}}"]
+VALUES += [
+    "1,2",
+    "[1],[2]",
+    "range(1,3)",
+    "interval(0,1)",
+    "glob(*)",
+    "sort(2,1)",
+    "${train.batch}",
+    "${nope}",
+    "'${x'",
+]
+VALUES += ["${train.lr}", "???", "\\", '"', "[", "é", "mlp", "toy2d", "smoke", "constant", "karras_bins", "9" * 30]
+anything = st.builds(
+    "{}={}".format,
+    st.one_of(st.sampled_from(KEYS), st.text(max_size=6)),
+    st.one_of(st.sampled_from(VALUES), st.text(max_size=6)),
+)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(["ect", "ict", "vct"]), st.lists(anything, min_size=1, max_size=2))
+def test_whatever_is_typed_gives_cells_or_one_sentence(method: str, overrides: list[str]) -> None:
+    try:
+        cells = compose_cells([method], [0], overrides)
+    except UsageError as error:
+        said = str(error)
+    else:
+        said = ""
+        assert all(plain(cell.config) for cell in cells)
+    assert "\n" not in said
+
+
+def plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(type(key) is str and plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(plain, value))
+    return value is None or type(value) in (bool, int, float, str)

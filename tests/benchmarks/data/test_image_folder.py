@@ -1,0 +1,165 @@
+"""Folders and zip files of images: EDM's layout, class folders, and whatever is not that."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.data.registry import load
+
+FILES = ["00000/img00000000.png", "00000/img00000001.png", "00001/img00000002.png"]
+
+
+def pixels(number: int, size: int = 64) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def png(number: int, size: int = 64) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(number, size)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def content(labels: Any = (6, 0, 999)) -> dict[str, bytes]:
+    files = {name: png(number) for number, name in enumerate(FILES)}
+    if labels is not None:
+        pairs = list(zip(FILES, labels, strict=True))
+        files["dataset.json"] = json.dumps({"labels": pairs}).encode()
+    return files
+
+
+def write(files: dict[str, bytes], path: Path) -> Path:
+    """As a zip file where the path says so, else as a folder."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    else:
+        for name, data in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+    return path
+
+
+@pytest.fixture(params=["images", "images.zip"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / request.param
+
+
+def test_images_come_in_the_order_of_their_names_with_their_labels(place: Path) -> None:
+    data = load("imagenet64", root=write(content(), place))
+    assert data.images.dtype == torch.uint8
+    assert data.shape == (3, 64, 64)
+    assert data.classes == 1000
+    assert data.labels.tolist() == [6, 0, 999]
+    for number, image in enumerate(data.images):
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels(number))
+
+
+def test_folders_are_classes_where_no_file_says_otherwise(place: Path) -> None:
+    data = load("imagenet64", root=write(content(labels=None), place))
+    assert data.labels.tolist() == [0, 0, 1]
+
+
+def test_faces_have_no_classes(place: Path) -> None:
+    data = load("ffhq64", root=write(content(labels=None), place))
+    assert (data.name, data.classes, data.labels.tolist()) == ("ffhq64", 1, [0, 0, 0])
+
+
+def test_grey_images_become_rgb(place: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(0)[..., 0]).save(buffer, "png")
+    image = load("ffhq64", root=write({"a.png": buffer.getvalue()}, place)).images[0]
+    assert np.array_equal(image.numpy(), np.stack([pixels(0)[..., 0]] * 3))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+#: A PNG of a few bytes that claims 100,000 × 100,000 pixels.
+BOMB = (
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
+    + chunk(b"IEND", b"")
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"readme.txt": b"x"}, "holds no images"),
+        ({"a.png": png(0)}, "has no labels: neither dataset.json nor a folder for each class"),
+        (content((6, 0, 1000)), "has the label 1000, must be a whole number from 0 to 999"),
+        (content((6, 0, "cat")), "has the label 'cat', must be a whole number"),
+        (content((6, 0, True)), "has the label True, must be a whole number"),
+        ({**content(), "b.png": png(5)}, "dataset.json has no label for b.png (1 images without)"),
+        ({**content(), "dataset.json": b"{"}, "dataset.json does not hold a list of [file, class]"),
+        ({**content(), "dataset.json": b'{"labels": null}'}, "dataset.json does not hold a list of [file, class]"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_has_no_proper_labels_is_refused(files: dict[str, bytes], message: str, place: Path) -> None:
+    refused("imagenet64", files, message, place)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.png": png(0, 32)}, "a.png is 32×32, must be 64×64"),
+        ({"a.png": png(0)[:200]}, "a.png is not an intact image"),
+        ({"a.png": b"x"}, "a.png is not an intact image"),
+        ({"a.png": BOMB}, "a.png is not an intact image"),
+        ({"a.png": bytes(2**21)}, "a.png is larger than 1048576 bytes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_image_of_the_size_is_refused(files: dict[str, bytes], message: str, place: Path) -> None:
+    refused("ffhq64", files, message, place)
+
+
+def refused(name: str, files: dict[str, bytes], message: str, place: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(name, root=write(files, place))
+    assert message in str(caught.value)
+    assert str(place) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_lead_out_of_an_archive_write_nothing(tmp_path: Path) -> None:
+    path = write({"../../escaped.png": png(0), "/tmp/escaped.png": png(1)}, tmp_path / "images.zip")
+    assert len(load("ffhq64", root=path)) == 2
+    assert sorted(item.name for item in tmp_path.rglob("*")) == ["images.zip"]
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "images.zip"
+    path.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(UsageError, match=r"images\.zip is not an intact zip file"):
+        load("ffhq64", root=path)
+
+
+def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"^data set 'imagenet64' is not at .*none: name a folder or zip file of 64×64"
+    ):
+        load("imagenet64", root=tmp_path / "none")
+
+
+def test_without_a_root_the_cache_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    place = tmp_path / "consistency-bench" / "data"
+    place.mkdir(parents=True)
+    write(content(), place / "imagenet64.zip")
+    assert len(load("imagenet64")) == 3

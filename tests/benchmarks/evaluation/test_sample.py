@@ -1,0 +1,86 @@
+"""Latents for evaluation: the same for every method, seed, batch size and number of steps."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consistency_bench.benchmarks.data.base import Dataset
+from consistency_bench.benchmarks.data.registry import load
+from consistency_bench.benchmarks.evaluation.sample import BLOCK, latents, sample
+from consistency_bench.benchmarks.training.model import Model, build_model
+
+from ..conftest import tiny_cell
+
+CPU = torch.device("cpu")
+toy_latents = partial(latents, "toy2d", shape=(2,))
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 3 * BLOCK), st.integers(0, 2 * BLOCK), st.integers(1, 3), st.integers(0, 2))
+def test_fewer_are_the_first_of_more(count: int, more: int, nfe: int, further: int) -> None:
+    """Of samples, and of steps: the first step's noise is common to every number of steps."""
+    large = toy_latents(draw=0, nfe=nfe + further, count=count + more)
+    assert large.shape == (nfe + further, count + more, 2)
+    assert torch.equal(toy_latents(draw=0, nfe=nfe, count=count), large[:nfe, :count])
+
+
+def test_draws_benchmarks_and_steps_differ() -> None:
+    first = toy_latents(draw=0, nfe=2, count=10)
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first, toy_latents(draw=1, nfe=2, count=10))
+    assert not torch.equal(first, latents("other", 0, 2, 10, (2,)))
+
+
+def test_no_sample_is_repeated_and_all_are_standard_normal() -> None:
+    noise = latents("digits", 0, 2, 20 * BLOCK, (1, 8, 8)).flatten(0, 1)
+    assert len(torch.unique(noise[:, 0, 0, :4], dim=0)) == len(noise)
+    assert float(noise.mean()) == pytest.approx(0, abs=0.005)
+    assert float(noise.std()) == pytest.approx(1, abs=0.005)
+
+
+def test_the_default_generator_is_neither_read_nor_moved() -> None:
+    torch.manual_seed(0)
+    one, state = toy_latents(draw=0, nfe=1, count=5), torch.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(toy_latents(draw=0, nfe=1, count=5), one)
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def built(method: str, *settings: str) -> tuple[Model, Dataset]:
+    config = tiny_cell(method, *settings).config
+    dataset = load(config["data"]["name"])
+    return build_model(config, dataset, CPU).averaged(), dataset
+
+
+@pytest.mark.parametrize("method", ["ect", "vct"])
+@pytest.mark.parametrize("nfe", [1, 2])
+def test_the_batch_size_does_not_change_the_samples(method: str, nfe: int) -> None:
+    model, dataset = built(method)
+    noise = toy_latents(draw=0, nfe=nfe, count=30)
+    whole = sample(model, dataset, noise, 30, CPU)
+    assert whole.shape == (30, 2)
+    for batch in (1, 7, 29, 1000):
+        torch.testing.assert_close(sample(model, dataset, noise, batch, CPU), whole)
+
+
+def test_images_come_as_the_data_set_stores_them() -> None:
+    model, dataset = built("ect", "benchmark=digits", "eval.metrics=[fd_digits_500]")
+    samples = sample(model, dataset, latents("digits", 0, 1, 6, dataset.shape), 4, CPU)
+    assert samples.dtype == torch.uint8
+    assert samples.shape == (6, 1, 8, 8)
+
+
+@pytest.mark.parametrize("benchmark", ["digits", "toy2d"])
+def test_a_network_that_diverged_is_no_source_of_samples(benchmark: str) -> None:
+    metric = {"digits": "fd_digits_500", "toy2d": "fd_points_500"}[benchmark]
+    model, dataset = built("ect", f"benchmark={benchmark}", f"eval.metrics=[{metric}]")
+    with torch.no_grad():
+        next(iter(model.network.parameters())).fill_(float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        sample(model, dataset, latents(benchmark, 0, 1, 6, dataset.shape), 4, CPU)

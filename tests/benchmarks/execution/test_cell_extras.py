@@ -1,0 +1,200 @@
+"""What a cell does beyond the plain run: guidance, generated pairs, other starts, other precisions."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.common.files import read_json, read_jsonl
+from consistency_bench.benchmarks.common.precision import float32_products
+from consistency_bench.benchmarks.config import plan
+from consistency_bench.benchmarks.data.registry import load_dataset
+from consistency_bench.benchmarks.evaluation.sample import Guide, latents, sample
+from consistency_bench.benchmarks.execution.cell import run_cell
+from consistency_bench.benchmarks.execution.preflight import check_cells
+from consistency_bench.benchmarks.runs.folder import RECORDS, RUN, is_finished
+from consistency_bench.benchmarks.training.checkpoint import load_snapshot
+from consistency_bench.benchmarks.training.cost import measure_compute
+from consistency_bench.benchmarks.training.model import build_model
+from consistency_bench.benchmarks.training.trainer import accumulate
+
+from ..conftest import put, tiny_cell
+
+CPU = torch.device("cpu")
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return read_jsonl(folder / RECORDS)
+
+
+# Guidance by an earlier snapshot of the same run
+
+
+def test_guided_rows_replace_unguided_ones_without_training_and_say_so(tmp_path: Path) -> None:
+    usual, guided = tiny_cell("ect", "run.snapshots=4"), tiny_cell("ect", "run.snapshots=4", "sample.guidance=1.5")
+    folder = put(usual, tmp_path)
+    run_cell(folder)
+    unguided, when = rows_of(folder), {path: path.stat().st_mtime_ns for path in (folder / "snapshots").iterdir()}
+    assert put(guided, tmp_path) == folder
+    assert not is_finished(folder, guided.config)
+    assert run_cell(folder) == "done"
+    rows = rows_of(folder)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "snapshots").iterdir()} == when
+    assert sorted({row["images"] for row in rows}) == [2048, 2560]  # later than the guide, at 1280
+    assert {row["variant"] for row in rows} == {guided.config["cell"]["variant"]}
+    assert "sample.guidance=1.5" in guided.config["cell"]["variant"]
+    assert {row["group"] for row in rows}.isdisjoint(row["group"] for row in unguided)
+    plain = {(row["images"], row["nfe"]): row["value"] for row in unguided}
+    assert all(row["value"] != plain[row["images"], row["nfe"]] for row in rows)
+
+
+def test_a_guide_that_no_snapshot_falls_on_is_kept(tmp_path: Path) -> None:
+    folder = put(tiny_cell("vct", "run.snapshots=1", "sample.guidance=1.2", "sample.guide_at=0.25"), tmp_path)
+    assert run_cell(folder) == "done"
+    assert [path.stem for path in sorted((folder / "snapshots").iterdir())] == ["000000000768", "000000002560"]
+    assert {row["images"] for row in rows_of(folder)} == {2560}
+
+
+def test_guided_samples_lead_away_from_the_guide(tmp_path: Path) -> None:
+    cell = tiny_cell("ect", "run.snapshots=2", "train.lr=3e-2", "train.ema={kind: constant, factor: 0.1}")
+    folder = put(cell, tmp_path)
+    run_cell(folder)
+    dataset = load_dataset(cell.config)
+    model = build_model(cell.config, dataset, CPU)
+    strong, weak = model.averaged(), model.averaged()
+    load_snapshot(folder, 2560, strong.weights)
+    load_snapshot(folder, 1280, weak.weights)
+    noise = latents("toy2d", 0, 1, 20, dataset.shape)
+
+    def drawn(guide: Guide | None) -> Tensor:
+        return sample(strong, dataset, noise, 20, CPU, guide=guide)
+
+    plain, behind = drawn(None), sample(weak, dataset, noise, 20, CPU)
+    assert not torch.allclose(plain, behind, atol=1e-4)
+    torch.testing.assert_close(drawn(Guide(weak, 1.5)), plain + 0.5 * (plain - behind))
+    assert torch.equal(drawn(Guide(weak, 1.0)), plain)
+
+
+# Pairs that the averaged network generates
+
+
+@pytest.mark.parametrize(("predictor", "passes"), [("ema", 3), ("online", 3)])
+def test_the_pass_that_generates_is_charged(predictor: str, passes: int) -> None:
+    cell = tiny_cell("ect+gc", f"method.coupling.predictor={predictor}")
+    dataset = load_dataset(cell.config)
+    costs = measure_compute(build_model(cell.config, dataset, CPU), cell.config, dataset, CPU)
+    plain = tiny_cell("ect")
+    usual = measure_compute(build_model(plain.config, dataset, CPU), plain.config, dataset, CPU)
+    assert (costs["passes_per_step"], usual["passes_per_step"]) == (passes, 2)
+    assert costs["flops_per_image"] == pytest.approx(usual["flops_per_image"] * 5 / 4, rel=0.05)  # 3 forward of 2
+    assert costs["parameters"] == usual["parameters"]
+
+
+def test_training_predicts_with_the_average_and_not_with_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from consistency_bench.benchmarks.training import trainer as training
+
+    given = []
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        x = torch.ones(4, 2)
+        given.append(named["average"](x, torch.ones(4), None))
+        return accumulate(*arguments, **named)
+
+    monkeypatch.setattr(training, "accumulate", watched)
+    run_cell(put(tiny_cell("ect+gc", "run.snapshots=10", "train.ema={kind: constant, factor: 0.5}"), tmp_path))
+    cell = tiny_cell("ect+gc", "run.snapshots=10", "train.ema={kind: constant, factor: 0.5}")
+    model = build_model(cell.config, load_dataset(cell.config), CPU).averaged()
+    for number, images in enumerate(plan.snapshot_images(cell.config)[:-1], start=1):
+        load_snapshot(cell.path(tmp_path), images, model.weights)
+        expected = model.denoiser(evaluating=True)(torch.ones(4, 2), torch.ones(4), None)
+        assert torch.equal(given[number], expected)
+
+
+# Where training starts, and in which precision it runs
+
+
+def test_training_starts_from_weights_that_are_given(tmp_path: Path) -> None:
+    plain = tiny_cell("vct", "train.lr=1e-30")
+    network = build_model(plain.config, load_dataset(plain.config), CPU).network
+    weights = {name: value + 0.25 for name, value in network.state_dict().items()}
+    path = tmp_path / "weights.safetensors"
+    save_file(weights, path)
+    cell = tiny_cell("vct", "train.lr=1e-30", f"train.init='{path}'")
+    check_cells([cell])
+    assert cell.id != plain.id
+    folder = put(cell, tmp_path)
+    assert run_cell(folder) == "done"
+    model = build_model(plain.config, load_dataset(plain.config), CPU).averaged()
+    load_snapshot(folder, 2560, model.weights)
+    for name, value in model.network.state_dict().items():
+        torch.testing.assert_close(value, weights[name])
+    run = read_json(folder / RUN)
+    assert run["init"]["weights"] == str(path)
+    assert run["compute"]["pretraining_images"] is None  # not known of a file of one's own
+    run_cell(put(plain, tmp_path))
+    assert read_json(plain.path(tmp_path) / RUN)["compute"]["pretraining_images"] == 0
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ("edm-cifar10-32x32-uncond-vp", "bench prepare weights edm-cifar10-32x32-uncond-vp --from FILE"),
+        ("edm-cifar10", "unknown train.init 'edm-cifar10'. Did you mean: "),
+    ],
+)
+def test_weights_that_are_not_there_are_found_missing_before_anything_is_written(
+    init: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UsageError) as caught:
+        check_cells([tiny_cell("ect", f"train.init={init}")])
+    assert message in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bfloat16_runs_the_network_alone_and_is_left_in_evaluation() -> None:
+    cell = tiny_cell("ect", "train.precision=bf16")
+    model = build_model(cell.config, load_dataset(cell.config), CPU)
+    seen: list[torch.dtype] = []
+    linear = next(module for module in model.network.modules() if isinstance(module, torch.nn.Linear))
+    linear.register_forward_hook(lambda _module, _arguments, output: seen.append(output.dtype))
+    x, t = torch.randn(8, 2), torch.full((8,), 2.0)
+    trained, evaluated = model.denoiser()(x, t, None), model.denoiser(evaluating=True)(x, t, None)
+    assert seen == [torch.bfloat16, torch.float32]
+    assert trained.dtype == evaluated.dtype == torch.float32
+    torch.testing.assert_close(trained, evaluated, rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_a_cell_trains_in_every_precision(precision: str, tmp_path: Path) -> None:
+    folder = put(tiny_cell("vct", f"train.precision={precision}"), tmp_path)
+    assert run_cell(folder) == "done"
+    assert all(math.isfinite(row["value"]) for row in rows_of(folder))
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_the_precision_of_products_is_put_back(tf32: bool) -> None:
+    def flags() -> tuple[bool, bool]:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    before = flags()
+    with float32_products(tf32=tf32):
+        assert flags() == (tf32, tf32)
+    assert flags() == before
+
+
+def test_truncated_samples_are_darker() -> None:
+    dataset = load_dataset(tiny_cell("ect", "benchmark=digits", "eval.metrics=[fd_digits_500]").config)
+    grey = torch.linspace(-1, 1, 10_001).view(-1, 1, 1, 1)
+    rounded, truncated = (dataset.from_model(grey, truncate=cut).double().mean().item() for cut in (False, True))
+    assert rounded == pytest.approx(127.5, abs=0.01)
+    assert truncated == pytest.approx(127.0, abs=0.01)

@@ -1,0 +1,371 @@
+"""The evaluator: what it asks for, what it refuses and what its numbers say."""
+
+import math
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.data import registry
+from consistency_bench.benchmarks.data.base import Dataset
+from consistency_bench.benchmarks.metrics import distances, evaluate, kernels, published_statistics
+from consistency_bench.benchmarks.metrics.accumulator import Collector
+from consistency_bench.benchmarks.metrics.evaluate import Evaluator
+from consistency_bench.benchmarks.metrics.extractors import registry as extractors
+from consistency_bench.benchmarks.metrics.extractors.base import Extractor, Features
+from consistency_bench.benchmarks.metrics.extractors.registry import build
+from consistency_bench.benchmarks.metrics.references import PIECE, StoppedError
+
+SIDE = Collector.side
+DIGITS_METRICS = ["fd_digits_2k", "kd_digits_2k", "classes_digits_2k"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return registry.load("digits")
+
+
+@pytest.fixture(scope="module")
+def evaluator(digits):
+    return Evaluator(digits, DIGITS_METRICS)
+
+
+@pytest.fixture(scope="module")
+def resampled(digits):
+    """2,000 real scans drawn with replacement."""
+    return digits.images[torch.randint(len(digits), (2000,), generator=torch.Generator().manual_seed(1))]
+
+
+def scored(evaluator: Evaluator, samples: torch.Tensor) -> dict[str, float]:
+    return {name: score.value for name, score in evaluator.score(samples).items()}
+
+
+def noisy(data: Dataset, images: torch.Tensor, std: float) -> torch.Tensor:
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(2))
+    return data.from_model(data.to_model(images) + std * noise)
+
+
+def test_reference_rows_span_the_scale(evaluator):
+    rows = evaluator.reference_rows()
+    assert [(row["what"], row["metric"]) for row in rows] == [
+        (what, metric) for metric in DIGITS_METRICS for what in ("halves", "noise")
+    ]
+    assert {row["samples"] for row in rows if row["what"] == "halves"} == {1797 // 2}
+    assert {row["samples"] for row in rows if row["what"] == "noise"} == {2000}
+    value = {(row["what"], row["metric"]): row["value"] for row in rows}
+    assert 1 < value["halves", "fd_digits_2k"] < 8
+    assert value["noise", "fd_digits_2k"] > 100 * value["halves", "fd_digits_2k"]
+    assert value["noise", "kd_digits_2k"] > 100 * abs(value["halves", "kd_digits_2k"])
+    assert value["halves", "classes_digits_2k"] == 10
+    assert value["noise", "classes_digits_2k"] < 10
+    assert evaluator.reference_rows() == rows
+
+
+def test_distances_grow_with_noise(digits, evaluator, resampled):
+    scores = [scored(evaluator, noisy(digits, resampled, std)) for std in (0.0, 0.1, 0.2, 0.4, 0.8)]
+    for name in ("fd_digits_2k", "kd_digits_2k"):
+        values = [score[name] for score in scores]
+        assert values == sorted(values)
+        assert values[-1] > 50 * max(values[0], 1)
+    assert scores[0]["classes_digits_2k"] == 10
+
+
+def test_blur_and_collapse_are_seen(digits, evaluator, resampled):
+    clean = scored(evaluator, resampled)["fd_digits_2k"]
+    blurred = torch.nn.functional.avg_pool2d(digits.to_model(resampled), 3, stride=1, padding=1)
+    assert scored(evaluator, digits.from_model(blurred))["fd_digits_2k"] > 10 * clean
+    few = digits.images[digits.labels < 3]
+    collapsed = scored(evaluator, few[torch.arange(2000) % len(few)])
+    assert collapsed["classes_digits_2k"] == 3
+    assert collapsed["fd_digits_2k"] > 10 * clean
+
+
+def test_each_metric_takes_exactly_its_own_count(digits, resampled):
+    evaluator = Evaluator(digits, ["fd_digits_500", "fd_digits_2k", "kd_digits_500", "fd_digits_2k"])
+    assert evaluator.samples_needed() == 2000
+    assert evaluator.samples_needed(["fd_digits_500", "kd_digits_500"]) == 500
+    assert [metric.name for metric in evaluator.metrics] == ["fd_digits_500", "fd_digits_2k", "kd_digits_500"]
+    score = scored(evaluator, resampled)
+    extract = build("digits", digits, torch.device("cpu"))
+    real, fake = extract(digits.images).values, extract(resampled).values
+    assert score["fd_digits_2k"] == pytest.approx(distances.frechet_from_features(real, fake), rel=1e-9)
+    assert score["fd_digits_500"] == pytest.approx(distances.frechet_from_features(real, fake[:500]), rel=1e-6)
+    assert score["kd_digits_500"] == pytest.approx(kernels.kernel_distance(real, fake[:500]), rel=1e-4)
+    # More samples than needed change nothing.
+    more = torch.cat((resampled, torch.zeros(10, 1, 8, 8, dtype=torch.uint8)))
+    assert scored(evaluator, more) == score
+
+
+def test_scoring_twice_gives_the_same_bits(evaluator, resampled):
+    assert scored(evaluator, resampled) == scored(evaluator, resampled)
+
+
+def test_samples_of_another_kind_are_refused(evaluator, resampled):
+    with pytest.raises(ValueError, match="need 2000 samples, got 1999"):
+        scored(evaluator, resampled[:1999])
+    with pytest.raises(ValueError, match=r"samples must be torch.uint8 \[N, 1, 8, 8\], got torch.float32"):
+        scored(evaluator, resampled.float())
+    with pytest.raises(ValueError, match=r"got torch.uint8 \[2000, 8, 8\]"):
+        scored(evaluator, resampled[:, 0])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_points_that_are_not_finite_are_refused(bad):
+    evaluator = Evaluator(registry.load("toy2d"), ["fd_points_500"])
+    points = torch.zeros(500, 2)
+    points[499, 1] = bad
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        scored(evaluator, points)
+
+
+def test_metrics_that_a_data_set_cannot_serve_are_refused(digits):
+    clothes = Dataset("fashion_mnist", torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.zeros(4).long(), 10)
+    with pytest.raises(UsageError, match="'digits' reads grey images of 8×8 pixels, which data set 'fashion_mnist'"):
+        Evaluator(clothes, ["fd_digits_2k"])
+    with pytest.raises(UsageError, match="'points' reads points in the plane, which data set 'digits'"):
+        Evaluator(digits, ["fd_points_2k"])
+    with pytest.raises(UsageError, match="needs a mixture"):
+        Evaluator(registry.load("toy2d", variant="spiral"), ["modes_points_2k"])
+    few = Dataset("toy2d", torch.zeros(100, 2), torch.zeros(100).long(), 1)
+    with pytest.raises(UsageError, match="needs 500 real samples, and 'toy2d' has 100"):
+        Evaluator(few, ["w2_points_500"])
+    with pytest.raises(UsageError, match="at least one"):
+        Evaluator(digits, [])
+    with pytest.raises(UsageError, match="unknown feature extractor 'digit'"):
+        build("digit", digits, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("variant", "modes"), [("two_modes", 2), ("eight_modes", 8)])
+def test_points_exact_draws_beat_collapse_and_noise(variant, modes):
+    data = registry.load("toy2d", variant=variant)
+    evaluator = Evaluator(data, ["fd_points_500", "w2_points_500", "modes_points_500"])
+    assert data.exact is not None
+    points, labels = data.exact.sample(4000 * modes, torch.Generator().manual_seed(3))
+    exact, collapsed = scored(evaluator, points), scored(evaluator, points[labels == 0])
+    rows = {(row["what"], row["metric"]): row["value"] for row in evaluator.reference_rows()}
+    assert (exact["modes_points_500"], collapsed["modes_points_500"]) == (modes, 1)
+    for name in ("fd_points_500", "w2_points_500"):
+        assert exact[name] < collapsed[name]
+        assert exact[name] < rows["noise", name]
+        assert rows["halves", name] < rows["noise", name]
+    assert rows["halves", "modes_points_500"] == modes
+
+
+def test_w2_compares_with_a_fixed_choice_of_real_points():
+    data = registry.load("toy2d", variant="spiral")
+    points = torch.zeros(500, 2)
+    first, second = (scored(Evaluator(data, ["w2_points_500"]), points) for _ in range(2))
+    assert first == second
+    # Against a single point, W2² is the mean squared length of the real points.
+    expected = float(data.images.double().square().sum(dim=1).mean()) ** 0.5
+    assert first["w2_points_500"] == pytest.approx(expected, rel=0.05)
+
+
+def test_pixel_cells_are_means_and_serve_images_of_any_size():
+    images = torch.randint(0, 256, (6, 3, 24, 24), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    data = Dataset("made up", images, torch.zeros(6, dtype=torch.int64), 1)
+    values = build("pixels8", data, torch.device("cpu"))(images).values
+    cells = (images.double() / 127.5 - 1).view(6, 3, 8, 3, 8, 3).mean((3, 5)).flatten(1)
+    torch.testing.assert_close(values, cells, rtol=0, atol=1e-6)
+    with pytest.raises(UsageError, match="reads images"):
+        build("pixels8", registry.load("toy2d"), torch.device("cpu"))
+
+
+def test_pixel_cells_tell_images_from_noise(digits, resampled):
+    evaluator = Evaluator(digits, ["fd_pixels8_1k"])
+    value = {row["what"]: row["value"] for row in evaluator.reference_rows()}
+    assert value["noise"] > 50 * value["halves"]
+    near, far = (scored(evaluator, noisy(digits, resampled, std))["fd_pixels8_1k"] for std in (0.05, 0.5))
+    assert near < far < value["noise"]
+
+
+@pytest.mark.parametrize("size", [1, 300, 999, 5000])
+def test_batches_of_any_size_give_the_same_scores(digits, resampled, size):
+    evaluator = Evaluator(digits, ["fd_digits_1k", "kd_digits_500", "precision_digits_700", "classes_digits_2k"])
+    whole = scored(evaluator, resampled)
+    for name, score in evaluator.score(resampled.split(size)).items():
+        assert score.value == pytest.approx(whole[name], rel=1e-6), name  # one image at a time rounds otherwise
+
+
+def test_of_many_samples_moments_alone_are_held(digits, resampled, monkeypatch):
+    kept = scored(Evaluator(digits, ["fd_digits_2k"]), resampled)
+    monkeypatch.setattr(evaluate, "FEW", 1000)
+    evaluator = Evaluator(digits, ["fd_digits_2k", "kd_digits_500"])
+    held = []
+    monkeypatch.setattr(Collector, "side", lambda self: held.append(self) or SIDE(self))
+    streamed = {name: score.value for name, score in evaluator.score(resampled.split(150)).items()}
+    assert streamed["fd_digits_2k"] == pytest.approx(kept["fd_digits_2k"], rel=1e-9)
+    assert [sum(map(len, collector._parts)) for collector in held] == [500]
+
+
+def test_batches_are_read_only_as_far_as_they_are_needed(digits, resampled):
+    def batches():
+        yield resampled[:600]
+        raise AssertionError("600 samples are enough for fd_digits_500")
+
+    Evaluator(digits, ["fd_digits_500"]).score(batches())
+
+
+def test_a_reference_of_ones_own_is_the_first_samples_of_the_fixed_order(digits, resampled):
+    evaluator = Evaluator(digits, ["fd_digits_500_ref300"])
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
+    extract = build("digits", digits, torch.device("cpu"))
+    real, others = (extract(digits.images[order[rows]]).values for rows in (slice(300), slice(300, 800)))
+    fake = extract(resampled[:500]).values
+    assert scored(evaluator, resampled)["fd_digits_500_ref300"] == pytest.approx(
+        distances.frechet_from_features(real, fake), rel=1e-6
+    )
+    halves, noise = evaluator.reference_rows()
+    assert halves["value"] == pytest.approx(distances.frechet_from_features(real, others), rel=1e-6)
+    assert (halves["samples"], noise["samples"]) == (500, 500)
+
+
+def test_precision_and_recall_tell_collapse_from_noise(digits, resampled):
+    names = ["precision_digits_1k", "recall_digits_1k", "density_digits_1k", "coverage_digits_1k"]
+    evaluator = Evaluator(digits, names)
+    precision, recall, density, coverage = scored(evaluator, resampled).values()
+    assert min(precision, recall, coverage) > 0.9
+    assert density > 0.9
+    few = digits.images[digits.labels < 2]
+    precision, recall, _, coverage = scored(evaluator, few[torch.arange(1000) % len(few)]).values()
+    assert precision > 0.9
+    assert max(recall, coverage) < 0.5
+    noise = {row["metric"]: row["value"] for row in evaluator.reference_rows() if row["what"] == "noise"}
+    assert noise["precision_digits_1k"] < 0.1
+
+
+def test_copies_are_no_authentic_samples_and_are_shown_beside_their_originals(digits):
+    evaluator = Evaluator(digits, ["authenticity_digits_500"])
+    copies = digits.images[:500]
+    assert scored(evaluator, copies)["authenticity_digits_500"] == 0
+    found = evaluator.nearest(copies)
+    assert torch.equal(found["samples"], found["training"])
+    assert float(found["distances"].max()) < 1e-3 < float(found["baseline"].median())
+    assert (len(found["distances"]), len(found["baseline"]), len(found["pair_distances"])) == (500, 500, evaluate.PAIRS)
+    inverted = 255 - copies
+    assert scored(evaluator, inverted)["authenticity_digits_500"] > 0.95
+    far = evaluator.nearest(inverted)
+    assert float(far["distances"].median()) > float(far["baseline"].median())
+    assert (far["pair_distances"].diff() >= 0).all()
+
+
+def test_a_bootstrap_gives_frechet_distances_an_error(digits, resampled):
+    evaluator = Evaluator(digits, ["fd_digits_500", "classes_digits_500"])
+    score = evaluator.score(resampled, resamples=30)
+    assert evaluator.score(resampled)["fd_digits_500"] == (score["fd_digits_500"].value, None)
+    assert score["classes_digits_500"].error is None
+    # Distances of fresh draws of 500 scatter by about as much.
+    fresh = [
+        evaluator.score(digits.images[torch.randint(1797, (500,), generator=torch.Generator().manual_seed(seed))])
+        for seed in range(20)
+    ]
+    spread = float(torch.tensor([one["fd_digits_500"].value for one in fresh]).std())
+    assert score["fd_digits_500"].error == pytest.approx(spread, rel=0.6)
+
+
+def test_kid_comes_with_its_error_and_falls_with_quality(digits, monkeypatch, tmp_path):
+    """Inception's metrics on a made-up network of its name: the way from the name to the numbers, not the numbers."""
+    stand_in = Extractor("stand-in", lambda images: Features(images.flatten(1).float() / 255, None), True)
+    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda dataset, device, protocol: stand_in)
+    evaluator = Evaluator(digits, ["kid500", "fid500_clean"], cache=tmp_path)
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(4))
+    good, bad = (evaluator.score(noisy(digits, digits.images[order[:500]], std)) for std in (0.0, 0.3))
+    for name in ("kid500", "fid500_clean"):
+        assert good[name].value < bad[name].value
+    assert good["kid500"].error is not None
+    assert 0 < good["kid500"].error < 0.1 * bad["kid500"].value
+    rows = evaluator.reference_rows()
+    monkeypatch.setattr(evaluate, "score", lambda *_: pytest.fail("the rows of costly references are kept"))
+    assert Evaluator(digits, ["kid500", "fid500_clean"], cache=tmp_path).reference_rows() == rows
+
+
+def test_counts_beyond_the_data_are_refused_before_anything_is_computed(digits, monkeypatch):
+    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda *_: pytest.fail("refused before weights are loaded"))
+    with pytest.raises(UsageError, match="'fid2k_ref2k' needs 2000 real samples, and 'digits' has 1797"):
+        Evaluator(digits, ["fid2k_ref2k"])
+    few = Dataset("few", digits.images[:1], digits.labels[:1], 10)
+    with pytest.raises(UsageError, match="'fid50k' needs at least 2 real samples, and 'few' has 1"):
+        Evaluator(few, ["fid50k"])
+
+
+def test_published_statistics_are_one_side(digits, monkeypatch, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(3000, 2048, generator=generator).double()
+    images = torch.randint(0, 256, (20, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    data = Dataset("cifar10", images, torch.zeros(20).long(), 10)
+    stand_in = Extractor("stand-in", lambda batch: Features(features[: len(batch)], None))
+    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda dataset, device, protocol: stand_in)
+    monkeypatch.setattr(published_statistics, "urlopen", lambda *_, **__: pytest.fail("the file is there"))
+    path = tmp_path / "cifar10_clean_train_32.npz"
+    np.savez(path, mu=features.mean(dim=0).numpy(), sigma=torch.cov(features.T).numpy())
+    value = scored(Evaluator(data, ["fid20_clean_refcleanfid"], cache=tmp_path), images)["fid20_clean_refcleanfid"]
+    assert value == pytest.approx(distances.frechet_from_features(features, features[:20]), rel=1e-6)
+    for content, complaint in (
+        (b"PK", "does not hold the arrays"),
+        (path.read_bytes()[:-50], "does not hold the arrays"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=complaint):
+            Evaluator(data, ["fid20_clean_refcleanfid"], cache=tmp_path)
+    np.savez(path, mu=np.zeros(3), sigma=np.zeros((3, 3)))
+    with pytest.raises(UsageError, match="statistics of 3 features, not of 2048"):
+        Evaluator(data, ["fid20_clean_refcleanfid"], cache=tmp_path)
+    with pytest.raises(UsageError, match="no statistics for 'digits'; it does for: cifar10"):
+        Evaluator(digits, ["fid500_clean_refcleanfid"], cache=tmp_path)
+
+
+def test_published_statistics_that_cannot_be_had_are_said_to_be(monkeypatch, tmp_path):
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(published_statistics, "urlopen", offline)
+    data = Dataset("cifar10", torch.zeros(9, 3, 32, 32, dtype=torch.uint8), torch.zeros(9).long(), 10)
+    with pytest.raises(UsageError, match=r"cannot be had \(no network\).*put it at .*cifar10_clean_train_32.npz"):
+        published_statistics.PublishedSide(data, "clean", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_costly_work_can_be_stopped_between_pieces(digits, monkeypatch, tmp_path):
+    """Two slow cores take an hour for the reference of a large set: a signal must not wait for it."""
+    asked, seen = [], []
+    stand_in = Extractor(
+        "slow", lambda images: seen.append(len(images)) or Features(images.flatten(1).float(), None), True
+    )
+    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda dataset, device, protocol: stand_in)
+    evaluator = Evaluator(digits, ["fid500"], cache=tmp_path, should_stop=lambda: asked.append(1) or len(asked) > 3)
+    with pytest.raises(StoppedError):
+        evaluator.reference_rows()
+    assert 0 < sum(seen) <= 3 * PIECE
+    # What was done is not lost.
+    before = sum(seen)
+    Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows()
+    assert sum(seen) <= before + 1797 + 500
+
+
+@pytest.mark.parametrize("content", ["", "[]", '[{"what": "halves"}]', "[1]"])
+def test_damaged_rows_of_a_reference_are_made_anew(digits, monkeypatch, tmp_path, content):
+    stand_in = Extractor("stand-in", lambda images: Features(images.flatten(1).float() / 255, None), True)
+    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda dataset, device, protocol: stand_in)
+    rows = Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows()
+    (path,) = tmp_path.glob("*/rows-fid500.json")
+    path.write_text(content)
+    assert Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows() == rows
+
+
+def test_of_the_metrics_only_those_asked_for_are_taken(digits, resampled):
+    evaluator = Evaluator(digits, ["fd_digits_500", "kd_digits_2k"])
+    assert set(evaluator.score(resampled[:500], names=["fd_digits_500"])) == {"fd_digits_500"}
+
+
+def test_a_reference_that_leaves_nothing_is_refused_before_anything_is_computed(digits, monkeypatch):
+    monkeypatch.setattr(evaluate, "score", lambda *_: pytest.fail("refused before"))
+    for name, most in (("fd_digits_1k_ref1797", 1795), ("precision_digits_500_ref1795", 1793)):
+        with pytest.raises(UsageError, match=f"leaves no other real samples.*at most {most} of 'digits'"):
+            Evaluator(digits, [name])
+    with pytest.raises(UsageError, match="as many real samples, and 'digits' has 1797: ask for fewer"):
+        Evaluator(digits, ["recall_digits_2k"])
+    monkeypatch.setattr(evaluate, "KEPT", 1000)
+    with pytest.raises(UsageError, match="looks at 1000 real samples at most"):
+        Evaluator(digits, ["authenticity_digits_500"])

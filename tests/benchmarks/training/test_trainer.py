@@ -1,0 +1,368 @@
+"""The training loop: its data order, its accumulation, its averages, and what an interruption may not change."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from consistency_bench.benchmarks.common.files import append_jsonl, read_jsonl
+from consistency_bench.benchmarks.common.seeding import generator
+from consistency_bench.benchmarks.config import plan
+from consistency_bench.benchmarks.data.registry import load
+from consistency_bench.benchmarks.runs.folder import TRAIN_LOG
+from consistency_bench.benchmarks.training import trainer as training
+from consistency_bench.benchmarks.training.checkpoint import load_checkpoint, snapshot_path
+from consistency_bench.benchmarks.training.model import Model, build_model
+from consistency_bench.benchmarks.training.trainer import Outcome, Progress, accumulate, data_order, train
+from consistency_bench.methods.parts.base import LossTerms
+
+from ..conftest import tiny_cell
+
+CPU = torch.device("cpu")
+STEPS = 10  # of a tiny cell
+
+
+def config_of(method: str, *overrides: str, seed: int = 0) -> dict[str, Any]:
+    return tiny_cell(method, *overrides, seed=seed).config
+
+
+def never() -> bool:
+    return False
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """A request to stop that comes with the given call, counted from 1."""
+    counter = itertools.count(1)
+    return lambda: next(counter) >= calls
+
+
+def run(
+    config: dict[str, Any],
+    folder: Path,
+    should_stop: Callable[[], bool] = never,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> Outcome:
+    """Train as a fresh process would: nothing but the folder is carried over."""
+    dataset = load(config["data"]["name"], variant=config["data"]["variant"])
+    folder.mkdir(exist_ok=True)
+    model = build_model(config, dataset, CPU)
+    return train(config, model, dataset, folder, CPU, should_stop=should_stop, report=report)
+
+
+def left_behind(folder: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+    """Snapshots bit for bit, and the log without its speeds."""
+    snapshots = {path.name: path.read_bytes() for path in sorted((folder / "snapshots").iterdir())}
+    rows = read_jsonl(folder / TRAIN_LOG)
+    return snapshots, [{key: value for key, value in row.items() if key != "images_per_s"} for row in rows]
+
+
+# The order of the data
+
+
+@given(st.integers(1, 50), st.integers(0, 5), st.integers(0, 500), st.lists(st.integers(1, 70), min_size=1, max_size=8))
+def test_any_split_of_the_stream_equals_the_whole(size: int, seed: int, start: int, counts: list[int]) -> None:
+    starts = itertools.accumulate(counts, initial=start)
+    parts = [data_order(size, seed, begin, count) for begin, count in zip(starts, counts, strict=False)]
+    assert [len(part) for part in parts] == counts
+    assert torch.equal(torch.cat(parts), data_order(size, seed, start, sum(counts)))
+
+
+@given(st.integers(1, 60), st.integers(0, 3), st.integers(0, 20))
+def test_every_epoch_is_a_permutation(size: int, seed: int, epoch: int) -> None:
+    order = data_order(size, seed, epoch * size, size)
+    assert order.dtype == torch.int64
+    assert sorted(order.tolist()) == list(range(size))
+
+
+def test_epochs_and_seeds_are_shuffled_differently() -> None:
+    orders = [data_order(500, seed, epoch * 500, 500) for seed in (0, 1) for epoch in (0, 1)]
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(orders, 2))
+
+
+def test_a_batch_may_be_larger_than_the_data() -> None:
+    order = data_order(10, 0, 3, 35)
+    assert len(order) == 35
+    assert sorted(order[7:17].tolist()) == list(range(10))
+
+
+# Accumulation
+
+
+@pytest.fixture
+def in_double() -> Iterator[None]:
+    """Double precision, where what differs is an error of the arithmetic and not its rounding."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("in_double")
+@pytest.mark.parametrize("method", ["ect", "vct", "sct", "sct+vc", "ict+ot", "ict+gc"])
+@pytest.mark.parametrize("micro_batch", [1, 24, 64, 65])
+def test_micro_batches_give_the_gradient_of_one_pass(method: str, micro_batch: int) -> None:
+    config = config_of(method)
+    points = load("toy2d")
+    dataset = dataclasses.replace(points, images=points.images.double())
+
+    def gradient(size: int) -> tuple[LossTerms, torch.Tensor]:
+        model = build_model(config, dataset, CPU)
+        predict = model.averaged().denoiser(evaluating=True)
+        x, labels = model.batch(torch.arange(64))
+        terms = accumulate(model, x, labels, 0.5, generator("test", 1), size, average=predict)
+        return terms, torch.cat([p.grad.flatten() for p in model.weights.parameters() if p.grad is not None])
+
+    terms, whole = gradient(64)
+    split_terms, split = gradient(micro_batch)
+    assert whole.abs().max() > 0
+    torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-6 * float(whole.abs().max()))
+    for name in ("total", "consistency", "penalty"):
+        torch.testing.assert_close(getattr(split_terms, name), getattr(terms, name), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("method", ["ect", "vct"])
+def test_micro_batches_train_the_same_network(method: str, tmp_path: Path) -> None:
+    run(config_of(method), tmp_path / "whole")
+    run(config_of(method, "run.micro_batch=100"), tmp_path / "split")
+    (_, whole), (_, split) = left_behind(tmp_path / "whole"), left_behind(tmp_path / "split")
+    assert [row["loss"] for row in split] == pytest.approx([row["loss"] for row in whole], rel=1e-3)
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("method", ["ect", "vct"])
+def test_interruptions_at_any_step_change_no_bit(method: str, tmp_path: Path) -> None:
+    config = config_of(method, "network.dropout=0.1", "run.checkpoint_seconds=1000")
+    assert run(config, tmp_path / "whole").state == "done"
+    expected = left_behind(tmp_path / "whole")
+    assert len(expected[0]) == 2
+    for stop in (1, 4, 5, 6, STEPS - 1):  # the fifth step makes a snapshot
+        folder = tmp_path / f"stopped after {stop}"
+        first = run(config, folder, after(stop))
+        assert (first.state, first.images) == ("interrupted", 256 * stop)
+        second = run(config, folder)
+        assert (second.state, second.images) == ("done", 2560)
+        assert second.train_seconds > first.train_seconds
+        assert left_behind(folder) == expected
+
+
+def test_interruptions_change_no_bit_of_mirror_images_classes_and_extra_averages(tmp_path: Path) -> None:
+    config = config_of(
+        "ict+gc",
+        "benchmark=digits",
+        "eval.metrics=[fd_digits_500]",
+        "data.flip=true",
+        "data.conditional=true",
+        "train.ema_extra=[{kind: power, sigma_rel: 0.1}]",
+        "train.lr_decay=500",
+    )
+    run(config, tmp_path / "whole")
+    expected = left_behind(tmp_path / "whole")
+    assert len(expected[0]) == 4
+    for stop in (1, 6):
+        folder = tmp_path / f"stopped after {stop}"
+        assert run(config, folder, after(stop)).state == "interrupted"
+        run(config, folder)
+        assert left_behind(folder) == expected
+
+
+def test_stopping_after_every_step_changes_no_bit(tmp_path: Path) -> None:
+    config = config_of("sct")
+    run(config, tmp_path / "whole")
+    outcomes = [run(config, tmp_path / "stopped", after(1)) for _ in range(STEPS)]
+    assert [outcome.state for outcome in outcomes] == ["interrupted"] * (STEPS - 1) + ["done"]
+    assert left_behind(tmp_path / "stopped") == left_behind(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("seconds", [0, 1000], ids=["after the last checkpoint", "before the first one"])
+def test_being_killed_changes_no_bit(seconds: int, tmp_path: Path) -> None:
+    """Killed is stopped without a chance to save, with rows in the log that no checkpoint knows of."""
+    config = config_of("vct", f"run.checkpoint_seconds={seconds}")
+    run(config, tmp_path / "whole")
+
+    def kill(when: int) -> Callable[[], bool]:
+        stop = after(when)
+
+        def die() -> bool:
+            if stop():
+                raise SystemExit
+            return False
+
+        return die
+
+    folder = tmp_path / "killed"
+    for when in (3, 4):
+        with pytest.raises(SystemExit):
+            run(config, folder, kill(when))
+    append_jsonl(folder / TRAIN_LOG, {"images": 10**9})
+    with (folder / TRAIN_LOG).open("a") as log:
+        log.write('{"images": 12')  # torn
+    assert (load_checkpoint(folder, CPU) is None) == (seconds == 1000)
+    assert run(config, folder).state == "done"
+    assert left_behind(folder) == left_behind(tmp_path / "whole")
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    config = config_of("ect")
+    first = run(config, tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "snapshots").iterdir()}
+    again = run(config, tmp_path, after(1))
+    assert (again.state, again.images) == ("done", first.images)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "snapshots").iterdir()} == times
+
+
+def test_snapshots_asked_for_later_are_those_of_a_run_that_kept_them(tmp_path: Path) -> None:
+    run(config_of("ect", "run.snapshots=5"), tmp_path / "at once")
+    run(config_of("ect", "run.snapshots=2"), tmp_path / "later")
+    assert run(config_of("ect", "run.snapshots=5"), tmp_path / "later").state == "done"
+    for images in plan.snapshot_images(config_of("ect", "run.snapshots=5")):
+        one, other = (snapshot_path(tmp_path / folder, images).read_bytes() for folder in ("at once", "later"))
+        assert one == other
+
+
+# The learning rate
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 1e-3), (1999, 1e-3), (2000, 1e-3), (8000, 5e-4), (100_000, 1.4142e-4)]
+)
+def test_the_learning_rate_falls_as_an_inverse_square_root(step: int, expected: float) -> None:
+    """The values of ECT's ImageNet runs: 2000 steps of 128 images at full rate."""
+    recipe = {"lr": 1e-3, "lr_cooldown": 0.0, "lr_decay": 2000 * 128}
+    assert training.learning_rate(recipe, step * 128, 100_000 * 128) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_cooldown_goes_on_top_of_the_decay() -> None:
+    recipe = {"lr": 1.0, "lr_cooldown": 0.5, "lr_decay": 25}
+    rates = [training.learning_rate(recipe, images, 100) for images in (0, 25, 50, 75, 100)]
+    assert rates == pytest.approx([1, 1, 1 / math.sqrt(2), 0.5 / math.sqrt(3), 0])
+
+
+# What it tells and keeps
+
+
+def test_the_log_has_a_row_for_every_two_hundredth_of_the_budget(tmp_path: Path) -> None:
+    config = config_of("vct", "train.batch=8", "train.images=4000")  # 500 steps
+    reports: list[Progress] = []
+    run(config, tmp_path, report=reports.append)
+    rows = read_jsonl(tmp_path / TRAIN_LOG)
+    assert [row["images"] for row in rows] == [24 * n for n in range(1, 167)] + [4000]
+    assert [row["images"] for row in rows] == [report.images for report in reports]
+    assert {report.total for report in reports} == {4000}
+    assert all(row["step"] == row["images"] // 8 and row["skipped"] == 0 for row in rows)
+    for name in ("loss", "consistency", "penalty", "grad_norm", "images_per_s"):
+        assert all(math.isfinite(row[name]) for row in rows)
+    assert [row["stage"] for row in rows] == sorted(row["stage"] for row in rows)
+
+
+def test_the_budget_is_rounded_up_to_whole_batches(tmp_path: Path) -> None:
+    config = config_of("ect", "train.images=1000", "train.batch=300", "run.snapshots=3")
+    assert run(config, tmp_path).images == 1200
+    names = [path.name for path in sorted((tmp_path / "snapshots").iterdir())]
+    assert names == [f"{images:012d}.safetensors" for images in (600, 900, 1200)]
+
+
+def test_seeds_and_methods_train_different_networks(tmp_path: Path) -> None:
+    for name, config in {"a": config_of("ect"), "b": config_of("ect", seed=1), "c": config_of("ict")}.items():
+        run(config, tmp_path / name)
+    results = [left_behind(tmp_path / name)[0] for name in "abc"]
+    assert not any(one == other for one, other in itertools.combinations(results, 2))
+
+
+# Steps that are not finite
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int], what: str) -> list[dict[str, torch.Tensor]]:
+    """Make the loss or a gradient of these steps (from 0) not finite; returns the weights before each step."""
+    counter, seen = itertools.count(), []
+
+    def spoiled(model: Model, *arguments: Any, **named: Any) -> LossTerms:
+        seen.append({name: value.clone() for name, value in model.weights.state_dict().items()})
+        terms = accumulate(model, *arguments, **named)
+        if next(counter) in steps:
+            if what == "loss":
+                return LossTerms(total=terms.total * math.nan, consistency=terms.consistency, penalty=terms.penalty)
+            # "norm": finite entries, the sum of whose squares is not.
+            next(model.weights.parameters()).grad[0] = 3e38 if what == "norm" else math.inf  # type: ignore[index]
+        return terms
+
+    monkeypatch.setattr(training, "accumulate", spoiled)
+    return seen
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("clip", ["null", "1"])
+def test_steps_that_are_not_finite_are_skipped_and_counted(
+    what: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = spoil(monkeypatch, {2, 3, 6}, what)
+    assert run(config_of("ect", f"train.clip={clip}"), tmp_path).state == "done"
+    changed = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in itertools.pairwise(seen)]
+    assert changed == [step not in {2, 3, 6} for step in range(STEPS - 1)]
+    rows = read_jsonl(tmp_path / TRAIN_LOG)
+    assert [row["skipped"] for row in rows] == [0, 0, 1, 2, 2, 2, 3, 3, 3, 3]
+    assert [row["loss"] is None for row in rows] == [step in {2, 3, 6} for step in range(STEPS)]
+
+
+def test_zero_in_place_of_what_is_not_finite_takes_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = spoil(monkeypatch, {2, 3, 6}, "gradient")
+    assert run(config_of("ect", "train.nonfinite=zero", "train.clip=1"), tmp_path).state == "done"
+    assert all(torch.isfinite(value).all() for weights in seen for value in weights.values())
+    changed = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in itertools.pairwise(seen)]
+    assert all(changed)
+    rows = read_jsonl(tmp_path / TRAIN_LOG)
+    assert [row["skipped"] for row in rows] == [0, 0, 1, 2, 2, 2, 3, 3, 3, 3]
+
+
+def test_zero_stands_in_for_the_entry_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight.grad = torch.tensor([[math.nan, 3.0]])
+    norm, sound = training.settle_gradients({"nonfinite": "zero", "clip": 1.0}, list(layer.parameters()))
+    assert (norm.item(), sound) == (3.0, False)
+    torch.testing.assert_close(layer.weight.grad, torch.tensor([[0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("clip", [None, 200.0])
+def test_gradients_whose_norm_overflows_are_left_alone(clip: float | None) -> None:
+    """All of them finite, but not their norm in float32: a factor from it would be 0 or NaN."""
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight.grad = torch.tensor([[3e38, 3e38]])
+    norm, sound = training.settle_gradients({"nonfinite": "zero", "clip": clip}, list(layer.parameters()))
+    assert (norm.item(), sound) == (math.inf, False)
+    assert torch.equal(layer.weight.grad, torch.tensor([[3e38, 3e38]]))
+
+
+@pytest.mark.parametrize("nonfinite", ["zero", "skip"])
+@pytest.mark.parametrize("clip", ["null", "200"])
+def test_a_step_whose_norm_overflows_is_skipped(
+    nonfinite: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = spoil(monkeypatch, {2, 3, 6}, "norm")
+    settings = (f"train.nonfinite={nonfinite}", f"train.clip={clip}")
+    assert run(config_of("ect", *settings), tmp_path).state == "done"
+    assert all(torch.isfinite(value).all() for weights in seen for value in weights.values())
+    changed = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in itertools.pairwise(seen)]
+    assert changed == [step not in {2, 3, 6} for step in range(STEPS - 1)]
+    assert read_jsonl(tmp_path / TRAIN_LOG)[-1]["skipped"] == 3
+
+
+def test_too_many_in_a_row_are_a_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, {1, 2, 4, 5, 6}, "loss")  # two in a row are borne, the third is one too many
+    outcome = run(config_of("ect", "train.max_skipped=2"), tmp_path)
+    assert (outcome.state, outcome.images) == ("diverged", 7 * 256)
+
+
+def test_an_absurd_learning_rate_diverges(tmp_path: Path) -> None:
+    outcome = run(config_of("ect", "train.lr=1e30", "train.max_skipped=3"), tmp_path)
+    assert outcome.state == "diverged"
+    assert outcome.images < 2560

@@ -1,0 +1,173 @@
+"""`bench compare`: what belongs together, what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from consistency_bench.benchmarks.cli.compare import compare as command
+from consistency_bench.benchmarks.cli.main import main
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.reports.analysis.cells import read_cells, read_folder
+from consistency_bench.reports.analysis.compare import compare, matches
+from consistency_bench.reports.analysis.statistics import paired_interval
+
+FD = "fd_digits_2k"
+
+
+@pytest.fixture
+def said(sweep, capsys):
+    """Runs the command on the cells of `sweep` and returns what it printed."""
+
+    def run(first, second, **options):
+        assert command(first, second, sweep.out, metric=options.get("metric"), nfe=options.get("nfe")) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def three(sweep, method, level, step=1.0, **kwargs):
+    for seed in range(3):
+        sweep.cell(method, seed, level=level + step * seed, **kwargs)
+
+
+def flat(text):
+    """Without the line breaks of a narrow terminal."""
+    return " ".join(text.split())
+
+
+def side(sweep, method):
+    return [cell for cell in read_cells(sweep.out) if cell.method == method]
+
+
+def test_two_methods_on_their_common_seeds(sweep):
+    three(sweep, "ect", 30.0)
+    three(sweep, "ict", 40.0, 1.1)
+    sweep.cell("ict", 7, level=1.0)
+    made = compare(matches(side(sweep, "ect"), side(sweep, "ict")))
+    assert [(item.metric, item.nfe) for item in made] == [
+        (metric, nfe) for metric in (FD, "kd_digits_2k", "classes_digits_2k") for nfe in (1, 2)
+    ]
+    found = made[0].difference
+    assert (found.interval.n, found.pairs) == (3, 4)  # classes are all equal: nothing to test
+    assert found.interval.mean == pytest.approx(paired_interval(made[0].first, made[0].second).mean)
+    assert found.holm == pytest.approx(4 * min(item.difference.p for item in made[:4]))
+    assert (found.verdict, found.reason) == ("better", "")
+    assert made[0].names == ("ect", "ict")
+
+
+def test_the_terminal_shows_seeds_means_and_a_verdict(sweep, said):
+    three(sweep, "ect", 30.0)
+    three(sweep, "ict", 40.0, 1.1)
+    text = said("ect", "ict")
+    assert re.search(r"^   1  31\.0  41\.1  −10\.1 *$", text, re.MULTILINE)
+    assert re.search(
+        r"^  1  31\.0  41\.1 +−10\.1 \(−10\.[\d]+ to −9\.[\d]+\)  3 +100 %  A better *$", text, re.MULTILINE
+    )
+    assert "At NFE 1 on digits ect is certainly better than ict in fd_digits_2k" in text
+    assert "All 6 comparisons: 4 A better, 0 B better, 2 inconclusive." in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "certainly better" not in said("ect", "ict", metric="classes_digits_2k")
+    assert "1.3 %" in text
+
+
+def test_metric_and_nfe_choose_the_family(sweep, said):
+    three(sweep, "ect", 30.0)
+    three(sweep, "ict", 40.0, 1.1)
+    text = said("ect", "ict", metric=FD, nfe="2")
+    assert "kd_digits" not in text
+    assert "All" not in text.partition("certainly")[2].partition("\n")[0]
+    assert "At NFE 2 on digits" in text
+    [found] = compare(matches(side(sweep, "ect"), side(sweep, "ict")), [FD], [2])
+    assert (found.difference.pairs, found.difference.holm) == (1, found.difference.p)
+
+
+def test_a_single_seed_is_inconclusive(sweep, said):
+    sweep.cell("ect", 0, level=1.0)
+    three(sweep, "ict", 40.0)
+    assert "inconclusive whether ect or ict has the better fd_digits_2k: fewer than two" in flat(said("ect", "ict"))
+
+
+def test_diverged_seeds_are_named(sweep, said):
+    three(sweep, "ict", 40.0, 1.1)
+    for seed in range(4):
+        sweep.cell("ect", seed, level=30.0 + seed, state="diverged" if seed == 1 else "done")
+    text = said("ect", "ict")
+    assert "A  ect (seeds 0, 1, 2, 3; diverged: 1)" in text
+    assert "has the better fd_digits_2k: seeds of the better one diverged." in flat(text)
+
+
+def test_two_folders_are_compared_configuration_by_configuration(sweep, tmp_path, said):
+    other = type(sweep)(tmp_path / "other")
+    for where, shift in ((sweep, 0.0), (other, 10.0)):
+        three(where, "ect", 30.0 + shift)
+        three(where, "ict", 40.0 + shift, 1.1)
+    other.cell("vct", 0)
+    found = matches(read_folder(sweep.out), read_folder(other.out))
+    assert [(benchmark, names) for benchmark, names, *_ in found] == [
+        ("digits", ("ect", "ect")),
+        ("digits", ("ict", "ict")),
+    ]
+    text = said(str(sweep.out), str(other.out), metric=FD, nfe="1")
+    assert "the same difference on every seed: no spread" in flat(text)
+    assert "A (ect)" in text
+
+
+def test_two_swept_methods_are_compared_setting_by_setting(sweep):
+    for method, level in (("ect", 30.0), ("ict", 40.0)):
+        three(sweep, method, level)
+        three(sweep, method, level + 5, variant="train.lr=0.1")
+    three(sweep, "ict", 50.0, variant="train.lr=0.2")
+    names = [names for _, names, *_ in matches(side(sweep, "ect"), side(sweep, "ict"))]
+    assert names == [("ect", "ict"), ("ect train.lr=0.1", "ict train.lr=0.1")]
+
+
+def test_configurations_cells_and_folders_are_found_by_name(sweep, said):
+    three(sweep, "ect", 30.0)
+    three(sweep, "ect", 40.0, 1.1, variant="train.lr=0.1")
+    folder = sweep.cell("ict", 0)
+    assert "A  ect (seeds 0, 1, 2)" in said("ect", "ect train.lr=0.1")
+    assert "ict (seeds 0)" in said("ect", folder.name.partition("-")[2])
+    assert "ict (seeds 0)" in said("ect", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "message"),
+    [
+        ("ekt", "ict", {}, "unknown run 'ekt'. Did you mean: ect? Available: ect, ict, vct"),
+        ("ect", "ect", {}, "are the same runs"),
+        ("ect", "vct", {}, "ect ran on digits and vct on toy2d: only runs of one benchmark compare"),
+        ("ect", "ict", {"metric": "fid50k"}, "unknown metric 'fid50k'. Available: fd_digits_2k"),
+        ("ect", "ict", {"nfe": "1,3"}, "unknown NFE '3'. Available: 1, 2"),
+        ("ect", "ict", {"nfe": "x"}, "unknown NFE 'x'. Available: 1, 2"),
+        ("ect", ".", {}, "no folder of a cell"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_in_a_sentence(sweep, tmp_path, monkeypatch, first, second, options, message):
+    for method in ("ect", "ict"):
+        sweep.cell(method, 0)
+    sweep.cell("vct", 0, benchmark="toy2d", metrics=("w2_toy2d",), shape=(64, 2))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        command(first, second, sweep.out, metric=options.get("metric"), nfe=options.get("nfe"))
+
+
+def test_nothing_finished_is_said(sweep):
+    for method in ("ect", "ict"):
+        sweep.cell(method, 0, state="running")
+    with pytest.raises(UsageError, match="no values of finished trainings in common"):
+        command("ect", "ict", sweep.out, metric=None, nfe=None)
+    with pytest.raises(UsageError, match="there is no folder"):
+        command("ect", "ict", sweep.out / "nowhere", metric=None, nfe=None)
+
+
+def test_the_command_ends_with_status_two_for_what_the_user_can_mend(sweep, monkeypatch, capsys):
+    sweep.cell("ect", 0)
+    monkeypatch.setattr("sys.argv", ["bench", "compare", "ect", "no-such", "--out", str(sweep.out)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
