@@ -132,7 +132,7 @@ def _run_at_once(work: Work, count: int, threads: int, stop: StopFlag) -> str:
     work.write(listing)
     own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     environment = {**without_ranks(os.environ), **own}
-    command = [sys.executable, "-m", f"{__package__}.worker", str(listing), str(os.getpid())]
+    command = [sys.executable, "-m", run_cells.__module__, str(listing), str(os.getpid())]
     workers = [subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) for _ in range(count)]
     told = False
     while any(worker.poll() is None for worker in workers):

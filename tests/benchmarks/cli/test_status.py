@@ -413,7 +413,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Submitted]:
         names = tuple((path.relative_to(out).as_posix(),) for path, _ in cells)
         return Sweep("new", "2026-01-02T00:00:00+00:00", "ann", command, {}, (Array("b", "1", "array-0", {}, names),))
 
-    name = f"{launch.__package__}.submit"
+    name = f"{queue.__package__}.submit"
     stub = types.ModuleType(name)
     stub.submit_cells = submit_cells  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, name, stub)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from consistency_bench.benchmarks.cli.diagnose import diagnose as command
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_jsonl
+from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation import diagnostics
 from consistency_bench.benchmarks.evaluation.diagnostics import (
@@ -442,6 +443,22 @@ def test_a_model_is_left_as_it_was(method: str) -> None:
     assert all(module.training for module in model.weights.modules())
 
 
+def run_training(
+    config: dict[str, Any], model: Model, dataset: Dataset, folder: Path, should_stop: Callable[[], bool]
+) -> None:
+    """Train as a cell does, with the diagnostics that its configuration asks for."""
+    train(
+        config,
+        model,
+        dataset,
+        folder,
+        CPU,
+        should_stop=should_stop,
+        report=lambda _: None,
+        diagnose=lambda images: diagnostics.diagnose_training(config, model, folder, images),
+    )
+
+
 @pytest.mark.parametrize("method", ["ict", "sct", "vct", "ect+gc"])
 def test_training_is_the_same_bit_for_bit_with_diagnostics(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -454,7 +471,7 @@ def test_training_is_the_same_bit_for_bit_with_diagnostics(
         folder.mkdir()
         dataset = load_dataset(config)
         model = build_model(config, dataset, CPU)
-        train(config, model, dataset, folder, CPU, should_stop=lambda: False, report=lambda _: None)
+        run_training(config, model, dataset, folder, lambda: False)
         state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
         found[every] = {
             "snapshots": [path.read_bytes() for path in sorted((folder / "snapshots").iterdir())],
@@ -482,7 +499,7 @@ def test_an_interrupted_training_ends_with_the_same_diagnostics(
     def attempt(folder: Path, calls: int) -> None:
         left = iter([False] * calls)
         model = build_model(config, dataset, CPU)
-        train(config, model, dataset, folder, CPU, should_stop=lambda: next(left, True), report=lambda _: None)
+        run_training(config, model, dataset, folder, lambda: next(left, True))
 
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()

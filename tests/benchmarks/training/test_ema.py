@@ -23,13 +23,13 @@ EXTRA = "train.ema_extra=[{kind: power, sigma_rel: 0.05},{kind: constant, factor
 
 
 def test_half_of_the_average_lies_on_its_half_life() -> None:
-    profile = ema.build_profile({"kind": "halflife", "images": 1000})
+    profile = averages.build_profile({"kind": "halflife", "images": 1000})
     for batch in (1, 50, 1000):
         assert profile.beta(7, batch) ** (1000 / batch) == pytest.approx(0.5)
 
 
 def test_a_constant_average_keeps_its_factor_a_step() -> None:
-    profile = ema.build_profile({"kind": "constant", "factor": 0.99993})
+    profile = averages.build_profile({"kind": "constant", "factor": 0.99993})
     assert {profile.beta(step, batch) for step in (1, 1000) for batch in (1, 128, 1024)} == {0.99993}
 
 
@@ -91,7 +91,7 @@ def test_the_average_is_the_weighted_sum_of_what_was() -> None:
 )
 def test_a_bad_average_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError) as caught:
-        ema.build_profile(options)
+        averages.build_profile(options)
     assert str(caught.value) == message
 
 
