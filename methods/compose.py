@@ -12,7 +12,7 @@ from .parts.bank import Bank
 from .parts.base import Coupling, Distance, Method, Sampler, Teacher, Times, Weight
 from .parts.couplings import GeneratorAugmented, Independent, OptimalTransport, Variational
 from .parts.options import OptionError
-from .parts.process import Kernel
+from .parts.process import ForwardProcess
 
 Part = TypeVar("Part")
 
@@ -22,7 +22,7 @@ class Parts:
     """The parts as configured; a builder says which kinds its paper admits."""
 
     version: int
-    kernel: Kernel
+    process: ForwardProcess
     times: Times
     coupling: Coupling
     teacher: Teacher
@@ -64,13 +64,13 @@ def assemble(name: str, parts: Parts, **kinds: type) -> Method:
 
 
 def fitted(method: Method) -> Method:
-    """The method with its times within the levels of its kernel.
+    """The method with its times within the levels of its process.
 
     Raises:
         OptionError: options of times or sampler that do not go with the other parts, or do nothing beside them.
     """
     try:
-        method = replace(method, times=method.times.bounded(method.kernel.limit))
+        method = replace(method, times=method.times.bounded(method.process.limit))
     except ValueError as error:
         raise OptionError(f"method.times.{error}") from None
     try:

@@ -59,7 +59,7 @@ def loss(
     through the student's input and the penalty alone.
 
     Args:
-        denoise: the preconditioned network D(x_t, t, labels), see `Kernel.denoiser`.
+        denoise: the preconditioned network D(x_t, t, labels), see `ForwardProcess.denoiser`.
         x, labels, draw: one batch or the same rows of all three; see `draw` above.
         average: the denoiser of the averaged weights, for couplings with `needs_average`.
 
@@ -70,7 +70,7 @@ def loss(
     if predict is None:
         raise ValueError("this coupling predicts with the averaged weights: the loss needs their denoiser")
     pair = method.coupling(method, x, labels, draw, predict)
-    x_t = method.kernel.perturb(pair.x, draw.t, pair.z)
+    x_t = method.process.perturb(pair.x, draw.t, pair.z)
     with torch.no_grad():
         x_r = method.teacher(method, pair, x_t, draw)
     edge = method.times.edge(draw.t)

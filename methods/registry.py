@@ -12,13 +12,13 @@ from typing import Any
 
 from .compose import Context, Parts, fitted, generator_augmented, optimal_transport, variational
 from .parts import couplings, distances, samplers, teachers, times, weights
-from .parts import process as kernels
 from .parts.base import Method
 from .parts.options import OptionError, option_names, part_from_options
+from .parts.process import ForwardProcess
 
 #: The kinds of every part, by the name that configurations use.
 KINDS: dict[str, dict[str, type]] = {
-    "kernel": {"ve": kernels.Kernel, "li": kernels.Kernel},
+    "process": {"ve": ForwardProcess, "li": ForwardProcess},
     "times": {"karras_bins": times.KarrasBins, "lognormal_gap": times.LognormalGap},
     "coupling": {
         "independent": couplings.Independent,

@@ -70,7 +70,7 @@ def _write_cell(out: Path, size: Size, method: str, options: dict[str, float], s
     config = {
         "cell": cell,
         "benchmark": {"name": BENCHMARK, "version": 1},
-        "method": {"name": method, "version": 1, "kernel": {"kind": "ve"}, "coupling": {"kind": "independent"}},
+        "method": {"name": method, "version": 1, "process": {"kind": "ve"}, "coupling": {"kind": "independent"}},
         "data": {"name": BENCHMARK},
         "network": {"kind": "mlp", "width": [128, 128]},
         "train": {"images": BUDGET, "batch": 256, **options},

@@ -17,8 +17,8 @@ BUILDER = '''"""Foo, a method that exists in this test alone: ECT whose target a
 
 from __future__ import annotations
 
-from .base import Method
 from .compose import Context, Parts, assemble
+from .parts.base import Method
 from .parts.couplings import Independent
 from .parts.teachers import PosteriorMean
 from .parts.times import LognormalGap

@@ -35,7 +35,7 @@ from .estimators import UNDEFINED, Estimate, conditional_variance, gradient_spre
 from .posterior import bank_law, implied_noise, law_at, posterior_draws
 
 LOWEST = 0.01
-"""The cleanest level that is measured; the noisiest is σ_max of the kernel."""
+"""The cleanest level that is measured; the noisiest is σ_max of the forward process."""
 
 ROUNDING = 4 * torch.finfo(torch.float32).eps
 """Targets whose standard deviation is below this share of their norm are equal."""
@@ -155,7 +155,7 @@ def measure(
     probe = model.averaged()  # a copy: forward passes in training mode may write to weights (EDM2)
     still = model.averaged().denoiser(evaluating=True) if model.method.coupling.needs_average else None
     probe.network.requires_grad_(True)
-    edges = bin_edges(settings.bins, model.method.kernel.sigma_max)
+    edges = bin_edges(settings.bins, model.method.process.sigma_max)
     with torch.no_grad(), float32_products(tf32=False):
         law = bank_law(probe.method, probe.bank) if probe.method.coupling.has_density else None
     for number, (low, high) in enumerate(itertools.pairwise(edges)):
@@ -185,10 +185,10 @@ def target_variances(
     """
     method, bank, t = model.method, model.bank, inputs.t
     device = bank.images.device
-    denoise = method.kernel.denoiser(model.network)  # as the loss assembles it, in float32
+    denoise = method.process.denoiser(model.network)  # as the loss assembles it, in float32
     x, labels = model.batch(inputs.index)
     own = law_at(law, inputs.index)
-    x_t = method.kernel.perturb(x, t, inputs.z if own is None else own.mean + own.std * inputs.z)
+    x_t = method.process.perturb(x, t, inputs.z if own is None else own.mean + own.std * inputs.z)
     rng = generator("diagnose posterior", *address, device=device)
     draws = []
     for number, places in enumerate(posterior_draws(method, bank, law, x_t, t, labels, POSTERIOR_DRAWS, rng)):

@@ -67,4 +67,4 @@ def posterior_draws(
 
 def implied_noise(method: Method, x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """The noise that leads from image x to the point x_t at level t, [B, ...]."""
-    return (x_t - per_sample(method.kernel.alpha(t), x) * x) / per_sample(t, x)
+    return (x_t - per_sample(method.process.alpha(t), x) * x) / per_sample(t, x)

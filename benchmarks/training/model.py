@@ -45,7 +45,7 @@ class Model:
 
     def denoiser(self, *, evaluating: bool = False) -> Denoise:
         network = in_bf16(self.network) if self.bf16 and not evaluating else self.network
-        return self.method.kernel.denoiser(network, evaluating=evaluating)
+        return self.method.process.denoiser(network, evaluating=evaluating)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """The training images at these places in the bank, int64 [B], in model units, and their labels if any."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .bank import References
-from .process import Denoise, Kernel
+from .process import Denoise, ForwardProcess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Times(Protocol):
         ...
 
     def bounded(self, limit: float) -> Times:
-        """The same times with no level above `limit`, which is infinite for most kernels.
+        """The same times with no level above `limit`, which is infinite for most processes.
 
         Raises:
             ValueError: an option asks for such a level, in one sentence.
@@ -217,7 +217,7 @@ class Method:
     name: str
     version: int
     """Bumped when the method's numbers change; printed in every table."""
-    kernel: Kernel
+    process: ForwardProcess
     times: Times
     coupling: Coupling
     teacher: Teacher

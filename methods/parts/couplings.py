@@ -104,7 +104,7 @@ class GeneratorAugmented(Independent):
 
     def __call__(self, method: Method, x: Tensor, labels: Tensor | None, draw: Draw, predict: Denoise) -> Pair:
         with torch.no_grad():
-            x_r = method.kernel.perturb(x, draw.r, draw.z)
+            x_r = method.process.perturb(x, draw.r, draw.z)
             at_zero = draw.r == 0  # D(x, 0) = x, and ln(0) is no noise label
             generated = predict(x_r, torch.where(at_zero, draw.t, draw.r), labels)
             replaced = ~at_zero if draw.coupled is None else draw.coupled & ~at_zero

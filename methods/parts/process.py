@@ -1,6 +1,6 @@
 """Forward processes and the preconditioning of the network.
 
-Both kernels run over the noise levels 0 < σ <= σ_max and give x_σ = α(σ) x + σ z:
+Both processes run over the noise levels 0 < σ <= σ_max and give x_σ = α(σ) x + σ z:
 
     ve   variance exploding, α = 1                   (EDM, Karras et al. 2022; iCT, ECT, SCT)
     li   linear interpolation, α = 1 - σ / σ_max     (VCT, Silvestri et al. 2025)
@@ -30,7 +30,7 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kernel:
+class ForwardProcess:
     """A forward process with its preconditioning. All noise levels are standard deviations in model units.
 
     kind: "ve" or "li" (above).

@@ -40,10 +40,10 @@ class Multistep:
             raise ValueError(f"sigma_mid is {list(self.sigma_mid)}, must be positive levels, noisiest first")
 
     def suit(self, method: Method) -> None:
-        limit = method.kernel.limit
+        limit = method.process.limit
         if any(sigma > limit for sigma in self.sigma_mid):
             raise ValueError(
-                f"sigma_mid is {list(self.sigma_mid)}, must be levels of at most sigma_max of the kernel, {limit:g}"
+                f"sigma_mid is {list(self.sigma_mid)}, must be levels of at most sigma_max of the process, {limit:g}"
             )
         if self.recouple == "learned" and not method.coupling.learns_law:
             raise ValueError(
@@ -70,15 +70,15 @@ class Multistep:
     @torch.no_grad()
     def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         self.check(method.times, len(noise))
-        kernel = method.kernel
+        process = method.process
         # The state is kept in float64 and each network call sees float32, as in the published samplers.
-        x = noise[0].double() * kernel.sigma_max
-        x = _call(denoise, x, x.new_full((len(x),), kernel.sigma_max), labels)
-        for sigma, fresh in zip(self.levels(len(noise), kernel.sigma_max), noise[1:], strict=True):
+        x = noise[0].double() * process.sigma_max
+        x = _call(denoise, x, x.new_full((len(x),), process.sigma_max), labels)
+        for sigma, fresh in zip(self.levels(len(noise), process.sigma_max), noise[1:], strict=True):
             fresh = self._recoupled(method, x.float(), fresh, labels)
             level = x.new_full((len(x),), sigma)
-            std = math.sqrt(max(sigma**2 - kernel.sigma_min**2, 0)) if self.renoise == "sqrt_diff" else sigma
-            x = per_sample(kernel.alpha(level), x) * x + std * fresh.double()
+            std = math.sqrt(max(sigma**2 - process.sigma_min**2, 0)) if self.renoise == "sqrt_diff" else sigma
+            x = per_sample(process.alpha(level), x) * x + std * fresh.double()
             x = _call(denoise, x, level, labels)
         return x.float()
 
@@ -115,8 +115,8 @@ class Phased:
     @torch.no_grad()
     def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         self.check(method.times, len(noise))
-        x = noise[0].double() * method.kernel.sigma_max
-        t = x.new_full((len(x),), method.kernel.sigma_max)
+        x = noise[0].double() * method.process.sigma_max
+        t = x.new_full((len(x),), method.process.sigma_max)
         edge = method.times.edge(t)
         for _ in range(method.times.phases):
             x = to_edge(_call(denoise, x, t, labels), x, t, self.eta * edge)

@@ -32,7 +32,7 @@ class SamePoint:
         return None
 
     def __call__(self, method: Method, pair: Pair, x_t: Tensor, draw: Draw) -> Tensor:
-        return method.kernel.perturb(pair.x, draw.r, pair.z)
+        return method.process.perturb(pair.x, draw.r, pair.z)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +104,8 @@ class PosteriorMean:
                 return sampled_references(self.bank, labels, index, int(n), generator)
 
     def __call__(self, method: Method, pair: Pair, x_t: Tensor, draw: Draw) -> Tensor:
-        kernel, t, r = method.kernel, draw.t, draw.r
-        x_r = kernel.perturb(pair.x, r, pair.z)
+        process, t, r = method.process, draw.t, draw.r
+        x_r = process.perturb(pair.x, r, pair.z)
         estimated = self._estimated(t, r)
         if draw.references is None or not len(estimated):
             return x_r
@@ -113,7 +113,7 @@ class PosteriorMean:
         mean = posterior_mean(method, pair, x_t, t, draw.references, estimated, law)
         # The same as the formula above, written as ECT's point and a correction: where the estimate is the image
         # itself the two methods agree to the last bit.
-        share = kernel.alpha(r) - kernel.alpha(t) * r / t
+        share = process.alpha(r) - process.alpha(t) * r / t
         x_r = x_r + per_sample(share, x_t) * (mean - pair.x)
         if self.solver == "heun":
             again = estimated[r[estimated] > method.times.edge(t[estimated])]
@@ -153,8 +153,8 @@ class PosteriorMean:
 
 def _slope(method: Method, x: Tensor, level: Tensor, mean: Tensor) -> Tensor:
     """dx/dσ of the probability flow with the posterior mean `mean` at x."""
-    alpha, sigma = per_sample(method.kernel.alpha(level), x), per_sample(level, x)
-    return method.kernel.alpha_slope * mean + (x - alpha * mean) / sigma
+    alpha, sigma = per_sample(method.process.alpha(level), x), per_sample(level, x)
+    return method.process.alpha_slope * mean + (x - alpha * mean) / sigma
 
 
 def reference_law(method: Method, pair: Pair, references: References) -> Gaussian | None:
@@ -231,7 +231,7 @@ def log_likelihood(
 
     law: of the noise of every image of the pool; None for the standard normal.
     """
-    points, alpha, sigma = x_t.flatten(1), method.kernel.alpha(t)[:, None], t[:, None]
+    points, alpha, sigma = x_t.flatten(1), method.process.alpha(t)[:, None], t[:, None]
     parts, start = [], 0
     for images, half_squares in pool.chunks(index):
         chunk = slice(start, start + len(images))
@@ -253,7 +253,7 @@ def log_likelihood(
 
 def _own_log_likelihood(method: Method, x_t: Tensor, t: Tensor, x: Tensor) -> Tensor:
     """log p(x_t | x) of each row's own image under independent noise, with the constant of `log_likelihood`: [b]."""
-    alpha, points, images = method.kernel.alpha(t), x_t.flatten(1), x.flatten(1)
+    alpha, points, images = method.process.alpha(t), x_t.flatten(1), x.flatten(1)
     return (alpha * (points * images).sum(1) - alpha**2 * images.square().sum(1) / 2) / t**2
 
 

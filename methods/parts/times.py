@@ -64,7 +64,7 @@ class KarrasBins:
 
     def bounded(self, limit: float) -> KarrasBins:
         if self.sigma_max > limit:
-            raise ValueError(f"sigma_max is {self.sigma_max:g}, must be at most that of the kernel, {limit:g}")
+            raise ValueError(f"sigma_max is {self.sigma_max:g}, must be at most that of the process, {limit:g}")
         return self
 
     @property
@@ -153,7 +153,7 @@ class LognormalGap:
         counts it, so that the last of the others is dropped unless `stages` is one more.
     stage_clock: "progress" is stage = floor(stages · progress); "ticks" reproduces the published loop, whose stages
         start one step late.
-    t_max: clamps t from above; None leaves it unbounded, or bounded by the kernel (li, whose image vanishes at σ_max).
+    t_max: clamps t from above; None leaves it unbounded, or bounded by the process (li, whose image vanishes at σ_max).
     truncate: (low, high) redraws t from the law restricted to these levels, as TCM does; () leaves it whole.
     r_min: what r is raised to, short of t itself (1e-6 in TCM); 0 allows r = 0.
     phases: cuts (0, σ_max] into that many pieces at the nodes of the ρ = 7 grid of [0.002, σ_max]; r stays within t's
@@ -210,7 +210,7 @@ class LognormalGap:
     def bounded(self, limit: float) -> LognormalGap:
         for name, level in (("t_max", self.t_max or 0.0), ("sigma_max", self.sigma_max), ("truncate", self._highest)):
             if level > limit:
-                raise ValueError(f"{name} goes to {level:g}, must be at most sigma_max of the kernel, {limit:g}")
+                raise ValueError(f"{name} goes to {level:g}, must be at most sigma_max of the process, {limit:g}")
         return replace(self, t_max=limit) if self.t_max is None and limit < math.inf else self
 
     @property

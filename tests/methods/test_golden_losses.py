@@ -15,7 +15,7 @@ from consistency_bench.methods.loss import loss
 from consistency_bench.methods.parts.base import Draw, Method
 from consistency_bench.methods.parts.couplings import Independent, Variational
 from consistency_bench.methods.parts.distances import Huber, HuberElementwiseSum
-from consistency_bench.methods.parts.process import Kernel
+from consistency_bench.methods.parts.process import ForwardProcess
 from consistency_bench.methods.parts.samplers import Multistep
 from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
@@ -59,7 +59,7 @@ def method_of(case: dict) -> Method:
     return Method(
         name=case["method"],
         version=1,
-        kernel=Kernel(kind=case["kernel"], boundary="always" if ict else "never"),
+        process=ForwardProcess(kind=case["process"], boundary="always" if ict else "never"),
         times=KarrasBins() if ict else LognormalGap(q=case["q"], stages=8 if case["q"] == 2 else 4),
         coupling=Variational(kl_weight=case["kl_weight"]) if case["coupling"] == "vae" else Independent(),
         teacher=SamePoint(),
@@ -86,7 +86,7 @@ def times_of(case: dict, method: Method, progress: float) -> tuple[Tensor, Tenso
 
 
 @pytest.mark.parametrize(
-    "case", CASES, ids=lambda c: f"{c['method']}-{c['kernel']}-{c['coupling']}-{c.get('N', c.get('stage'))}"
+    "case", CASES, ids=lambda c: f"{c['method']}-{c['process']}-{c['coupling']}-{c.get('N', c.get('stage'))}"
 )
 def test_golden_loss_and_gradients(case: dict) -> None:
     method = method_of(case)
@@ -98,7 +98,7 @@ def test_golden_loss_and_gradients(case: dict) -> None:
 
     # The published numbers hold for the published times, not for ours, which are exact to float64.
     draw = Draw(t=torch.tensor(case["t"]), r=torch.tensor(case["r"]), z=noise())
-    terms = loss(method, method.kernel.denoiser(network), images(), None, progress, draw)
+    terms = loss(method, method.process.denoiser(network), images(), None, progress, draw)
     terms.total.backward()
 
     tolerance = 2e-2 if case.get("N") == 1281 else 1e-4
@@ -142,7 +142,7 @@ def test_ict_with_the_distance_of_its_paper(which: tuple[str, int], expected: di
     network, progress = ClosedForm().double(), progress_of(case, method)
     grid, index = method.times.grid(progress), torch.tensor(case["indices"])  # type: ignore[attr-defined]
     draw = Draw(t=grid[index + 1], r=grid[index], z=noise(torch.float64))
-    terms = loss(method, method.kernel.denoiser(network), images(torch.float64), None, progress, draw)
+    terms = loss(method, method.process.denoiser(network), images(torch.float64), None, progress, draw)
     terms.total.backward()
     values = {"loss": terms.total, "consistency": terms.consistency}
     values |= {"grad_a": network.a.grad, "grad_b": network.b.grad}
@@ -155,7 +155,7 @@ def test_ict_with_the_distance_of_its_paper(which: tuple[str, int], expected: di
 
 def test_every_case_of_the_file_is_covered() -> None:
     assert len(CASES) == 8
-    assert {(c["method"], c["kernel"], c["coupling"]) for c in CASES} == {
+    assert {(c["method"], c["process"], c["coupling"]) for c in CASES} == {
         ("ecm", "ve", "independent"),
         ("ecm", "ve", "vae"),
         ("ecm", "li", "independent"),

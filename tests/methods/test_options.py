@@ -22,7 +22,7 @@ from consistency_bench.methods.parts.couplings import (
 )
 from consistency_bench.methods.parts.distances import Huber
 from consistency_bench.methods.parts.options import OptionError
-from consistency_bench.methods.parts.process import Denoise, Kernel, to_edge
+from consistency_bench.methods.parts.process import Denoise, ForwardProcess, to_edge
 from consistency_bench.methods.parts.samplers import Multistep, Phased, guided
 from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
@@ -40,7 +40,7 @@ def method_with(**parts: object) -> Method:
     base = Method(
         name="test",
         version=1,
-        kernel=Kernel(boundary="never"),
+        process=ForwardProcess(boundary="never"),
         times=LognormalGap(),
         coupling=Independent(),
         teacher=SamePoint(),
@@ -190,12 +190,12 @@ def test_grids_that_cannot_be_are_refused(options: dict[str, float], reason: str
 @pytest.mark.parametrize("method", ["ect", "sct", "vct"])
 @pytest.mark.parametrize("sigma_max", [80, 40])
 def test_times_of_li_end_where_its_image_does(method: str, sigma_max: int, digits: Dataset) -> None:
-    settings = ["method.times.p_mean=4", f"method.kernel.sigma_max={sigma_max}"]
-    li, ve = (small_model(method, digits, *settings, f"method.kernel.kind={kind}").method for kind in ("li", "ve"))
+    settings = ["method.times.p_mean=4", f"method.process.sigma_max={sigma_max}"]
+    li, ve = (small_model(method, digits, *settings, f"method.process.kind={kind}").method for kind in ("li", "ve"))
     t, r = li.times.sample(2000, 0.5, generator())
     assert t.max() == sigma_max
     assert (r < t).all()
-    assert (li.kernel.alpha(t) >= 0).all()
+    assert (li.process.alpha(t) >= 0).all()
     unbounded, _ = ve.times.sample(2000, 0.5, generator())
     assert torch.equal(t, unbounded.clamp(max=sigma_max))
     assert unbounded.max() > sigma_max
@@ -344,7 +344,7 @@ def test_generated_pairs_carry_no_gradient_of_the_prediction() -> None:
     """The gradient is that of the plain loss on the generated images as constants."""
     method, drawn = golden_ect(coupling=GeneratorAugmented(predictor="online"))
     network = ClosedForm()
-    denoise = method.kernel.denoiser(network)
+    denoise = method.process.denoiser(network)
     with torch.no_grad():
         generated = method.coupling(method, images(), None, drawn, denoise).x
     gradients = []
@@ -429,7 +429,7 @@ def test_the_kl_warms_up() -> None:
 
 def test_the_encoder_gets_gradient_without_a_kl_weight() -> None:
     method, drawn = vct(kl_weight=0)
-    loss(method, method.kernel.denoiser(ClosedForm()), images(), None, 3 / 8, drawn).total.backward()
+    loss(method, method.process.denoiser(ClosedForm()), images(), None, 3 / 8, drawn).total.backward()
     encoder = method.modules["encoder"]
     assert isinstance(encoder, ClosedFormEncoder)
     assert encoder.m.grad is not None
@@ -460,7 +460,7 @@ def test_the_time_input_of_the_imagenet_code() -> None:
 
     t = torch.tensor([0.5, 80.0])
     for form in ("quarter_log", "thousand_log"):
-        Kernel(time_input=form).denoiser(network)(torch.zeros(2, 1), t, None)
+        ForwardProcess(time_input=form).denoiser(network)(torch.zeros(2, 1), t, None)
     torch.testing.assert_close(seen[0], t.log() / 4)
     torch.testing.assert_close(seen[1], 1000 * t.log() / 4)
 
@@ -478,29 +478,29 @@ def test_the_time_input_of_the_imagenet_code() -> None:
         ("ect", ["sample.kind=ddim"], "sample.kind is 'ddim', must be one of: multistep, phased"),
         (
             "ect",
-            ["method.kernel.kind=li", "method.times.t_max=100"],
-            "method.times.t_max goes to 100, must be at most sigma_max of the kernel, 80",
+            ["method.process.kind=li", "method.times.t_max=100"],
+            "method.times.t_max goes to 100, must be at most sigma_max of the process, 80",
         ),
         (
             "vct",
-            ["method.kernel.kind=li", "method.times.truncate=[0.002,90]"],
+            ["method.process.kind=li", "method.times.truncate=[0.002,90]"],
             "method.times.truncate goes to 90, must",
         ),
-        ("ect", ["method.kernel.kind=li", "method.times.sigma_max=90"], "method.times.sigma_max goes to 90, must"),
+        ("ect", ["method.process.kind=li", "method.times.sigma_max=90"], "method.times.sigma_max goes to 90, must"),
         (
             "ict",
-            ["method.kernel.kind=li", "method.times.sigma_max=90"],
+            ["method.process.kind=li", "method.times.sigma_max=90"],
             "method.times.sigma_max is 90, must be at most",
         ),
         (
             "vct",
-            ["method.kernel.kind=li", "sample.sigma_mid=[100]"],
-            r"sample.sigma_mid is \[100.0\], must be levels of at most sigma_max of the kernel, 80",
+            ["method.process.kind=li", "sample.sigma_mid=[100]"],
+            r"sample.sigma_mid is \[100.0\], must be levels of at most sigma_max of the process, 80",
         ),
         (
             "ict",
-            ["method.kernel.eval_shift=0.003"],
-            "method.kernel.eval_shift is 0.003, must be 0 with boundary=always",
+            ["method.process.eval_shift=0.003"],
+            "method.process.eval_shift is 0.003, must be 0 with boundary=always",
         ),
         (
             "ect",

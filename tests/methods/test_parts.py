@@ -18,7 +18,7 @@ from consistency_bench.methods.parts.base import Draw, Gaussian, Method, Pair
 from consistency_bench.methods.parts.couplings import Independent, OptimalTransport, Variational, kl_to_standard_normal
 from consistency_bench.methods.parts.distances import Huber, HuberElementwiseMean, HuberElementwiseSum, paper_c
 from consistency_bench.methods.parts.options import OptionError, part_from_options
-from consistency_bench.methods.parts.process import Kernel
+from consistency_bench.methods.parts.process import ForwardProcess
 from consistency_bench.methods.parts.samplers import Multistep
 from consistency_bench.methods.parts.teachers import PosteriorMean, SamePoint, log_likelihood
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
@@ -121,42 +121,42 @@ def test_t_max_clamps() -> None:
     assert (r < t).all()
 
 
-# --- kernels ---------------------------------------------------------------------------------------------------------
+# --- processes ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("kernel", "offset", "sigma", "expected"),
+    ("process", "offset", "sigma", "expected"),
     [
-        (Kernel(), 0.002, 0.5, (0.502004, 0.352139, 1.414214)),
-        (Kernel(), 0.002, 0.821, (0.2715145, 0.4259987, 1.0402899)),
-        (Kernel(), 0.0, 0.821, (0.2705508, 0.4270390, 1.0402899)),
-        (Kernel(), 0.003, 0.821, (0.271998, 0.425479, 1.0402899)),
-        (Kernel(), 0.002, 80, (3.90629e-5, 0.499978, 0.0124998)),
-        (Kernel(), 0.0, 80, (3.90610e-5, 0.499990, 0.0124998)),
-        (Kernel(), 0.003, 80, (3.90639e-5, 0.499971, 0.0124998)),
-        (Kernel(kind="li"), 0.002, 0.821, (0.2702295, 0.4271803, 1.0431754)),
-        (Kernel(kind="li"), 0.0, 0.821, (0.2692618, 0.4282235, 1.0431754)),
-        (Kernel(kind="li"), 0.003, 0.821, (0.2707150, 0.4266587, 1.0431754)),
-        (Kernel(kind="li"), 0.002, 80, (0, 0.4999875, 0.0125)),
+        (ForwardProcess(), 0.002, 0.5, (0.502004, 0.352139, 1.414214)),
+        (ForwardProcess(), 0.002, 0.821, (0.2715145, 0.4259987, 1.0402899)),
+        (ForwardProcess(), 0.0, 0.821, (0.2705508, 0.4270390, 1.0402899)),
+        (ForwardProcess(), 0.003, 0.821, (0.271998, 0.425479, 1.0402899)),
+        (ForwardProcess(), 0.002, 80, (3.90629e-5, 0.499978, 0.0124998)),
+        (ForwardProcess(), 0.0, 80, (3.90610e-5, 0.499990, 0.0124998)),
+        (ForwardProcess(), 0.003, 80, (3.90639e-5, 0.499971, 0.0124998)),
+        (ForwardProcess(kind="li"), 0.002, 0.821, (0.2702295, 0.4271803, 1.0431754)),
+        (ForwardProcess(kind="li"), 0.0, 0.821, (0.2692618, 0.4282235, 1.0431754)),
+        (ForwardProcess(kind="li"), 0.003, 0.821, (0.2707150, 0.4266587, 1.0431754)),
+        (ForwardProcess(kind="li"), 0.002, 80, (0, 0.4999875, 0.0125)),
     ],
 )
-def test_preconditioning(kernel: Kernel, offset: float, sigma: float, expected: tuple[float, ...]) -> None:
-    close(torch.cat(kernel.precondition(levels(sigma), offset)), *expected, rtol=5e-6)  # the table has six digits
+def test_preconditioning(process: ForwardProcess, offset: float, sigma: float, expected: tuple[float, ...]) -> None:
+    close(torch.cat(process.precondition(levels(sigma), offset)), *expected, rtol=5e-6)  # the table has six digits
 
 
 @pytest.mark.parametrize("kind", ["ve", "li"])
 def test_boundary_condition(kind: str) -> None:
-    kernel = Kernel(kind=kind)
+    process = ForwardProcess(kind=kind)
     x = torch.randn(4, 3, 2, 2)
-    denoise = kernel.denoiser(lambda u, c, labels: torch.randn_like(u))
+    denoise = process.denoiser(lambda u, c, labels: torch.randn_like(u))
     torch.testing.assert_close(denoise(x, torch.full((4,), 0.002), None), x, rtol=1e-6, atol=1e-6)
 
 
 def test_shift_is_for_evaluation_alone() -> None:
-    kernel = Kernel(boundary="never", eval_shift=0.003)
+    process = ForwardProcess(boundary="never", eval_shift=0.003)
     x, t = torch.ones(1, 1), torch.tensor([0.821])
     outputs = [
-        kernel.denoiser(lambda u, c, labels: torch.ones_like(u), evaluating=e)(x, t, None) for e in (False, True)
+        process.denoiser(lambda u, c, labels: torch.ones_like(u), evaluating=e)(x, t, None) for e in (False, True)
     ]
     assert outputs[0].item() == pytest.approx(0.270551 + 0.427039, abs=2e-6)
     assert outputs[1].item() == pytest.approx(0.271998 + 0.425479, abs=2e-6)
@@ -164,7 +164,7 @@ def test_shift_is_for_evaluation_alone() -> None:
 
 def test_li_reaches_pure_noise() -> None:
     z = torch.randn(3, 2)
-    assert torch.equal(Kernel(kind="li").perturb(torch.randn(3, 2), torch.full((3,), 80.0), z), 80 * z)
+    assert torch.equal(ForwardProcess(kind="li").perturb(torch.randn(3, 2), torch.full((3,), 80.0), z), 80 * z)
 
 
 # --- distances and weights -------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def method_with(teacher: PosteriorMean | SamePoint) -> Method:
     return Method(
         name="test",
         version=1,
-        kernel=Kernel(boundary="never"),
+        process=ForwardProcess(boundary="never"),
         times=LognormalGap(),
         coupling=Independent(),
         teacher=teacher,
@@ -299,7 +299,7 @@ def test_without_references_sct_is_ect_bit_for_bit() -> None:
     pair, draw = Pair(x=x, z=z, labels=None, penalty=x.new_zeros(4)), Draw(t=t, r=r, z=z)
     teacher = PosteriorMean(references="none")
     method = method_with(teacher)
-    x_t = method.kernel.perturb(x, t, z)
+    x_t = method.process.perturb(x, t, z)
     assert torch.equal(teacher(method, pair, x_t, draw), SamePoint()(method, pair, x_t, draw))
 
 
@@ -330,10 +330,10 @@ def test_sampling_steps() -> None:
 @pytest.mark.parametrize(
     ("part", "options", "message"),
     [
-        (Kernel, {"sigma": 1}, "unknown key 'method.part.sigma'. Available: kind, boundary"),
-        (Kernel, {"sigma_min": "a"}, "method.part.sigma_min is 'a', must be a number"),
-        (Kernel, {"sigma_min": float("nan")}, "must be a number"),
-        (Kernel, {"sigma_min": 90}, "must be 0 < min < max"),
+        (ForwardProcess, {"sigma": 1}, "unknown key 'method.part.sigma'. Available: kind, boundary"),
+        (ForwardProcess, {"sigma_min": "a"}, "method.part.sigma_min is 'a', must be a number"),
+        (ForwardProcess, {"sigma_min": float("nan")}, "must be a number"),
+        (ForwardProcess, {"sigma_min": 90}, "must be 0 < min < max"),
         (KarrasBins, {"s0": 2.5}, "must be a whole number"),
         (KarrasBins, {"s0": True}, "must be a whole number"),
         (PosteriorMean, {"bank": 1}, "unknown key"),
@@ -355,6 +355,6 @@ def test_bad_options_say_what_is_wrong(part: type, options: dict, message: str) 
     )
 )
 def test_options_never_fail_otherwise(options: dict) -> None:
-    for part in (Kernel, KarrasBins, LognormalGap, Huber, Snr, Variational, PosteriorMean, Multistep):
+    for part in (ForwardProcess, KarrasBins, LognormalGap, Huber, Snr, Variational, PosteriorMean, Multistep):
         with contextlib.suppress(OptionError):
             part_from_options(part, options, "x")

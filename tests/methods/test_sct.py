@@ -15,7 +15,7 @@ from consistency_bench.methods.parts.bank import Bank, all_references
 from consistency_bench.methods.parts.base import Draw, Method, Pair
 from consistency_bench.methods.parts.couplings import Independent, Variational
 from consistency_bench.methods.parts.distances import Huber
-from consistency_bench.methods.parts.process import Kernel
+from consistency_bench.methods.parts.process import ForwardProcess
 from consistency_bench.methods.parts.samplers import Multistep
 from consistency_bench.methods.parts.teachers import (
     PosteriorMean,
@@ -34,11 +34,11 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def sct(bank: Bank | None = None, kernel: Kernel | None = None, **options: object) -> Method:
+def sct(bank: Bank | None = None, process: ForwardProcess | None = None, **options: object) -> Method:
     return Method(
         name="sct",
         version=1,
-        kernel=kernel or Kernel(boundary="never"),
+        process=process or ForwardProcess(boundary="never"),
         times=LognormalGap(),
         coupling=Independent(),
         teacher=PosteriorMean(bank=bank, **options),  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def test_golden_losses_of_the_posterior_mean(
     weights = log_likelihood(method, x + levels.view(-1, 1, 1, 1) * z, levels, Bank(images=x)).softmax(1)
     torch.testing.assert_close(weights.diagonal(), torch.tensor(own, dtype=torch.float64), rtol=2e-6, atol=1e-6)
     network = ClosedForm().double()
-    terms = loss(method, method.kernel.denoiser(network), x, None, progress, drawn)
+    terms = loss(method, method.process.denoiser(network), x, None, progress, drawn)
     terms.total.backward()
     values = (terms.total, terms.consistency, network.a.grad, network.b.grad)
     for value, wanted in zip(values, expected, strict=True):
@@ -90,14 +90,14 @@ def test_off_diagonal_weights_and_displacement_of_the_golden_inputs() -> None:
     x, z = images(torch.float64), noise(torch.float64)
     t = torch.tensor([1.0, 3, 20], dtype=torch.float64)
     method = sct(references="batch")
-    x_t = method.kernel.perturb(x, t, z)
+    x_t = method.process.perturb(x, t, z)
     weights = log_likelihood(method, x_t, t, Bank(images=x)).softmax(1)[1]
     torch.testing.assert_close(
         weights, torch.tensor([0.244693, 0.453525, 0.301782], dtype=torch.float64), rtol=2e-6, atol=0
     )
     pair = Pair(x=x, z=z, labels=None, penalty=t.new_zeros(3))
     drawn = Draw(t=t, r=method.times.cleaner(t, 3 / 8), z=z, references=all_references(Bank(images=x)))
-    moved = (method.teacher(method, pair, x_t, drawn) - method.kernel.perturb(x, drawn.r, z)).flatten(1).norm(dim=1)
+    moved = (method.teacher(method, pair, x_t, drawn) - method.process.perturb(x, drawn.r, z)).flatten(1).norm(dim=1)
     torch.testing.assert_close(
         moved, torch.tensor([0.008533, 0.043850, 0.154588], dtype=torch.float64), rtol=1e-4, atol=0
     )
@@ -109,14 +109,14 @@ def test_off_diagonal_weights_and_displacement_of_the_golden_inputs() -> None:
 def test_one_reference_is_ect_bit_for_bit(references: str, kind: str, progress: float) -> None:
     """Losses and gradients, times and noise drawn from the same generator."""
     bank = Bank(images=images().repeat(4, 1, 1, 1) + 0.01 * torch.arange(12).view(-1, 1, 1, 1))
-    kernel, index = Kernel(kind=kind, boundary="never"), torch.tensor([7, 0, 11])
-    one = replace(sct(bank, kernel, references=references), times=LognormalGap(t_max=80))
+    process, index = ForwardProcess(kind=kind, boundary="never"), torch.tensor([7, 0, 11])
+    one = replace(sct(bank, process, references=references), times=LognormalGap(t_max=80))
     results = []
     for method in (one, ect_like(one)):
         network = ClosedForm()
         x = bank.images[index]
         drawn = draw(method, x, None, progress, generator(5), index)
-        terms = loss(method, method.kernel.denoiser(network), x, None, progress, drawn)
+        terms = loss(method, method.process.denoiser(network), x, None, progress, drawn)
         terms.total.backward()
         results.append((terms.total.item(), network.a.grad, network.b.grad, drawn.t, drawn.z))
     for ours, theirs in zip(*results, strict=True):
@@ -139,7 +139,7 @@ def test_all_batch_and_sampled_agree_when_they_hold_the_same_images() -> None:
     for references in ("all", "batch", "sampled:20", "sampled:500"):
         method = sct(bank, references=references)
         drawn = replace(draw(method, x, None, 0.5, generator(2), index), z=z, t=t)
-        means.append(estimate(method, x, method.kernel.perturb(x, t, z), t, drawn))
+        means.append(estimate(method, x, method.process.perturb(x, t, z), t, drawn))
     for mean in means[1:]:
         torch.testing.assert_close(mean, means[0], rtol=1e-5, atol=1e-6)
 
@@ -151,7 +151,7 @@ def test_order_of_the_references_does_not_matter() -> None:
         bank = Bank(images=blobs(9)[order])
         method = sct(bank)
         drawn = Draw(t=t, r=t / 2, z=z, references=all_references(bank))
-        means.append(estimate(method, x, method.kernel.perturb(x, t, z), t, drawn))
+        means.append(estimate(method, x, method.process.perturb(x, t, z), t, drawn))
     torch.testing.assert_close(*means, rtol=1e-5, atol=1e-7)
 
 
@@ -162,7 +162,7 @@ def test_the_ends_of_the_noise_levels() -> None:
         t = torch.full((3,), level)
         method = sct(bank)
         drawn = Draw(t=t, r=t / 2, z=z, references=all_references(bank))
-        mean = estimate(method, x, method.kernel.perturb(x, t, z), t, drawn)
+        mean = estimate(method, x, method.process.perturb(x, t, z), t, drawn)
         torch.testing.assert_close(mean, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -267,7 +267,7 @@ def test_other_classes_never_leak(references: str) -> None:
         batch = torch.cat([index, torch.tensor([1, 2, 4])])
         drawn = draw(method, stored[batch], labels[batch], 0.5, generator(2), batch)
         pair = Pair(x=stored[batch], z=drawn.z, labels=labels[batch], penalty=torch.zeros(6))
-        x_t = method.kernel.perturb(pair.x, drawn.t, drawn.z)
+        x_t = method.process.perturb(pair.x, drawn.t, drawn.z)
         results.append(method.teacher(method, pair, x_t, drawn)[:3])
     assert torch.isfinite(results[0]).all()
     assert torch.equal(*results)
@@ -302,7 +302,7 @@ def test_a_bank_in_pieces_gives_the_same_and_stays_uint8(monkeypatch: pytest.Mon
         x = stored[index].float() / 127.5 - 1
         drawn = draw(method, x, None, 0.5, generator(), index)
         t = torch.linspace(0.5, 20, 8)
-        means.append(estimate(method, x, method.kernel.perturb(x, t, drawn.z), t, drawn))
+        means.append(estimate(method, x, method.process.perturb(x, t, drawn.z), t, drawn))
     assert max(sizes) == 12
     torch.testing.assert_close(*means, rtol=1e-5, atol=1e-6)
 
@@ -314,7 +314,7 @@ def test_the_gate_skips_rows_whose_estimate_is_the_image_itself() -> None:
     x, z = bank.images[index], torch.randn(64, 48, generator=generator(7))
     t = torch.logspace(-2, 1.5, 64)
     plain, gated = sct(bank), sct(bank, gate=0.25)
-    x_t = plain.kernel.perturb(x, t, z)
+    x_t = plain.process.perturb(x, t, z)
     own = log_likelihood(plain, x_t, t, bank).softmax(1)[index, index]
     assert (1 - own[t < 0.25]).abs().max() < 1e-6
     pair = Pair(x=x, z=z, labels=None, penalty=torch.zeros(64))
@@ -332,7 +332,7 @@ def test_coarse_steps_and_targets_at_zero_can_use_the_image() -> None:
     r = torch.tensor([0.0, 1, 2.5, 4])
     drawn = Draw(t=t, r=r, z=z, references=all_references(bank))
     pair = Pair(x=x, z=z, labels=None, penalty=torch.zeros(4))
-    x_t = Kernel(boundary="never").perturb(x, t, z)
+    x_t = ForwardProcess(boundary="never").perturb(x, t, z)
 
     def as_ect(**options: str) -> list[bool]:
         method = sct(bank, **options)
@@ -348,20 +348,20 @@ def test_coarse_steps_and_targets_at_zero_can_use_the_image() -> None:
 def test_heun_takes_out_most_of_the_bias_of_a_moderate_step(kind: str) -> None:
     """Against the exact flow of the empirical law (tiny Euler steps with the same estimate)."""
     bank = Bank(images=torch.tensor([[-2.0], [-1.0], [1.5], [2.0]]))
-    kernel = Kernel(kind=kind, boundary="never")
+    process = ForwardProcess(kind=kind, boundary="never")
     x, z = bank.images, torch.tensor([[0.3], [-0.6], [0.1], [1.2]])
     t, r = torch.full((4,), 4.0), torch.full((4,), 2.8)
     pair = Pair(x=x, z=z, labels=None, penalty=torch.zeros(4))
-    exact = kernel.perturb(x, t, z)
+    exact = process.perturb(x, t, z)
     levels = torch.linspace(4.0, 2.8, 1001, dtype=torch.float64).tolist()
-    euler = sct(bank, kernel)
+    euler = sct(bank, process)
     for high, low in itertools.pairwise(levels):
         step = Draw(t=torch.full((4,), high), r=torch.full((4,), low), z=z, references=all_references(bank))
-        here = Pair(x=x, z=(exact - kernel.alpha(step.t)[:, None] * x) / high, labels=None, penalty=torch.zeros(4))
+        here = Pair(x=x, z=(exact - process.alpha(step.t)[:, None] * x) / high, labels=None, penalty=torch.zeros(4))
         exact = euler.teacher(euler, here, exact, step)
     drawn = Draw(t=t, r=r, z=z, references=all_references(bank))
-    x_t = kernel.perturb(x, t, z)
-    heun = sct(bank, kernel, solver="heun")
+    x_t = process.perturb(x, t, z)
+    heun = sct(bank, process, solver="heun")
     errors = [(m.teacher(m, pair, x_t, drawn) - exact).abs().mean() for m in (euler, heun)]
     assert errors[1] < errors[0] / 2
 
@@ -371,7 +371,7 @@ def test_heun_leaves_r_zero_to_the_estimate() -> None:
     x, z, t = bank.images[:2], blobs(2, seed=3), torch.tensor([3.0, 3.0])
     drawn = Draw(t=t, r=torch.tensor([0.0, 1.0]), z=z, references=all_references(bank))
     pair = Pair(x=x, z=z, labels=None, penalty=torch.zeros(2))
-    x_t = Kernel(boundary="never").perturb(x, t, z)
+    x_t = ForwardProcess(boundary="never").perturb(x, t, z)
     euler, heun = (m.teacher(m, pair, x_t, drawn) for m in (sct(bank), sct(bank, solver="heun")))
     assert torch.isfinite(heun).all()
     assert torch.equal(euler[0], heun[0])
@@ -425,7 +425,7 @@ def test_weights_are_by_the_law_that_made_the_pair(solver: str, classes: int) ->
     )
     drawn = replace(draw(method, x, labels, 0.5, generator()), t=torch.full((12,), 3.0), r=torch.full((12,), 2.0))
     pair = method.coupling(method, x, labels, drawn, lambda x, t, labels: x)
-    x_t = method.kernel.perturb(x, drawn.t, pair.z)
+    x_t = method.process.perturb(x, drawn.t, pair.z)
     got = method.teacher(method, pair, x_t, drawn)
     assert encoder.passes == 1
     assert drawn.references is not None
@@ -449,7 +449,7 @@ def test_a_part_of_the_batch_keeps_its_law_among_the_references() -> None:
     rows = slice(4, 7)
     part = drawn.rows(rows)
     pair = method.coupling(method, x[rows], None, part, lambda x, t, labels: x)
-    x_t = method.kernel.perturb(pair.x, part.t, pair.z)
+    x_t = method.process.perturb(pair.x, part.t, pair.z)
     method.teacher(method, pair, x_t, part)
     assert encoder.sizes == [3, 10]
     encoder.passes = 1
@@ -475,7 +475,7 @@ def test_weights_with_dropout_in_the_encoder_are_unbiased() -> None:
     for seed in range(2000):
         drawn = replace(draw(method, x, None, 0.5, generator(seed)), t=t, r=torch.zeros(4))
         pair = method.coupling(method, x, None, drawn, lambda x, t, labels: x)
-        mean = method.teacher(method, pair, method.kernel.perturb(x, t, pair.z), drawn)
+        mean = method.teacher(method, pair, method.process.perturb(x, t, pair.z), drawn)
         products.append((mean * (mean - x)).sum())
     values = torch.stack(products)
     assert abs(values.mean()) < 4 * values.std() / math.sqrt(len(values))
@@ -488,7 +488,7 @@ def test_weights_stay_in_full_precision_under_autocast() -> None:
     method = sct(bank)
     drawn = replace(draw(method, x, None, 0.5, generator(), index), t=t, r=t / 2)
     pair = Pair(x=x, z=drawn.z, labels=None, penalty=torch.zeros(16))
-    x_t = method.kernel.perturb(x, t, drawn.z)
+    x_t = method.process.perturb(x, t, drawn.z)
     plain = method.teacher(method, pair, x_t, drawn)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(method.teacher(method, pair, x_t, drawn), plain)

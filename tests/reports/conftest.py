@@ -65,7 +65,7 @@ class Sweep:
                 "variant": variant,
                 "seed": seed,
             },
-            "method": {"name": method, "version": version, "coupling": {"kl_weight": 3.0}, "kernel": {}},
+            "method": {"name": method, "version": version, "coupling": {"kl_weight": 3.0}, "process": {}},
             "data": {"name": benchmark},
             "network": {"kind": "mlp", "width": [128, 128]},
             "train": {"images": budget, "batch": 256},

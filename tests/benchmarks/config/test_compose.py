@@ -149,8 +149,8 @@ def test_a_setting_goes_before_the_preset() -> None:
 
 
 def test_a_value_reaches_all_that_follow_it() -> None:
-    method = one("method.kernel.sigma_max=40").config["method"]
-    assert method["kernel"]["sigma_max"] == method["times"]["sigma_max"] == 40
+    method = one("method.process.sigma_max=40").config["method"]
+    assert method["process"]["sigma_max"] == method["times"]["sigma_max"] == 40
 
 
 def test_another_kind_keeps_the_options_that_it_shares() -> None:
@@ -186,7 +186,7 @@ SCIENCE = {
     "train.betas": ("[0.5,0.9]", "[0.9,0.5]"),
     "train.ema.images": ("100", "200"),
     "network.width": ("16", "32"),
-    "method.kernel.sigma_max": ("40", "50"),
+    "method.process.sigma_max": ("40", "50"),
     "method.weight.kind": ("snr",),
     "method.times.p_mean": ("-2", "-3"),
     "data.variant": ("spiral", "eight_modes"),
@@ -249,7 +249,7 @@ def test_neither_order_nor_places_change_the_id(science: list[str], places: list
         ("train.clip=3", "train.clip=3.0", "train.clip=3e0"),
         ("train.images=100000", "train.images=1e5", "train.images=100000.0", "train.images=100_000"),
         ("train.optimizer=adam", "train.optimizer='adam'", 'train.optimizer="adam"'),
-        ("method.kernel.sigma_max=40", "method.kernel.sigma_max=40.0"),
+        ("method.process.sigma_max=40", "method.process.sigma_max=40.0"),
         ("network.width=64", "network.width=64.0"),
         ("train.betas=[0.5,0.9]", "train.betas=[5e-1, 0.90]"),
     ],

@@ -28,8 +28,8 @@ UNGUIDED = {"data.conditional": False, "train.lr_cooldown": 0, "sample.labels": 
 EMA_9999 = {"train.ema": {"kind": "constant", "factor": 0.9999}}
 
 ICT = UNGUIDED | RADAM | {"method.times.kind": "karras_bins", "method.times.s0": 10, "method.times.s1": 1280}
-ICT |= {"method.times.p_mean": -1.1, "method.times.p_std": 2.0, "method.kernel.boundary": "always", "train.init": None}
-ICT |= {"method.weight.kind": "gap", "method.distance.c": None, "method.kernel.kind": "ve", "train.batch": 1024}
+ICT |= {"method.times.p_mean": -1.1, "method.times.p_std": 2.0, "method.process.boundary": "always", "train.init": None}
+ICT |= {"method.weight.kind": "gap", "method.distance.c": None, "method.process.kind": "ve", "train.batch": 1024}
 ICT_CIFAR = ICT | {
     "method.distance.kind": "huber",
     "network.kind": "ncsnpp",
@@ -49,13 +49,13 @@ ICT_CIFAR = ICT | {
 ECT_CIFAR = UNGUIDED | RADAM | DDPM | EMA_9999
 ECT_CIFAR |= {"method.times.p_mean": -1.1, "method.times.p_std": 2.0, "method.times.q": 2, "method.times.stages": 8}
 ECT_CIFAR |= {"method.distance.kind": "huber", "method.distance.c": 1e-8, "method.weight.kind": "gap"}
-ECT_CIFAR |= {"method.kernel.boundary": "never", "method.kernel.eval_shift": 0.003, "train.clip": None}
+ECT_CIFAR |= {"method.process.boundary": "never", "method.process.eval_shift": 0.003, "train.clip": None}
 ECT_CIFAR |= {"train.batch": 128, "network.dropout": 0.2, "data.flip": False, "sample.sigma_mid": [0.821]}
 ECT_CIFAR |= {"train.init": "edm-cifar10-32x32-uncond-vp", "train.precision": "fp32", "sample.renoise": "sigma"}
 
 ECT_IMAGENET = UNGUIDED | ADAM | EDM2 | EMA_9999 | {"data.conditional": True, "data.flip": False, "train.batch": 128}
 ECT_IMAGENET |= {"method.times.p_mean": -0.8, "method.times.p_std": 1.6, "method.times.q": 4, "method.times.stages": 4}
-ECT_IMAGENET |= {"method.distance.c": 0.06, "method.weight.kind": "snr", "method.kernel.eval_shift": 0}
+ECT_IMAGENET |= {"method.distance.c": 0.06, "method.weight.kind": "snr", "method.process.eval_shift": 0}
 ECT_IMAGENET |= {"train.images": 100_000 * 128, "train.precision": "tf32", "sample.sigma_mid": [1.526]}
 ECT_IMAGENET |= {"train.ema_extra": [{"kind": "power", "sigma_rel": value} for value in (0.01, 0.05, 0.1)]}
 ECT_IMAGENET |= {"network.channels": 192, "network.dropout": 0.4, "train.lr": 1e-3}
@@ -150,7 +150,7 @@ TABLE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sct_cifar10": (
         "sct",
         "cifar10",
-        ECT_CIFAR | SCT | {"train.images": 400_000 * 128, "method.kernel.eval_shift": 0},
+        ECT_CIFAR | SCT | {"train.images": 400_000 * 128, "method.process.eval_shift": 0},
     ),
     "sct_cifar10_conditional": (
         "sct",
@@ -159,7 +159,7 @@ TABLE: dict[str, tuple[str, str, dict[str, Any]]] = {
         | SCT
         | {
             "train.images": 400_000 * 128,
-            "method.kernel.eval_shift": 0,
+            "method.process.eval_shift": 0,
             "data.conditional": True,
             "train.init": "edm-cifar10-32x32-cond-vp",
         },
@@ -183,8 +183,8 @@ TABLE: dict[str, tuple[str, str, dict[str, Any]]] = {
         ECT_IMAGENET
         | VC
         | {
-            "method.kernel.kind": "li",
-            "method.kernel.eval_shift": 0.003,
+            "method.process.kind": "li",
+            "method.process.eval_shift": 0.003,
             "method.times.t_max": 80,
             "method.coupling.kl_weight": 90,
             "method.coupling.encoder": "big",

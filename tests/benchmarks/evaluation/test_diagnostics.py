@@ -249,7 +249,7 @@ def test_draws_agree_with_the_whole_posterior() -> None:
         x_t = images[inputs.index] + t * inputs.z
         weights = (-(x_t[:, None] - images).square().sum(2) / (2 * t**2)).softmax(1)
         x_r = images + r / t * (x_t[:, None] - images)
-        denoise = model.method.kernel.denoiser(model.network)
+        denoise = model.method.process.denoiser(model.network)
         targets = denoise(x_r.flatten(0, 1), torch.full((8 * count,), r), None).view(count, 8, 2)
         mean = (weights[..., None] * targets).sum(1, keepdim=True)
         exact = (weights * (targets - mean).square().sum(2)).sum(1)
@@ -344,7 +344,7 @@ def test_the_loss_is_that_of_the_common_inputs() -> None:
     r = cleaner_levels(model, inputs.t, 0.5, 0.7)
     terms, loss = batch_loss(model, inputs, r, 0.5, ("test",))
     x = model.bank.images[inputs.index]
-    denoise = model.method.kernel.denoiser(model.network)
+    denoise = model.method.process.denoiser(model.network)
     with torch.no_grad():
         student, target = (denoise(x + level[:, None] * inputs.z, level, None) for level in (inputs.t, r))
     distance = (student - target).norm(dim=1)

@@ -168,10 +168,10 @@ def test_a_key_that_never_changes_alone_is_not_compared(sweep):
 
 def test_keys_that_change_together_are_one(sweep):
     for value in (40, 80):
-        settings = {"method.kernel.sigma_max": value, "method.times.sigma_max": value}
-        sweep.cell("ect", 0, variant="" if value == 80 else "method.kernel.sigma_max=40", settings=settings)
+        settings = {"method.process.sigma_max": value, "method.times.sigma_max": value}
+        sweep.cell("ect", 0, variant="" if value == 80 else "method.process.sigma_max=40", settings=settings)
     ablation = only(sweep.out)
-    assert ablation.factor.key == "method.kernel.sigma_max"
+    assert ablation.factor.key == "method.process.sigma_max"
     assert ablation.factor.along == ("method.times.sigma_max",)
     assert "cannot be told from it: method.times.sigma_max." in page_of(sweep.out)
 
