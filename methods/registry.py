@@ -32,7 +32,7 @@ KINDS: dict[str, dict[str, type]] = {
         "huber_elementwise_sum": distances.HuberElementwiseSum,
         "huber_elementwise_mean": distances.HuberElementwiseMean,
     },
-    "weight": {"gap": weights.Gap, "snr": weights.Snr},
+    "weight": {"inverse_gap": weights.InverseGap, "snr": weights.Snr},
 }
 
 COMPOSITIONS = {"vc": variational, "ot": optimal_transport, "gc": generator_augmented}

@@ -119,7 +119,7 @@ class Variational:
     The encoder is trained by the consistency loss through z = μ + s e, plus kl_weight · scale · KL(q || N(0, I)).
 
     kl_schedule: the scale. "last_gap" is 1 / (t - r) of the current stage's noisiest interval, "constant" is 1,
-        "auto" what fits the weight of the method: last_gap under the gap weight, constant under snr.
+        "auto" what fits the weight of the method: last_gap under inverse_gap, constant under snr.
     kl_warmup: share of the budget over which the KL's factor rises linearly from 0.
     encoder: size of the encoder beside the network: "small", "big" or width and blocks, such as "48x2".
     encoder_variance: "learned" has s from the encoder, "fixed:0.3" s = 0.3 everywhere, "scaled:0.5" half the learned s.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gap:
+class InverseGap:
     """1 / (t - r): iCT, and ECT on CIFAR-10."""
 
     def __call__(self, t: Tensor, r: Tensor) -> Tensor:

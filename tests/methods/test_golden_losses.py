@@ -19,7 +19,7 @@ from consistency_bench.methods.parts.process import ForwardProcess
 from consistency_bench.methods.parts.samplers import Multistep
 from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
-from consistency_bench.methods.parts.weights import Gap, Snr
+from consistency_bench.methods.parts.weights import InverseGap, Snr
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "losses.json").read_text())["cases"]
 SHAPE = (3, 2, 4, 4)
@@ -64,7 +64,7 @@ def method_of(case: dict) -> Method:
         coupling=Variational(kl_weight=case["kl_weight"]) if case["coupling"] == "vae" else Independent(),
         teacher=SamePoint(),
         distance=HuberElementwiseSum() if ict else Huber(c=case["c"]),
-        weight=Snr() if case.get("weighting") == "karras" else Gap(),
+        weight=Snr() if case.get("weighting") == "karras" else InverseGap(),
         sampler=Multistep(),
         modules=nn.ModuleDict({"encoder": ClosedFormEncoder()} if case["coupling"] == "vae" else {}),
     )

@@ -26,7 +26,7 @@ from consistency_bench.methods.parts.process import Denoise, ForwardProcess, to_
 from consistency_bench.methods.parts.samplers import Multistep, Phased, guided
 from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
-from consistency_bench.methods.parts.weights import Gap
+from consistency_bench.methods.parts.weights import InverseGap
 
 from .conftest import small_model
 from .test_golden_losses import ClosedForm, ClosedFormEncoder, images, noise
@@ -45,7 +45,7 @@ def method_with(**parts: object) -> Method:
         coupling=Independent(),
         teacher=SamePoint(),
         distance=Huber(c=1e-8),
-        weight=Gap(),
+        weight=InverseGap(),
         sampler=Multistep(),
     )
     return replace(base, **parts)  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ def test_times_that_would_not_stay_under_t_are_refused(options: dict[str, float]
 def test_the_nearest_times_that_are_let_through_are_apart_in_float32(options: dict[str, float]) -> None:
     t, r = LognormalGap(**options).sample(100_000, 0.9999, generator())  # type: ignore[arg-type]
     assert (r < t).all()
-    assert torch.isfinite(Gap()(t, r)).all()
+    assert torch.isfinite(InverseGap()(t, r)).all()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from consistency_bench.methods.parts.process import ForwardProcess
 from consistency_bench.methods.parts.samplers import Multistep
 from consistency_bench.methods.parts.teachers import PosteriorMean, SamePoint, log_likelihood
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
-from consistency_bench.methods.parts.weights import Gap, Snr
+from consistency_bench.methods.parts.weights import InverseGap, Snr
 
 
 def levels(*values: float) -> torch.Tensor:
@@ -43,7 +43,7 @@ def test_karras_grid_and_law_of_the_first_stage() -> None:
     law = [0.062633, 0.181737, 0.245501, 0.213494, 0.142446, 0.080605, 0.041080, 0.019580, 0.008944, 0.003980]
     close(times.probabilities(0.0), *law, rtol=2e-4)
     weights = [67.9313, 14.6271, 4.28824, 1.54528, 0.645244, 0.300867, 0.152844, 0.0831479, 0.0478345, 0.0288299]
-    close(Gap()(times.grid(0.0)[1:], times.grid(0.0)[:-1]), *weights)
+    close(InverseGap()(times.grid(0.0)[1:], times.grid(0.0)[:-1]), *weights)
 
 
 def test_karras_law_of_the_last_stage() -> None:
@@ -67,7 +67,7 @@ def test_karras_curriculum_doubles_and_weights_grow(stage: int) -> None:
     assert len(times.grid(progress)) == 10 * 2**stage + 1
     expected_weight = [8.4, 17.5, 35.2, 70.5, 141, 282, 565, 1129][stage]
     grid, law = times.grid(progress), times.probabilities(progress)
-    assert (law * Gap()(grid[1:], grid[:-1])).sum().item() == pytest.approx(expected_weight, rel=5e-3)
+    assert (law * InverseGap()(grid[1:], grid[:-1])).sum().item() == pytest.approx(expected_weight, rel=5e-3)
     assert times.last(progress) == (grid[-1].item(), grid[-2].item())
 
 
@@ -198,7 +198,7 @@ def test_an_exact_match_has_no_gradient_and_no_nan(distance: Huber) -> None:
 def test_weights() -> None:
     t = levels(0.01, 0.5, 1, 80)
     close(Snr()(t, t / 2), 10004, 8, 5, 4.00015625)
-    close(Gap()(t, t / 2), 200, 4, 2, 0.025)
+    close(InverseGap()(t, t / 2), 200, 4, 2, 0.025)
 
 
 # --- couplings -------------------------------------------------------------------------------------------------------
@@ -216,11 +216,11 @@ def test_kl_weight_follows_the_stage(stage: int) -> None:
     progress = stage / 8
     ict = [0.02883, 0.05143, 0.09708, 0.18859, 0.37173, 0.73804, 1.47070, 2.93603][stage]
     coupling = Variational(kl_weight=30)
-    assert coupling.penalty_weight(KarrasBins(), Gap(), progress) == pytest.approx(30 * ict, rel=2e-4)
-    assert coupling.penalty_weight(LognormalGap(), Gap(), progress) == pytest.approx(30 * 0.025 * 2**stage)
+    assert coupling.penalty_weight(KarrasBins(), InverseGap(), progress) == pytest.approx(30 * ict, rel=2e-4)
+    assert coupling.penalty_weight(LognormalGap(), InverseGap(), progress) == pytest.approx(30 * 0.025 * 2**stage)
     assert coupling.penalty_weight(LognormalGap(), Snr(), progress) == 30
     fixed = Variational(kl_weight=30, kl_schedule="constant")
-    assert fixed.penalty_weight(LognormalGap(), Gap(), progress) == 30
+    assert fixed.penalty_weight(LognormalGap(), InverseGap(), progress) == 30
 
 
 def test_transport_is_the_best_permutation_and_leaves_images_alone() -> None:
@@ -254,7 +254,7 @@ def method_with(teacher: PosteriorMean | SamePoint) -> Method:
         coupling=Independent(),
         teacher=teacher,
         distance=Huber(c=1e-8),
-        weight=Gap(),
+        weight=InverseGap(),
         sampler=Multistep(),
     )
 

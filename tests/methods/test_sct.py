@@ -25,7 +25,7 @@ from consistency_bench.methods.parts.teachers import (
     reference_law,
 )
 from consistency_bench.methods.parts.times import LognormalGap
-from consistency_bench.methods.parts.weights import Gap, Snr
+from consistency_bench.methods.parts.weights import InverseGap, Snr
 
 from .test_golden_losses import ClosedForm, images, noise
 
@@ -43,7 +43,7 @@ def sct(bank: Bank | None = None, process: ForwardProcess | None = None, **optio
         coupling=Independent(),
         teacher=PosteriorMean(bank=bank, **options),  # type: ignore[arg-type]
         distance=Huber(c=1e-8),
-        weight=Gap(),
+        weight=InverseGap(),
         sampler=Multistep(),
     )
 
@@ -58,16 +58,25 @@ def blobs(n: int, d: int = 6, seed: int = 0) -> Tensor:
 
 GOLDEN = [
     # t; stage, q, stages, c, weight; own weights; loss, mean distance, gradients of a and b (float64, derived)
-    ((1, 3, 20), 3, 2, 8, 1e-8, Gap(), (0.983185, 0.453525, 0.335006), (0.785587, 0.166034, -2.736953, -4.591496)),
-    ((0.05, 1, 20), 0, 2, 8, 1e-8, Gap(), (1, 0.955484, 0.335006), (2.872251, 1.178555, 0.699122, 1.088265)),
-    ((0.3, 3, 60), 3, 2, 8, 1e-8, Gap(), (1, 0.453525, 0.332937), (1.674922, 0.158899, -3.312145, -4.672980)),
+    (
+        (1, 3, 20),
+        3,
+        2,
+        8,
+        1e-8,
+        InverseGap(),
+        (0.983185, 0.453525, 0.335006),
+        (0.785587, 0.166034, -2.736953, -4.591496),
+    ),
+    ((0.05, 1, 20), 0, 2, 8, 1e-8, InverseGap(), (1, 0.955484, 0.335006), (2.872251, 1.178555, 0.699122, 1.088265)),
+    ((0.3, 3, 60), 3, 2, 8, 1e-8, InverseGap(), (1, 0.453525, 0.332937), (1.674922, 0.158899, -3.312145, -4.672980)),
     ((0.3, 3, 60), 3, 4, 4, 0.06, Snr(), (1, 0.453525, 0.332937), (0.0255143, 0.00171390, -0.999943, -1.476574)),
 ]
 
 
 @pytest.mark.parametrize(("t", "stage", "q", "stages", "c", "weight", "own", "expected"), GOLDEN)
 def test_golden_losses_of_the_posterior_mean(
-    t: tuple, stage: int, q: float, stages: int, c: float, weight: Gap | Snr, own: tuple, expected: tuple
+    t: tuple, stage: int, q: float, stages: int, c: float, weight: InverseGap | Snr, own: tuple, expected: tuple
 ) -> None:
     method = replace(
         sct(references="batch"), times=LognormalGap(q=q, stages=stages), distance=Huber(c=c), weight=weight

@@ -29,7 +29,12 @@ EMA_9999 = {"train.ema": {"kind": "constant", "factor": 0.9999}}
 
 ICT = UNGUIDED | RADAM | {"method.times.kind": "karras_bins", "method.times.s0": 10, "method.times.s1": 1280}
 ICT |= {"method.times.p_mean": -1.1, "method.times.p_std": 2.0, "method.process.boundary": "always", "train.init": None}
-ICT |= {"method.weight.kind": "gap", "method.distance.c": None, "method.process.kind": "ve", "train.batch": 1024}
+ICT |= {
+    "method.weight.kind": "inverse_gap",
+    "method.distance.c": None,
+    "method.process.kind": "ve",
+    "train.batch": 1024,
+}
 ICT_CIFAR = ICT | {
     "method.distance.kind": "huber",
     "network.kind": "ncsnpp",
@@ -48,7 +53,7 @@ ICT_CIFAR = ICT | {
 
 ECT_CIFAR = UNGUIDED | RADAM | DDPM | EMA_9999
 ECT_CIFAR |= {"method.times.p_mean": -1.1, "method.times.p_std": 2.0, "method.times.q": 2, "method.times.stages": 8}
-ECT_CIFAR |= {"method.distance.kind": "huber", "method.distance.c": 1e-8, "method.weight.kind": "gap"}
+ECT_CIFAR |= {"method.distance.kind": "huber", "method.distance.c": 1e-8, "method.weight.kind": "inverse_gap"}
 ECT_CIFAR |= {"method.process.boundary": "never", "method.process.eval_shift": 0.003, "train.clip": None}
 ECT_CIFAR |= {"train.batch": 128, "network.dropout": 0.2, "data.flip": False, "sample.sigma_mid": [0.821]}
 ECT_CIFAR |= {"train.init": "edm-cifar10-32x32-uncond-vp", "train.precision": "fp32", "sample.renoise": "sigma"}
