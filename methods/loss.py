@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .parts.base import Draw, LossTerms, Method
-from .parts.process import Denoise, per_sample, to_edge
+from .parts.process import Denoise, consistency_function, per_sample
 
 
 def draw(
@@ -54,7 +54,7 @@ def loss(
     """The loss of consistency training, common to all methods.
 
     The student sees x_t, the noisier point; the teacher (the same weights, no gradient, the same dropout mask)
-    sees x_r. Where r is the level that the function maps to (0, or the edge of t's phase), the target is the
+    sees x_r. Where r is the level that the function maps to (0, or the boundary of t's phase), the target is the
     teacher's *input*: the image itself for most methods, the posterior mean for SCT. Gradient reaches the coupling
     through the student's input and the penalty alone.
 
@@ -73,10 +73,10 @@ def loss(
     x_t = method.process.perturb(pair.x, draw.t, pair.z)
     with torch.no_grad():
         x_r = method.teacher(method, pair, x_t, draw)
-    edge = method.times.edge(draw.t)
+    boundary = method.times.phase_boundary(draw.t)
 
     same_dropout = dropout_replay(x.device) if method.teacher.shared_dropout else contextlib.nullcontext
-    student = to_edge(denoise(x_t, draw.t, pair.labels), x_t, draw.t, edge)
+    student = consistency_function(denoise(x_t, draw.t, pair.labels), x_t, draw.t, boundary)
     with torch.no_grad(), same_dropout():
         target = target_at(method, denoise, x_r, pair.labels, draw.t, draw.r)
 
@@ -88,16 +88,16 @@ def loss(
 
 
 def target_at(method: Method, denoise: Denoise, x_r: Tensor, labels: Tensor | None, t: Tensor, r: Tensor) -> Tensor:
-    """What the student is compared with: the function at the teacher's point x_r, or x_r itself where r is the edge.
+    """The target: the consistency function at the teacher's point x_r, or x_r itself where r is the phase boundary.
 
     x_r: [B, ...]; t, r: [B]. Gradient is the caller's to stop.
     """
-    edge = method.times.edge(t)
-    # At r = 0 the noise label ln(r) is not finite: rows at the edge are evaluated at t and then replaced.
-    at_edge = r == edge
-    level = torch.where(at_edge, t, r)
-    target = to_edge(denoise(x_r, level, labels), x_r, level, edge)
-    return torch.where(per_sample(at_edge, x_r), x_r, target)
+    boundary = method.times.phase_boundary(t)
+    # At r = 0 the noise label ln(r) is not finite: rows at the boundary are evaluated at t and then replaced.
+    at_boundary = r == boundary
+    level = torch.where(at_boundary, t, r)
+    target = consistency_function(denoise(x_r, level, labels), x_r, level, boundary)
+    return torch.where(per_sample(at_boundary, x_r), x_r, target)
 
 
 def dropout_replay(device: torch.device) -> Callable[[], contextlib.AbstractContextManager[None]]:

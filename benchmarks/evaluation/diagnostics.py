@@ -139,7 +139,7 @@ def cleaner_levels(model: Model, t: Tensor, progress: float, ratio: float | None
     Raises UsageError where the method's rule knows no r below t.
     """
     times = model.method.times
-    r = times.cleaner(t, progress) if ratio is None else torch.maximum(ratio * t, times.edge(t))
+    r = times.t_to_r(t, progress) if ratio is None else torch.maximum(ratio * t, times.phase_boundary(t))
     if not bool((r < t).all()):
         raise UsageError(f"'{model.method.name}' has no cleaner level for some t above {t.min().item():g}")
     return r

@@ -79,7 +79,7 @@ class Times(Protocol):
         """Into how many pieces the noise levels are cut, each with a consistency function of its own; mostly 1."""
         ...
 
-    def edge(self, t: Tensor) -> Tensor:
+    def phase_boundary(self, t: Tensor) -> Tensor:
         """[B] -> [B]: the level that t is mapped to, the cleaner end of its phase; 0 everywhere in a single phase."""
         ...
 
@@ -87,7 +87,7 @@ class Times(Protocol):
         """n pairs t > r >= 0, float32 [n], on the generator's device. progress in [0, 1): share of the budget seen."""
         ...
 
-    def cleaner(self, t: Tensor, progress: float) -> Tensor:
+    def t_to_r(self, t: Tensor, progress: float) -> Tensor:
         """The r that goes with any t [B] above the cleanest level, also with one that `sample` never draws: [B]."""
         ...
 

@@ -115,9 +115,10 @@ class ForwardProcess:
         return denoise
 
 
-def to_edge(denoised: Tensor, x: Tensor, t: Tensor, edge: Tensor) -> Tensor:
-    """f(x, t) = D + (edge / t) (x - D): from x at level t to `edge` [B] along the line to the denoised image.
+def consistency_function(denoised: Tensor, x_t: Tensor, t: Tensor, boundary: Tensor) -> Tensor:
+    """f(x_t, t) = D + (s / t) (x_t - D): from level t to s = `boundary` along the line to the denoised image D.
 
-    D itself where the edge is 0; phased consistency models (the PCM papers, and SCT's phased option) have others.
+    denoised, x_t: [B, ...]; t, boundary: [B]. At s = 0 this is D itself, the usual consistency function. Phased
+    consistency models (the PCM papers, and SCT's phased option) map to the cleaner end of t's phase.
     """
-    return denoised + per_sample(edge / t, x) * (x - denoised)
+    return denoised + per_sample(boundary / t, x_t) * (x_t - denoised)

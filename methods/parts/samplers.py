@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .base import Method, Times
 from .couplings import assigned
-from .process import Denoise, per_sample, to_edge
+from .process import Denoise, consistency_function, per_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +91,9 @@ class Multistep:
 
 @dataclass(frozen=True, kw_only=True)
 class Phased:
-    """Deterministic sampling of a phased model: from edge to edge, one network call a phase (PCM and MCM papers).
+    """Deterministic sampling of a phased model, one network call per phase (PCM and MCM papers).
 
-    eta: lands at eta times the edge instead of at the edge ("edge skipping", SCT; the published value is not known).
+    eta: each step lands at eta times the phase boundary ("edge skipping", SCT; the published value is not known).
         The last step always lands at 0.
     """
 
@@ -117,10 +117,10 @@ class Phased:
         self.check(method.times, len(noise))
         x = noise[0].double() * method.process.sigma_max
         t = x.new_full((len(x),), method.process.sigma_max)
-        edge = method.times.edge(t)
+        boundary = method.times.phase_boundary(t)
         for _ in range(method.times.phases):
-            x = to_edge(_call(denoise, x, t, labels), x, t, self.eta * edge)
-            t, edge = self.eta * edge, method.times.edge(edge)
+            x = consistency_function(_call(denoise, x, t, labels), x, t, self.eta * boundary)
+            t, boundary = self.eta * boundary, method.times.phase_boundary(boundary)
         return x.float()
 
 

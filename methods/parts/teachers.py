@@ -116,7 +116,7 @@ class PosteriorMean:
         share = process.alpha(r) - process.alpha(t) * r / t
         x_r = x_r + per_sample(share, x_t) * (mean - pair.x)
         if self.solver == "heun":
-            again = estimated[r[estimated] > method.times.edge(t[estimated])]
+            again = estimated[r[estimated] > method.times.phase_boundary(t[estimated])]
             x_r = self._corrected(method, pair, x_t, x_r, draw, mean, again, law)
         return x_r
 

@@ -83,7 +83,7 @@ class KarrasBins:
             return min(round(progress * _steps(self.total_steps)) // length, self._last_stage)
         return min(int(self._stages * progress), self._last_stage)
 
-    def edge(self, t: Tensor) -> Tensor:
+    def phase_boundary(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)
 
     def grid(self, progress: float) -> Tensor:
@@ -101,7 +101,7 @@ class KarrasBins:
         index = torch.multinomial(probabilities, n, replacement=True, generator=generator)
         return grid[index + 1].float(), grid[index].float()
 
-    def cleaner(self, t: Tensor, progress: float) -> Tensor:
+    def t_to_r(self, t: Tensor, progress: float) -> Tensor:
         """One interval down in σ^(1/ρ): at the nodes their lower neighbours, and the same rule between them.
 
         [B] -> [B], not below σ_min; t must lie above it.
@@ -229,27 +229,27 @@ class LognormalGap:
             return self.first_exponent + (self.stages - 1) * progress
         return self.stage(progress) + self.first_exponent
 
-    def edges(self) -> Tensor:
+    def phase_boundaries(self) -> Tensor:
         """0 = s_0 < s_1 < … < s_M = σ_max for M phases, float64 [M + 1]."""
         if self.phases == 1:
             return torch.tensor([0.0, self.sigma_max], dtype=torch.float64)
-        edges = _karras_grid(self.phases, 7.0, 0.002, self.sigma_max).clone()
-        edges[0] = 0.0
-        return edges
+        boundaries = _karras_grid(self.phases, 7.0, 0.002, self.sigma_max).clone()
+        boundaries[0] = 0.0
+        return boundaries
 
-    def edge(self, t: Tensor) -> Tensor:
+    def phase_boundary(self, t: Tensor) -> Tensor:
         if self.phases == 1:
             return torch.zeros_like(t)
-        edges = self.edges().to(t)
-        return edges[(torch.bucketize(t, edges) - 1).clamp(0, self.phases - 1)]
+        boundaries = self.phase_boundaries().to(t)
+        return boundaries[(torch.bucketize(t, boundaries) - 1).clamp(0, self.phases - 1)]
 
-    def cleaner(self, t: Tensor, progress: float) -> Tensor:
+    def t_to_r(self, t: Tensor, progress: float) -> Tensor:
         """The map t -> r, [B] -> [B]."""
         n = 1.0 if self.mapping == "const" else 1 + self.k * torch.sigmoid(-self.b * t)
         r = (t * (1 - n / self.q ** self.exponent(progress))).clamp(min=0)
         if self.r_min:
             r = torch.maximum(r, torch.minimum(0.999 * t, t.new_tensor(self.r_min)))
-        return torch.maximum(r, self.edge(t))
+        return torch.maximum(r, self.phase_boundary(t))
 
     def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         t = (self.p_mean + self.p_std * self._normal(n, generator)).exp()
@@ -257,7 +257,7 @@ class LognormalGap:
             t = t.clamp(*self.truncate)  # against rounding at the ends; the law is truncated already
         if self.t_max is not None:
             t = t.clamp(max=self.t_max)
-        return t, self.cleaner(t, progress)
+        return t, self.t_to_r(t, progress)
 
     def _normal(self, n: int, generator: torch.Generator) -> Tensor:
         if not self.truncate:
@@ -269,4 +269,4 @@ class LognormalGap:
     def last(self, progress: float) -> tuple[float, float]:
         """At σ_max, where sampling starts and the published factor of the KL is taken, whatever t_max cuts off."""
         t = torch.tensor([self.sigma_max], dtype=torch.float64)
-        return self.sigma_max, self.cleaner(t, progress).item()
+        return self.sigma_max, self.t_to_r(t, progress).item()

@@ -82,7 +82,7 @@ def times_of(case: dict, method: Method, progress: float) -> tuple[Tensor, Tenso
         grid, index = method.times.grid(progress), torch.tensor(case["indices"])
         return grid[index + 1].float(), grid[index].float()
     t = torch.tensor(case["t"])
-    return t, method.times.cleaner(t, progress)
+    return t, method.times.t_to_r(t, progress)
 
 
 @pytest.mark.parametrize(

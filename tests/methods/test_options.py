@@ -22,7 +22,7 @@ from consistency_bench.methods.parts.couplings import (
 )
 from consistency_bench.methods.parts.distances import Huber
 from consistency_bench.methods.parts.options import OptionError
-from consistency_bench.methods.parts.process import Denoise, ForwardProcess, to_edge
+from consistency_bench.methods.parts.process import Denoise, ForwardProcess, consistency_function
 from consistency_bench.methods.parts.samplers import Multistep, Phased, guided
 from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
@@ -79,15 +79,15 @@ def test_the_published_ticks_start_stages_one_step_late() -> None:
 def test_a_first_exponent_of_zero_is_denoising() -> None:
     times = LognormalGap(first_exponent=0)
     t = torch.logspace(-3, 3, 50)
-    assert (times.cleaner(t, 0.0) == 0).all()
-    torch.testing.assert_close(times.cleaner(t, 1 / 8), LognormalGap().cleaner(t, 0.0))
+    assert (times.t_to_r(t, 0.0) == 0).all()
+    torch.testing.assert_close(times.t_to_r(t, 1 / 8), LognormalGap().t_to_r(t, 0.0))
 
 
 def test_the_smooth_mapping_has_no_steps_and_the_staircase_s_ends() -> None:
     smooth, stairs, t = LognormalGap(mapping="smooth"), LognormalGap(), torch.tensor([0.1, 1.0, 10.0])
-    torch.testing.assert_close(smooth.cleaner(t, 0.0), stairs.cleaner(t, 0.0))
-    torch.testing.assert_close(smooth.cleaner(t, 1 - 1e-9), stairs.cleaner(t, 0.999))
-    ratios = torch.stack([smooth.cleaner(t, u / 1000) / t for u in range(1000)])
+    torch.testing.assert_close(smooth.t_to_r(t, 0.0), stairs.t_to_r(t, 0.0))
+    torch.testing.assert_close(smooth.t_to_r(t, 1 - 1e-9), stairs.t_to_r(t, 0.999))
+    ratios = torch.stack([smooth.t_to_r(t, u / 1000) / t for u in range(1000)])
     assert (ratios.diff(dim=0) >= 0).all()
     assert ratios.diff(dim=0).max() < 0.01
     assert smooth.last(0.5)[1] == pytest.approx(80 * (1 - 2**-4.5), rel=1e-9)  # 8 sigmoid(-80) is nothing
@@ -106,7 +106,7 @@ def test_truncated_times_follow_the_restricted_law() -> None:
 def test_r_min_keeps_r_off_zero_and_below_t() -> None:
     times = LognormalGap(r_min=1e-6)
     t = torch.tensor([1e-7, 1e-3, 1.0])
-    r = times.cleaner(t, 0.0)
+    r = times.t_to_r(t, 0.0)
     assert (r > 0).all()
     assert (r < t).all()
     assert r[1:].tolist() == pytest.approx([1e-6, 1e-6])
@@ -116,21 +116,23 @@ def test_r_min_keeps_r_off_zero_and_below_t() -> None:
 @pytest.mark.parametrize("progress", [0.0, 0.5, 0.99])
 def test_r_stays_in_its_phase(phases: int, progress: float) -> None:
     times = LognormalGap(phases=phases)
-    edges = times.edges()
-    assert edges[0] == 0
-    assert edges[-1] == 80
-    assert len(edges) == phases + 1
+    boundaries = times.phase_boundaries()
+    assert boundaries[0] == 0
+    assert boundaries[-1] == 80
+    assert len(boundaries) == phases + 1
     t, r = times.sample(20_000, progress, generator())
     assert (t > r).all()
-    upper = torch.bucketize(t.double(), edges).clamp(max=phases)
-    assert (r >= edges.float()[upper - 1]).all()
-    torch.testing.assert_close(times.edge(t), edges.float()[upper - 1])
-    torch.testing.assert_close(times.edge(edges[1:]), edges[:-1])  # an edge belongs to the phase below it
+    upper = torch.bucketize(t.double(), boundaries).clamp(max=phases)
+    assert (r >= boundaries.float()[upper - 1]).all()
+    torch.testing.assert_close(times.phase_boundary(t), boundaries.float()[upper - 1])
+    torch.testing.assert_close(
+        times.phase_boundary(boundaries[1:]), boundaries[:-1]
+    )  # a boundary belongs to the phase below it
 
 
 def test_edges_lie_on_the_karras_grid() -> None:
     expected = KarrasBins(s0=4).grid(0.0)
-    torch.testing.assert_close(LognormalGap(phases=4).edges()[1:], expected[1:])
+    torch.testing.assert_close(LognormalGap(phases=4).phase_boundaries()[1:], expected[1:])
 
 
 @pytest.mark.parametrize(("s0", "s1"), [(10, 1280), (10, 1000), (10, 1285), (3, 20), (7, 7), (1, 100)])
@@ -204,17 +206,16 @@ def test_times_of_li_end_where_its_image_does(method: str, sigma_max: int, digit
 # --- phases ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_phase_function_and_edge_skipping() -> None:
-    """D = .3, x = 2, t = 4, edge 1.5: .9375, and .87375 with eta = .9."""
-    x, t = torch.tensor([2.0]), torch.tensor([4.0])
-    assert to_edge(torch.tensor([0.3]), x, t, torch.tensor([1.5])).item() == pytest.approx(0.9375)
-    assert to_edge(torch.tensor([0.3]), x, t, torch.tensor([0.9 * 1.5])).item() == pytest.approx(0.87375)
-    assert to_edge(torch.tensor([0.3]), x, torch.tensor([1.5]), torch.tensor([1.5])).item() == pytest.approx(2.0)
+@pytest.mark.parametrize(("t", "boundary", "expected"), [(4, 1.5, 0.9375), (4, 0.9 * 1.5, 0.87375), (1.5, 1.5, 2.0)])
+def test_consistency_function_of_a_phase(t: float, boundary: float, expected: float) -> None:
+    """At D = 0.3 and x = 2; the second case skips the edge with eta = 0.9."""
+    arguments = (torch.tensor([value]) for value in (0.3, 2.0, t, boundary))
+    assert consistency_function(*arguments).item() == pytest.approx(expected)
 
 
 def test_one_phase_changes_nothing() -> None:
     denoised, x = torch.randn(5, 3, generator=generator()), torch.randn(5, 3, generator=generator(1))
-    assert torch.equal(to_edge(denoised, x, torch.rand(5) + 0.1, torch.zeros(5)), denoised)
+    assert torch.equal(consistency_function(denoised, x, torch.rand(5) + 0.1, torch.zeros(5)), denoised)
 
 
 def test_a_perfect_phased_model_has_no_loss_and_lands_on_the_edge() -> None:
@@ -228,7 +229,7 @@ def test_a_perfect_phased_model_has_no_loss_and_lands_on_the_edge() -> None:
     assert wrong.consistency.item() > 1e-2
 
 
-def test_phased_sampling_goes_from_edge_to_edge() -> None:
+def test_phased_sampling_goes_from_boundary_to_boundary() -> None:
     levels: list[float] = []
 
     def zero(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -239,11 +240,11 @@ def test_phased_sampling_goes_from_edge_to_edge() -> None:
     method = method_with(times=times, sampler=Phased())
     noise_ = torch.ones(3, 2, 1)
     assert (Phased()(method, zero, noise_) == 0).all()
-    edges = times.edges().tolist()
-    assert levels == pytest.approx([edges[3], edges[2], edges[1]])
+    boundaries = times.phase_boundaries().tolist()
+    assert levels == pytest.approx([boundaries[3], boundaries[2], boundaries[1]])
     levels.clear()
     Phased(eta=0.9)(method, zero, noise_)
-    assert levels == pytest.approx([edges[3], 0.9 * edges[2], 0.9 * edges[1]])
+    assert levels == pytest.approx([boundaries[3], 0.9 * boundaries[2], 0.9 * boundaries[1]])
     with pytest.raises(ValueError, match="takes as many steps"):
         Phased()(method, zero, noise_[:2])
     with pytest.raises(ValueError, match=r"sample\.kind=phased"):
@@ -275,7 +276,7 @@ def test_noise_can_be_assigned_again_at_sampling() -> None:
 def golden_ect(**parts: object) -> tuple[Method, Draw]:
     method = method_with(**parts)
     t = torch.tensor([0.3, 3.0, 60.0])
-    return method, Draw(t=t, r=method.times.cleaner(t, 3 / 8), z=noise())
+    return method, Draw(t=t, r=method.times.t_to_r(t, 3 / 8), z=noise())
 
 
 def test_transport_in_smaller_batches() -> None:

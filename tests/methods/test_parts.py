@@ -96,12 +96,12 @@ def test_ect_map(q: float, stage: int, ratios: tuple[float, ...]) -> None:
     stages = {2: 8, 4: 4, 256: 1}[q]
     times = LognormalGap(q=q, stages=stages)
     t = levels(0.01, 0.8, 10)
-    close(times.cleaner(t, stage / stages) / t, *ratios, rtol=2e-5)
+    close(times.t_to_r(t, stage / stages) / t, *ratios, rtol=2e-5)
 
 
 def test_ect_constant_mapping_and_last_interval() -> None:
     times = LognormalGap(mapping="const")
-    close(times.cleaner(levels(0.01, 10), 0.0), 0.005, 5)
+    close(times.t_to_r(levels(0.01, 10), 0.0), 0.005, 5)
     for stage, expected in enumerate([0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2]):
         t, r = LognormalGap().last(stage / 8)
         assert t == 80
@@ -121,7 +121,7 @@ def test_t_max_clamps() -> None:
     assert (r < t).all()
 
 
-# --- processes ---------------------------------------------------------------------------------------------------------
+# --- forward processes ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -56,20 +56,12 @@ def blobs(n: int, d: int = 6, seed: int = 0) -> Tensor:
     return torch.randn(n, d, generator=generator(seed)) * 0.5
 
 
+GAP = InverseGap()
 GOLDEN = [
     # t; stage, q, stages, c, weight; own weights; loss, mean distance, gradients of a and b (float64, derived)
-    (
-        (1, 3, 20),
-        3,
-        2,
-        8,
-        1e-8,
-        InverseGap(),
-        (0.983185, 0.453525, 0.335006),
-        (0.785587, 0.166034, -2.736953, -4.591496),
-    ),
-    ((0.05, 1, 20), 0, 2, 8, 1e-8, InverseGap(), (1, 0.955484, 0.335006), (2.872251, 1.178555, 0.699122, 1.088265)),
-    ((0.3, 3, 60), 3, 2, 8, 1e-8, InverseGap(), (1, 0.453525, 0.332937), (1.674922, 0.158899, -3.312145, -4.672980)),
+    ((1, 3, 20), 3, 2, 8, 1e-8, GAP, (0.983185, 0.453525, 0.335006), (0.785587, 0.166034, -2.736953, -4.591496)),
+    ((0.05, 1, 20), 0, 2, 8, 1e-8, GAP, (1, 0.955484, 0.335006), (2.872251, 1.178555, 0.699122, 1.088265)),
+    ((0.3, 3, 60), 3, 2, 8, 1e-8, GAP, (1, 0.453525, 0.332937), (1.674922, 0.158899, -3.312145, -4.672980)),
     ((0.3, 3, 60), 3, 4, 4, 0.06, Snr(), (1, 0.453525, 0.332937), (0.0255143, 0.00171390, -0.999943, -1.476574)),
 ]
 
@@ -83,7 +75,7 @@ def test_golden_losses_of_the_posterior_mean(
     )
     x, z, levels = images(torch.float64), noise(torch.float64), torch.tensor(t, dtype=torch.float64)
     progress = stage / stages
-    drawn = Draw(t=levels, r=method.times.cleaner(levels, progress), z=z, references=all_references(Bank(images=x)))
+    drawn = Draw(t=levels, r=method.times.t_to_r(levels, progress), z=z, references=all_references(Bank(images=x)))
     weights = log_likelihood(method, x + levels.view(-1, 1, 1, 1) * z, levels, Bank(images=x)).softmax(1)
     torch.testing.assert_close(weights.diagonal(), torch.tensor(own, dtype=torch.float64), rtol=2e-6, atol=1e-6)
     network = ClosedForm().double()
@@ -105,7 +97,7 @@ def test_off_diagonal_weights_and_displacement_of_the_golden_inputs() -> None:
         weights, torch.tensor([0.244693, 0.453525, 0.301782], dtype=torch.float64), rtol=2e-6, atol=0
     )
     pair = Pair(x=x, z=z, labels=None, penalty=t.new_zeros(3))
-    drawn = Draw(t=t, r=method.times.cleaner(t, 3 / 8), z=z, references=all_references(Bank(images=x)))
+    drawn = Draw(t=t, r=method.times.t_to_r(t, 3 / 8), z=z, references=all_references(Bank(images=x)))
     moved = (method.teacher(method, pair, x_t, drawn) - method.process.perturb(x, drawn.r, z)).flatten(1).norm(dim=1)
     torch.testing.assert_close(
         moved, torch.tensor([0.008533, 0.043850, 0.154588], dtype=torch.float64), rtol=1e-4, atol=0

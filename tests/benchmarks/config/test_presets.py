@@ -28,13 +28,9 @@ UNGUIDED = {"data.conditional": False, "train.lr_cooldown": 0, "sample.labels": 
 EMA_9999 = {"train.ema": {"kind": "constant", "factor": 0.9999}}
 
 ICT = UNGUIDED | RADAM | {"method.times.kind": "karras_bins", "method.times.s0": 10, "method.times.s1": 1280}
-ICT |= {"method.times.p_mean": -1.1, "method.times.p_std": 2.0, "method.process.boundary": "always", "train.init": None}
-ICT |= {
-    "method.weight.kind": "inverse_gap",
-    "method.distance.c": None,
-    "method.process.kind": "ve",
-    "train.batch": 1024,
-}
+ICT |= {"method.times.p_mean": -1.1, "method.times.p_std": 2.0, "method.process.boundary": "always"}
+ICT |= {"method.weight.kind": "inverse_gap", "method.distance.c": None, "method.process.kind": "ve"}
+ICT |= {"train.batch": 1024, "train.init": None}
 ICT_CIFAR = ICT | {
     "method.distance.kind": "huber",
     "network.kind": "ncsnpp",

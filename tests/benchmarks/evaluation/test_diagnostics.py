@@ -418,10 +418,10 @@ def test_the_grid_s_rule_between_its_nodes_goes_through_them() -> None:
     times = KarrasBins(total_steps=10)
     for progress in (0.0, 0.4, 0.99):
         grid = times.grid(progress)
-        torch.testing.assert_close(times.cleaner(grid[1:], progress), grid[:-1], rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(times.t_to_r(grid[1:], progress), grid[:-1], rtol=1e-10, atol=1e-14)
         between = (grid[1:-1] * grid[2:]).sqrt()
-        assert (times.cleaner(between, progress) > grid[:-2]).all()
-        assert (times.cleaner(between, progress) < between).all()
+        assert (times.t_to_r(between, progress) > grid[:-2]).all()
+        assert (times.t_to_r(between, progress) < between).all()
 
 
 # Nothing is changed by it
