@@ -13,7 +13,7 @@ from ..data.distributions import Mixture
 from ..training.model import Model
 
 IMAGES, POINTS = 64, 256
-LEARNED = 16  # images whose learned law is kept
+LEARNED = 16  # images whose learned noise distribution is kept
 
 
 def shown(dataset: Dataset) -> int:
@@ -67,8 +67,8 @@ def coupling_arrays(
         points = x[rows].to(device)
         labels = dataset.labels[order[rows]].to(device) if conditional else None
         matched = coupling.match(points, noise[rows].to(device))
-        law = coupling.noise_law(points, labels, model.method.modules)
-        parts.append((matched if law is None else law.mean + law.std * matched).cpu())
+        posterior = coupling.noise_posterior(points, labels, model.method.modules)
+        parts.append((matched if posterior is None else posterior.mean + posterior.std * matched).cpu())
     coupled = torch.cat(parts)
     if torch.equal(coupled, noise):
         return {}
@@ -77,18 +77,18 @@ def coupling_arrays(
 
 @torch.no_grad()
 def posterior_arrays(model: Model, dataset: Dataset, benchmark: str, *, conditional: bool) -> dict[str, Tensor]:
-    """What the coupling has learned of the noise given the data: the law N(mean, std²), and how far it is from N(0, I).
+    """What the coupling has learned of the noise given the data: N(mean, std²), and its divergence from N(0, I).
 
     `x`, as in the data; `mean` and `std`, float32 of the shape of x; `kl`, float32 [n], in nats. Of images the first
     that `real_arrays` shows; of points those of `coupling_arrays`, and `modes`. One pass whatever the settings, so that
-    none of them is in the numbers. Empty where no law is learned, or where it is not finite.
+    none of them is in the numbers. Empty where no distribution is learned, or where it is not finite.
 
     Args:
-        model: whose modules are asked for the law: the averaged ones.
+        model: with the averaged modules, which return the distribution.
         conditional: whether the model was trained with labels.
     """
     coupling, device = model.method.coupling, next(model.network.parameters()).device
-    if not coupling.learns_law:
+    if not coupling.learns_noise_posterior:
         return {}
     if dataset.quantised:
         order = _real_order(dataset, benchmark)[:LEARNED]
@@ -96,10 +96,10 @@ def posterior_arrays(model: Model, dataset: Dataset, benchmark: str, *, conditio
         order = torch.randperm(len(dataset), generator=generator("coupling to show", benchmark))[:POINTS]
     x = dataset.images[order]
     labels = dataset.labels[order].to(device) if conditional else None
-    law = coupling.noise_law(dataset.to_model(x).to(device), labels, model.method.modules)
-    if law is None:
+    posterior = coupling.noise_posterior(dataset.to_model(x).to(device), labels, model.method.modules)
+    if posterior is None:
         return {}
-    mean, std = law.mean.float().cpu(), law.std.float().cpu()
+    mean, std = posterior.mean.float().cpu(), posterior.std.float().cpu()
     # In float64, where a sum over a whole image neither rounds nor falls below 0.
     kl = kl_to_standard_normal(Gaussian(mean=mean.double(), std=std.double())).clamp(min=0).float()
     if not all(torch.isfinite(array).all() for array in (mean, std, kl)):

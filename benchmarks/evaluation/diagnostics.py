@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ...methods.loss import loss, target_at
-from ...methods.parts.base import Draw, LossTerms, Pair
+from ...methods.parts.base import Draw, Gaussian, LossTerms, Pair
 from ...methods.parts.process import Denoise
 from ..common.errors import UsageError
 from ..common.files import read_jsonl, write_jsonl
@@ -32,7 +32,7 @@ from ..config.plan import budget_images
 from ..runs.folder import DIAGNOSTICS
 from ..training.model import Model
 from .estimators import UNDEFINED, Estimate, conditional_variance, gradient_spread, inner_products, mean_estimate
-from .posterior import bank_law, implied_noise, law_at, posterior_draws
+from .posterior import bank_noise_posterior, implied_noise, noise_posterior_at, posterior_draws
 
 LOWEST = 0.01
 """The cleanest level that is measured; the noisiest is σ_max of the forward process."""
@@ -157,7 +157,7 @@ def measure(
     probe.network.requires_grad_(True)
     edges = bin_edges(settings.bins, model.method.process.sigma_max)
     with torch.no_grad(), float32_products(tf32=False):
-        law = bank_law(probe.method, probe.bank) if probe.method.coupling.has_density else None
+        posterior = bank_noise_posterior(probe.method, probe.bank) if probe.method.coupling.has_density else None
     for number, (low, high) in enumerate(itertools.pairwise(edges)):
         address = (benchmark, seed, settings.bins, number)
         inputs = common_inputs(probe, address, low, high, settings.samples)
@@ -166,14 +166,14 @@ def measure(
         if probe.method.coupling.has_density:
             with torch.no_grad(), float32_products(tf32=False):
                 probe.network.eval()
-                variances = target_variances(probe, inputs, r, law, settings.batch, address)
+                variances = target_variances(probe, inputs, r, posterior, settings.batch, address)
             found["target_variance"] = mean_estimate(variances)
         probe.network.train()
         yield low, high, found | _gradients(probe, inputs, r, progress, settings, address, still)
 
 
 def target_variances(
-    model: Model, inputs: Inputs, r: Tensor, law: Any, batch: int, address: Sequence[int | str]
+    model: Model, inputs: Inputs, r: Tensor, posterior: Gaussian | None, batch: int, address: Sequence[int | str]
 ) -> Tensor:
     """tr Cov[target | x_t, t] of every point, over which training image made it and over references: float64 [S].
 
@@ -181,17 +181,17 @@ def target_variances(
     point are drawn from the exact posterior; each brings the noise that leads to x_t, its own x_r, and so a target.
     For teachers that average over a batch the batches are cut anew for each draw.
 
-    law: of the noise of all images, see `bank_law`. r: [S].
+    posterior: of the noise of all images, see `bank_noise_posterior`. r: [S].
     """
     method, bank, t = model.method, model.bank, inputs.t
     device = bank.images.device
     denoise = method.process.denoiser(model.network)  # as the loss assembles it, in float32
     x, labels = model.batch(inputs.index)
-    own = law_at(law, inputs.index)
+    own = noise_posterior_at(posterior, inputs.index)
     x_t = method.process.perturb(x, t, inputs.z if own is None else own.mean + own.std * inputs.z)
     rng = generator("diagnose posterior", *address, device=device)
     draws = []
-    for number, places in enumerate(posterior_draws(method, bank, law, x_t, t, labels, POSTERIOR_DRAWS, rng)):
+    for number, places in enumerate(posterior_draws(method, bank, posterior, x_t, t, labels, POSTERIOR_DRAWS, rng)):
         references = generator("diagnose references", *address, number, device=device)
         order = torch.randperm(len(x_t), generator=generator("diagnose order", *address, number)).to(device)
         targets = torch.empty_like(x_t)
@@ -199,7 +199,13 @@ def target_variances(
             points, level, index = x_t[rows], t[rows], places[rows]
             image, own_labels = model.batch(index)
             z = implied_noise(method, image, points, level)
-            pair = Pair(x=image, z=z, labels=own_labels, penalty=image.new_zeros(len(image)), law=law_at(law, index))
+            pair = Pair(
+                x=image,
+                z=z,
+                labels=own_labels,
+                penalty=image.new_zeros(len(image)),
+                noise_posterior=noise_posterior_at(posterior, index),
+            )
             drawn = Draw(
                 t=level,
                 r=r[rows],

@@ -46,7 +46,7 @@ def conditional_variance(draws: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class GradientSpread:
-    """What R independent gradients g_1 … g_R say of the law of a gradient.
+    """What R independent gradients g_1 … g_R say about the distribution of a gradient.
 
     variance: tr Cov(g), unbiased.
     norm2: ‖E g‖², unbiased (it may come out below 0 where noise hides the mean).

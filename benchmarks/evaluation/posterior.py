@@ -1,8 +1,8 @@
 """Which training images could have made a noisy point: exact draws from p(x | x_t) on the finite training set.
 
-On a training set of N images the law of x given x_t is discrete: its weights are the softmax over the images of
-log p(x_t | x_i). With independent noise p(x_t | x_i) = N(α_t x_i, t² I), with a learned one
-N(α_t x_i + t μ_i, t² s_i²). A coupling without a density (optimal transport, generated images) has no such law.
+On a training set of N images x given x_t is discrete: its weights are the softmax over the images of log p(x_t | x_i).
+With independent noise p(x_t | x_i) = N(α_t x_i, t² I), with a learned one N(α_t x_i + t μ_i, t² s_i²). A coupling
+without a density (optimal transport, generated images) has no such posterior.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ ROWS = 64  # points whose weights are computed at a time: [64, N]
 ENCODED = 1024  # images that an encoder sees at a time
 
 
-def bank_law(method: Method, bank: Bank) -> Gaussian | None:
-    """The law of the noise of every training image, [N, ...]; None where it is the standard normal.
+def bank_noise_posterior(method: Method, bank: Bank) -> Gaussian | None:
+    """The distribution of the noise of every training image, [N, ...]; None where it is the standard normal.
 
     Holds two tensors of the size of the whole set as floats.
     """
-    if not method.coupling.learns_law:
+    if not method.coupling.learns_noise_posterior:
         return None
-    laws = []
+    parts = []
     for start in range(0, len(bank), ENCODED):
         rows = slice(start, start + ENCODED)
         labels = None if bank.labels is None else bank.labels[rows]
-        laws.append(method.coupling.noise_law(bank.to_model(bank.images[rows]), labels, method.modules))
-    if laws[0] is None:
+        parts.append(method.coupling.noise_posterior(bank.to_model(bank.images[rows]), labels, method.modules))
+    if parts[0] is None:
         return None
-    return Gaussian(mean=torch.cat([law.mean for law in laws]), std=torch.cat([law.std for law in laws]))
+    return Gaussian(mean=torch.cat([part.mean for part in parts]), std=torch.cat([part.std for part in parts]))
 
 
-def law_at(law: Gaussian | None, index: Tensor) -> Gaussian | None:
-    """The law of the images at `index` [B]."""
-    return None if law is None else Gaussian(mean=law.mean[index], std=law.std[index])
+def noise_posterior_at(posterior: Gaussian | None, index: Tensor) -> Gaussian | None:
+    """The rows of the images at `index` [B]."""
+    return None if posterior is None else Gaussian(mean=posterior.mean[index], std=posterior.std[index])
 
 
 def posterior_draws(
     method: Method,
     bank: Bank,
-    law: Gaussian | None,
+    posterior: Gaussian | None,
     x_t: Tensor,
     t: Tensor,
     labels: Tensor | None,
@@ -59,7 +59,7 @@ def posterior_draws(
     every = torch.arange(len(x_t), device=x_t.device)
     for group, index, _ in all_references(bank).groups(labels, every):
         for rows in group.split(ROWS):
-            weights = log_likelihood(method, x_t[rows], t[rows], bank, index, law).softmax(1)
+            weights = log_likelihood(method, x_t[rows], t[rows], bank, index, posterior).softmax(1)
             picked = torch.multinomial(weights, count, replacement=True, generator=generator)
             found[:, rows] = (picked if index is None else index[picked]).T
     return found

@@ -120,7 +120,7 @@ class CellFiles:
 
     @property
     def posterior(self) -> Path:
-        """Data with the law of the noise that their coupling learned (npz, keys `x`, `mean`, `std`, `kl`, `modes`)."""
+        """Data and the noise distribution that the coupling learned (npz, keys `x`, `mean`, `std`, `kl`, `modes`)."""
         return self.path / "samples" / "posterior.npz"
 
 

@@ -1,4 +1,4 @@
-"""VCT's encoder: a small network of the main network's family that reads the noise's law off the image."""
+"""VCT's encoder: a small network of the main network's family that maps an image to the distribution of its noise."""
 
 from __future__ import annotations
 

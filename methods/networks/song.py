@@ -118,7 +118,7 @@ class SongUNet(UNet):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Glorot's uniform law and no biases; what ends a residual branch, and the network, starts near zero."""
+        """Glorot's uniform distribution, zero biases; the ends of residual branches and of the network near zero."""
         gains = {"conv1": 1e-5, "proj": 1e-5, "aux_conv": 1e-5, "qkv": math.sqrt(0.2)}
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

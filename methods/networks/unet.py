@@ -328,12 +328,12 @@ class ResidualBlock(UNetBlock):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x: [B, C_in, H, W], embedding: [B, style.embedding] -> [B, C_out, H', W']."""
         hidden = self.conv0(F.silu(self.norm0(x)))
-        law = self.affine(embedding)[:, :, None, None]
+        affine = self.affine(embedding)[:, :, None, None]
         if self.style.scale_shift:
-            scale, shift = law.chunk(2, dim=1)
+            scale, shift = affine.chunk(2, dim=1)
             hidden = self.norm1(hidden) * (1 + scale) + shift
         else:
-            hidden = self.norm1(hidden + law)
+            hidden = self.norm1(hidden + affine)
         hidden = self.conv1(self.dropout(F.silu(hidden)))
         x = self.style.gain * (hidden + (x if self.skip is None else self.skip(x)))
         if self.heads:

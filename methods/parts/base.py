@@ -14,7 +14,7 @@ from .process import Denoise, ForwardProcess
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian:
-    """Diagonal normal law of the noise given the image, N(mean, std²); both of the shape of the batch."""
+    """Diagonal normal distribution N(mean, std²) of the noise given the image; both of the shape of the batch."""
 
     mean: Tensor
     std: Tensor
@@ -24,16 +24,16 @@ class Gaussian:
 class Pair:
     """Images and the noise they travel with.
 
-    x, z: [B, ...]; labels: [B] or None; penalty: [B], what the coupling costs (a KL divergence, summed over
-    the elements of a sample); zeros where pairing is free. law: what z was drawn from given x, where that was learned
-    and holds for every row; None otherwise.
+    x, z: [B, ...]; labels: [B] or None.
+    penalty: [B], cost of the coupling (a KL divergence, summed over the elements of a sample); zeros where none.
+    noise_posterior: what z was drawn from given x, where that is learned and holds for every row; else None.
     """
 
     x: Tensor
     z: Tensor
     labels: Tensor | None
     penalty: Tensor
-    law: Gaussian | None = None
+    noise_posterior: Gaussian | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +133,8 @@ class Coupling(Protocol):
         ...
 
     @property
-    def learns_law(self) -> bool:
-        """Whether the law of z given x is learned, so that `noise_law` can be asked for it."""
+    def learns_noise_posterior(self) -> bool:
+        """Whether the distribution of z given x is learned, and `noise_posterior` returns it."""
         ...
 
     @property
@@ -155,8 +155,8 @@ class Coupling(Protocol):
         """The pairs of a batch. predict: the denoiser, of the averaged network if `needs_average`."""
         ...
 
-    def noise_law(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian | None:
-        """The learned law of z given x; None for the standard normal."""
+    def noise_posterior(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian | None:
+        """The learned distribution of z given x; None for the standard normal."""
         ...
 
     def penalty_weight(self, times: Times, weight: Weight, progress: float) -> float:

@@ -24,7 +24,7 @@ class Independent:
     """Noise drawn apart from the image."""
 
     has_density = True
-    learns_law = False
+    learns_noise_posterior = False
     needs_average = False
     share = 1.0
 
@@ -34,7 +34,7 @@ class Independent:
     def __call__(self, method: Method, x: Tensor, labels: Tensor | None, draw: Draw, predict: Denoise) -> Pair:
         return Pair(x=x, z=draw.z, labels=labels, penalty=x.new_zeros(len(x)))
 
-    def noise_law(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian | None:
+    def noise_posterior(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian | None:
         return None
 
     def penalty_weight(self, times: Times, weight: Weight, progress: float) -> float:
@@ -114,7 +114,7 @@ class GeneratorAugmented(Independent):
 
 @dataclass(frozen=True, kw_only=True)
 class Variational:
-    """Noise from a learned law q(z | x) = N(μ(x), s(x)²) near the prior (VCT, Silvestri et al. 2025).
+    """Noise from a learned distribution q(z | x) = N(μ(x), s(x)²) near the prior (VCT, Silvestri et al. 2025).
 
     The encoder is trained by the consistency loss through z = μ + s e, plus kl_weight · scale · KL(q || N(0, I)).
 
@@ -132,7 +132,7 @@ class Variational:
     encoder: str = "small"
     encoder_variance: str = "learned"
     share: float = 1.0
-    learns_law = True
+    learns_noise_posterior = True
     needs_average = False
 
     def __post_init__(self) -> None:
@@ -155,17 +155,17 @@ class Variational:
         return z
 
     def __call__(self, method: Method, x: Tensor, labels: Tensor | None, draw: Draw, predict: Denoise) -> Pair:
-        law = self.noise_law(x, labels, method.modules)
-        if law is None:
+        posterior = self.noise_posterior(x, labels, method.modules)
+        if posterior is None:
             return Pair(x=x, z=draw.z, labels=labels, penalty=x.new_zeros(len(x)))
-        z, penalty = law.mean + law.std * draw.z, kl_to_standard_normal(law)
+        z, penalty = posterior.mean + posterior.std * draw.z, kl_to_standard_normal(posterior)
         if draw.coupled is None:
-            return Pair(x=x, z=z, labels=labels, penalty=penalty, law=law)
+            return Pair(x=x, z=z, labels=labels, penalty=penalty, noise_posterior=posterior)
         z = torch.where(per_sample(draw.coupled, z), z, draw.z)
         return Pair(x=x, z=z, labels=labels, penalty=torch.where(draw.coupled, penalty, 0.0))
 
-    def noise_law(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian | None:
-        if self.share == 0:  # an encoder that nothing trains knows no law
+    def noise_posterior(self, x: Tensor, labels: Tensor | None, modules: nn.ModuleDict) -> Gaussian | None:
+        if self.share == 0:  # the encoder is not trained then
             return None
         mean, std = modules["encoder"](x, labels)
         return Gaussian(mean=mean, std=std_rule(self.encoder_variance)(std))
@@ -204,9 +204,9 @@ def std_rule(text: str) -> Callable[[Tensor], Tensor]:
     return (lambda std: torch.full_like(std, value)) if kind == "fixed" else (lambda std: value * std)
 
 
-def kl_to_standard_normal(law: Gaussian) -> Tensor:
+def kl_to_standard_normal(posterior: Gaussian) -> Tensor:
     """KL(N(μ, s²) || N(0, I)), summed over the elements of a sample: [B, ...] -> [B]."""
-    elements = 0.5 * (law.std**2 + law.mean**2 - 1) - law.std.log()
+    elements = 0.5 * (posterior.std**2 + posterior.mean**2 - 1) - posterior.std.log()
     return elements.flatten(1).sum(1)
 
 

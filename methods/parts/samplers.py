@@ -22,9 +22,8 @@ class Multistep:
     sigma_mid: the intermediate levels, noisiest first; n steps use the first n - 1. Where there are fewer, the n - 1
         levels go from σ_max to the last of them in geometric progression, `levels`.
     renoise: how much noise is put back at level σ: "sigma" (ECT, VCT) or "sqrt_diff", sqrt(σ² - σ_min²) (iCT).
-    recouple: what couples the fresh noise to the images so far: "learned" the method's law of the noise (VCT; with no
-        share of coupled rows there is none to use), "ot" an optimal assignment within the batch of samples, "none"
-        nothing.
+    recouple: how fresh noise is coupled to the images so far: "learned" by the method's q(z | x) (VCT; no effect at
+        share 0, where none is trained), "ot" by an optimal assignment within the batch of samples, "none" not at all.
     """
 
     sigma_mid: tuple[float, ...] = ()
@@ -45,9 +44,9 @@ class Multistep:
             raise ValueError(
                 f"sigma_mid is {list(self.sigma_mid)}, must be levels of at most sigma_max of the process, {limit:g}"
             )
-        if self.recouple == "learned" and not method.coupling.learns_law:
+        if self.recouple == "learned" and not method.coupling.learns_noise_posterior:
             raise ValueError(
-                f"recouple is 'learned', must be one of: none, ot, as '{method.name}' learns no law of the noise"
+                f"recouple is 'learned', must be one of: none, ot, as '{method.name}' learns no noise posterior"
             )
 
     def check(self, times: Times, nfe: int) -> None:
@@ -85,8 +84,8 @@ class Multistep:
     def _recoupled(self, method: Method, x: Tensor, fresh: Tensor, labels: Tensor | None) -> Tensor:
         if self.recouple == "ot":
             return assigned(x, fresh)
-        law = method.coupling.noise_law(x, labels, method.modules) if self.recouple == "learned" else None
-        return fresh if law is None else law.mean + law.std * fresh
+        posterior = method.coupling.noise_posterior(x, labels, method.modules) if self.recouple == "learned" else None
+        return fresh if posterior is None else posterior.mean + posterior.std * fresh
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,15 +109,15 @@ class PosteriorMean:
         estimated = self._estimated(t, r)
         if draw.references is None or not len(estimated):
             return x_r
-        law = reference_law(method, pair, draw.references)
-        mean = posterior_mean(method, pair, x_t, t, draw.references, estimated, law)
+        posterior = reference_noise_posterior(method, pair, draw.references)
+        mean = posterior_mean(method, pair, x_t, t, draw.references, estimated, posterior)
         # The same as the formula above, written as ECT's point and a correction: where the estimate is the image
         # itself the two methods agree to the last bit.
         share = process.alpha(r) - process.alpha(t) * r / t
         x_r = x_r + per_sample(share, x_t) * (mean - pair.x)
         if self.solver == "heun":
             again = estimated[r[estimated] > method.times.phase_boundary(t[estimated])]
-            x_r = self._corrected(method, pair, x_t, x_r, draw, mean, again, law)
+            x_r = self._corrected(method, pair, x_t, x_r, draw, mean, again, posterior)
         return x_r
 
     def _estimated(self, t: Tensor, r: Tensor) -> Tensor:
@@ -138,12 +138,12 @@ class PosteriorMean:
         draw: Draw,
         mean: Tensor,
         rows: Tensor,
-        law: Gaussian | None,
+        posterior: Gaussian | None,
     ) -> Tensor:
         """Heun's step: the mean of the slopes at both ends, in `rows`."""
         if not len(rows) or draw.references is None:
             return x_r
-        mean_r = posterior_mean(method, pair, x_r, draw.r, draw.references, rows, law)
+        mean_r = posterior_mean(method, pair, x_r, draw.r, draw.references, rows, posterior)
         half = per_sample((draw.r - draw.t) / 2, x_t)
         step = half * (_slope(method, x_r, draw.r, mean_r) - _slope(method, x_t, draw.t, mean))
         corrected = x_r.clone()
@@ -157,29 +157,34 @@ def _slope(method: Method, x: Tensor, level: Tensor, mean: Tensor) -> Tensor:
     return method.process.alpha_slope * mean + (x - alpha * mean) / sigma
 
 
-def reference_law(method: Method, pair: Pair, references: References) -> Gaussian | None:
-    """The law of the noise of every image of the pool, [n, ...], where it is learned; None for the standard normal.
+def reference_noise_posterior(method: Method, pair: Pair, references: References) -> Gaussian | None:
+    """The distribution of the noise of every image of the pool, [n, ...], if learned; None for the standard normal.
 
-    Images of the pair keep the law that their noise was drawn from. An encoder with dropout has another one at every
-    pass, and weights by a density that did not make the points are biased. Images of the batch beyond the pair, which
-    is a part of it with micro-batches, get theirs from one more pass.
+    Images of the pair keep the distribution that their noise was drawn from. An encoder with dropout returns another
+    one at every pass, and weights by a density that did not make the points are biased. Images of the batch beyond the
+    pair, which is a part of it with micro-batches, get theirs from one more pass.
 
     Raises:
         ValueError: the noise is learned and the pool is not the batch.
     """
-    if pair.law is None:
+    if pair.noise_posterior is None:
         return None
     if references.places is None:
-        raise ValueError("references other than the batch have no law of the noise that the pair was drawn with")
+        raise ValueError(
+            "references other than the batch have no distribution that the noise of the pair was drawn from"
+        )
     if len(references.places) == len(references.pool):
-        return pair.law
+        return pair.noise_posterior
     pool = references.pool
     with _full_precision(pair.x.device):
-        law = method.coupling.noise_law(pool.to_model(pool.images), pool.labels, method.modules)
-    assert law is not None
+        posterior = method.coupling.noise_posterior(pool.to_model(pool.images), pool.labels, method.modules)
+    assert posterior is not None
     mean, std = (
         every.index_copy(0, references.places, own)
-        for every, own in ((law.mean, pair.law.mean), (law.std, pair.law.std))
+        for every, own in (
+            (posterior.mean, pair.noise_posterior.mean),
+            (posterior.std, pair.noise_posterior.std),
+        )
     )
     return Gaussian(mean=mean, std=std)
 
@@ -191,11 +196,11 @@ def posterior_mean(
     t: Tensor,
     references: References,
     rows: Tensor,
-    law: Gaussian | None = None,
+    posterior: Gaussian | None = None,
 ) -> Tensor:
     """The estimate of E[x | x_t] in `rows` (positions, int64 [b]) and the image itself elsewhere, [B, ...].
 
-    law: of the noise of every image of the pool, see `reference_law`.
+    posterior: of the noise of every image of the pool, see `reference_noise_posterior`.
 
     Self-normalised importance sampling (STF, Xu et al. 2023) in float32 whatever the training's precision: in half
     precision or TF32 the logits, thousands at small t, would lose the image they belong to.
@@ -204,7 +209,7 @@ def posterior_mean(
     with _full_precision(x_t.device):
         for group, index, _ in references.groups(pair.labels, rows):
             points, own = x_t[group].to(wide), pair.x[group].to(wide)
-            logits = log_likelihood(method, points, t[group], references.pool, index, law)
+            logits = log_likelihood(method, points, t[group], references.pool, index, posterior)
             if references.own is not None and index is not None:
                 known = index[None, :] == references.own[group][:, None]
                 # n references in all: the own image in its place, or else in that of the last one.
@@ -225,23 +230,30 @@ def posterior_mean(
 
 
 def log_likelihood(
-    method: Method, x_t: Tensor, t: Tensor, pool: Bank, index: Tensor | None = None, law: Gaussian | None = None
+    method: Method,
+    x_t: Tensor,
+    t: Tensor,
+    pool: Bank,
+    index: Tensor | None = None,
+    posterior: Gaussian | None = None,
 ) -> Tensor:
     """log p(x_t | x_i) of the images at `index` (None: all), up to a constant of the row: [b, n].
 
-    law: of the noise of every image of the pool; None for the standard normal.
+    posterior: of the noise of every image of the pool; None for the standard normal.
     """
     points, alpha, sigma = x_t.flatten(1), method.process.alpha(t)[:, None], t[:, None]
     parts, start = [], 0
     for images, half_squares in pool.chunks(index):
         chunk = slice(start, start + len(images))
         start = chunk.stop
-        if law is None:
+        if posterior is None:
             # The dot form: ‖x_t‖² is common to a row, and leaving it out avoids a cancellation at large t.
             parts.append((alpha * (points @ images.T) - alpha**2 * half_squares) / sigma**2)
             continue
         # A learned noise: x_t ~ N(α x_i + σ μ_i, σ² s_i²). Row by row, as [b, n, d] would not fit for large images.
-        mean, std = (values[chunk if index is None else index[chunk]].flatten(1) for values in (law.mean, law.std))
+        mean, std = (
+            values[chunk if index is None else index[chunk]].flatten(1) for values in (posterior.mean, posterior.std)
+        )
         log_std = std.log().sum(1)
         rows = [
             -((point - a * images - s * mean) / (s * std)).square().sum(1) / 2 - log_std

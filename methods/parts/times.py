@@ -20,7 +20,7 @@ CLOSEST = 1e-6
 class KarrasBins:
     """Neighbours on a grid that doubles in eight stages from 10 to 1280 intervals (iCT, Song & Dhariwal 2024).
 
-    The index follows a log-normal law of the noise level, integrated over each interval (iCT, eq. 10).
+    The index follows a log-normal distribution of the noise level, integrated over each interval (iCT, eq. 10).
 
     s0, s1: intervals of the first grid, and the most that a grid has: min(s0 · 2^stage, s1). By the paper there are
         L = log2(floor(s1 / s0)) + 1 stages; where that is no whole number, the last is shorter and has s1 intervals.
@@ -92,7 +92,7 @@ class KarrasBins:
         return _karras_grid(intervals, self.rho, self.sigma_min, self.sigma_max)
 
     def probabilities(self, progress: float) -> Tensor:
-        """The law of the interval, float64 [N - 1], summing to 1."""
+        """Probability of each interval, float64 [N - 1], summing to 1."""
         return _lognormal_bins(self.grid(progress), self.p_mean, self.p_std)
 
     def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -154,7 +154,7 @@ class LognormalGap:
     stage_clock: "progress" is stage = floor(stages · progress); "ticks" reproduces the published loop, whose stages
         start one step late.
     t_max: clamps t from above; None leaves it unbounded, or bounded by the process (li, whose image vanishes at σ_max).
-    truncate: (low, high) redraws t from the law restricted to these levels, as TCM does; () leaves it whole.
+    truncate: (low, high) draws t from the distribution truncated to these levels, as TCM does; () leaves it whole.
     r_min: what r is raised to, short of t itself (1e-6 in TCM); 0 allows r = 0.
     phases: cuts (0, σ_max] into that many pieces at the nodes of the ρ = 7 grid of [0.002, σ_max]; r stays within t's
         piece (SCT's phased option, after the PCM and MCM papers).
@@ -254,7 +254,7 @@ class LognormalGap:
     def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         t = (self.p_mean + self.p_std * self._normal(n, generator)).exp()
         if self.truncate:
-            t = t.clamp(*self.truncate)  # against rounding at the ends; the law is truncated already
+            t = t.clamp(*self.truncate)  # against rounding at the ends; the distribution is truncated already
         if self.t_max is not None:
             t = t.clamp(max=self.t_max)
         return t, self.t_to_r(t, progress)

@@ -125,9 +125,8 @@ def test_r_stays_in_its_phase(phases: int, progress: float) -> None:
     upper = torch.bucketize(t.double(), boundaries).clamp(max=phases)
     assert (r >= boundaries.float()[upper - 1]).all()
     torch.testing.assert_close(times.phase_boundary(t), boundaries.float()[upper - 1])
-    torch.testing.assert_close(
-        times.phase_boundary(boundaries[1:]), boundaries[:-1]
-    )  # a boundary belongs to the phase below it
+    # A boundary belongs to the phase below it.
+    torch.testing.assert_close(times.phase_boundary(boundaries[1:]), boundaries[:-1])
 
 
 def test_edges_lie_on_the_karras_grid() -> None:
@@ -508,7 +507,7 @@ def test_the_time_input_of_the_imagenet_code() -> None:
             ["sample.recouple=learned"],
             "sample.recouple is 'learned', must be one of: none, ot, as 'ect' learns no",
         ),
-        ("ict+ot", ["sample.recouple=learned"], "as 'ict\\+ot' learns no law of the noise"),
+        ("ict+ot", ["sample.recouple=learned"], "as 'ict\\+ot' learns no noise posterior"),
     ],
 )
 def test_what_cannot_be_together_is_refused_with_its_reason(

@@ -36,24 +36,24 @@ def close(actual: torch.Tensor, *expected: float, rtol: float = 1e-5) -> None:
 # --- times -----------------------------------------------------------------------------------------------------------
 
 
-def test_karras_grid_and_law_of_the_first_stage() -> None:
+def test_karras_grid_and_probabilities_of_the_first_stage() -> None:
     times = KarrasBins()
     grid = [0.002, 0.0167208, 0.0850872, 0.318283, 0.965417, 2.51522, 5.83895, 12.3816, 24.4083, 45.3137, 80]
     close(times.grid(0.0), *grid)
-    law = [0.062633, 0.181737, 0.245501, 0.213494, 0.142446, 0.080605, 0.041080, 0.019580, 0.008944, 0.003980]
-    close(times.probabilities(0.0), *law, rtol=2e-4)
+    expected = [0.062633, 0.181737, 0.245501, 0.213494, 0.142446, 0.080605, 0.041080, 0.019580, 0.008944, 0.003980]
+    close(times.probabilities(0.0), *expected, rtol=2e-4)
     weights = [67.9313, 14.6271, 4.28824, 1.54528, 0.645244, 0.300867, 0.152844, 0.0831479, 0.0478345, 0.0288299]
     close(InverseGap()(times.grid(0.0)[1:], times.grid(0.0)[:-1]), *weights)
 
 
-def test_karras_law_of_the_last_stage() -> None:
+def test_karras_probabilities_of_the_last_stage() -> None:
     times = KarrasBins()
-    grid, law = times.grid(0.9999), times.probabilities(0.9999)
+    grid, probabilities = times.grid(0.9999), times.probabilities(0.9999)
     assert len(grid) == 1281
-    assert law.argmax() == 329
-    assert law.max().item() == pytest.approx(0.0019557, rel=1e-4)
+    assert probabilities.argmax() == 329
+    assert probabilities.max().item() == pytest.approx(0.0019557, rel=1e-4)
     assert grid[329].item() == pytest.approx(0.186089, rel=1e-5)
-    assert law[grid[:-1] > 10].sum().item() == pytest.approx(0.0415, abs=5e-5)
+    assert probabilities[grid[:-1] > 10].sum().item() == pytest.approx(0.0415, abs=5e-5)
     assert grid[492].item() == pytest.approx(0.820867, rel=1e-6)
     assert grid[571].item() == pytest.approx(1.525766, rel=1e-6)
 
@@ -66,12 +66,12 @@ def test_karras_curriculum_doubles_and_weights_grow(stage: int) -> None:
     assert times.stage(progress + 0.1249) == stage
     assert len(times.grid(progress)) == 10 * 2**stage + 1
     expected_weight = [8.4, 17.5, 35.2, 70.5, 141, 282, 565, 1129][stage]
-    grid, law = times.grid(progress), times.probabilities(progress)
-    assert (law * InverseGap()(grid[1:], grid[:-1])).sum().item() == pytest.approx(expected_weight, rel=5e-3)
+    grid, probabilities = times.grid(progress), times.probabilities(progress)
+    assert (probabilities * InverseGap()(grid[1:], grid[:-1])).sum().item() == pytest.approx(expected_weight, rel=5e-3)
     assert times.last(progress) == (grid[-1].item(), grid[-2].item())
 
 
-def test_karras_indices_follow_their_law() -> None:
+def test_karras_indices_follow_their_probabilities() -> None:
     times, generator = KarrasBins(), torch.Generator().manual_seed(0)
     t, _ = times.sample(200_000, 0.0, generator)
     counts = torch.stack([(t == node).sum() for node in times.grid(0.0)[1:].float()])
@@ -205,8 +205,8 @@ def test_weights() -> None:
 
 
 def test_kl() -> None:
-    law = Gaussian(mean=levels(0, 0.5, 0)[:, None], std=levels(1, 0.8, math.log(2))[:, None])
-    close(kl_to_standard_normal(law), 0, 0.1681436, 0.1067394)
+    posterior = Gaussian(mean=levels(0, 0.5, 0)[:, None], std=levels(1, 0.8, math.log(2))[:, None])
+    close(kl_to_standard_normal(posterior), 0, 0.1681436, 0.1067394)
     image = Gaussian(mean=torch.zeros(1, 3, 32, 32), std=torch.full((1, 3, 32, 32), math.log(2)))
     assert kl_to_standard_normal(image).item() == pytest.approx(327.90, abs=0.01)
 
@@ -287,8 +287,8 @@ def test_learned_noise_of_unit_variance_gives_the_plain_weights() -> None:
 
     plain = method_with(SamePoint())
     learned = replace(plain, coupling=Variational(), modules=nn.ModuleDict({"encoder": Standard()}))
-    law = learned.coupling.noise_law(bank.images, None, learned.modules)
-    one, other = (log_likelihood(m, x_t, t, bank, None, g).softmax(1) for m, g in ((plain, None), (learned, law)))
+    posterior = learned.coupling.noise_posterior(bank.images, None, learned.modules)
+    one, other = (log_likelihood(m, x_t, t, bank, None, g).softmax(1) for m, g in ((plain, None), (learned, posterior)))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 

@@ -22,7 +22,7 @@ from consistency_bench.methods.parts.teachers import (
     SamePoint,
     log_likelihood,
     posterior_mean,
-    reference_law,
+    reference_noise_posterior,
 )
 from consistency_bench.methods.parts.times import LognormalGap
 from consistency_bench.methods.parts.weights import InverseGap, Snr
@@ -235,7 +235,7 @@ def test_the_target_is_unbiased_with_the_own_image_and_biased_without(n: int, pu
 
 
 def test_the_teacher_itself_is_unbiased_over_its_draws() -> None:
-    """The same through `draw` and the teacher: the mean of x̂ over random subsets, at a fixed own image and x_t law."""
+    """The same through `draw` and the teacher: the mean of x̂ over random subsets of references."""
     rng = generator(1)
     population = mixture(40_000, rng)[:, None]
     bank = Bank(images=population)
@@ -347,7 +347,7 @@ def test_coarse_steps_and_targets_at_zero_can_use_the_image() -> None:
 
 @pytest.mark.parametrize("kind", ["ve", "li"])
 def test_heun_takes_out_most_of_the_bias_of_a_moderate_step(kind: str) -> None:
-    """Against the exact flow of the empirical law (tiny Euler steps with the same estimate)."""
+    """Against the exact flow of the empirical distribution (tiny Euler steps with the same estimate)."""
     bank = Bank(images=torch.tensor([[-2.0], [-1.0], [1.5], [2.0]]))
     process = ForwardProcess(kind=kind, boundary="never")
     x, z = bank.images, torch.tensor([[0.3], [-0.6], [0.1], [1.2]])
@@ -382,28 +382,31 @@ def test_heun_leaves_r_zero_to_the_estimate() -> None:
 def test_learned_noise_enters_the_weights_as_a_density() -> None:
     """Against the normal density of torch.distributions."""
 
-    class Law(nn.Module):
+    class Shrinking(nn.Module):
         def forward(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
             return 0.3 * x, 0.5 + 0.2 * x.abs()
 
     bank = Bank(images=blobs(7))
-    method = replace(sct(bank, references="batch"), coupling=Variational(), modules=nn.ModuleDict({"encoder": Law()}))
+    method = replace(
+        sct(bank, references="batch"), coupling=Variational(), modules=nn.ModuleDict({"encoder": Shrinking()})
+    )
     t, x_t = torch.tensor([0.4, 2.0, 9.0]), blobs(3, seed=5)
-    mean, std = Law()(bank.images)
+    mean, std = Shrinking()(bank.images)
     centre = bank.images + t[:, None, None] * mean
     expected = torch.distributions.Normal(centre, t[:, None, None] * std).log_prob(x_t[:, None]).sum(2).softmax(1)
-    law = method.coupling.noise_law(bank.images, None, method.modules)
+    posterior = method.coupling.noise_posterior(bank.images, None, method.modules)
     torch.testing.assert_close(
-        log_likelihood(method, x_t, t, bank, None, law).softmax(1), expected, rtol=1e-4, atol=1e-6
+        log_likelihood(method, x_t, t, bank, None, posterior).softmax(1), expected, rtol=1e-4, atol=1e-6
     )
     some = torch.tensor([5, 0, 3])
     torch.testing.assert_close(
-        log_likelihood(method, x_t, t, bank, some, law), log_likelihood(method, x_t, t, bank, None, law)[:, some]
+        log_likelihood(method, x_t, t, bank, some, posterior),
+        log_likelihood(method, x_t, t, bank, None, posterior)[:, some],
     )
 
 
-class Restless(nn.Module):
-    """An encoder with another law at every pass, as dropout makes one."""
+class Changing(nn.Module):
+    """An encoder whose output changes at every pass, as with dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -417,10 +420,10 @@ class Restless(nn.Module):
 
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 @pytest.mark.parametrize("classes", [1, 3])
-def test_weights_are_by_the_law_that_made_the_pair(solver: str, classes: int) -> None:
+def test_weights_use_the_distribution_that_made_the_pair(solver: str, classes: int) -> None:
     """And without a second pass of the encoder where the pair is the whole batch."""
     x, labels = blobs(12), torch.arange(12) % classes if classes > 1 else None
-    encoder = Restless()
+    encoder = Changing()
     method = replace(
         sct(references="batch", solver=solver), coupling=Variational(), modules=nn.ModuleDict({"encoder": encoder})
     )
@@ -430,8 +433,8 @@ def test_weights_are_by_the_law_that_made_the_pair(solver: str, classes: int) ->
     got = method.teacher(method, pair, x_t, drawn)
     assert encoder.passes == 1
     assert drawn.references is not None
-    law = torch.distributions.Normal(x + 3 * 0.3 * x, 3 * (0.3 + 0.4 * x.abs()))
-    logits = law.log_prob(x_t[:, None]).sum(2)
+    posterior = torch.distributions.Normal(x + 3 * 0.3 * x, 3 * (0.3 + 0.4 * x.abs()))
+    logits = posterior.log_prob(x_t[:, None]).sum(2)
     if labels is not None:
         logits = logits.masked_fill(labels[:, None] != labels, -torch.inf)
     mean = logits.softmax(1) @ x
@@ -440,9 +443,9 @@ def test_weights_are_by_the_law_that_made_the_pair(solver: str, classes: int) ->
     assert not torch.allclose(mean, x, atol=1e-2)
 
 
-def test_a_part_of_the_batch_keeps_its_law_among_the_references() -> None:
-    """Its own images have the pair's law, the others that of one more pass, whatever the solver asks."""
-    x, encoder = blobs(10), Restless()
+def test_a_part_of_the_batch_keeps_its_distribution_among_the_references() -> None:
+    """Its own images keep the pair's distribution, the others get that of one more pass, for every solver."""
+    x, encoder = blobs(10), Changing()
     method = replace(
         sct(references="batch", solver="heun"), coupling=Variational(), modules=nn.ModuleDict({"encoder": encoder})
     )
@@ -455,12 +458,12 @@ def test_a_part_of_the_batch_keeps_its_law_among_the_references() -> None:
     assert encoder.sizes == [3, 10]
     encoder.passes = 1
     assert part.references is not None
-    law = reference_law(method, pair, part.references)
-    assert law is not None
+    posterior = reference_noise_posterior(method, pair, part.references)
+    assert posterior is not None
     factor = torch.full((10, 1), 2.0)
     factor[rows] = 1.0
-    torch.testing.assert_close(law.mean, 0.3 * factor * x)
-    torch.testing.assert_close(law.std, 0.3 + 0.4 * factor * x.abs())
+    torch.testing.assert_close(posterior.mean, 0.3 * factor * x)
+    torch.testing.assert_close(posterior.std, 0.3 + 0.4 * factor * x.abs())
 
 
 def test_weights_with_dropout_in_the_encoder_are_unbiased() -> None:

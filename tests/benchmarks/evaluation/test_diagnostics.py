@@ -40,7 +40,7 @@ from consistency_bench.benchmarks.evaluation.estimators import (
     inner_products,
     mean_estimate,
 )
-from consistency_bench.benchmarks.evaluation.posterior import bank_law, posterior_draws
+from consistency_bench.benchmarks.evaluation.posterior import bank_noise_posterior, posterior_draws
 from consistency_bench.benchmarks.training.checkpoint import kept_snapshots
 from consistency_bench.benchmarks.training.model import Model, build_model
 from consistency_bench.benchmarks.training.trainer import is_due, train
@@ -204,7 +204,7 @@ def expected_variance(t: float, r: float, reach: float, spread: float, gain: flo
 
 def at_level(model: Model, t: float, r: float, samples: int, batch: int = 64) -> Estimate:
     """The target's variance at one level."""
-    law = bank_law(model.method, model.bank)
+    law = bank_noise_posterior(model.method, model.bank)
     inputs = common_inputs(model, ("test",), t, t, samples)
     levels = torch.full((samples,), t)
     inputs = dataclasses.replace(inputs, t=levels)
