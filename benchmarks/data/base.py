@@ -1,8 +1,9 @@
-"""What a data set is to the rest of the suite: a tensor in memory and the way to and from the model's scale."""
+"""Data sets: what their samples look like, the samples themselves, and the way to and from the model's scale."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,18 +13,68 @@ from torch import Tensor
 from .distributions import Distribution
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """What is known of a training set without reading its samples.
+
+    name:      the name in the registry.
+    count:     number of samples.
+    shape:     of one sample: (C, H, W), or (2,) for points in the plane.
+    classes:   number of classes (1 if the samples have none).
+    quantised: whether samples are uint8 images, to which the model's output is rounded; float32 otherwise.
+    exact:     the distribution that the samples were drawn from, if it is known.
+    """
+
+    name: str
+    count: int
+    shape: tuple[int, ...]
+    classes: int
+    quantised: bool = True
+    exact: Distribution | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all samples as they are stored."""
+        return self.count * math.prod(self.shape) * (1 if self.quantised else 4)
+
+    def to_model(self, batch: Tensor) -> Tensor:
+        """Samples on the scale of the model: float32 of the same shape.
+
+        Images become x = uint8/127.5 - 1, as in EDM and in every method here: black is -1, white is 1, and published
+        noise levels keep their meaning. Points pass unchanged.
+        """
+        return batch.float() / 127.5 - 1 if self.quantised else batch
+
+    def from_model(self, x: Tensor, *, truncate: bool = False) -> Tensor:
+        """The model's output as samples: uint8 images of the same shape, or points unchanged.
+
+        Images are clamped and rounded half up from 127.5x + 127.5. With `truncate` they are cast instead of rounded:
+        every image is then darker by half a grey level on average, which Fréchet distances detect.
+
+        Raises ValueError if an image holds NaN or infinity: as uint8 a diverged sample would pass for an image.
+        """
+        if not self.quantised:
+            return x
+        if not torch.isfinite(x).all():
+            raise ValueError("cannot quantise samples that are not finite")
+        return (x.float() * 127.5 + 127.5).clamp(0, 255).add(0.0 if truncate else 0.5).floor().to(torch.uint8)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """All samples of a training set, in memory.
+    """All samples of a training set.
 
     name:    the name in the registry.
-    images:  uint8 [N, C, H, W], or float32 [N, 2] for points in the plane.
+    images:  uint8 [N, C, H, W], or float32 [N, 2] for points in the plane; possibly mapped from a read-only file.
     labels:  int64 [N], each in [0, classes).
-    classes: number of classes (1 where there is only one kind of sample).
-    exact:   the distribution the samples were drawn from, where it is known.
+    classes: number of classes (1 if the samples have none).
+    exact:   the distribution that the samples were drawn from, if it is known.
 
-    Images stay uint8 because that is what they are: a quarter of the memory, exact copies, and metrics that
-    compare files with files. Only the model sees floats.
+    Images stay uint8: a quarter of the memory, exact copies, and metrics that compare files with files. Only the model
+    sees floats.
     """
 
     name: str
@@ -35,19 +86,31 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def info(self) -> DataInfo:
+        """The data set without its samples."""
+        return DataInfo(
+            name=self.name,
+            count=len(self),
+            shape=tuple(self.images.shape[1:]),
+            classes=self.classes,
+            quantised=self.images.dtype == torch.uint8,
+            exact=self.exact,
+        )
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample: (C, H, W), or (2,) for points."""
-        return tuple(self.images.shape[1:])
+        return self.info.shape
 
     @property
     def quantised(self) -> bool:
         """Whether samples are uint8 images, to which the model's output is rounded."""
-        return self.images.dtype == torch.uint8
+        return self.info.quantised
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with any sample, label, shape or type (a cut SHA-256)."""
+        """16 hexadecimal digits that change with any sample, label, shape or type (a truncated SHA-256)."""
         digest = hashlib.sha256()
         for tensor in (self.images, self.labels):
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -55,23 +118,9 @@ class Dataset:
         return digest.hexdigest()[:16]
 
     def to_model(self, batch: Tensor) -> Tensor:
-        """Samples as the model sees them: float32 of the same shape.
-
-        Images become x = uint8/127.5 - 1, the law of EDM and of every method here, so that black is -1, white
-        is 1 and the published noise levels mean the same. Points pass unchanged.
-        """
-        return batch.float() / 127.5 - 1 if self.quantised else batch
+        """See `DataInfo.to_model`."""
+        return self.info.to_model(batch)
 
     def from_model(self, x: Tensor, *, truncate: bool = False) -> Tensor:
-        """The model's output as samples: uint8 images of the same shape, or points unchanged.
-
-        Images are clamped and rounded half up from 127.5x + 127.5. `truncate` cuts instead, as a bare cast does: every
-        image is then darker by half a grey level on average, and Fréchet distances see that.
-
-        Raises ValueError where an image holds NaN or infinity: as uint8 a diverged sample would pass for an image.
-        """
-        if not self.quantised:
-            return x
-        if not torch.isfinite(x).all():
-            raise ValueError("cannot quantise samples that are not finite")
-        return (x.float() * 127.5 + 127.5).clamp(0, 255).add(0.0 if truncate else 0.5).floor().to(torch.uint8)
+        """See `DataInfo.from_model`."""
+        return self.info.from_model(x, truncate=truncate)

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import torch
 
-from .base import Dataset
+from .base import DataInfo, Dataset
+
+
+def describe() -> DataInfo:
+    """The data set without its samples."""
+    return DataInfo(name="digits", count=1797, shape=(1, 8, 8), classes=10)
 
 
 def load() -> Dataset:

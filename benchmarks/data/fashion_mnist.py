@@ -1,4 +1,4 @@
-"""`fashion_mnist`: Zalando's 60,000 training images, 28×28 grey, from whichever copy is at hand."""
+"""`fashion_mnist`: Zalando's 60,000 training images, 28×28 grey, from the first copy that is found."""
 
 from __future__ import annotations
 
@@ -12,40 +12,53 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UsageError
-from .base import Dataset
+from .base import DataInfo, Dataset
 
 #: Where Debian's and Ubuntu's package `dataset-fashion-mnist` puts its files.
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")
 
 #: MD5 of the *unpacked* content. The packed files differ from one distributor to the next (Debian's training
-#: images have cf8536b0aa1a6ac5fa3f23001093305c, the original ones 8d4fb7e6c68d591d4c3dfef9ec88bf0d); what is
-#: inside does not.
+#: images have cf8536b0aa1a6ac5fa3f23001093305c, the original ones 8d4fb7e6c68d591d4c3dfef9ec88bf0d); their
+#: content does not.
 MD5 = {
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
 }
 
 
+def describe(root: Path, download: bool = False) -> DataInfo:
+    """The data set without its samples; no file is opened and nothing is downloaded.
+
+    Raises UsageError if there is no copy and `download` does not allow fetching one later.
+    """
+    _find(root, download)
+    return DataInfo(name="fashion_mnist", count=60_000, shape=(1, 28, 28), classes=10)
+
+
 def load(root: Path, download: bool = False) -> Dataset:
     """The training images, uint8 [60000, 1, 28, 28]; ten classes.
 
     Looks in `root`, in torchvision's layout below it (`root/FashionMNIST/raw`) and in the system's folder, packed
-    (`.gz`) or not; then, where `download` allows it, fetches the files with torchvision into `root`.
-    Raises UsageError where there is no copy or a file is damaged.
+    (`.gz`) or not; then, if `download` allows it, fetches the files with torchvision into `root`.
+    Raises UsageError if there is no copy or a file is damaged.
     """
-    for folder in (root, root / "FashionMNIST" / "raw", SYSTEM):
-        if files := _files(folder):
-            break
-    else:
-        if not download:
-            raise UsageError(
-                f"data set 'fashion_mnist' was found neither in {root} nor in {SYSTEM}: install the system package "
-                "dataset-fashion-mnist, allow the download with data.download=true, or name the folder that "
-                "holds its idx files with data.root=FOLDER"
-            )
-        files = _download(root)
+    files = _find(root, download) or _download(root)
     images, labels = (_tensor(file, MD5[name]) for name, file in files.items())
     return Dataset("fashion_mnist", images[:, None], labels.long(), classes=10)
+
+
+def _find(root: Path, download: bool) -> dict[str, Path]:
+    """The file for each name in `MD5`; {} if there is no copy and one may be downloaded, UsageError if not."""
+    for folder in (root, root / "FashionMNIST" / "raw", SYSTEM):
+        if files := _files(folder):
+            return files
+    if download:
+        return {}
+    raise UsageError(
+        f"data set 'fashion_mnist' was found neither in {root} nor in {SYSTEM}: install the system package "
+        "dataset-fashion-mnist, allow the download with data.download=true, or name the folder that "
+        "holds its idx files with data.root=FOLDER"
+    )
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -73,7 +86,7 @@ def _download(root: Path) -> dict[str, Path]:
 
 
 def _tensor(path: Path, md5: str) -> Tensor:
-    """One idx file of bytes as a uint8 tensor, once its content has the checksum."""
+    """The uint8 tensor of one idx file, after its checksum has been verified."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -81,7 +94,7 @@ def _tensor(path: Path, md5: str) -> Tensor:
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise UsageError(f"{path} is not the file of Fashion-MNIST: delete it and fetch fashion_mnist again")
     # idx: two zero bytes, the type (8: uint8), the number of dimensions, each dimension as a big-endian
-    # 32-bit number, then the values. The checksum has already vouched for all of it.
+    # 32-bit number, then the values. The checksum has already verified all of it.
     dimensions = content[3]
     shape = np.frombuffer(content, ">u4", count=dimensions, offset=4).astype(int)
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)

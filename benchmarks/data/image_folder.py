@@ -1,34 +1,39 @@
 """`imagenet64` and `ffhq64`: 64×64 RGB images in a folder or zip file, in the layout that EDM's tools write.
 
-Classes stand in `dataset.json` ({"labels": [["00000/img00000000.png", 6], …]}), or each is a folder of its own.
-Nothing is unpacked to disk and nothing but image files and `dataset.json` is read.
+Classes are listed in `dataset.json` ({"labels": [["00000/img00000000.png", 6], …]}), or each has a folder of its own.
+Only image files and `dataset.json` are read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from os import walk
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
 
 from ..common.errors import UsageError
-from .base import Dataset
+from .base import DataInfo, Dataset
+from .decoded import decode_once
 
 SIZE = 64
+SHAPE = (3, SIZE, SIZE)
 #: Number of classes of each data set; 1 for data without any.
 CLASSES = {"imagenet64": 1000, "ffhq64": 1}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 LABELS = "dataset.json"
-#: 64×64 RGB is 12 kB; whatever claims or turns out to be this large is no such image.
+#: 64×64 RGB is 12 kB; a file of this size is no such image.
 IMAGE_BYTES, LABEL_BYTES = 2**20, 2**28
 
 
@@ -41,22 +46,37 @@ class Source(Protocol):
         """The content, cut to one byte more than `limit`."""
         ...
 
+    def stamp(self, name: str) -> str:
+        """What changes if the content does: size and time, or a checksum."""
+        ...
 
+
+@dataclass(frozen=True)
 class Folder:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    """The files below a folder."""
+
+    path: Path
 
     def names(self) -> list[str]:
-        return [path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file()]
+        # Not `rglob` with `is_file`, which asks the file system about each of a million files.
+        return [
+            (Path(top) / name).relative_to(self.path).as_posix() for top, _, names in walk(self.path) for name in names
+        ]
 
     def read(self, name: str, limit: int) -> bytes:
         with (self.path / name).open("rb") as file:
             return file.read(limit + 1)
 
+    def stamp(self, name: str) -> str:
+        status = (self.path / name).stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
 
+
+@dataclass(frozen=True)
 class Archive:
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self.archive = archive
+    """The files in a zip file."""
+
+    archive: zipfile.ZipFile
 
     def names(self) -> list[str]:
         return [info.filename for info in self.archive.infolist() if not info.is_dir()]
@@ -65,23 +85,52 @@ class Archive:
         with self.archive.open(name) as file:
             return file.read(limit + 1)
 
+    def stamp(self, name: str) -> str:
+        info = self.archive.getinfo(name)
+        return f"{info.file_size} {info.CRC}"
+
+
+def describe(name: str, path: Path) -> DataInfo:
+    """The data set without its samples: reads file names, labels and the header of the first image.
+
+    Raises UsageError as `load` does, for what it reads.
+    """
+    with _opened(name, path) as source:
+        names = _image_names(source, name, path)
+        _labels(source, path, names, CLASSES[name])
+        _check_header(source.read(names[0], IMAGE_BYTES), f"{path}: {names[0]}")
+    return DataInfo(name=name, count=len(names), shape=SHAPE, classes=CLASSES[name])
+
 
 def load(name: str, path: Path) -> Dataset:
     """The images below `path` (a folder or a zip file) in the order of their names, uint8 [N, 3, 64, 64].
 
-    Raises UsageError where there is nothing, where a file is no image of exactly this size, and for labels that are
+    They are decoded once per machine and content of `path`, and mapped from the user's cache from then on.
+
+    Raises UsageError if there are no images, if a file is not an image of exactly this size, and for labels that are
     missing, do not fit the files or are out of range.
     """
-    classes = CLASSES[name]
     with _opened(name, path) as source:
-        names = sorted(item for item in source.names() if PurePosixPath(item).suffix.lower() in SUFFIXES)
-        if not names:
-            raise UsageError(f"data set '{name}': {path} holds no images ({', '.join(SUFFIXES)})")
-        labels = torch.tensor(_labels(source, path, names, classes), dtype=torch.int64)
-        images = torch.empty(len(names), 3, SIZE, SIZE, dtype=torch.uint8)
-        for number, item in enumerate(names):
-            images[number] = _image(source.read(item, IMAGE_BYTES), f"{path}: {item}")
-    return Dataset(name, images, labels, classes)
+        names = _image_names(source, name, path)
+        labels = torch.tensor(_labels(source, path, names, CLASSES[name]), dtype=torch.int64)
+        pixels = (_pixels(source.read(item, IMAGE_BYTES), f"{path}: {item}") for item in names)
+        images = decode_once(f"{name}-{_key(source, names)}", (len(names), *SHAPE), pixels)
+    return Dataset(name, images, labels, CLASSES[name])
+
+
+def _image_names(source: Source, name: str, path: Path) -> list[str]:
+    names = sorted(item for item in source.names() if PurePosixPath(item).suffix.lower() in SUFFIXES)
+    if not names:
+        raise UsageError(f"data set '{name}': {path} holds no images ({', '.join(SUFFIXES)})")
+    return names
+
+
+def _key(source: Source, names: Sequence[str]) -> str:
+    """16 hexadecimal digits that change with the names of the images, their order or their content."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name}\0{source.stamp(name)}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 @contextmanager
@@ -130,19 +179,28 @@ def _label_file(content: bytes, path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {LABELS} does not hold a list of [file, class] under 'labels' ({error})") from None
 
 
-def _image(content: bytes, where: str) -> Tensor:
-    from PIL import Image
-
+def _check_header(content: bytes, where: str) -> None:
+    """Raise UsageError unless this is the start of an image of the right size. Nothing is decoded."""
     if len(content) > IMAGE_BYTES:
         raise UsageError(f"{where} is larger than {IMAGE_BYTES} bytes, which no image of {SIZE}×{SIZE} is")
+    with _intact(where), Image.open(io.BytesIO(content)) as image:
+        width, height = image.size
+    if (width, height) != (SIZE, SIZE):
+        raise UsageError(f"{where} is {width}×{height}, must be {SIZE}×{SIZE}: resize the data set first")
+
+
+def _pixels(content: bytes, where: str) -> np.ndarray:
+    """uint8 [3, 64, 64], for an image of this size alone: nothing of another size is ever decoded."""
+    _check_header(content, where)
+    with _intact(where), Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
+
+@contextmanager
+def _intact(where: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
-                size = image.size  # from the header: nothing of another size is ever decoded
-                pixels = np.asarray(image.convert("RGB")) if size == (SIZE, SIZE) else None
+            yield
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UsageError(f"{where} is not an intact image ({error})") from None
-    if pixels is None:
-        raise UsageError(f"{where} is {size[0]}×{size[1]}, must be {SIZE}×{SIZE}: resize the data set first")
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)

@@ -7,7 +7,7 @@ import math
 import torch
 
 from ..common.errors import unknown
-from .base import Dataset
+from .base import DataInfo, Dataset
 from .distributions import Distribution, Mixture, Spiral
 
 TRAINING_POINTS = 20_000
@@ -24,13 +24,26 @@ VARIANTS: dict[str, Distribution] = {
 }
 
 
-def load(variant: str = "two_modes") -> Dataset:
+def describe(variant: str | None = None) -> DataInfo:
+    """The data set without its samples. The first variant if None. Raises UsageError for an unknown one."""
+    exact = _exact(variant)
+    return DataInfo(
+        name="toy2d", count=TRAINING_POINTS, shape=(2,), classes=exact.classes, quantised=False, exact=exact
+    )
+
+
+def load(variant: str | None = None) -> Dataset:
     """The fixed training set of a variant: 20,000 points, float32 [20000, 2].
 
-    Raises UsageError for an unknown variant.
+    The first variant if None. Raises UsageError for an unknown one.
     """
-    if variant not in VARIANTS:
-        raise unknown("variant of toy2d", variant, VARIANTS)
-    exact = VARIANTS[variant]
+    exact = _exact(variant)
     points, labels = exact.sample(TRAINING_POINTS, torch.Generator().manual_seed(SEED))
     return Dataset("toy2d", points, labels, exact.classes, exact)
+
+
+def _exact(variant: str | None) -> Distribution:
+    variant = next(iter(VARIANTS)) if variant is None else variant
+    if variant not in VARIANTS:
+        raise unknown("variant of toy2d", variant, VARIANTS)
+    return VARIANTS[variant]

@@ -184,3 +184,28 @@ def test_cifar10_missing_names_the_ways_to_get_it(tmp_path):
     for way in ("data.download=true", "cifar-10-python.tar.gz", "data.root="):
         assert way in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["digits", "toy2d"])
+def test_shipped_sets_are_described_as_they_are(name):
+    assert registry.describe(name) == registry.load(name).info
+
+
+@pytest.mark.parametrize("name", ["cifar10", "fashion_mnist", "ffhq64"])
+def test_missing_files_are_known_without_loading(clothes, tmp_path, name):
+    with pytest.raises(UsageError) as error:
+        registry.describe(name, root=tmp_path / "root")
+    assert "data.root=" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_describing_never_downloads(clothes, tmp_path):
+    assert registry.describe("cifar10", root=tmp_path / "root", download=True).count == 50_000
+    assert registry.describe("fashion_mnist", root=tmp_path / "root", download=True).shape == (1, 28, 28)
+    assert not (tmp_path / "root").exists()
+
+
+def test_files_that_are_there_are_described(batches, clothes, tmp_path):
+    place(tmp_path / "clothes", clothes[2], packed=True)
+    assert registry.describe("cifar10", root=tmp_path).shape == (3, 32, 32)
+    assert registry.describe("fashion_mnist", root=tmp_path / "clothes").classes == 10

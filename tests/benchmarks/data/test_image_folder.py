@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from consistency_bench.benchmarks.common.errors import UsageError
-from consistency_bench.benchmarks.data.registry import load
+from consistency_bench.benchmarks.data.base import Dataset
+from consistency_bench.benchmarks.data.registry import describe, load
 
 FILES = ["00000/img00000000.png", "00000/img00000001.png", "00001/img00000002.png"]
 
@@ -50,6 +51,13 @@ def write(files: dict[str, bytes], path: Path) -> Path:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(data)
     return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of decoded images, empty at first."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "consistency-bench" / "decoded"
 
 
 @pytest.fixture(params=["images", "images.zip"])
@@ -140,7 +148,7 @@ def refused(name: str, files: dict[str, bytes], message: str, place: Path) -> No
 def test_names_that_lead_out_of_an_archive_write_nothing(tmp_path: Path) -> None:
     path = write({"../../escaped.png": png(0), "/tmp/escaped.png": png(1)}, tmp_path / "images.zip")
     assert len(load("ffhq64", root=path)) == 2
-    assert sorted(item.name for item in tmp_path.rglob("*")) == ["images.zip"]
+    assert not list(tmp_path.parent.rglob("escaped.png"))
 
 
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
@@ -157,9 +165,54 @@ def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
         load("imagenet64", root=tmp_path / "none")
 
 
-def test_without_a_root_the_cache_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    place = tmp_path / "consistency-bench" / "data"
+def test_without_a_root_the_cache_is_searched(cache: Path) -> None:
+    place = cache.with_name("data")
     place.mkdir(parents=True)
     write(content(), place / "imagenet64.zip")
     assert len(load("imagenet64")) == 3
+
+
+def test_images_are_described_by_names_labels_and_one_header(place: Path) -> None:
+    write({**content(), FILES[1]: b"is never opened"}, place)
+    info = describe("imagenet64", root=place)
+    assert (info.name, info.count, info.shape, info.classes, info.quantised) == (
+        "imagenet64",
+        3,
+        (3, 64, 64),
+        1000,
+        True,
+    )
+    assert info.nbytes == 3 * 3 * 64 * 64
+    with pytest.raises(UsageError, match="must be 64×64"):
+        describe("ffhq64", root=write({FILES[0]: png(0, 32)}, place))
+
+
+def test_images_are_decoded_once_and_shared(place: Path, cache: Path) -> None:
+    write(content(), place)
+    first = load("imagenet64", root=place)
+    (file,) = cache.glob("*.npy")
+    written = file.stat().st_mtime_ns
+    second = load("imagenet64", root=place)
+    assert file.stat().st_mtime_ns == written
+    assert (len(first), first.info) == (3, describe("imagenet64", root=place))
+    assert torch.equal(first.images, second.images)
+    in_memory = Dataset("imagenet64", first.images.clone(), first.labels, 1000)
+    assert first.fingerprint == second.fingerprint == in_memory.fingerprint
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or file.name in maps.read_text()
+
+
+def test_changed_images_and_damaged_copies_are_decoded_again(place: Path, cache: Path) -> None:
+    before = load("ffhq64", root=write({FILES[0]: png(0)}, place)).images.clone()
+    (file,) = cache.glob("*.npy")
+    file.write_bytes(file.read_bytes()[:500])
+    assert torch.equal(load("ffhq64", root=place).images, before)
+    after = load("ffhq64", root=write({FILES[0]: png(1)}, place)).images
+    assert np.array_equal(after[0].permute(1, 2, 0).numpy(), pixels(1))
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    with pytest.raises(UsageError, match=r"set XDG_CACHE_HOME to a folder with 0\.0 GB of free space") as caught:
+        load("ffhq64", root=write({FILES[0]: png(0)}, place))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,48 @@
+"""The user's cache: where what was downloaded, converted or computed is kept for all runs and processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from .files import atomic_path
+from .lock import acquire
+
+T = TypeVar("T")
+
+
+def cache_folder(kind: str) -> Path:
+    """`consistency-bench/KIND` in the user's cache (`$XDG_CACHE_HOME`, else `~/.cache`). It may not exist yet.
+
+    kind: `data` (downloads), `decoded` (decoded images), `metrics` (weights of feature networks), `references`
+        (features of real data and published statistics), `weights` (prepared weights to start training from).
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "consistency-bench" / kind
+
+
+def read_or_build(path: Path, read: Callable[[Path], T | None], build: Callable[[Path], None]) -> T:
+    """What `read(path)` returns. If that is None, the file is built first, by one process while others wait.
+
+    read:  None if the file is missing or damaged.
+    build: writes the file at the temporary path that it is given, which is then renamed.
+
+    Raises OSError if the file cannot be written, and whatever `build` raises.
+    """
+    if (found := read(path)) is not None:
+        return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while (lock := acquire(path.with_name(f"{path.name}.lock"))) is None:
+        time.sleep(0.5)
+    with lock:
+        if (found := read(path)) is not None:  # another process has built it in the meantime
+            return found
+        with atomic_path(path) as temporary:
+            build(temporary)
+        found = read(path)
+    if found is None:
+        raise OSError(f"{path} cannot be read back")
+    return found
