@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..benchmarks.common.distributed import ALONE, Ranks, joined, ranks_from_environment, without_ranks
 from ..benchmarks.common.errors import UsageError
 from ..benchmarks.common.lock import is_held
-from ..benchmarks.common.system import leave_quickly
+from ..benchmarks.common.system import skip_final_gc
 from ..benchmarks.execution.worker import INTERRUPTED, POLL_SECONDS, StopFlag, Work, is_open, run_cells
 from ..benchmarks.runs.folder import CellFiles
 
@@ -55,7 +55,7 @@ class CellsJob:
 
         Raises UnfinishedError where a cell has failed, so that SLURM's own books say so, too.
         """
-        leave_quickly()
+        skip_final_gc()
         # In the place of submitit's handler, which would raise in the middle of any line: this one sets a flag.
         stop = StopFlag()
         print(f"{len(self.cells)} cell(s) on {socket.gethostname()}, start {_restarts() + 1} of the job", flush=True)

@@ -52,30 +52,30 @@ class Job:
     exit_code: str
 
     @property
-    def waits(self) -> bool:
+    def is_pending(self) -> bool:
         return self.state in PENDING
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         return self.state in RUNNING
 
     @property
     def is_live(self) -> bool:
         """Whether it runs or may yet run."""
-        return self.waits or self.runs
+        return self.is_pending or self.is_running
 
 
 @dataclass(frozen=True)
 class Queue:
     """What SLURM answered.
 
-    jobs: by name and task; a job that is no array has whichever task was asked for. silent: why nothing is known, None
-    where SLURM answered; then nothing may be concluded from a job that is missing. accounted: whether ended jobs that
-    squeue has forgotten were looked up; if not, how such a job ended cannot be known.
+    jobs: by name and task; a job that is no array stands for any task. unreachable: why SLURM could not be queried,
+    None where it answered; nothing follows from a missing job then. accounted: whether ended jobs that squeue has
+    purged were looked up in the accounts; if not, how they ended is unknown.
     """
 
     jobs: Mapping[Key, Job] = field(default_factory=dict)
-    silent: str | None = None
+    unreachable: str | None = None
     accounted: bool = True
 
 
@@ -88,7 +88,7 @@ def is_installed() -> bool:
     return shutil.which("squeue") is not None
 
 
-def ask(wanted: Collection[Key], since: datetime) -> Queue:
+def query(wanted: Collection[Key], since: datetime) -> Queue:
     """The jobs of these names and tasks, and others of these names. Nobody is asked where nothing is wanted.
 
     since: when the oldest of them was submitted, with its time zone; the accounts are searched from there on.
@@ -96,12 +96,12 @@ def ask(wanted: Collection[Key], since: datetime) -> Queue:
     if not wanted:
         return Queue()
     if not is_installed():
-        return Queue(silent="this machine has no squeue")
+        return Queue(unreachable="this machine has no squeue")
     names = sorted({name for name, _ in wanted})
     try:
         jobs = _newest(row for part in _parts(names) for row in _squeue(part))
     except _RefusedError as error:
-        return Queue(silent=f"SLURM does not answer ({error})")
+        return Queue(unreachable=f"SLURM does not answer ({error})")
     forgotten = sorted({key[0] for key in wanted if key not in jobs and not _rest_lives(jobs, key)})
     try:
         ended = _newest(row for part in _parts(forgotten) for row in _sacct(part, since))

@@ -1,7 +1,7 @@
-"""What was submitted: one sweep.json a sweep, written before SLURM hears of it.
+"""Records of what was submitted: one sweep.json per sweep, written before anything is submitted.
 
-<out>/sweeps/<sweep>/sweep.json       what is here
-<out>/sweeps/<sweep>/array-<k>/       submitit's folder of one array, with what its jobs said
+<out>/sweeps/<sweep>/sweep.json       the record
+<out>/sweeps/<sweep>/array-<k>/       submitit's folder of one array, with the output of its jobs
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from ..benchmarks.common.files import DamagedError, read_json, write_json
 
 FOLDER, FILE = "sweeps", "sweep.json"
-EARLIEST = 2000  # year of a sweep; the accounts are asked from there on
+EARLIEST = 2000  # the first valid year of a sweep; the accounts are searched from its time on
 DEPTH = 3  # parts of a cell's name: benchmark, method, seed and id
 
 
@@ -25,9 +25,9 @@ DEPTH = 3  # parts of a cell's name: benchmark, method, seed and id
 class Array:
     """One array of jobs.
 
-    name: in SLURM; its jobs are found by it. job: number of the array, None where whoever submitted it ended before
-    it could write it down. folder: of submitit, below that of the sweep. resources: devices, nodes, cpus, memory (MB
-    or None), time_limit (minutes) of a job. elements: of each task, the names of the cells that it runs.
+    name: in SLURM, by which its jobs are found. job: number of the array, None where the submitting process ended
+    before it recorded it. folder: submitit's, below that of the sweep. resources: devices, nodes, cpus, memory (MB or
+    None) and time_limit (minutes) of a job. elements: for each task, the names of its cells.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Array:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What one command submitted. created: time in UTC as ISO has it. cluster: all fields of its Cluster.
+    """What one command submitted. created: time in UTC, ISO format. cluster: all fields of its Cluster.
 
-    pack: cells of one task; share: of these how many run at once.
+    pack: cells per task; share: how many of these run at once.
     """
 
     sweep: str
@@ -54,12 +54,12 @@ class Sweep:
     share: int = 1
 
     def folder(self, out: Path, array: Array) -> Path:
-        """Where the jobs of one of its arrays write what they say."""
+        """Where the jobs of one of its arrays write their output."""
         return out / FOLDER / self.sweep / array.folder
 
 
 @dataclass(frozen=True)
-class Place:
+class Task:
     """A task of an array."""
 
     sweep: Sweep
@@ -68,13 +68,18 @@ class Place:
 
     @property
     def key(self) -> tuple[str, int]:
-        """How the queue calls it."""
+        """Its key in `Queue.jobs`."""
         return self.array.name, self.index
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """All cells that it runs."""
+        """The names of its cells."""
         return self.array.elements[self.index]
+
+    @property
+    def job(self) -> str | None:
+        """Its job number, such as 123_4."""
+        return f"{self.array.job}_{self.index}" if self.array.job else None
 
 
 def save(out: Path, sweep: Sweep) -> Path:
@@ -99,20 +104,15 @@ def submitted(sweep: Sweep) -> datetime:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
-def places(sweeps: Iterable[Sweep]) -> dict[str, list[Place]]:
+def tasks(sweeps: Iterable[Sweep]) -> dict[str, list[Task]]:
     """The tasks that hold each cell, by the cell's name, newest last where `sweeps` are oldest first."""
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[Task]] = {}
     for sweep in sweeps:
         for array in sweep.arrays:
             for index, cells in enumerate(array.elements):
                 for cell in cells:
-                    found.setdefault(cell, []).append(Place(sweep, array, index))
+                    found.setdefault(cell, []).append(Task(sweep, array, index))
     return found
-
-
-def elements_of(sweeps: Iterable[Sweep], cell: str) -> list[tuple[Array, int]]:
-    """The arrays and tasks that hold one cell, newest last."""
-    return [(place.array, place.index) for place in places(sweeps).get(cell, [])]
 
 
 def _read(path: Path) -> Sweep:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...slurm.status import STATES, Shown, View
+from ...slurm.status import STATES, CellStatus, View
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +31,7 @@ class Column(NamedTuple):
     """A column and what stands in it for a cell. width: of the terminal, from which on it is shown; most: below it."""
 
     title: str
-    text: Callable[[Shown], str]
+    text: Callable[[CellStatus], str]
     width: int = 0
     most: int = 10**6
     right: bool = False
@@ -77,20 +77,20 @@ def footer(view: View) -> str:
     return f"{done} of {len(view.cells)} done{rest}"
 
 
-def doing(cell: Shown) -> str:
+def doing(cell: CellStatus) -> str:
     """The state in one word; a running cell says its phase."""
     if cell.state != "running":
         return cell.state
     return cell.status.get("phase", "train") if cell.status["state"] == "running" else "starting"
 
 
-def share(cell: Shown) -> str:
+def share(cell: CellStatus) -> str:
     """How much of its budget it has seen."""
     seen, total = cell.status.get("images", 0), cell.status.get("total")
     return f"{seen / total:.0%}" if total else "-"
 
 
-def left(cell: Shown) -> str:
+def left(cell: CellStatus) -> str:
     """How long its training goes on at the present rate."""
     seen, total, rate = cell.status.get("images", 0), cell.status.get("total"), cell.status.get("images_per_s")
     return duration((total - seen) / rate) if _trains(cell) and total and rate else "-"
@@ -116,21 +116,21 @@ def log_line(folder: Path) -> str:
     return re.sub(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d),\d{3} (?:INFO )?", r"\1 ", line)
 
 
-def _trains(cell: Shown) -> bool:
+def _trains(cell: CellStatus) -> bool:
     return doing(cell) == "train"
 
 
-def _number(key: str, form: Callable[[Any], str]) -> Callable[[Shown], str]:
+def _number(key: str, form: Callable[[Any], str]) -> Callable[[CellStatus], str]:
     """The text of a number that only a training cell has."""
 
-    def text(cell: Shown) -> str:
+    def text(cell: CellStatus) -> str:
         value = cell.status.get(key) if _trains(cell) else None
         return "-" if value is None else form(value)
 
     return text
 
 
-def _word(cell: Shown) -> str:
+def _word(cell: CellStatus) -> str:
     """What there is to say of it: the reason for its state, or else what it said last."""
     return cell.reason or log_line(cell.files.path)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...slurm import queue
-from ...slurm.status import FINAL, look
-from ...slurm.sweeps import Place
+from ...slurm.status import FINAL, poll
+from ...slurm.sweeps import Task
 from ..common.errors import UsageError
 from ..runs.folder import find_cells
 from .cells import resolve
@@ -25,13 +25,13 @@ def cancel(out: Path, names: Sequence[str], *, every: bool) -> int:
         raise UsageError("name the cells whose jobs are to be cancelled, or --all, and not both")
     named = {cell.path for cell in resolve(names, out)}
     # All cells and not only the named ones: what else their jobs hold is to be said.
-    view = look(find_cells(out), out)
-    if view.silent:
-        raise UsageError(f"{view.silent}: nothing was cancelled")
-    jobs: dict[str, Place] = {}
+    view = poll(find_cells(out), out)
+    if view.unreachable:
+        raise UsageError(f"{view.unreachable}: nothing was cancelled")
+    jobs: dict[str, Task] = {}
     for cell in view.cells:
         if cell.files.path in named:
-            jobs |= {job.id: place for place, job in cell.live}
+            jobs |= {job.id: task for task, job in cell.live}
     if not jobs:
         here = [cell.name for cell in view.cells if cell.files.path in named and cell.held]
         print("there is nothing to cancel: no job holds them" if names else f"no jobs of {out} wait or run")
@@ -49,19 +49,19 @@ def cancel(out: Path, names: Sequence[str], *, every: bool) -> int:
     except OSError as error:
         raise UsageError(f"{error}; see `bench status` for what was cancelled") from None
     states = {cell.name: cell for cell in view.cells}
-    for number, place in jobs.items():
+    for number, task in jobs.items():
         others = [
             name
-            for name in place.cells
+            for name in task.cells
             if name in states and states[name].files.path not in named and states[name].state not in FINAL
         ]
-        stopped = ", ".join(name for name in place.cells if name not in others)
+        stopped = ", ".join(name for name in task.cells if name not in others)
         print(f"cancelled {number}: {stopped}" + (f"; it held also {', '.join(others)}" if others else ""))
     return 0
 
 
-def _own(jobs: Mapping[str, Place]) -> tuple[dict[str, Place], list[str]]:
+def _own(jobs: Mapping[str, Task]) -> tuple[dict[str, Task], list[str]]:
     """The jobs that this person submitted, and the numbers of the others."""
     me = getpass.getuser()
-    own = {number: place for number, place in jobs.items() if place.sweep.user == me}
+    own = {number: task for number, task in jobs.items() if task.sweep.user == me}
     return own, [number for number in jobs if number not in own]

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from ...slurm.status import Shown, look
-from ...slurm.sweeps import Place, places, read
+from ...slurm.status import CellStatus, poll
+from ...slurm.sweeps import Task, read, tasks
 from ..common.text import visible
 from .board import LOG
 from .cells import resolve
@@ -23,9 +23,9 @@ def logs(name: str, out: Path, *, follow: bool, job: bool) -> int:
     printed where the cell ended with its job. Raises UsageError for a name that is no cell's.
     """
     (files,) = resolve([name], out)
-    (cell,) = look([files], out).cells
+    (cell,) = poll([files], out).cells
     log = files.path / LOG
-    held_by = places(read(out)).get(cell.name, [])
+    held_by = tasks(read(out)).get(cell.name, [])
     if job and not held_by:
         print(f"{cell.name} was in no job; `bench logs {name}` prints its own log", file=sys.stderr)
         return 1
@@ -46,20 +46,20 @@ def logs(name: str, out: Path, *, follow: bool, job: bool) -> int:
     return 0 if paths else 1
 
 
-def job_logs(out: Path, place: Place, cell: Shown) -> list[Path]:
+def job_logs(out: Path, task: Task, cell: CellStatus) -> list[Path]:
     """What the task wrote, .out and .err of each of its processes; empty files are left out.
 
     Files are called by job, task and process, `123_4_0_log.out`; a job that is no array has no task.
     """
-    folder = place.sweep.folder(out, place.array)
-    number = place.array.job or cell.job.partition("_")[0] or r"\d+"
-    known = re.compile(rf"{number}(_{place.index})?_\d+_log\.(out|err)")
+    folder = task.sweep.folder(out, task.array)
+    number = task.array.job or cell.job.partition("_")[0] or r"\d+"
+    known = re.compile(rf"{number}(_{task.index})?_\d+_log\.(out|err)")
     found = [path for path in sorted(folder.glob("*_log.*")) if known.fullmatch(path.name)]
     return [path for path in found if path.stat().st_size]
 
 
 def _copy(path: Path, start: int = 0) -> int:
-    """Print a file from a place on, and return where it ends now."""
+    """Print a file from an offset on, and return where it ends now."""
     with path.open("rb") as file:
         file.seek(start)
         content = file.read()
@@ -69,15 +69,15 @@ def _copy(path: Path, start: int = 0) -> int:
     return start + len(content)
 
 
-def _follow(log: Path, cell: Shown, folder: Path, out: Path) -> None:
+def _follow(log: Path, cell: CellStatus, folder: Path, out: Path) -> None:
     """Print what is added to a log, until the cell is at work no more."""
     end, last = log.stat().st_size if log.exists() else 0, time.monotonic()
-    while cell.at_work:
+    while cell.is_active:
         time.sleep(FOLLOW_SECONDS)
         if log.exists():
             end = _copy(log, end)
         if time.monotonic() - last >= LOOK_SECONDS:  # the queue is not asked each time
-            (cell,) = look([cell.files], out).cells
+            (cell,) = poll([cell.files], out).cells
             last = time.monotonic()
     if log.exists():
         _copy(log, end)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..common.errors import UsageError
-from ..common.system import leave_quickly
+from ..common.system import skip_final_gc
 from ..common.text import plain
 from .status import INTERRUPTED
 
@@ -420,7 +420,7 @@ def cluster_start_node(folder: ClusterFolder, node: Node) -> None:
 
 def main() -> None:
     """Entry point: one clear sentence for what the user can mend, exit 2; 130 after Ctrl-C."""
-    leave_quickly()
+    skip_final_gc()
     try:
         app(prog_name="bench")
     except UsageError as error:

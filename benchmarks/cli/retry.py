@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ...slurm import clusters
 from ...slurm.clusters import Cluster
-from ...slurm.status import FINAL, Shown, View, look
-from ...slurm.sweeps import Sweep, places, read
+from ...slurm.status import FINAL, CellStatus, View, poll
+from ...slurm.sweeps import Sweep, read, tasks
 from ..common.errors import UsageError, unknown
 from ..common.redact import typed
 from ..common.text import plain
@@ -39,9 +39,9 @@ def retry(out: Path, names: Sequence[str], *, failed: bool, cluster: str | None,
         raise unknown("launcher", launcher, LAUNCHERS)
     if launcher == "local" and cluster:
         raise UsageError("--cluster is for jobs: leave it out with --launcher local")
-    view = look(resolve(names, out), out)
-    if view.silent:
-        raise UsageError(f"{view.silent}: whether the cells are in jobs is not known; nothing was submitted")
+    view = poll(resolve(names, out), out)
+    if view.unreachable:
+        raise UsageError(f"{view.unreachable}: whether the cells are in jobs is not known; nothing was submitted")
     wanted = [cell for cell in view.cells if (cell.needs_rerun if failed else _is_open(cell))]
     if not wanted:
         print(f"there is nothing to retry: {_why(view)}")
@@ -61,8 +61,8 @@ def retry(out: Path, names: Sequence[str], *, failed: bool, cluster: str | None,
     return _submit(wanted, out, place, pack=last.pack if last else 1, share=last.share if last else 1)
 
 
-def _is_open(cell: Shown) -> bool:
-    return cell.state not in FINAL and not cell.at_work
+def _is_open(cell: CellStatus) -> bool:
+    return cell.state not in FINAL and not cell.is_active
 
 
 def _why(view: View) -> str:
@@ -71,22 +71,22 @@ def _why(view: View) -> str:
     return ", ".join(f"{count} {state}" for state, count in view.counts().items())
 
 
-def _last_sweep(wanted: Sequence[Shown], out: Path) -> Sweep | None:
+def _last_sweep(wanted: Sequence[CellStatus], out: Path) -> Sweep | None:
     """The newest sweep that held one of the cells; None where none did."""
-    held_by = places(read(out))
+    held_by = tasks(read(out))
     sweeps = [held_by[cell.name][-1].sweep for cell in wanted if cell.name in held_by]
     return max(sweeps, key=lambda sweep: (sweep.created, sweep.sweep)) if sweeps else None
 
 
-def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster, *, pack: int, share: int) -> int:
+def _submit(wanted: Sequence[CellStatus], out: Path, cluster: Cluster, *, pack: int, share: int) -> int:
     from ...slurm.submit import submit_cells
-    from ..execution.launch import as_they_were, put_in_queue
+    from ..execution.launch import enqueue, restore_if_refused
 
     # The stored configuration as it is: what a later version would compose may be another cell.
     cells = [(cell.files.path, cell.files.config) for cell in wanted]
-    with as_they_were([folder for folder, _ in cells]):
+    with restore_if_refused([folder for folder, _ in cells]):
         for folder, config in cells:
-            put_in_queue(folder, config)
+            enqueue(folder, config)
         sweep = submit_cells(cells, out, cluster, pack=pack, share=share, command=typed())
     jobs = sum(len(array.elements) for array in sweep.arrays)
     print(f"cells: {len(wanted)}, jobs: {jobs} on {plain(cluster.name)}, sweep {sweep.sweep}")
@@ -96,12 +96,12 @@ def _submit(wanted: Sequence[Shown], out: Path, cluster: Cluster, *, pack: int, 
     return 0
 
 
-def _run_here(wanted: Sequence[Shown], out: Path) -> int:
-    from ..execution.launch import devices, put_in_queue, run_local
+def _run_here(wanted: Sequence[CellStatus], out: Path) -> int:
+    from ..execution.launch import devices, enqueue, run_local
     from .progress import watch
 
     for cell in wanted:
-        put_in_queue(cell.files.path, cell.files.config)
+        enqueue(cell.files.path, cell.files.config)
     for count in sorted({devices(cell.files.config) for cell in wanted}):
         alike = [cell for cell in wanted if devices(cell.files.config) == count]
         slots = _slots(alike, count)
@@ -110,14 +110,14 @@ def _run_here(wanted: Sequence[Shown], out: Path) -> int:
         with watch(folders, out) as tick:
             if run_local(folders, slots, tick):
                 return INTERRUPTED
-    after = look([cell.files for cell in wanted], out)
+    after = poll([cell.files for cell in wanted], out)
     for line in remarks(after, out):
         print(line, file=sys.stderr)
     print("`bench report` puts the new rows into the leaderboard")
     return exit_status(after)
 
 
-def _slots(wanted: Sequence[Shown], processes: int) -> Slots:
+def _slots(wanted: Sequence[CellStatus], processes: int) -> Slots:
     """As many threads a cell as it had before, which its rounding depends on; else as a new grid of them would get."""
     from ..common.system import available_cores
     from ..execution.launch import default_slots

@@ -104,14 +104,14 @@ def _check_launch(launch: Launch) -> None:
 
 def _run(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Launch) -> bool:
     """Run cells on this machine; whether that was interrupted."""
-    from ..execution.launch import default_slots, devices, prepare, run_here, run_local
+    from ..execution.launch import default_slots, devices, prepare, run_in_process, run_local
     from .progress import watch
 
     done = len(cells) - len(pending)
     if launch.launcher == "debug":
         slots = default_slots(len(cells), 1)
         print(f"cells: {len(cells)}, {done} done, {len(pending)} to run in this process; output in {out}", flush=True)
-        return run_here(prepare(pending, out), slots.threads)
+        return run_in_process(prepare(pending, out), slots.threads)
     slots = default_slots(len(cells), launch.jobs, devices(cells[0].config))  # the same for all: it is not swept
     together = f", processes of each: {slots.processes}" if slots.processes > 1 else ""
     where = f"{slots.jobs} at once{together}, threads of each: {slots.threads}"
@@ -124,7 +124,7 @@ def _run(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Laun
 def _submit(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Launch) -> int:
     from ...slurm.clusters import load
     from ...slurm.submit import check_slurm, submit_cells
-    from ..execution.launch import as_they_were, prepare
+    from ..execution.launch import prepare, restore_if_refused
 
     check_slurm()
     cluster = load(launch.cluster or "")
@@ -135,7 +135,7 @@ def _submit(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: L
     print(f"cells: {len(cells)}, {len(cells) - len(pending)} done{others}, {len(new)} to submit; output in {out}")
     if new:
         command = typed()
-        with as_they_were([cell.path(out) for cell in new]):
+        with restore_if_refused([cell.path(out) for cell in new]):
             work = list(zip(prepare(new, out), [cell.config for cell in new], strict=True))
             sweep = submit_cells(work, out, cluster, pack=launch.pack, share=launch.share, command=command)
         for array in sweep.arrays:
@@ -147,13 +147,13 @@ def _submit(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: L
 
 def _at_work(pending: Sequence[Cell], out: Path) -> set[str]:
     """The cells that jobs or other processes have in hand. Raises UsageError where SLURM does not say."""
-    from ...slurm.status import look
+    from ...slurm.status import poll
 
     known = [CellFiles(cell.path(out)) for cell in pending if (cell.path(out) / CONFIG).exists()]
-    view = look(known, out)
-    if view.silent:
-        raise UsageError(f"{view.silent}: whether cells are in jobs already is not known; nothing was submitted")
-    return {cell.name for cell in view.cells if cell.at_work}
+    view = poll(known, out)
+    if view.unreachable:
+        raise UsageError(f"{view.unreachable}: whether cells are in jobs already is not known; nothing was submitted")
+    return {cell.name for cell in view.cells if cell.is_active}
 
 
 def _jobs(elements: Sequence[Sequence[object]], cluster: Cluster) -> str:

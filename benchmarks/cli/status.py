@@ -13,7 +13,7 @@ from ..common.text import plain
 from ..runs.folder import CellFiles
 
 if TYPE_CHECKING:
-    from ...slurm.status import Shown, View
+    from ...slurm.status import CellStatus, View
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 PLAIN_WIDTH = 120
@@ -26,11 +26,11 @@ def status(out: Path, names: Sequence[str] = (), *, watch: bool = False) -> int:
     names: of the cells to show, all without one. watch: until nothing is at work any more. Raises UsageError where
     there is no such cell.
     """
-    from ...slurm.status import look
+    from ...slurm.status import poll
     from .cells import resolve
 
     cells = resolve(names, out)
-    view = _watch(out, names) if watch else look(cells, out)
+    view = _watch(out, names) if watch else poll(cells, out)
     if not watch or not sys.stdout.isatty():
         _print(view, out)
     return exit_status(view)
@@ -43,16 +43,16 @@ def exit_status(view: View) -> int:
 
 def _watch(out: Path, names: Sequence[str]) -> View:
     """Show what changes until nothing is at work, and return the last view."""
-    from ...slurm.status import Lookout
+    from ...slurm.status import Poller
     from .cells import resolve
 
-    lookout = Lookout(lambda: resolve(names, out), out)
+    poller = Poller(lambda: resolve(names, out), out)
     if not sys.stdout.isatty():
         lines = Lines()
         while True:
-            view = lookout()
+            view = poller()
             lines.show(view)
-            if lookout.has_ended(view):
+            if poller.has_ended(view):
                 return view
             time.sleep(WATCH_SECONDS)
 
@@ -62,9 +62,9 @@ def _watch(out: Path, names: Sequence[str]) -> View:
     console = Console()
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
-            view = lookout()
+            view = poller()
             live.update(_screen(view, out, console.width, console.height), refresh=True)
-            if lookout.has_ended(view):
+            if poller.has_ended(view):
                 return view
             time.sleep(WATCH_SECONDS)
 
@@ -93,11 +93,11 @@ def _print(view: View, out: Path) -> None:
 
 def remarks(view: View, out: Path) -> list[str]:
     """A line where SLURM is silent, and one for each cell that failed or has lost its job."""
-    silent = [f"{view.silent}: what is shown of jobs may be out of date"] if view.silent else []
+    silent = [f"{view.unreachable}: what is shown of jobs may be out of date"] if view.unreachable else []
     return silent + [line for cell in view.cells if (line := remark(cell, out))]
 
 
-def remark(cell: Shown, out: Path) -> str:
+def remark(cell: CellStatus, out: Path) -> str:
     """What became of a cell that failed or was lost, and where more is to be read; "" for others."""
     if cell.status.get("error") and cell.state in ("failed", "diverged"):
         return complaint(cell.name, dict(cell.status), out)
@@ -111,14 +111,14 @@ class Lines:
 
     def __init__(self) -> None:
         self.shown: dict[str, str] = {}
-        self.silent: str | None = None
+        self.unreachable: str | None = None
 
     def show(self, view: View) -> None:
         from .board import doing, footer, share
 
-        if view.silent != self.silent:
-            self._print(view.silent or "SLURM answers again")
-            self.silent = view.silent
+        if view.unreachable != self.unreachable:
+            self._print(view.unreachable or "SLURM answers again")
+            self.unreachable = view.unreachable
         first = not self.shown
         for cell in view.cells:
             now = doing(cell)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...slurm import queue
-from ...slurm.status import FINAL, Lookout, View
+from ...slurm.status import FINAL, Poller, View
 from ..common.errors import UsageError
 from .board import footer
 from .cells import resolve
@@ -26,14 +26,14 @@ def wait(out: Path, names: Sequence[str] = (), *, timeout: float | None, mlflow:
     there is no such cell, and where cells are in jobs that this machine cannot ask after.
     """
     check_mlflow_uri(mlflow_uri)
-    lookout, lines, report = Lookout(lambda: resolve(names, out), out), Lines(), _Report(out)
+    poller, lines, report = Poller(lambda: resolve(names, out), out), Lines(), _Report(out)
     deadline = None if timeout is None else time.monotonic() + 60 * timeout
     while True:
-        view = lookout()
-        if view.silent and not queue.is_installed():
-            raise UsageError(f"{view.silent}: wait for the jobs in {out} on a machine of the cluster")
+        view = poller()
+        if view.unreachable and not queue.is_installed():
+            raise UsageError(f"{view.unreachable}: wait for the jobs in {out} on a machine of the cluster")
         lines.show(view)
-        if lookout.has_ended(view):
+        if poller.has_ended(view):
             break
         if deadline is not None and time.monotonic() >= deadline:
             print(f"{footer(view)}; still at work after {timeout:g} minutes", flush=True)

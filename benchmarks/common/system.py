@@ -16,7 +16,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def leave_quickly() -> None:
+def skip_final_gc() -> None:
     """Let this process end without a last look for garbage; the system takes its memory back anyway.
 
     With all that torch brings, that look takes a second of every command and every worker.

@@ -80,13 +80,13 @@ def prepare(cells: Sequence[Cell], out: Path) -> list[Path]:
         if not config.exists() or config.read_text(encoding="utf-8") != text:
             write_text(config, text)
         if not is_held(folder / "lock"):
-            put_in_queue(folder, cell.config)
+            enqueue(folder, cell.config)
         folders.append(folder)
     return folders
 
 
 @contextlib.contextmanager
-def as_they_were(folders: Sequence[Path]) -> Iterator[None]:
+def restore_if_refused(folders: Sequence[Path]) -> Iterator[None]:
     """Where the submission within is refused, cells that nobody has taken meanwhile get back the states they had."""
     before = {folder: read_json(folder / STATUS) for folder in folders}
     try:
@@ -102,7 +102,7 @@ def as_they_were(folders: Sequence[Path]) -> Iterator[None]:
         raise
 
 
-def put_in_queue(folder: Path, config: Mapping[str, Any]) -> None:
+def enqueue(folder: Path, config: Mapping[str, Any]) -> None:
     """Give a cell back to the workers, which leave one alone that has failed; what it has computed stays."""
     (folder / STARTS).unlink(missing_ok=True)
     before = read_json(folder / STATUS, {"images": 0})
@@ -148,7 +148,7 @@ def run_local(folders: Sequence[Path], slots: Slots, tick: Callable[[], None]) -
     return interrupted
 
 
-def run_here(folders: Sequence[Path], threads: int) -> bool:
+def run_in_process(folders: Sequence[Path], threads: int) -> bool:
     """Run the cells one after another in this process, which also says what they log; True if interrupted.
 
     For a debugger, and for seeing what a cell says.

@@ -24,7 +24,7 @@ from ..common.distributed import ALONE, OutOfStepError, Ranks, joined, ranks_fro
 from ..common.errors import UsageError
 from ..common.files import DamagedError, TakenError, read_json, write_json
 from ..common.lock import Lock, acquire, is_held
-from ..common.system import leave_quickly
+from ..common.system import skip_final_gc
 from ..runs.folder import STATUS, CellFiles, is_finished
 
 POLL_SECONDS = 0.5
@@ -321,5 +321,5 @@ def _saved(folder: Path) -> list[float]:
 
 
 if __name__ == "__main__":
-    leave_quickly()
+    skip_final_gc()
     sys.exit(main(sys.argv[1:]))

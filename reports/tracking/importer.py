@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ...benchmarks.common.files import DamagedError, TakenError
 from ...benchmarks.common.lock import Lock, acquire
 from ...benchmarks.common.redact import without_password
-from ...slurm.sweeps import Place, Sweep, places
+from ...slurm.sweeps import Sweep, Task, tasks
 from ...slurm.sweeps import read as read_sweeps
 from ..analysis.cells import Cell
 from . import cells as mlflow_cells
@@ -88,7 +88,7 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
         counts = {"created": 0, "updated": 0, "unchanged": 0}
         runs: dict[str, str] = {}
         damaged: list[DamagedError] = []
-        submitted = places(read_sweeps(out))
+        submitted = tasks(read_sweeps(out))
         for benchmark in dict.fromkeys(cell.benchmark for cell in cells):
             own = [cell for cell in cells if cell.benchmark == benchmark]
             store.benchmark(benchmark, own, submitted, report, counts, runs, damaged)
@@ -136,7 +136,7 @@ class _Store:
         self,
         name: str,
         cells: Sequence[Cell],
-        submitted: Mapping[str, Sequence[Place]],
+        submitted: Mapping[str, Sequence[Task]],
         report: Sequence[Path],
         counts: dict[str, int],
         runs: dict[str, str],
@@ -167,7 +167,7 @@ class _Store:
         parents |= {key: self._new_parent(experiment, wanted[key]) for key in used - parents.keys()}
 
         def described(cell: Cell) -> NewRun | None:
-            names = [place.sweep.sweep for place in held[cell.id]]
+            names = [task.sweep.sweep for task in held[cell.id]]
             try:
                 return mlflow_cells.new_run(cell, names, parents[parent_of[cell.id]].info.run_id)
             except DamagedError as error:

@@ -17,8 +17,8 @@ from consistency_bench.benchmarks.common.files import write_json, write_text
 from consistency_bench.benchmarks.runs.folder import find_cells
 from consistency_bench.slurm import queue, sweeps
 from consistency_bench.slurm.local.cluster import LocalCluster
-from consistency_bench.slurm.queue import SQUEUE, Job, ask, cancel, indices
-from consistency_bench.slurm.status import look
+from consistency_bench.slurm.queue import SQUEUE, Job, cancel, indices, query
+from consistency_bench.slurm.status import poll
 from consistency_bench.slurm.sweeps import Array, Sweep
 
 from .local.test_cluster import wait_for
@@ -63,8 +63,8 @@ def test_rows_of_squeue_become_jobs(fake: Fake) -> None:
     reason = "ReqNodeNotAvail, UnavailableNodes:n[1-2] | Reserved"
     said = row("7_0", "a", "RUNNING", node="n1") + row("7_1", "a", "PENDING", reason) + row("9", "b", "PENDING")
     calls = fake("squeue", said)
-    found = ask([("a", 0), ("a", 1), ("b", 0)], SINCE)
-    assert found.silent is None
+    found = query([("a", 0), ("a", 1), ("b", 0)], SINCE)
+    assert found.unreachable is None
     assert found.jobs == {
         ("a", 0): Job("7_0", "RUNNING", "", "n1", "0:0"),
         ("a", 1): Job("7_1", "PENDING", reason, "", "0:0"),
@@ -75,18 +75,18 @@ def test_rows_of_squeue_become_jobs(fake: Fake) -> None:
 
 def test_tasks_that_are_printed_together_are_taken_apart(fake: Fake) -> None:
     fake("squeue", row("7_[2,4-6%2]", "a", "PENDING", "Priority"))
-    assert sorted(ask([("a", 2)], SINCE).jobs) == [("a", 2), ("a", 4), ("a", 5), ("a", 6)]
+    assert sorted(query([("a", 2)], SINCE).jobs) == [("a", 2), ("a", 4), ("a", 5), ("a", 6)]
 
 
 def test_what_is_left_of_an_array_stands_for_tasks_without_a_row(fake: Fake) -> None:
     fake("squeue", row("7", "a", "CANCELLED"))
     fake("sacct", "a|7_0|COMPLETED|n1|0:0\n".replace("|", "\x1f"))
-    found = ask([("a", 0), ("a", 1)], SINCE).jobs
+    found = query([("a", 0), ("a", 1)], SINCE).jobs
     assert {key: job.state for key, job in found.items()} == {("a", 0): "COMPLETED", ("a", 1): "CANCELLED"}
     calls = fake("sacct")
     calls.unlink()
     fake("squeue", row("9", "b", "RUNNING", node="n1"))
-    assert ask([("b", 0)], SINCE).jobs == {("b", 0): Job("9", "RUNNING", "", "n1", "0:0")}
+    assert query([("b", 0)], SINCE).jobs == {("b", 0): Job("9", "RUNNING", "", "n1", "0:0")}
     assert not calls.exists()
 
 
@@ -101,7 +101,7 @@ def test_short_forms_of_tasks(text: str, wanted: list[int]) -> None:
 @pytest.mark.parametrize(("code", "wanted"), [(0, "0:0"), (768, "3:0"), (9, "0:9"), (4021, "0:53")])
 def test_exit_codes_are_those_of_sacct(code: int, wanted: str, fake: Fake) -> None:
     fake("squeue", row("7_0", "a", "FAILED", "NonZeroExitCode", "n1", code))
-    assert ask([("a", 0)], SINCE).jobs["a", 0].exit_code == wanted
+    assert query([("a", 0)], SINCE).jobs["a", 0].exit_code == wanted
 
 
 def test_sacct_is_asked_for_what_squeue_has_forgotten_alone(fake: Fake) -> None:
@@ -113,9 +113,9 @@ def test_sacct_is_asked_for_what_squeue_has_forgotten_alone(fake: Fake) -> None:
         "a|7_0|NODE_FAIL|n2|1:0",  # as it was before it was queued again
     ]
     calls = fake("sacct", "\n".join(lines).replace("|", "\x1f") + "\n")
-    found = ask([("a", 0)], SINCE)
+    found = query([("a", 0)], SINCE)
     assert not calls.exists()
-    found = ask([("a", 0), ("b", 0)], SINCE)
+    found = query([("a", 0), ("b", 0)], SINCE)
     assert "--name=b " in calls.read_text()
     assert "--starttime=2026-11-" in calls.read_text()
     assert found.jobs["b", 0] == Job("8_0", "CANCELLED", "", "", "0:0")
@@ -128,17 +128,17 @@ def test_sacct_is_asked_for_what_squeue_has_forgotten_alone(fake: Fake) -> None:
 def test_of_jobs_with_one_name_the_live_one_counts_and_then_the_last(fake: Fake) -> None:
     fake("squeue", row("12_0", "a", "FAILED") + row("7_0", "a", "PENDING") + row("7_1", "a", "FAILED"))
     fake("sacct", "")
-    found = ask([("a", 0)], SINCE)
+    found = query([("a", 0)], SINCE)
     assert found.jobs["a", 0].id == "7_0"
     fake("squeue", row("12_0", "a", "CANCELLED") + row("7_0", "a", "FAILED"))
-    assert ask([("a", 0)], SINCE).jobs["a", 0].id == "12_0"
+    assert query([("a", 0)], SINCE).jobs["a", 0].id == "12_0"
 
 
 def test_a_cluster_without_accounts_says_what_it_can(fake: Fake) -> None:
     fake("squeue", row("7_0", "a", "RUNNING"))
     fake("sacct", complaint="Slurm accounting storage is disabled\n", status=1)
-    found = ask([("a", 0), ("a", 1)], SINCE)
-    assert (found.silent, found.accounted) == (None, False)
+    found = query([("a", 0), ("a", 1)], SINCE)
+    assert (found.unreachable, found.accounted) == (None, False)
     assert list(found.jobs) == [("a", 0)]
 
 
@@ -146,8 +146,8 @@ def test_a_controller_that_does_not_answer_is_quoted(fake: Fake) -> None:
     complaint = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
     fake("squeue", complaint=f"{complaint}\n", status=1)
     calls = fake("sacct", "a\x1f7_0\x1fCOMPLETED\x1fn1\x1f0:0\n")
-    found = ask([("a", 0)], SINCE)
-    assert found.silent == f"SLURM does not answer ({complaint})"
+    found = query([("a", 0)], SINCE)
+    assert found.unreachable == f"SLURM does not answer ({complaint})"
     assert found.jobs == {}
     assert not calls.exists()  # what the accounts say may be of before a requeue
 
@@ -156,13 +156,13 @@ def test_a_command_that_hangs_is_given_up(fake: Fake, tmp_path: Path, monkeypatc
     fake("squeue")
     (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setattr(queue, "TIMEOUT_SECONDS", 0.2)
-    assert "squeue took more than" in str(ask([("a", 0)], SINCE).silent)
+    assert "squeue took more than" in str(query([("a", 0)], SINCE).unreachable)
 
 
 def test_a_machine_without_slurm_knows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert ask([("a", 0)], SINCE).silent == "this machine has no squeue"
-    assert ask([], SINCE).silent is None
+    assert query([("a", 0)], SINCE).unreachable == "this machine has no squeue"
+    assert query([], SINCE).unreachable is None
 
 
 def test_settings_of_the_user_s_own_squeue_are_left_out(fake: Fake, tmp_path: Path, monkeypatch) -> None:
@@ -170,7 +170,7 @@ def test_settings_of_the_user_s_own_squeue_are_left_out(fake: Fake, tmp_path: Pa
     (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\nenv >{tmp_path}/env\n")
     monkeypatch.setenv("SQUEUE_USERS", "somebody")
     monkeypatch.setenv("SLURM_CONF", "kept")
-    ask([("a", 0)], SINCE)
+    query([("a", 0)], SINCE)
     said = (tmp_path / "env").read_text()
     assert "SQUEUE_USERS" not in said
     assert "SLURM_CONF=kept" in said
@@ -219,12 +219,12 @@ def test_jobs_of_a_real_cluster(submit: Submit) -> None:
     wanted = [(f"{stamp}-{k}", index) for k, count in enumerate((4, 1, 41, 1)) for index in range(count)]
 
     def jobs() -> dict[tuple[int, int], Job]:
-        answer = ask(wanted, now)
-        assert answer.silent is None
+        answer = query(wanted, now)
+        assert answer.unreachable is None
         return {(int(name.rpartition("-")[2]), index): job for (name, index), job in answer.jobs.items()}
 
     wait_for(lambda: all(jobs()[key].state in ("COMPLETED", "FAILED") for key in ((0, 0), (0, 1), (0, 2), (1, 0))))
-    wait_for(lambda: jobs()[0, 3].runs)
+    wait_for(lambda: jobs()[0, 3].is_running)
     found = jobs()
     assert len(found) == len(wanted)
     assert [found[0, index].state for index in range(4)] == ["COMPLETED", "FAILED", "FAILED", "RUNNING"]
@@ -233,7 +233,7 @@ def test_jobs_of_a_real_cluster(submit: Submit) -> None:
     assert found[0, 3].node in ("n1", "n2")
     assert (found[1, 0].state, found[1, 0].exit_code) == ("FAILED", "0:53")
     assert found[2, 40] == Job(f"{waiting}_40", "PENDING", "BeginTime", "", "0:0")
-    assert (found[3, 0].id, found[3, 0].waits) == (f"{impossible}_0", True)
+    assert (found[3, 0].id, found[3, 0].is_pending) == (f"{impossible}_0", True)
     assert found[3, 0].reason
 
     cancel([found[0, 3].id, found[2, 40].id])
@@ -241,7 +241,7 @@ def test_jobs_of_a_real_cluster(submit: Submit) -> None:
     assert jobs()[0, 3].state == "CANCELLED"
     left = jobs()
     assert (2, 40) not in left  # SLURM keeps no word of it while the rest of its array waits
-    assert left[2, 39].waits
+    assert left[2, 39].is_pending
     cancel([waiting])
     wait_for(lambda: not jobs()[2, 39].is_live)
     assert {jobs()[2, index].state for index in range(40)} == {"CANCELLED"}
@@ -261,11 +261,11 @@ def test_a_sweep_is_looked_after_on_a_real_cluster(submit: Submit, tmp_path: Pat
     number = submit(array.name, script, "--array=0-3%2", f"--error={folder}/%A_%a_0_log.err")
 
     def states() -> list[str]:
-        return [cell.state for cell in look(find_cells(tmp_path), tmp_path).cells]
+        return [cell.state for cell in poll(find_cells(tmp_path), tmp_path).cells]
 
     wait_for(lambda: states() == ["failed", "queued", "queued", "queued"])
     wait_for(lambda: (folder / f"{number}_2_0_log.err").exists())
-    cells = look(find_cells(tmp_path), tmp_path).cells
+    cells = poll(find_cells(tmp_path), tmp_path).cells
     assert re.fullmatch(r"its job ended on n[12] with exit status 2", cells[0].reason)
     assert [cell.job for cell in cells] == [f"{number}_{index}" for index in range(4)]
     assert cells[3].reason == "JobArrayTaskLimit"
@@ -293,11 +293,11 @@ def test_what_squeue_has_forgotten_is_in_the_accounts(submit: Submit, fake: Fake
     Path(fake("squeue")).parent.joinpath("bin", "sacct").unlink()  # a controller that remembers nothing
 
     def ended() -> bool:
-        jobs = ask(wanted[:2], now).jobs
+        jobs = query(wanted[:2], now).jobs
         return len(jobs) == 2 and not any(job.is_live for job in jobs.values())
 
     wait_for(ended)
-    jobs = ask(wanted, now).jobs
+    jobs = query(wanted, now).jobs
     assert [(jobs[key].id, jobs[key].state, jobs[key].exit_code) for key in wanted[:2]] == [
         (f"{number}_0", "COMPLETED", "0:0"),
         (f"{number}_1", "FAILED", "1:0"),

@@ -16,7 +16,7 @@ from consistency_bench.benchmarks.runs.folder import CellFiles, find_cells
 from consistency_bench.slurm import queue, sweeps
 from consistency_bench.slurm import status as view
 from consistency_bench.slurm.queue import Job, Queue
-from consistency_bench.slurm.status import FINAL, STATES, Lookout, Shown, look, survey
+from consistency_bench.slurm.status import FINAL, STATES, CellStatus, Poller, combine, poll
 from consistency_bench.slurm.sweeps import Array, Sweep
 
 CELL, OTHER = "toy/ect/s0-aaaa", "toy/ect/s1-bbbb"
@@ -40,8 +40,8 @@ def cell(out: Path, name: str = CELL, **status: Any) -> CellFiles:
     return CellFiles(out / name)
 
 
-def seen(files: CellFiles, out: Path, jobs: Queue, submitted: Sequence[Sweep] = (sweep(ARRAY),)) -> Shown:
-    (shown,) = survey([files], out, submitted, jobs).cells
+def seen(files: CellFiles, out: Path, jobs: Queue, submitted: Sequence[Sweep] = (sweep(ARRAY),)) -> CellStatus:
+    (shown,) = combine([files], out, submitted, jobs).cells
     return shown
 
 
@@ -61,10 +61,10 @@ ENDED = [
     (job("FAILED", code="0:9", reason="JobLaunchFailure"), "failed", "its job was ended on n1 by signal 9 (SIGKILL)"),
     (job("FAILED", code="0:99"), "failed", "its job was ended on n1 by signal 99"),
     (job("FAILED", node="n2", code="0:53"), "failed", "its log folder could not be written on node n2"),
-    (job("TIMEOUT"), "failed", "its job ran into its time limit on n1"),
-    (job("OUT_OF_MEMORY"), "failed", "its job took more memory than it had asked for on n1"),
+    (job("TIMEOUT"), "failed", "its job reached its time limit on n1"),
+    (job("OUT_OF_MEMORY"), "failed", "its job exceeded its memory limit on n1"),
     (job("NODE_FAIL"), "failed", "its node n1 failed"),
-    (job("PREEMPTED"), "interrupted", "its job gave way to another on n1 and was not queued again"),
+    (job("PREEMPTED"), "interrupted", "its job was preempted on n1 and not requeued"),
     (job("BOOT_FAIL"), "failed", "its job ended on n1 as BOOT_FAIL"),
 ]
 
@@ -73,7 +73,7 @@ ENDED = [
 def test_a_live_job_is_waited_for(state: str, found: Job, wanted: str, reason: str, tmp_path: Path) -> None:
     shown = seen(cell(tmp_path, state=state), tmp_path, Queue({KEY: found}))
     assert (shown.state, shown.reason, shown.job, shown.node) == (wanted, reason, "12_0", found.node)
-    assert shown.at_work
+    assert shown.is_active
     assert not shown.needs_rerun
 
 
@@ -84,7 +84,7 @@ def test_a_job_that_ended_is_no_longer_waited_for(
 ) -> None:
     shown = seen(cell(tmp_path, state=state), tmp_path, Queue({KEY: found}))
     assert (shown.state, shown.reason) == (wanted, reason)
-    assert not shown.at_work
+    assert not shown.is_active
     assert shown.needs_rerun
     assert shown.failed_in_job == (wanted == "failed")
 
@@ -96,7 +96,7 @@ def test_a_lock_says_that_it_runs_whatever_the_queue_says(found: Job, tmp_path: 
     assert lock is not None
     with lock:
         shown = seen(files, tmp_path, Queue({KEY: found}))
-        assert (shown.state, shown.job, shown.node, shown.at_work) == ("running", "12_0", "n1", True)
+        assert (shown.state, shown.job, shown.node, shown.is_active) == ("running", "12_0", "n1", True)
     assert seen(files, tmp_path, Queue({KEY: found})).state != "running"
 
 
@@ -141,34 +141,34 @@ def test_a_task_that_is_missing_from_an_array_was_cancelled(tmp_path: Path) -> N
 def test_what_was_never_submitted_is_lost_once_there_was_time_for_it(tmp_path: Path) -> None:
     files, unsent = cell(tmp_path), replace(ARRAY, job=None)
     just = seen(files, tmp_path, Queue(), [sweep(unsent, created=datetime.now(UTC).isoformat())])
-    assert (just.state, just.reason, just.at_work) == ("queued", "being submitted", True)
+    assert (just.state, just.reason, just.is_active) == ("queued", "being submitted", True)
     later = seen(files, tmp_path, Queue(), [sweep(unsent)])
     assert (later.state, later.reason, later.needs_rerun) == ("lost", "it was never submitted", True)
-    assert seen(files, tmp_path, Queue()).reason == "SLURM has no word of its job"
+    assert seen(files, tmp_path, Queue()).reason == "SLURM has no record of its job"
 
 
 def test_while_slurm_is_silent_files_are_shown_and_nothing_is_over(tmp_path: Path) -> None:
     for state, wanted in (("queued", "queued"), ("running", "interrupted"), ("interrupted", "interrupted")):
         files = cell(tmp_path, state=state)
-        found = survey([files], tmp_path, [sweep(ARRAY)], Queue(silent="SLURM does not answer"))
-        assert found.silent == "SLURM does not answer"
+        found = combine([files], tmp_path, [sweep(ARRAY)], Queue(unreachable="SLURM does not answer"))
+        assert found.unreachable == "SLURM does not answer"
         assert found.cells[0].state == wanted
-        assert not found.is_over
-    done = survey([cell(tmp_path, state="done")], tmp_path, [sweep(ARRAY)], Queue(silent="SLURM does not answer"))
-    assert done.is_over
+        assert not found.is_settled
+    done = combine([cell(tmp_path, state="done")], tmp_path, [sweep(ARRAY)], Queue(unreachable="SLURM does not answer"))
+    assert done.is_settled
 
 
 def test_runs_without_sweeps_are_as_their_files_say(tmp_path: Path) -> None:
     assert seen(cell(tmp_path, state="running"), tmp_path, Queue(), []).state == "interrupted"
-    found = survey([cell(tmp_path)], tmp_path, [], Queue(silent="this machine has no squeue"))
-    assert (found.cells[0].state, found.silent, found.is_over) == ("queued", None, True)
+    found = combine([cell(tmp_path)], tmp_path, [], Queue(unreachable="this machine has no squeue"))
+    assert (found.cells[0].state, found.unreachable, found.is_settled) == ("queued", None, True)
 
 
 def test_cells_of_one_task_each_have_a_state(tmp_path: Path) -> None:
     cells = [cell(tmp_path, state="failed", error="x"), cell(tmp_path, OTHER)]
-    found = survey(cells, tmp_path, [sweep(PACKED)], Queue({KEY: job("RUNNING")}))
+    found = combine(cells, tmp_path, [sweep(PACKED)], Queue({KEY: job("RUNNING")}))
     assert [shown.state for shown in found.cells] == ["failed", "queued"]
-    assert [shown.at_work for shown in found.cells] == [False, True]
+    assert [shown.is_active for shown in found.cells] == [False, True]
     assert found.counts() == {"failed": 1, "queued": 1}
     assert set(found.counts()) <= set(STATES)
 
@@ -181,22 +181,22 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[set[tuple[str, int]]]:
     """The questions to SLURM, which answers that the first task waits."""
     questions: list[set[tuple[str, int]]] = []
 
-    def ask(wanted: Any, since: datetime) -> Queue:
+    def query(wanted: Any, since: datetime) -> Queue:
         assert since == datetime.fromisoformat(LONG_AGO)
         questions.append(set(wanted))
         return Queue({KEY: job("PENDING", reason="Priority")})
 
-    monkeypatch.setattr(queue, "ask", ask)
+    monkeypatch.setattr(queue, "query", query)
     return questions
 
 
 def test_only_jobs_of_unfinished_cells_are_asked_for(asked: list, tmp_path: Path) -> None:
     sweeps.save(tmp_path, sweep(ARRAY))
     cells = [cell(tmp_path), cell(tmp_path, OTHER, state="done")]
-    assert look(cells, tmp_path).counts() == {"queued": 1, "done": 1}
+    assert poll(cells, tmp_path).counts() == {"queued": 1, "done": 1}
     assert asked == [{KEY}]
     cell(tmp_path, state="diverged")
-    look(cells, tmp_path)
+    poll(cells, tmp_path)
     assert asked == [{KEY}]
 
 
@@ -204,32 +204,32 @@ def test_whoever_watches_asks_seldom(asked: list, tmp_path: Path, monkeypatch: p
     sweeps.save(tmp_path, sweep(ARRAY))
     cell(tmp_path)
     monkeypatch.setattr(view, "QUEUE_SECONDS", 1e6)
-    lookout = Lookout(lambda: find_cells(tmp_path), tmp_path)
+    poller = Poller(lambda: find_cells(tmp_path), tmp_path)
     for _ in range(5):
-        assert lookout().cells[0].reason == "Priority"
+        assert poller().cells[0].reason == "Priority"
     assert len(asked) == 1
     cell(tmp_path, state="done")  # files are looked at each time
-    assert lookout.has_ended(lookout())
+    assert poller.has_ended(poller())
     monkeypatch.setattr(view, "QUEUE_SECONDS", 0.0)
     cell(tmp_path)
-    lookout()
-    assert lookout._answer is not None
-    lookout._answer.result()
+    poller()
+    assert poller._answer is not None
+    poller._answer.result()
     assert len(asked) == 2
 
 
 def test_what_seems_over_is_over_only_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell(tmp_path, state="interrupted")
-    lookout = Lookout(lambda: find_cells(tmp_path), tmp_path)
-    now = lookout()
-    assert now.is_over
+    poller = Poller(lambda: find_cells(tmp_path), tmp_path)
+    now = poller()
+    assert now.is_settled
     monkeypatch.setattr(view, "SETTLE_SECONDS", 1e6)
-    assert not lookout.has_ended(now)
+    assert not poller.has_ended(now)
     monkeypatch.setattr(view, "SETTLE_SECONDS", 0.0)
-    assert lookout.has_ended(lookout())
+    assert poller.has_ended(poller())
 
 
 def test_a_sweep_without_a_time_is_named(tmp_path: Path) -> None:
     sweeps.save(tmp_path, sweep(ARRAY, created="yesterday"))
     with pytest.raises(DamagedError, match=r"sweeps/x/sweep.json .*created is 'yesterday', which is no time"):
-        look([cell(tmp_path)], tmp_path)
+        poll([cell(tmp_path)], tmp_path)

@@ -42,11 +42,10 @@ def test_what_is_saved_is_read_oldest_first(tmp_path: Path) -> None:
 
 
 def test_the_tasks_of_a_cell_are_found_newest_last() -> None:
-    held = sweeps.elements_of([FIRST, SECOND], "a/ect/s0-1")
-    assert [(array.name, index) for array, index in held] == 2 * [(FIRST.arrays[0].name, 0), (FIRST.arrays[1].name, 0)]
-    assert sweeps.elements_of([FIRST], "a/ect/s0") == []
-    (place,) = sweeps.places([FIRST])["a/ict/s0-3"]
-    assert (place.key, place.cells) == ((FIRST.arrays[1].name, 0), ("a/ict/s0-3", "a/ect/s0-1"))
+    held = sweeps.tasks([FIRST, SECOND])["a/ect/s0-1"]
+    assert [task.key for task in held] == 2 * [(FIRST.arrays[0].name, 0), (FIRST.arrays[1].name, 0)]
+    (task,) = sweeps.tasks([FIRST])["a/ict/s0-3"]
+    assert (task.key, task.cells, task.job) == ((FIRST.arrays[1].name, 0), ("a/ict/s0-3", "a/ect/s0-1"), None)
 
 
 @pytest.mark.parametrize(

@@ -72,14 +72,14 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Queue]]:
     """Lets SLURM answer with the states of the tasks, one answer after another and the last one for ever."""
     answers: list[Queue] = []
 
-    def ask(*_: object) -> Queue:
+    def query(*_: object) -> Queue:
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     def set_answers(*states: Sequence[str] | None) -> list[Queue]:
-        answers[:] = [Queue(silent="SLURM does not answer (down)") if s is None else jobs(s) for s in states]
+        answers[:] = [Queue(unreachable="SLURM does not answer (down)") if s is None else jobs(s) for s in states]
         return answers
 
-    monkeypatch.setattr(queue, "ask", ask)
+    monkeypatch.setattr(queue, "query", query)
     monkeypatch.setattr(queue, "is_installed", lambda: True)
     return set_answers
 
@@ -190,7 +190,7 @@ def test_tables_fit_terminals(width: int, with_jobs: bool, out: Path, answer: Ca
         (out / "sweeps" / SWEEP / "sweep.json").unlink()
     with open(os.devnull, "w") as nowhere:
         console = Console(width=width, record=True, file=nowhere)
-        console.print(board.table(view.look(resolve([], out), out), width))
+        console.print(board.table(view.poll(resolve([], out), out), width))
     text = console.export_text()
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
@@ -203,7 +203,7 @@ def test_tables_fit_terminals(width: int, with_jobs: bool, out: Path, answer: Ca
 
 def test_a_long_table_counts_what_it_has_no_room_for(out: Path, answer: Callable) -> None:
     answer(["PENDING", "PENDING"])
-    table = board.table(view.look(resolve([], out), out), 100, rows=3)
+    table = board.table(view.poll(resolve([], out), out), 100, rows=3)
     assert (table.row_count, str(table.caption)) == (3, "1 of 4 done, 3 queued; 1 not shown")
 
 
