@@ -191,15 +191,17 @@ def _page(out: Path, cells: Sequence[Cell], written: _Written) -> Page:
     """What the leaderboard says of the cells of one benchmark; their pictures and ablations are written."""
     from .analysis.ablations import ablations
     from .analysis.cells import reference_values
-    from .analysis.forest import save_forest
-    from .analysis.memorisation import memorisation, save_nearest_plot
+    from .analysis.memorisation import memorisation
     from .analysis.posteriors import learned
     from .analysis.tables import leaderboard, seed_values
-    from .analysis.transport import crossings, crossings_apart, save_transport_plots
+    from .analysis.transport import crossings, crossings_apart
     from .pages.markdown import Page
     from .plots.costs import save_cost_plots
+    from .plots.forest import save_forest
+    from .plots.memorisation import save_nearest_plot
     from .plots.posteriors import save_posterior_plots
     from .plots.style import save_plots
+    from .plots.transport import save_transport_plots
 
     benchmark = cells[0].benchmark
     values = seed_values(cells)

@@ -172,7 +172,7 @@ def _both(item: Comparison, seed: int) -> bool:
 
 
 def _range(found: Difference) -> str:
-    from ...reports.pages.markdown import number
+    from ...reports.analysis.formatting import number
 
     mean, low, high = found.interval.mean, found.adjusted.low, found.adjusted.high
     if low is None or high is None:
@@ -181,7 +181,7 @@ def _range(found: Difference) -> str:
 
 
 def _value(value: float) -> str:
-    from ...reports.pages.markdown import number
+    from ...reports.analysis.formatting import number
 
     return number(value) if math.isfinite(value) else "–"
 

@@ -6,41 +6,18 @@ of the samples). Finished cells alone are read, at the smallest number of steps 
 
 from __future__ import annotations
 
-import math
-import re
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure, FigureBase
-from matplotlib.lines import Line2D
 
-from ..plots.style import (
-    CANVAS_WIDTH,
-    COLUMNS,
-    Style,
-    legend_below,
-    legend_height,
-    save_figures,
-    short,
-    show_canvas,
-    shown_cells,
-    strip,
-    styles,
-)
 from .arrays import read_arrays
 from .cells import Cell, naming
 from .statistics import Interval, t_interval
 from .tables import Board, labels
 
 TAIL = 0.01  # of the baseline: samples nearer than this share of the real images are what copies would add to
-MARKS = 6  # along a curve
-BASELINE: dict[str, Any] = {"color": "0.75", "lw": 6, "drawstyle": "steps-post", "solid_capstyle": "round"}
-REACH = 0.995  # the share of every curve that the picture holds: a few samples far from everything would squeeze it
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +65,10 @@ class Memorisation:
 
 def memorisation(board: Board) -> Memorisation | None:
     """The numbers of the check; None where no cell has kept any. Raises DamagedError, naming the file."""
-    nfe = _nfe(board)
+    nfe = shown_nfe(board)
     if nfe is None:
         return None
-    names, metrics = labels(board.cells), _metrics(board)
+    names, metrics = labels(board.cells), authenticity_metrics(board)
     kept = defaultdict(list)
     for cell in board.cells:
         if _has(cell, nfe):
@@ -134,113 +111,17 @@ def read_nearest(path: Path) -> Nearest:
         return near
 
 
-def save_nearest_plot(board: Board, folder: Path, stem: str) -> dict[str, Path]:
-    """Write `<stem>-nearest.png` where there is something to draw; kind -> path."""
-    return save_figures({"nearest": lambda: nearest_plot(board)}, folder, stem)
-
-
-def nearest_plot(board: Board) -> Figure | None:
-    """Distribution curves over the baseline's, and of images the nearest pairs: sample above, training image below."""
-    nfe = _nfe(board)
-    if nfe is None:
-        return None
-    shown = {
-        label: read_nearest(cell.files.nearest(nfe))
-        for label, cell in shown_cells(board, lambda cell: cell.files.nearest(nfe)).items()
-    }
-    pairs = {label: near for label, near in shown.items() if near.has_images}
-    curves = 3.1 + legend_height(shown)
-    if not pairs:
-        figure = above = Figure(figsize=(CANVAS_WIDTH, curves), layout="constrained")
-    else:
-        canvas, ticks, notes = _canvas(pairs)
-        height = CANVAS_WIDTH * canvas.shape[0] / canvas.shape[1]
-        figure = Figure(figsize=(CANVAS_WIDTH + 1.3, curves + height + 0.2), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(curves, height + 0.2), squeeze=False)[:, 0]
-        axes = below.add_subplot()
-        show_canvas(axes, canvas, ticks)
-        for (x, y), text in notes.items():
-            axes.text(x, y, text, va="center", ha="center", fontsize=6, color="0.25")
-    _draw_curves(above, board, nfe, shown)
-    return figure
-
-
-def _draw_curves(figure: FigureBase, board: Board, nfe: int, shown: Mapping[str, Nearest]) -> None:
-    """A panel for each baseline: there are several only where configurations were measured in different spaces."""
-    look = styles([entry.label for entry in board.entries])
-    panels: dict[bytes, dict[str, Nearest]] = defaultdict(dict)
-    for label, near in shown.items():
-        panels[near.baseline.tobytes()][label] = near
-    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, own in zip(row, panels.values(), strict=True):
-        baseline = np.sort(next(iter(own.values())).baseline)
-        axes.plot(*_distribution(baseline), **BASELINE)
-        for place, (label, near) in enumerate(own.items()):
-            _draw_curve(axes, np.sort(near.distances), look[label], place / len(own))
-        reach = max(np.quantile(values, REACH) for near in own.values() for values in (near.distances, baseline))
-        axes.set(xlim=(0, 1.04 * reach or 1.0), ylim=(0, 1.02))
-        axes.set_title(f"NFE {nfe}")
-        axes.set_xlabel(f"distance to the nearest training image{_space(board)}")
-    row[0].set_ylabel("share within this distance")
-    handles = [
-        *(
-            Line2D(
-                [], [], color=look[name].color, ls=look[name].line, marker=look[name].marker, ms=5, label=short(name)
-            )
-            for name in shown
-        ),
-        Line2D([], [], **BASELINE, label="real images to other real ones"),
-    ]
-    legend_below(figure, handles)
-
-
-def _draw_curve(axes: Axes, values: np.ndarray, look: Style, shift: float) -> None:
-    """An empirical distribution; marks lie apart from those of other curves, which may run along the same line."""
-    marks = [round((len(values) - 1) * (mark + shift) / MARKS) for mark in range(MARKS)]
-    x, y = _distribution(values)
-    axes.plot(x, y, drawstyle="steps-post", color=look.color, ls=look.line, lw=1.6)
-    axes.plot(x[1:][marks], y[1:][marks], color=look.color, ls="", marker=look.marker, ms=5, clip_on=False, zorder=3)
-
-
-def _distribution(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted values with the share that is no larger, after a start at a share of 0: copies are a step at 0."""
-    return np.concatenate((values[:1], values)), np.linspace(0, 1, len(values) + 1)
-
-
-def _canvas(pairs: Mapping[str, Nearest]) -> tuple[np.ndarray, dict[float, str], dict[tuple[float, float], str]]:
-    """All pairs on one canvas in pixels, with the names beside and the distances below them, by their places."""
-    height, width = next(iter(pairs.values())).samples.shape[2:]
-    pad, gap = max(1, height // 16), max(3, round(0.5 * height))
-    blocks, ticks, notes = [], {}, {}
-    top, farthest = 0, max(float(near.pair_distances.max()) for near in pairs.values())
-    decimals = max(0, 2 - math.floor(math.log10(farthest))) if farthest else 0
-    for label, near in pairs.items():
-        rows = [strip(images, pad) for images in (near.samples, near.training)]
-        blocks += [*rows, np.full((gap, rows[0].shape[1], 3), 255, np.uint8)]
-        ticks[top + height + pad / 2 - 0.5] = short(label)
-        top += 2 * (height + pad)
-        for column, distance in enumerate(near.pair_distances[:COLUMNS]):
-            notes[column * (width + pad) + width / 2 - 0.5, top + gap / 2 - pad] = f"{distance:.{decimals}f}"
-        top += gap
-    return np.concatenate(blocks), ticks, notes
-
-
 def _tail(near: Nearest) -> float:
     return float(np.mean(near.distances < np.quantile(near.baseline, TAIL)))
 
 
-def _metrics(board: Board) -> tuple[str, ...]:
+def authenticity_metrics(board: Board) -> tuple[str, ...]:
+    """The names of the board's authenticity metrics."""
     return tuple(metric for metric in board.metrics if metric.startswith("authenticity"))
 
 
-def _space(board: Board) -> str:
-    """Whose features distances are taken in, for the axis; where several may be meant, nothing."""
-    found = [re.match(r"authenticity_(.+?)_\d+k?(?:_|$)", metric) for metric in _metrics(board)]
-    spaces = {match[1] if match else "inception" for match in found}  # Inception's metrics name no space
-    return f" (features: {spaces.pop()})" if len(spaces) == 1 else ""
-
-
-def _nfe(board: Board) -> int | None:
+def shown_nfe(board: Board) -> int | None:
+    """The smallest number of steps that any finished cell has kept its nearest images for."""
     return next((nfe for nfe in board.nfes if any(_has(cell, nfe) for cell in board.cells)), None)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from ...benchmarks.metrics.registry import direction
 from ..analysis.ablations import Ablation, Point
+from ..analysis.formatting import ARROWS, NOTHING, number, score_text
 from ..analysis.statistics import Interval
-from .markdown import ARROWS, NOTHING, Plot, Text, environment, number, score_text
+from .markdown import Plot, Text, environment
 
 
 def ablation_page(page: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..analysis.diagnostics import LOSSES, VARIANCES, Bin, Profile, Ratio, compared, floor_of, pairs
-from .markdown import NOTHING, Plot, Text, count_text, environment
+from ..analysis.formatting import NOTHING, count_text
+from .markdown import Plot, Text, environment
 
 
 def diagnostics_page(page: Mapping[str, Any]) -> str:

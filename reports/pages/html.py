@@ -20,24 +20,20 @@ from markupsafe import Markup
 
 from ...benchmarks.metrics.registry import direction
 from ..analysis.cells import Cell, plain
+from ..analysis.formatting import NOTHING, count_text, number, score_text, span
+from ..analysis.rivals import behind
 from ..analysis.tables import Board, Contest, Entry, Row
 from .html_data import chart_data
 from .html_samples import Gallery, gallery
 from .markdown import (
-    NOTHING,
     Page,
     Plot,
     Section,
     Text,
     Texts,
-    behind,
-    count_text,
     evidence,
-    number,
     page_content,
-    score_text,
     seeds_text,
-    span,
 )
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -8,10 +8,11 @@ from typing import Any
 from matplotlib.colors import to_hex
 
 from ...benchmarks.metrics.registry import direction
-from ..analysis.forest import rivals
+from ..analysis.formatting import short
 from ..analysis.learning_curves import Course, courses
+from ..analysis.rivals import rivals
 from ..analysis.tables import Board, SeedValue
-from ..plots.style import LINES, short, styles
+from ..plots.style import LINES, styles
 
 #: The dashes of `plots.LINES` for SVG, in pixels.
 DASHES = dict(zip(map(str, LINES), ("", "7 4", "8 3 2 3", "2 3", "8 2 2 2 2 2"), strict=True))

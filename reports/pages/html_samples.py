@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ..analysis.samples import read_samples, shown_cells
 from ..analysis.tables import Board
-from ..plots.style import MOST_SHOWN, read_samples, shown_cells
+from ..plots.style import MOST_SHOWN
 
 MOST_SAMPLES = 36  # of one configuration
 MOST_POINTS = 400

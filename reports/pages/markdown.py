@@ -22,17 +22,17 @@ from ...benchmarks.metrics.registry import direction
 from ...benchmarks.runs.folder import RECORDS, STATUS
 from ..analysis.cells import FINAL_STATES, Cell, plain
 from ..analysis.comparisons import BETTER, INCONCLUSIVE, WORSE, Difference, Rank
+from ..analysis.formatting import ARROWS, NOTHING, count_text, number, score_text, signed, span
 from ..analysis.memorisation import TAIL, Memorisation
 from ..analysis.posteriors import Learned
 from ..analysis.published import ORIENTATION_NFE, Beside, orientation
+from ..analysis.rivals import behind
 from ..analysis.statistics import Interval, Spread
 from ..analysis.tables import Board, Compute, Contest, Entry, Row, SeedValue
 from ..analysis.transport import Crossings
 
 #: The shortest full training of these methods published for CIFAR-10 (ECT's README, 100k iterations), in images.
 SHORTEST_PUBLISHED = 12_800_000
-NOTHING = "–"
-ARROWS = {1: " ↑", 0: "", -1: " ↓"}
 REFERENCES = {"halves": "two halves of the real data", "noise": "noise"}
 LONGEST_MESSAGE = 200
 MOST_NAMED = 3  # rivals that are named where the same holds for all of them
@@ -138,23 +138,6 @@ def escape(value: Any) -> str:
     return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
 
 
-def number(value: float, beside: float = 0.0) -> str:
-    """Three significant digits of the larger of `value` and `beside`, never in scientific notation."""
-    scale = max(abs(value), abs(beside))
-    decimals = min(6, max(0, 2 - math.floor(math.log10(scale)))) if scale else 0
-    return f"{round(value, decimals) + 0.0:,.{decimals}f}".replace("-", "−")
-
-
-def score_text(score: Interval) -> str:
-    """`31.2 ± 4.1 (n=3)`; a single seed has no interval, and diverged seeds are named."""
-    lost = f", {score.lost} diverged" if score.lost else ""
-    if score.n == 0:
-        return "diverged" if score.lost else NOTHING
-    half = score.half_width
-    interval = "" if half is None else f" ± {number(half, score.mean)}"
-    return f"{number(score.mean, half or 0.0)}{interval} (n={score.n}{lost})"
-
-
 def verdict(board: Board, nfe: int) -> str:
     """Which configuration is best by the first metric at `nfe`, and whether that is certain. Two or three sentences."""
     metric = board.metrics[0]
@@ -225,13 +208,6 @@ def _range(found: Difference, sign: int) -> str:
         return f"{number(mean)} (n={found.interval.n})"
     shown = (number(value, mean) for value in (low, high))
     return f"{number(mean)} ({' to '.join(shown)})"
-
-
-def behind(found: Difference, sign: int) -> tuple[float, float | None, float | None]:
-    """By how much the second is worse than the first, with the ends of the corrected interval."""
-    ends = [None if end is None else sign * end for end in (found.adjusted.low, found.adjusted.high)]
-    low, high = ends if sign > 0 else ends[::-1]
-    return sign * found.interval.mean, low, high
 
 
 def _results(board: Board, prefix: str = "") -> dict[str, Any]:
@@ -387,11 +363,6 @@ def _places(rank: Rank) -> list[Text]:
     return [Text(text) for text in (str(rank.place), span(rank.low, rank.high), span(*rank.bootstrap))]
 
 
-def span(low: int, high: int) -> str:
-    """`1–3`, or one number where both are equal."""
-    return str(low) if low == high else f"{low}–{high}"
-
-
 def seeds_text(entry: Entry, spread: Spread) -> str:
     """`3 × 2, 1 diverged`: finished seeds × draws of samples, and what became of the other cells."""
     draws = f" × {span(*spread.draws)}" if spread.seeds else ""
@@ -446,14 +417,6 @@ def _mimg(compute: Compute) -> str:
     return f"{number(compute.mimg)} + {'?' if math.isnan(before) else number(before)}"
 
 
-def count_text(count: float) -> str:
-    """A large count with a unit: 1,024,000 -> "1.02 M"."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:g}"
-
-
 def _published(board: Board) -> list[list[Text]]:
     """A line for every published value that stands beside one of ours."""
     return [
@@ -485,11 +448,6 @@ def flags(found: Beside) -> str:
     )
     unknown = f"{', '.join(found.unknown)} not stated" if found.unknown else ""
     return "; ".join(filter(None, [differs, unknown])) or "nothing known"
-
-
-def signed(value: float) -> str:
-    """A number that always carries its sign."""
-    return f"+{number(value)}" if value >= 0 else number(value)
 
 
 def _reference(board: Board, what: str, metric: str) -> Text:

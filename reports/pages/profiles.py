@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...benchmarks.metrics.registry import direction
+from ..analysis.formatting import ARROWS, number
 from ..analysis.profiles import PerformanceProfile, median, share
-from .markdown import ARROWS, Plot, Text, number
+from .markdown import Plot, Text
 
 WITHIN = ((1.0, "won"), (1.05, "within 5 %"), (1.1, "within 10 %"))
 

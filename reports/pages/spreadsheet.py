@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ...benchmarks.common.text import plain
+from ..analysis.rivals import behind
 from ..analysis.tables import Board, Row
-from .markdown import behind, evidence
+from .markdown import evidence
 
 COLUMNS = (
     *("benchmark", "method", "version", "variant", "nfe", "metric"),

@@ -19,9 +19,9 @@ from matplotlib.transforms import offset_copy
 
 from ...benchmarks.metrics.registry import direction
 from ..analysis.ablations import Ablation, Grid, Point, Value, is_number
+from ..analysis.formatting import number, short
 from ..analysis.statistics import Interval
 from ..analysis.tables import SeedValue
-from ..pages.markdown import number
 from .style import (
     LINES,
     MARKERS,
@@ -33,7 +33,6 @@ from .style import (
     reference_handles,
     reference_line,
     save_figures,
-    short,
     side_by_side,
     styles,
 )

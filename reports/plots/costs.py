@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
+from ...benchmarks.common.text import plain
 from ...benchmarks.metrics.registry import direction
-from ..analysis.cells import plain
 from ..analysis.learning_curves import Course, courses
 from ..analysis.tables import Board, Compute, Entry, SeedValue
 from .style import (

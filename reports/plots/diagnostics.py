@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
 from ..analysis.diagnostics import LOSSES, TRAINED, VARIANCES, Bin, Profile
-from .style import legend_below, legend_height, save_figures, short, styles
+from ..analysis.formatting import short
+from .style import legend_below, legend_height, save_figures, styles
 
 TITLES = {
     "target_variance": "target variance given x_t",

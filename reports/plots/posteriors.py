@@ -16,7 +16,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from ..analysis.formatting import short
 from ..analysis.posteriors import Divergence, Posterior, divergences, read_posterior
+from ..analysis.samples import shown_cells
 from ..analysis.tables import Board
 from .style import (
     CANVAS_WIDTH,
@@ -27,9 +29,7 @@ from .style import (
     mode_colors,
     planes,
     save_figures,
-    short,
     show_canvas,
-    shown_cells,
     strip,
     styles,
 )

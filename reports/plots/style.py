@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +21,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ...benchmarks.metrics.registry import direction
-from ..analysis.arrays import read_arrays
-from ..analysis.cells import Cell, naming
+from ..analysis.formatting import short
 from ..analysis.learning_curves import Course, courses
+from ..analysis.samples import read_samples, shown_cells
 from ..analysis.statistics import Interval
-from ..analysis.tables import Board, SeedValue, labels
+from ..analysis.tables import Board, SeedValue
 from .painting import save_figure
 
 #: The four methods keep their places in every report; other labels take the following ones in sorted order.
@@ -41,7 +39,7 @@ COLUMNS = 16  # samples of one row of the grid
 MOST_SHOWN = 24  # configurations whose samples are shown: a thousand rows take gigabytes to draw and nobody reads them
 OWN_LAYOUT = {"figure.autolayout": False, "figure.constrained_layout.use": False}  # whatever a user's settings say
 CANVAS_WIDTH = 7.2  # of a grid of samples, in inches
-LABEL_WIDTH, LABEL_LINES, LEGEND_COLUMNS = 26, 3, 4
+LEGEND_COLUMNS = 4
 
 
 #: kind -> what draws it
@@ -212,32 +210,6 @@ def samples(board: Board) -> Figure | None:
     if next(iter(blocks[min(blocks)].values())).ndim == 2:
         return _scatter(rows, blocks, styles([entry.label for entry in board.entries]))
     return _grid(rows, blocks)
-
-
-def read_samples(path: Path) -> np.ndarray:
-    """The array of one sample file. Raises ValueError, naming the file, for anything but samples."""
-    with naming(path):
-        array = read_arrays(path, ["samples"])["samples"]
-        image = array.ndim == 4 and array.shape[1] in (1, 3) and array.dtype == np.uint8
-        point = array.ndim == 2 and array.shape[1] == 2 and array.dtype.kind == "f"
-        if not (image or point) or not len(array):
-            raise ValueError(f"samples of shape {array.shape} and type {array.dtype} are neither images nor points")
-        return array
-
-
-def shown_cells(board: Board, file: Callable[[Cell], Path] = lambda cell: cell.files.samples(1)) -> dict[str, Cell]:
-    """label -> the cell whose `file` is shown, in the order of the board: the lowest seed that all share that have it.
-
-    Only finished cells are shown, and configurations without the file are left out.
-    """
-    names = labels(board.cells)
-    options: dict[str, dict[int, Cell]] = {entry.label: {} for entry in board.entries}
-    for cell in board.cells:
-        if cell.state == "done" and file(cell).exists():
-            options[names[cell.group]][cell.seed] = cell
-    options = {label: seeds for label, seeds in options.items() if seeds}
-    common = set.intersection(*(set(seeds) for seeds in options.values())) if options else set()
-    return {label: seeds[min(common or seeds)] for label, seeds in options.items()}
 
 
 def _grid(top: dict[str, np.ndarray], blocks: dict[int, dict[str, np.ndarray]]) -> Figure:
@@ -426,9 +398,3 @@ def _upper_limit(board: Board, metric: str, highest: float) -> float:
 def axis_name(metric: str) -> str:
     """A metric and which way is better."""
     return metric + {1: " (higher is better)", 0: "", -1: " (lower is better)"}[direction(metric)]
-
-
-def short(label: str) -> str:
-    """A label on at most three lines; of the keys in it only the last part: `kl_weight=3`."""
-    label = re.sub(r",\s*", ", ", re.sub(r"(\w+\.)+(?=\w+=)", "", label))
-    return textwrap.fill(label, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder="…")

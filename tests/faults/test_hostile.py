@@ -28,8 +28,8 @@ from consistency_bench.benchmarks.training.checkpoint import LAST, _seal, load_c
 from consistency_bench.methods.parts.options import OptionError
 from consistency_bench.reports.analysis.memorisation import read_nearest
 from consistency_bench.reports.analysis.posteriors import read_posterior
+from consistency_bench.reports.analysis.samples import read_samples
 from consistency_bench.reports.build import build_report
-from consistency_bench.reports.plots.style import read_samples
 
 from ..benchmarks.conftest import put, tiny_cell
 from .hostile.make import FILES, Bomb, make

@@ -16,10 +16,11 @@ from PIL import Image
 
 from consistency_bench.benchmarks.common.files import DamagedError
 from consistency_bench.reports.analysis.cells import read_cells
+from consistency_bench.reports.analysis.formatting import count_text, number, score_text
 from consistency_bench.reports.analysis.statistics import Interval, t_interval
 from consistency_bench.reports.analysis.tables import leaderboard, seed_values
 from consistency_bench.reports.build import build_report, report_is_current
-from consistency_bench.reports.pages.markdown import count_text, escape, number, score_text
+from consistency_bench.reports.pages.markdown import escape
 from consistency_bench.reports.plots.style import FIXED, MOST_SHOWN, curves, styles
 
 PLOTS = ("bars", "forest", "curves", "cost", "nfe", "samples")

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
-from consistency_bench.reports.analysis.memorisation import memorisation, nearest_plot, read_nearest
+from consistency_bench.reports.analysis.memorisation import memorisation, read_nearest
 from consistency_bench.reports.analysis.tables import leaderboard, seed_values
 from consistency_bench.reports.build import build_report
+from consistency_bench.reports.plots.memorisation import nearest_plot
 from consistency_bench.reports.plots.style import styles
 
 METRICS = ("fd_digits_2k", "authenticity_digits_1k")

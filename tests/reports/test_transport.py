@@ -17,15 +17,14 @@ from consistency_bench.reports.analysis.tables import leaderboard, seed_values
 from consistency_bench.reports.analysis.transport import (
     Lines,
     coupling_lines,
-    coupling_plot,
     crossing_share,
     crossings,
     crossings_apart,
     sample_lines,
-    sample_plot,
 )
 from consistency_bench.reports.build import build_report
 from consistency_bench.reports.plots.style import styles
+from consistency_bench.reports.plots.transport import coupling_plot, sample_plot
 
 ENDS = np.array([[-1.0, 1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, -1.0]], np.float32)
 

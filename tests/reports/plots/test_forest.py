@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETLEFT, CARETRIGHT
 
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
-from consistency_bench.reports.analysis.forest import MOST_ROWS, WIDE, Rival, forest, rivals, save_forest, span
+from consistency_bench.reports.analysis.rivals import Rival, rivals
 from consistency_bench.reports.analysis.tables import Board, leaderboard, seed_values
 from consistency_bench.reports.build import CAPTIONS
 from consistency_bench.reports.pages.html_data import chart_data
+from consistency_bench.reports.plots.forest import MOST_ROWS, WIDE, forest, save_forest, span
 
 DARK, WHITE = to_rgb("0.15"), to_rgb("white")
 

@@ -1,9 +1,8 @@
-"""How far every configuration is behind the best, paired by seed: the numbers for the page, and their picture."""
+"""The forest plot: the difference of every configuration to the best, paired by seed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -15,53 +14,16 @@ from matplotlib.lines import Line2D
 from matplotlib.markers import CARETLEFT, CARETRIGHT, MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
-from ..pages.markdown import behind
-from ..plots.style import Style, legend_below, save_figures, short, styles
-from .comparisons import BETTER
-from .tables import Board, Contest, Entry
+from ..analysis.formatting import short
+from ..analysis.rivals import Rival, rivals
+from ..analysis.tables import Board, Contest, Entry
+from .style import Style, legend_below, save_figures, styles
 
 MOST_ROWS = 16  # configurations of one picture
 WIDE = 4.5  # line width of a 95 % interval
 #: How words are set above a panel, and beside a place in it.
 _CORNER: dict[str, Any] = {"ha": "right", "va": "bottom", "color": "0.3", "fontsize": 8}
 _BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "color": "0.3", "fontsize": 8}
-
-
-@dataclass(frozen=True)
-class Rival:
-    """A configuration against the leader of a contest, in the metric's unit; more is worse.
-
-    n: common seeds. plain: the 95 % interval of the mean; low, high: the same at the level of Holm's step, to be read
-    with zero only; all are None below two common seeds. worse: whether that is certain; else `reason` says why not.
-    """
-
-    label: str
-    n: int
-    mean: float
-    plain: tuple[float | None, float | None]
-    low: float | None
-    high: float | None
-    worse: bool
-    reason: str
-
-    @property
-    def ends(self) -> list[float]:
-        """The ends of the corrected interval, then those of the plain one; [] below two common seeds."""
-        return [end for end in (self.low, self.high, *self.plain) if end is not None]
-
-
-def rivals(contest: Contest) -> list[Rival]:
-    """Those that share a seed with the leader, the closest first."""
-    sign, found = contest.family.sign, []
-    for item in contest.differences.values():
-        if not item.interval.n:
-            continue
-        mean, low, high = behind(item, sign)
-        ends = [None if end is None else sign * end for end in (item.interval.low, item.interval.high)]
-        first, last = ends if sign > 0 else ends[::-1]
-        worse = item.verdict == BETTER
-        found.append(Rival(item.second, item.interval.n, mean, (first, last), low, high, worse, item.reason))
-    return sorted(found, key=lambda rival: (rival.mean, rival.label))
 
 
 def save_forest(board: Board, folder: Path, stem: str) -> dict[str, Path]:
