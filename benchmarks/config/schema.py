@@ -7,13 +7,15 @@ The parts of a method and of a network have options of their own, checked where 
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from omegaconf import MISSING
 
+from ...methods.parts.options import WANTED, OptionError, part_from_options
 from ..common.errors import UsageError
 from ..common.units import DURATION, MEMORY, megabytes, minutes
 
@@ -135,6 +137,316 @@ class Config:
     eval: Eval = field(default_factory=Eval)
     run: Run = field(default_factory=Run)
 
+
+# --- typed configurations --------------------------------------------------------------------------------------------
+
+#: The section of a part: its `kind` and the options of that kind, which the part itself checks.
+Part = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """name, and a version that is bumped when data, recipe or evaluation change the numbers."""
+
+    name: str
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """The method's name, its version, and the section of each of its parts by name."""
+
+    name: str
+    version: int
+    parts: Mapping[str, Part]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The training set. root and download say where its files are and change no number.
+
+    conditional: the network, the method's parts and sampling see each image's class.
+    flip: every image comes mirrored left to right half of the time.
+    """
+
+    name: str
+    variant: str | None = None
+    root: str | None = None
+    download: bool = True
+    conditional: bool = False
+    flip: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcesConfig:
+    """What a cell requests from a cluster, beyond what the cluster's file says. Changes no number, so it is in no id.
+
+    devices: processes that train the cell together, each with one GPU, or with cores alone on a cluster without GPUs.
+    nodes: over how many nodes they are spread; null: as few as hold them.
+    cpus, memory: of one device, the memory text such as 64G; time_limit: of one job, text such as 12h.
+    """
+
+    devices: int = 1
+    nodes: int | None = None
+    cpus: int | None = None
+    memory: str | None = None
+    time_limit: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "nodes", "cpus"):
+            count = getattr(self, name)
+            _must(count is None or count >= 1, f"train.resources.{name}", count, "at least 1")
+        for name, read, text in (("memory", megabytes, MEMORY), ("time_limit", minutes, DURATION)):
+            value = getattr(self, name)
+            _must(value is None or _reads(read, value), f"train.resources.{name}", value, f"null, or {text}")
+        spread = self.nodes is None or self.devices % self.nodes == 0
+        wanted = f"a number that divides train.resources.devices ({self.devices})"
+        _must(spread, "train.resources.nodes", self.nodes, wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The recipe. Batch and duration are global and in images; device count and accumulation never enter."""
+
+    images: int
+    batch: int
+    optimizer: str = "radam"
+    lr: float
+    lr_cooldown: float = 0.0
+    """Share of the budget, at its end, over which lr falls linearly to 0; 0 keeps it constant, as the papers do."""
+    lr_decay: float | None = None
+    """Images after which lr falls as 1 / sqrt(images seen / lr_decay) (EDM2, ECT on ImageNet-64); null: it does not."""
+    betas: tuple[float, ...] = (0.9, 0.999)
+    clip: float | None = None
+    """The global gradient norm above which gradients are scaled down; null: no clipping."""
+    ema: Part = field(default_factory=dict)
+    """The averaged weights that are evaluated: the headline."""
+    ema_extra: tuple[Part, ...] = ()
+    """Further averages, kept with every snapshot under their own names, see `eval.ema`."""
+    precision: str = "fp32"
+    """Of training: fp32 (no TF32), tf32, or bf16 (autocast of the network alone)."""
+    nonfinite: str = "skip"
+    """What becomes of a step with a non-finite gradient: skip it, or put zero in the place of those entries."""
+    init: str | None = None
+    """Published weights to start from: a name that `bench prepare weights` knows, or a prepared file."""
+    max_skipped: int = 100
+    """Steps in a row with a non-finite loss or gradient after which the run is recorded as diverged."""
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch", "max_skipped"):
+            _must(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        _must(self.images >= self.batch, "train.images", self.images, f"at least one batch ({self.batch})")
+        _must(0 < self.lr < math.inf, "train.lr", self.lr, "a number above 0")
+        share = "a share of the budget, from 0 to 1"
+        _must(0 <= self.lr_cooldown <= 1, "train.lr_cooldown", self.lr_cooldown, share)
+        decays = self.lr_decay is None or self.lr_decay > 0
+        _must(decays, "train.lr_decay", self.lr_decay, "above 0, in images, or null")
+        clips = self.clip is None or self.clip > 0
+        _must(clips, "train.clip", self.clip, "above 0, or null for no clipping")
+        for name, choices in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("nonfinite", NONFINITE)):
+            _must_be_one_of(choices, f"train.{name}", getattr(self, name))
+        two = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        _must(two, "train.betas", self.betas, "two numbers from 0 to below 1")
+        devices = self.resources.devices
+        _must(devices <= self.batch, "train.resources.devices", devices, f"at most train.batch ({self.batch})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How samples are drawn.
+
+    labels: whose frequencies the classes of conditional samples have: those of the data, or the same for all.
+    guidance: weight of the guide, an earlier snapshot of the same run; 1 turns guidance off.
+    guide_at: share of the budget after which that snapshot is taken.
+    options: of the method's sampler, which checks them.
+    """
+
+    labels: str = "data"
+    guidance: float = 1
+    guide_at: float = 0.5
+    options: Part = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _must_be_one_of(LABELS, "sample.labels", self.labels)
+        weighs = 1 <= self.guidance < math.inf
+        _must(weighs, "sample.guidance", self.guidance, "a number of at least 1, which turns guidance off")
+        _must_be_one_of(GUIDE_AT, "sample.guide_at", self.guide_at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What is measured: metric names carry their extractor and sample count."""
+
+    metrics: tuple[str, ...]
+    nfe: tuple[int, ...] = (1, 2, 4, 8)
+    curve: tuple[int, ...] | None = None
+    """Those of nfe that snapshots before the last are evaluated at too; null is all of them."""
+    draws: int = 1
+    bootstrap: int = 0
+    """Resamples that give Fréchet distances of the last snapshot a standard error of the sampling; 0 is none."""
+    batch: int = 1000
+    ema: str | None = None
+    """One of train.ema_extra by its name; null is the headline."""
+    quantise: str = "round"
+
+    def __post_init__(self) -> None:
+        counts = bool(self.nfe) and min(self.nfe) >= 1
+        _must(counts, "eval.nfe", self.nfe, "a list of step counts, each at least 1")
+        _must(len(set(self.nfe)) == len(self.nfe), "eval.nfe", self.nfe, "a list without repetition")
+        counts = self.curve is None or all(nfe >= 1 for nfe in self.curve)
+        _must(counts, "eval.curve", self.curve, "null, or a list of step counts, each at least 1")
+        _must(self.bootstrap == 0 or self.bootstrap >= 10, "eval.bootstrap", self.bootstrap, "0, or at least 10")
+        _must(bool(self.metrics), "eval.metrics", self.metrics, "a list of at least one metric")
+        unique = len(set(self.metrics)) == len(self.metrics)
+        _must(unique, "eval.metrics", self.metrics, "a list without repetition")
+        for name in ("draws", "batch"):
+            _must(getattr(self, name) >= 1, f"eval.{name}", getattr(self, name), "at least 1")
+        _must_be_one_of(QUANTISE, "eval.quantise", self.quantise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionConfig:
+    """The section `run`: how a cell is executed. No number depends on it beyond rounding, so it is in no cell's id."""
+
+    device: str = "auto"
+    micro_batch: int | None = None
+    """Images per forward pass; null takes the whole batch."""
+    snapshots: int = 8
+    on_oom: str = "stop"
+    """If a pass does not fit into memory: stop and say which would, or split the batch further and go on."""
+    check_every: int | None = None
+    """Steps between two checks that losses and gradients were finite; null: 1 on the CPU, 16 on a GPU, which waits for
+    each check. If one was not, the steps since the last check are repeated: the results are the same."""
+    checkpoint_seconds: float = 20.0
+    diagnose_every: int | None = None
+    """Images after which variances by noise level are measured, again and again; null: never (docs/diagnostics.md)."""
+
+    def __post_init__(self) -> None:
+        _must_be_one_of(DEVICES, "run.device", self.device)
+        _must_be_one_of(ON_OOM, "run.on_oom", self.on_oom)
+        for name, wanted in (
+            ("micro_batch", "at least 1, or null for the whole batch"),
+            ("check_every", "at least 1, in steps, or null for the device's own"),
+            ("snapshots", "at least 1"),
+            ("diagnose_every", "at least 1, in images, or null for never"),
+        ):
+            value = getattr(self, name)
+            _must(value is None or value >= 1, f"run.{name}", value, wanted)
+        _must(self.checkpoint_seconds >= 0, "run.checkpoint_seconds", self.checkpoint_seconds, "at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellConfig:
+    """The identity of a cell.
+
+    id: a hash of what changes the training. group: the same without the seed and with the settings of sampling that
+    keep a number out of other rows: a row of a table.
+    variant: what differs from the defaults of method and benchmark as text, `key=value, …`, from `overrides`.
+    overrides: the same as data; `preset` is a key of it where the variant is relative to a preset.
+    """
+
+    id: str
+    group: str
+    benchmark: str
+    method: str
+    seed: int
+    variant: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The whole configuration of a cell, resolved and checked; its attributes are the sections of the YAML file.
+
+    The options of the parts of a method, of a network and of a sampler are checked when these are built.
+
+    Raises UsageError where values are out of range or do not go together.
+    """
+
+    cell: CellConfig
+    benchmark: BenchmarkConfig
+    method: MethodConfig
+    data: DataConfig
+    network: Part
+    train: TrainConfig
+    sample: SampleConfig
+    eval: EvalConfig
+    run: ExecutionConfig
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.sample.guidance != 1 and self.train.images <= self.train.batch:
+            raise UsageError("sample.guidance needs a budget of several batches: an earlier snapshot is the guide")
+
+    @property
+    def budget_images(self) -> int:
+        """The budget rounded up to whole batches: what the run has seen when it ends."""
+        return self._whole_batches(self.train.images)
+
+    @property
+    def guide_images(self) -> int | None:
+        """After how many images the guiding snapshot of the same run is taken; None without guidance."""
+        guided = self.sample.guidance != 1
+        return self._whole_batches(self.train.images * self.sample.guide_at) if guided else None
+
+    @property
+    def snapshot_images(self) -> list[int]:
+        """After how many images the averaged weights are kept: equal shares of the budget, and the guide's place."""
+        count = self.run.snapshots
+        regular = {self._whole_batches(self.train.images * (k + 1) / count) for k in range(count)}
+        return sorted(regular if self.guide_images is None else regular | {self.guide_images})
+
+    def _whole_batches(self, images: float) -> int:
+        return math.ceil(images / self.train.batch) * self.train.batch
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """The configuration of plain data, as from YAML.
+
+        Raises UsageError, one sentence, for a missing section, an unknown or missing key, a value of another type.
+        """
+        for name in (item.name for item in dataclasses.fields(cls)):
+            if name != "seed" and not isinstance(values.get(name), Mapping):
+                raise UsageError(f"the section '{name}' is missing")
+        method, sample = dict(values["method"]), dict(values["sample"])
+        parts = {name: method.pop(name) for name in list(method) if name not in ("name", "version")}
+        for name, part in parts.items():
+            _must(isinstance(part, Mapping), f"method.{name}", part, WANTED[Mapping])
+        common = {name: sample.pop(name) for name in SAMPLE_KEYS if name in sample}
+        sections = {**values, "method": {**method, "parts": parts}, "sample": {**common, "options": sample}}
+        try:
+            return part_from_options(cls, sections, "")
+        except OptionError as error:
+            raise UsageError(str(error)) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for YAML and JSON, in the order of the fields; `from_dict` reads it."""
+        values = _plain(dataclasses.asdict(self))
+        method, sample = values["method"], values["sample"]
+        return {**values, "method": method | method.pop("parts"), "sample": sample | sample.pop("options")}
+
+
+#: Keys of the section `sample` that sampling in general has; the others are options of the method's sampler.
+SAMPLE_KEYS = ("labels", "guidance", "guide_at")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _must(holds: bool, key: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise UsageError(f"{key} is {list(value) if isinstance(value, tuple) else value}, must be {wanted}")
+
+
+def _must_be_one_of(choices: Sequence[object], key: str, value: object) -> None:
+    _must(value in choices, key, value, f"one of: {', '.join(map(str, choices))}")
+
+
+# --- mappings, until all of them are read as the above ---------------------------------------------------------------
 
 #: The sections with a fixed set of keys.
 SECTIONS: dict[str, type] = {

@@ -24,7 +24,7 @@ def part_from_options(part: type, options: Mapping[str, Any], where: str) -> Any
 
     Args:
         options: option name -> plain value.
-        where: the section's name for messages, such as "method.times".
+        where: the section's name for messages, such as "method.times"; empty for a whole configuration.
 
     Raises:
         OptionError: an unknown name, a value of the wrong type, or one that the part refuses.
@@ -32,36 +32,50 @@ def part_from_options(part: type, options: Mapping[str, Any], where: str) -> Any
     fields, hints = option_names(part), typing.get_type_hints(part)
     values = {}
     for option, value in options.items():
+        key = f"{where}.{option}" if where else option
         if option not in fields:
             choices = ", ".join(fields) or "none, this part has no options"
-            raise OptionError(f"unknown key '{where}.{option}'. Available: {choices}")
-        values[option] = _converted(value, hints[option], f"{where}.{option}")
+            raise OptionError(f"unknown key '{key}'. Available: {choices}")
+        values[option] = _converted(value, hints[option], key)
     for field in dataclasses.fields(part):
         if field.default is field.default_factory is dataclasses.MISSING and field.name not in values:
-            raise OptionError(f"{where}.{field.name} is missing")
+            raise OptionError(f"{where}.{field.name} is missing" if where else f"{field.name} is missing")
     try:
         return part(**values)
     except ValueError as error:
         raise OptionError(f"{where}.{error}") from None
 
 
+#: What a value must be, by the type of its field.
+WANTED: dict[type, str] = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "text",
+    tuple: "a list in square brackets",
+    Mapping: "a mapping such as {kind: …}",
+}
+
+
 def _converted(value: Any, hint: Any, where: str) -> Any:
-    if isinstance(hint, types.UnionType):
-        if value is None and types.NoneType in hint.__args__:
+    optional = isinstance(hint, types.UnionType)
+    if optional:
+        if value is None:
             return None
         hint = next(member for member in hint.__args__ if member is not types.NoneType)
-        return _converted(value, hint, where)
-    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_converted(item, hint.__args__[0], where) for item in value)
+    kind = typing.get_origin(hint) or hint
+    if isinstance(value, Mapping) and dataclasses.is_dataclass(kind):
+        return part_from_options(kind, value, where)
+    if kind is tuple and isinstance(value, list | tuple):
+        return tuple(_converted(item, hint.__args__[0], f"{where}[{at}]") for at, item in enumerate(value))
     # Comparing, unlike `math.isfinite`, is possible for whole numbers beyond those of a float.
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    if hint is float and is_number:
+    if kind is float and is_number:
         return float(value)
-    if hint is int and is_number and value == int(value):
+    if kind is int and is_number and value == int(value):
         return int(value)
-    if hint in (str, bool) and isinstance(value, hint):
+    if kind in (str, bool, Mapping) and isinstance(value, kind):
         return value
-    wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "a name"}.get(
-        hint, "a list of numbers"
-    )
-    raise OptionError(f"{where} is {value!r}, must be {wanted}")
+    shown = "null" if value is None else f"{value!r:.80}"
+    wanted = WANTED.get(kind, "a mapping")
+    raise OptionError(f"{where} is {shown}, must be {wanted}" + (" or null" if optional else ""))

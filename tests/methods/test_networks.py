@@ -519,7 +519,7 @@ REFUSED = {
     "dropout_res": ({"kind": "edm2", "dropout_res": 0}, "network.dropout_res is 0, must be a resolution in pixels"),
     "fourier_scale": ({"kind": "ncsnpp", "fourier_scale": 0}, "network.fourier_scale is 0, must be above 0"),
     "not its option": ({"kind": "ddpmpp", "fourier_scale": 1}, "unknown key 'network.fourier_scale'. Available: cha"),
-    "type": ({"kind": "edm2", "channel_mult": 2}, "network.channel_mult is 2, must be a list of numbers"),
+    "type": ({"kind": "edm2", "channel_mult": 2}, "network.channel_mult is 2, must be a list in square brackets"),
 }
 
 

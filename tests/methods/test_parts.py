@@ -337,7 +337,7 @@ def test_sampling_steps() -> None:
         (KarrasBins, {"s0": 2.5}, "must be a whole number"),
         (KarrasBins, {"s0": True}, "must be a whole number"),
         (PosteriorMean, {"bank": 1}, "unknown key"),
-        (Multistep, {"sigma_mid": 3}, "must be a list of numbers"),
+        (Multistep, {"sigma_mid": 3}, "must be a list in square brackets"),
         (Multistep, {"sigma_mid": [1, 2]}, "noisiest first"),
         (Variational, {"kl_weight": -1}, "must be at least 0"),
     ],
