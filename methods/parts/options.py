@@ -63,17 +63,17 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
         if value is None:
             return None
         hint = next(member for member in hint.__args__ if member is not types.NoneType)
-    kind = typing.get_origin(hint) or hint
-    if isinstance(value, Mapping) and dataclasses.is_dataclass(kind):
+    kind: type = typing.get_origin(hint) or hint
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
         return part_from_options(kind, value, where)
     if kind is tuple and isinstance(value, list | tuple):
         return tuple(_converted(item, hint.__args__[0], f"{where}[{at}]") for at, item in enumerate(value))
     # Comparing, unlike `math.isfinite`, is possible for whole numbers beyond those of a float.
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    if kind is float and is_number:
-        return float(value)
-    if kind is int and is_number and value == int(value):
-        return int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+        if kind is float:
+            return float(value)
+        if kind is int and value == int(value):
+            return int(value)
     if kind in (str, bool, Mapping) and isinstance(value, kind):
         return value
     shown = "null" if value is None else f"{value!r:.80}"
