@@ -51,11 +51,11 @@ def test_a_method_is_one_file_one_yaml_and_one_row(tmp_path: Path) -> None:
     touched = dict.fromkeys(
         re.findall(r"`((?:methods|benchmarks|reports)/[\w/]*(?:foo\.\w+|published\.csv))`", section)
     )
-    assert list(touched) == ["methods/foo.py", "benchmarks/config/method/foo.yaml", "reports/published.csv"]
+    assert list(touched) == ["methods/foo.py", "benchmarks/config/method/foo.yaml", "reports/analysis/published.csv"]
 
     (package / "methods/foo.py").write_text(BUILDER)
     (package / "benchmarks/config/method/foo.yaml").write_text(YAML)
-    table = package / "reports/published.csv"
+    table = package / "reports/analysis/published.csv"
     with table.open() as file:
         row = next(csv.DictReader(file))
     with table.open("a") as file:

@@ -35,8 +35,8 @@ SWEEP = ("run", "--launcher", "debug", "--methods", "ect,vct", "--seeds", "0", "
 SWEEP += ("network.blocks=1", "train.images=12800", "run.snapshots=2", "run.checkpoint_seconds=0.02", "eval.nfe=[1,2]")
 SWEEP += ("eval.metrics=[fd_points_500]", "eval.draws=24")
 HEAVY = ("torch", "mlflow", "sklearn", "matplotlib.pyplot", "scipy.stats", "pandas", "rich.console")
-OURS = ("benchmarks.cli.run", "benchmarks.cli.report", "benchmarks.cell", "benchmarks.check", "reports.build")
-OURS += ("reports.plots", "reports.mlflow_export", "reports.transport", "slurm.launch")
+OURS = ("benchmarks.cli.run", "benchmarks.cli.report", "benchmarks.execution.cell")
+OURS += ("benchmarks.execution.launch", "benchmarks.execution.preflight", "reports.build", "reports.tracking.importer")
 KILLS_A_SWEEP = 4
 
 
