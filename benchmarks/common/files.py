@@ -37,7 +37,7 @@ class TakenError(Exception):
 @dataclass(frozen=True)
 class _Fence:
     root: Path
-    workshop: Path
+    staging: Path
 
     def around(self, path: Path) -> bool:
         return path.absolute().is_relative_to(self.root)
@@ -50,13 +50,13 @@ _fence: ContextVar[_Fence | None] = ContextVar("fence", default=None)
 
 
 @contextlib.contextmanager
-def fenced(root: Path, workshop: Path) -> Iterator[None]:
-    """Within, every file below `root` is made in the folder `workshop` (below root, too) and renamed into its place.
+def fenced(root: Path, staging: Path) -> Iterator[None]:
+    """Within, every file below `root` is written in the folder `staging` (below root, too) and renamed into its place.
 
-    Whoever takes `root` over removes the workshop. From then on no rename of this process can succeed, however late it
+    Whoever takes `root` over removes the staging. From then on no rename of this process can succeed, however late it
     comes (a process may sleep between a check and a write): each write raises TakenError and changes nothing.
     """
-    token = _fence.set(_Fence(root.absolute(), workshop.absolute()))
+    token = _fence.set(_Fence(root.absolute(), staging.absolute()))
     try:
         yield
     finally:
@@ -77,7 +77,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor, name = tempfile.mkstemp(
-            dir=fence.workshop if fence else path.parent, prefix=f".{path.name}.", suffix=".tmp"
+            dir=fence.staging if fence else path.parent, prefix=f".{path.name}.", suffix=".tmp"
         )
     except OSError as error:
         if fence and error.errno in GONE:
@@ -125,7 +125,7 @@ def remove(path: Path) -> None:
     if fence is None or not fence.around(path):
         path.unlink(missing_ok=True)
     elif path.exists():
-        gone = fence.workshop / path.name
+        gone = fence.staging / path.name
         with _or_taken(fence):
             path.rename(gone)
             gone.unlink()
@@ -136,7 +136,7 @@ def _or_taken(fence: _Fence | None) -> Iterator[None]:
     try:
         yield
     except Exception:  # a file that is made by a library may fail to be in any way, once its folder is gone
-        if fence is None or fence.workshop.exists():
+        if fence is None or fence.staging.exists():
             raise
         raise fence.taken() from None
 

@@ -1,8 +1,9 @@
-"""What a process may use of the machine it runs on, and how it leaves it."""
+"""The machine: its cores, its processes, its hardware, and the state of the checkout that runs on it."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import platform
@@ -17,15 +18,31 @@ def available_cores() -> int:
 
 
 def skip_final_gc() -> None:
-    """Let this process end without a last look for garbage; the system takes its memory back anyway.
-
-    With all that torch brings, that look takes a second of every command and every worker.
-    """
+    """Let this process end without a final garbage collection, which takes a second once torch is imported."""
     atexit.register(gc.freeze)
 
 
+def process_start(pid: int) -> str | None:
+    """When a process started, in the kernel's clock ticks; it tells a process from a later one with the same number.
+
+    "" for one that has ended, zombies included; None where it is unknown: another user's process that is hidden, or
+    an operating system without /proc.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        with contextlib.suppress(PermissionError):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return ""
+        return None
+    fields = stat.rpartition(")")[2].split()  # a name may hold spaces and brackets
+    return "" if fields[0] in "ZX" else fields[19]
+
+
 def hardware() -> dict[str, Any]:
-    """The machine in a few words."""
+    """CPU, cores, GPU and operating system of this machine."""
     import torch
 
     return {
@@ -46,7 +63,7 @@ def _cpu_name() -> str:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit and dirtiness of the checkout this package runs from; nulls where it is installed otherwise."""
+    """Commit and dirtiness of the checkout that this package runs from; None where it is installed otherwise."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:

@@ -1,12 +1,12 @@
-"""A real SLURM cluster on this one machine, for trying things out and for tests: several nodes, accounting, GPUs.
+"""A real SLURM cluster on one machine, for trying things out and for tests: several nodes, accounting, GPUs.
 
 munged signs messages, mariadbd and slurmdbd keep the accounts, slurmctld is the controller, and one slurmd is each
-node. Everything they write is below one folder, every socket is below it or on the loopback address, and the folder
-holds a record of each process, so any process can stop what another one started. The GPUs are pretended: jobs get
-CUDA_VISIBLE_DEVICES and no device.
+node. Everything they write is below one folder, and every socket is below it or on the loopback address. The GPUs are
+simulated: jobs get CUDA_VISIBLE_DEVICES and no device.
 
-A node has a PID, a mount and a UTS namespace of its own. So it has a hostname, it knows all nodes by theirs, and the
-end of the namespace's first process is a power cut: nothing that ran on the node survives it, and nobody is told.
+All daemons share a PID namespace, so that they end together (`namespace.py`). Each node has a PID, a mount and a UTS
+namespace of its own within it: it has a hostname, resolves the names of all nodes, and ends like a machine that loses
+power, with everything that runs on it and without a message to the controller.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from ...benchmarks.common.errors import UsageError, unknown
 from ...benchmarks.common.files import read_json, write_json
 from .config import Options, check, files, free_ports
-from .daemons import Daemons, children, end_session, in_namespace_of, interruptions_held, run
+from .namespace import CONTROL, ENDED, LOCK, LOG, POLL_SECONDS, Namespace, processes, unshare
 
-PATIENCE_SECONDS = 60.0
-POLL_SECONDS = 0.05
+#: For a daemon to become ready, on a machine under load.
+START_SECONDS = 120.0
 
 #: Where daemons are, which the PATH of an ordinary user may lack.
 SBIN = "/usr/sbin:/sbin"
@@ -43,18 +43,18 @@ ACCOUNTING_PACKAGES = {
     "mariadb-client-core": "mariadb",
 }
 
-#: Describes the cluster to whoever stops or uses it: its options and ports.
+#: The options and ports of the cluster, for the commands that use or stop it.
 DESCRIPTION = "cluster.json"
 FILES = ("slurm.conf", "gres.conf", "cgroup.conf", "slurmdbd.conf", "mariadb.cnf", "mariadb.socket", "hosts")
-FOLDERS = ("log", "mariadb", "munge", "pids", "spool", "state", "tmp")
+FOLDERS = (LOG, ENDED, "mariadb", "munge", "spool", "state", "tmp")
 
 #: The first process of a node, with its name and the hosts file. It stays, to reap the orphans that it inherits.
 NODE = 'hostname "$1" && mount --bind "$2" /etc/hosts || exit 1; slurmd -D -N "$1" & wait $!'
-NAMESPACES = ("--mount", "--uts", "--pid", "--mount-proc", "--fork", "--kill-child")
+NODE_NAMESPACES = ("unshare", "--mount", "--uts", "--pid", "--mount-proc", "--fork", "--kill-child")
 
 
 class LocalCluster:
-    """A cluster that was started in `folder`, by whomever. Raises UsageError where none was."""
+    """The cluster in `folder`, whichever process started it. Raises UsageError where there is none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -69,74 +69,58 @@ class LocalCluster:
         # Not those of a job on another cluster, from within which this may be called.
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
         self.environment = {**inherited, "PATH": _search_path(), "SLURM_CONF": str(self.conf)}
-        self._daemons = Daemons(self.folder, self.environment)
-        self._said = ""  # by the last command that asked whether something is ready
+        self._namespace = Namespace(self.folder, self.environment)
 
     def is_running(self) -> bool:
-        """Whether any of its processes lives."""
-        return any(self._daemons.pid(name) for name in (*self.options.names, *SERVICES))
+        """Whether any of its processes is alive."""
+        return self._namespace.is_alive
 
     def stop(self, keep: bool = False) -> None:
-        """End every process, jobs included, and remove what the cluster wrote (keep: leave it there, with the logs)."""
-        for name in self.options.names:
-            self.kill_node(name)
-        for name in SERVICES:
-            self._daemons.end(name)
+        """End every process, jobs included, and remove what the cluster wrote (keep: leave it, with the logs)."""
+        self._namespace.end()
         if not keep:
             _remove(self.folder)
 
     def kill_node(self, name: str) -> None:
-        """Cut a node's power: all that runs on it is gone when this returns, and the controller was told nothing."""
-        self._check(name)
-        if pid := self._daemons.pid(name):
-            end_session(pid)  # over when the first process of the namespace is, and that when the whole namespace is
-        self._daemons.end(name, signal.SIGKILL)
+        """Power a node off: nothing that ran on it is left when this returns, and the controller is not told."""
+        there = self.processes(name)
+        for pid in there:
+            with contextlib.suppress(ProcessLookupError):  # it ended with the first one
+                os.kill(pid, signal.SIGKILL)
+        while there and self._namespace.exit_status(name) is None:  # which follows the end of all of them
+            time.sleep(POLL_SECONDS)
 
     def start_node(self, name: str) -> None:
-        """Start a node that was killed, and wait until it takes jobs."""
-        self._check(name)
-        if self._daemons.pid(name):
+        """Start a node that was killed, and wait until it accepts jobs."""
+        if self.processes(name):
             raise UsageError(f"node {name} runs already")
         self._start_node(name)
         self._wait_for_nodes([name])
 
-    def freeze_node(self, name: str) -> None:
-        """Stop all processes of a node where they are, as a machine that swaps or has lost its network and clock."""
-        stopped: set[int] = set()
-        while new := set(self.processes(name)) - stopped:  # what was started meanwhile, too
-            for pid in new:
-                with contextlib.suppress(ProcessLookupError):  # it has just ended
-                    os.kill(pid, signal.SIGSTOP)
-            stopped |= new
-
-    def thaw_node(self, name: str) -> None:
-        """Let a frozen node go on."""
-        for pid in self.processes(name):
-            with contextlib.suppress(ProcessLookupError):  # those that wake first may end others
-                os.kill(pid, signal.SIGCONT)
-
     def processes(self, name: str) -> list[int]:
         """The processes of a node, as this machine numbers them: slurmd, jobs and what these started."""
-        self._check(name)
-        pid = self._daemons.pid(name)
-        inside = children(pid) if pid else []
-        return in_namespace_of(inside[0]) if inside else []
+        if name not in self.options.names:
+            raise unknown("node", name, self.options.names)
+        return processes(self._node(name))
 
     def restart_controller(self) -> None:
-        """End slurmctld and start it again, as an upgrade of a site's would."""
-        self._daemons.end("slurmctld")
+        """End slurmctld and start it again, as a site's upgrade does."""
+        self._query("scontrol", "shutdown", "slurmctld")
+        while self._namespace.exit_status("slurmctld") is None:
+            time.sleep(POLL_SECONDS)
         self._start_controller()
         self._wait_for_nodes(self.options.names)
 
     def shell(self) -> str:
-        """What makes this the cluster of sbatch, sinfo and sacct in a shell."""
+        """The line that makes sbatch, sinfo and sacct in a shell use this cluster."""
         return f"export SLURM_CONF={shlex.quote(str(self.conf))}"
 
-    def _check(self, node: str) -> None:
-        if node not in self.options.names:
-            raise unknown("node", node, self.options.names)
+    def _node(self, name: str) -> tuple[str, ...]:
+        """The first process of a node."""
+        return ("sh", "-c", NODE, "node", name, f"{self.folder}/hosts")
 
     def _start(self) -> None:
+        self._namespace.start()
         self._start_munged()
         if self.options.accounting:
             self._start_accounting()
@@ -147,81 +131,91 @@ class LocalCluster:
 
     def _start_munged(self) -> None:
         munge = self.folder / "munge"
-        self._must("mungekey", "--create", f"--keyfile={munge}/key")
+        self._finish("mungekey", "--create", f"--keyfile={munge}/key")
         own = [f"--{part}-file={munge}/{part}" for part in ("key", "pid", "seed")]
         # --force: other users need not reach the socket.
-        self._daemons.start("munged", "munged", "--foreground", "--force", f"--socket={munge}/socket", *own)
-        self._wait("munged", lambda: self._succeeds("munge", "--no-input", f"--socket={munge}/socket"))
+        self._namespace.run("munged", "munged", "--foreground", "--force", f"--socket={munge}/socket", *own)
+        self._wait("munged", lambda: self._answers("munge", "--no-input", f"--socket={munge}/socket"))
 
     def _start_accounting(self) -> None:
-        settings, plug = f"--defaults-file={self.folder}/mariadb.cnf", f"{self.folder}/mariadb.socket"
+        settings, database = f"--defaults-file={self.folder}/mariadb.cnf", f"{self.folder}/mariadb.socket"
         user = _user()
-        self._must("mariadb-install-db", settings, "--skip-test-db", f"--auth-root-socket-user={user}")
-        self._daemons.start("mariadbd", "mariadbd", settings)
-        question = ("mariadb", "--no-defaults", "-u", user, "-S", plug, "-e", "select 1")
-        self._wait("mariadbd", lambda: self._succeeds(*question))
+        self._finish("mariadb-install-db", settings, "--skip-test-db", f"--auth-root-socket-user={user}")
+        self._namespace.run("mariadbd", "mariadbd", settings)
+        question = ("mariadb", "--no-defaults", "-u", user, "-S", database, "-e", "select 1")
+        self._wait("mariadbd", lambda: self._answers(*question))
         # slurmdbd has no setting for the socket of the database; the library it uses reads this variable.
-        self._daemons.start("slurmdbd", "env", f"MYSQL_UNIX_PORT={plug}", "slurmdbd", "-D")
-        self._wait("slurmdbd", lambda: self._succeeds("sacctmgr", "show", "cluster"))
+        self._namespace.run("slurmdbd", "env", f"MYSQL_UNIX_PORT={database}", "slurmdbd", "-D")
+        self._wait("slurmdbd", lambda: self._answers("sacctmgr", "show", "cluster"))
 
     def _start_controller(self) -> None:
-        self._daemons.start("slurmctld", "slurmctld", "-D")
-        self._wait("slurmctld", lambda: self._succeeds("scontrol", "ping"))
+        self._namespace.run("slurmctld", "slurmctld", "-D")
+        self._wait("slurmctld", lambda: self._answers("scontrol", "ping"))
 
     def _start_node(self, name: str) -> None:
-        self._daemons.start(name, *_unshare(), "sh", "-c", NODE, "node", name, f"{self.folder}/hosts")
+        self._namespace.run(name, *NODE_NAMESPACES, *self._node(name))
 
     def _wait_for_nodes(self, names: list[str]) -> None:
-        def ready(name: str) -> bool:
-            # The controller may not have noticed that the node was away: its word alone is not enough.
+        def is_ready(name: str) -> bool:
+            # The controller may not have noticed yet that the node was away, so its state alone is not enough.
             return self._listens(name) and self._state(name) in ("idle", "mixed", "allocated", "completing")
 
         for name in names:
-            self._wait(name, lambda name=name: ready(name))
+            self._wait(name, lambda name=name: is_ready(name))
 
     def _listens(self, name: str) -> bool:
         with socket.socket() as trial:
             return trial.connect_ex(("127.0.0.1", self.ports[name])) == 0
 
-    def _state(self, name: str) -> str | None:
-        asked = self._succeeds("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T", f"--nodes={name}")
-        return self._said.strip() if asked else None
+    def _state(self, name: str) -> str:
+        options = ("--noheader", "--Node", "--partition=main", "--format=%T", f"--nodes={name}")
+        return self._query("sinfo", *options).stdout.strip()
+
+    def _finish(self, program: str, *arguments: str) -> None:
+        """Run a program to its end. Raises UsageError where it fails."""
+        self._namespace.run(program, program, *arguments)
+        while (status := self._namespace.exit_status(program)) is None:
+            time.sleep(POLL_SECONDS)
+        if status:
+            raise self._failure(program, "failed")
 
     def _wait(self, name: str, is_ready: Callable[[], bool]) -> None:
-        """Wait until it is; UsageError with the daemon's own words when it ends first, or after a minute."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        """Wait until a daemon is ready. Raises UsageError with its own words where it ends or is not in time."""
+        deadline = time.monotonic() + START_SECONDS
         while not is_ready():
-            if not self._daemons.pid(name):
+            if self._namespace.exit_status(name) is not None:
                 raise self._failure(name, "ended while it started")
             if time.monotonic() > deadline:
-                raise self._failure(name, f"was not ready after {PATIENCE_SECONDS:.0f} s")
+                raise self._failure(name, f"was not ready after {START_SECONDS:.0f} s")
             time.sleep(POLL_SECONDS)
 
     def _failure(self, name: str, what: str) -> UsageError:
-        log = self._daemons.log(name)
+        log = self._namespace.log(name)
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-        lines = [line.strip() for line in (text or self._said).splitlines() if line.strip()]
-        telling = [line for line in lines if "fatal" in line] or lines or ["it said nothing"]
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        telling = [line for line in lines if "fatal" in line] or lines or ["no output"]
         return UsageError(f"{name} {what}: {telling[-1]} (see {log})")
 
-    def _must(self, *command: str) -> None:
-        if not self._succeeds(*command):
-            raise UsageError(f"{command[0]} failed: {self._said.strip() or 'it said nothing'}")
+    def _answers(self, *command: str) -> bool:
+        return self._query(*command).returncode == 0
 
-    def _succeeds(self, *command: str) -> bool:
-        status, self._said = run(command, self.environment, self.folder)
-        return status == 0
-
-
-#: In the order in which they end.
-SERVICES = ("slurmctld", "slurmdbd", "mariadbd", "munged")
+    def _query(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
 
 
 def start(folder: Path, options: Options) -> LocalCluster:
-    """Start a cluster in a folder that is new, empty or a stopped cluster's, and wait until its nodes take jobs.
+    """Start a cluster in a folder that is new, empty or a stopped cluster's, and wait until its nodes accept jobs.
 
-    An interruption (KeyboardInterrupt or any other exception) takes all of it away again. Where a daemon fails, its
-    logs stay.
+    Any exception, KeyboardInterrupt included, ends and removes all of it again. Where a daemon fails, its logs stay.
 
     Raises:
         UsageError: a package is missing, the machine refuses namespaces, an option is out of range, the folder is in
@@ -233,20 +227,30 @@ def start(folder: Path, options: Options) -> LocalCluster:
     _make_room(folder)
     cluster: LocalCluster | None = None
     try:
-        with interruptions_held():
+        with _signals_blocked():
             cluster = _lay_out(folder, options)
         cluster._start()
     except BaseException as error:
         if cluster is not None:
-            with interruptions_held():  # the first was understood
+            with _signals_blocked():  # a second Ctrl-C waits for the clean-up
                 cluster.stop(keep=isinstance(error, UsageError))
         raise
     return cluster
 
 
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """SIGINT and SIGTERM are delivered after the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _lay_out(folder: Path, options: Options) -> LocalCluster:
-    """Write what the daemons read, all of it or nothing."""
-    (folder / FOLDERS[0]).mkdir(parents=True)  # refused where another process has just begun the same
+    """Write the configuration of the daemons, all of it or nothing."""
+    (folder / FOLDERS[0]).mkdir(parents=True)  # fails where another process has just begun the same
     try:
         for name in FOLDERS[1:]:
             (folder / name).mkdir()
@@ -263,21 +267,19 @@ def _lay_out(folder: Path, options: Options) -> LocalCluster:
 
 
 def _remove(folder: Path) -> None:
-    """What a cluster wrote and nothing else; the folder too, where it is empty then."""
-    for name in FOLDERS:
-        while (folder / name).exists():
-            try:
+    """Remove what a cluster wrote and nothing else, and the folder where it is empty then."""
+    try:
+        for name in FOLDERS:
+            if (folder / name).exists():
                 shutil.rmtree(folder / name)
-            except FileNotFoundError:
-                continue  # another process removes it, too
-            except OSError as error:
-                raise UsageError(
-                    f"{folder / name} cannot be removed ({error.strerror}); `bench cluster stop {folder}` tries again"
-                ) from error
-    for name in (*FILES, DESCRIPTION):  # the description last: while it is there, this can be repeated
-        (folder / name).unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+        for name in (*FILES, CONTROL, LOCK, DESCRIPTION):  # the description last: until then, this can be repeated
+            (folder / name).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename} cannot be removed ({error.strerror}); `bench cluster stop {folder}` tries again"
+        ) from error
 
 
 def _make_room(folder: Path) -> None:
@@ -300,12 +302,12 @@ def check_machine(accounting: bool) -> None:
         without = "" if missing_packages(False) or not accounting else ", or leave accounting out with --no-accounting"
         raise UsageError(f"a local cluster needs programs that are not here: {install(absent)}{without}")
     _user()
-    trial = subprocess.run([*_unshare(), "true"], capture_output=True, text=True, check=False)
+    trial = subprocess.run([*unshare(), *NODE_NAMESPACES, "true"], capture_output=True, text=True, check=False)
     if trial.returncode:
         reason = (trial.stderr.strip() or f"exit status {trial.returncode}").splitlines()[-1]
         raise UsageError(
-            f"each node needs namespaces of its own, which this machine refuses ({reason}): start the cluster as root, "
-            "in a container that is privileged, or where users may make namespaces"
+            f"a local cluster needs namespaces, which this machine refuses ({reason}): start the cluster as root, "
+            "in a container that is privileged, or where users may create namespaces"
         )
 
 
@@ -316,18 +318,12 @@ def missing_packages(accounting: bool = True) -> list[str]:
 
 
 def install(packages: list[str]) -> str:
-    """The command that brings packages."""
+    """The command that installs packages."""
     return f"apt-get install --no-install-recommends {' '.join(packages)}"
 
 
 def _search_path() -> str:
     return os.pathsep.join([os.environ.get("PATH", os.defpath), SBIN])
-
-
-def _unshare() -> tuple[str, ...]:
-    # An ordinary user needs a user namespace around the others, and keeps number and name in it, which munge sees.
-    user = ("--user", "--map-current-user", "--keep-caps") if os.geteuid() else ()
-    return ("unshare", *user, *NAMESPACES)
 
 
 def _user() -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from consistency_bench.slurm.local.cluster import LocalCluster
 
+from .nodes import freeze, thaw
 from .sweeping import CELL, TRAINING, Place, Undisturbed, training, until
 from .sweeping import slurm as call
 
@@ -39,7 +40,7 @@ def test_a_node_that_sleeps_wakes_up_to_find_its_cell_taken(
     until(training(shared, 50_000))
     node = shared.the("node")
     old = worker_of(slurm, node)
-    slurm.freeze_node(node)
+    freeze(slurm, node)
     until(lambda: shared.the("node") != node, "the start on another node")
     until(training(shared, 120_000))
     os.kill(old, signal.SIGCONT)  # the old copy alone: its node's slurmd, which would end it, still sleeps
@@ -47,7 +48,7 @@ def test_a_node_that_sleeps_wakes_up_to_find_its_cell_taken(
         until(lambda: "nothing more was written there" in shared.said(), "the word of the old copy")
         shared.finish()
     finally:
-        slurm.thaw_node(node)
+        thaw(slurm, node)
     assert shared.attempts() == [2]
     assert shared.results() == undisturbed(shared)
     assert not list(shared.out.glob("**/.lock*"))

@@ -19,6 +19,7 @@ import pytest
 from consistency_bench.benchmarks.common import files, lock
 from consistency_bench.benchmarks.common.files import TakenError
 from consistency_bench.benchmarks.common.lock import Lock, acquire, is_held
+from consistency_bench.benchmarks.common.system import process_start
 
 HOLD = """
 import sys, time
@@ -96,8 +97,8 @@ def test_a_killed_process_loses_it_to_exactly_one(
     assert until(lambda: not is_held(path))  # without being waited for: a zombie holds nothing
     answers = [said(process) for process in [holder(path) for _ in range(6)]]
     assert sorted(answer == "none" for answer in answers) == [False] + [True] * 5
-    workshop = next(f".lock-{answer}" for answer in answers if answer != "none")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [workshop, "lock"]
+    staging = next(f".lock-{answer}" for answer in answers if answer != "none")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [staging, "lock"]
 
 
 def test_many_threads_take_over_a_stale_one_once(tmp_path: Path) -> None:
@@ -179,9 +180,9 @@ def test_a_fresh_lock_that_slips_in_is_put_back(tmp_path: Path, monkeypatch: pyt
     def slip_in() -> None:
         if not slipped:
             path.unlink()
-            lock._workshop(path, "fresh").mkdir()
+            lock._staging(path, "fresh").mkdir()
             slipped.append(lock.Lock(path, "fresh"))
-            write_owner(path, born=lock._born(os.getpid()), token="fresh")
+            write_owner(path, born=process_start(os.getpid()), token="fresh")
 
     judge, rename = lock._is_stale, Path.rename
 
