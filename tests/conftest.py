@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Shared by all tests: skipping without system packages, and the order of long files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def require(available: bool, what: str, install: str) -> None:
-    """Skip where a part of the system is missing, with the command that installs it; in CI that is a failure."""
+    """Skip if a part of the system is missing, naming the command that installs it; on CI, fail instead."""
     if available:
         return
     message = f"{what} is missing: {install}"
@@ -17,7 +17,7 @@ def require(available: bool, what: str, install: str) -> None:
     pytest.skip(message)
 
 
-#: Files that take minutes, by name: with several workers they come first, so that none is left with one at the end.
+#: Files that take minutes. They run first, so that no worker is left with one of them at the end.
 LONGEST = (
     "test_sweep_faults.py",
     "test_sweep_nodes.py",

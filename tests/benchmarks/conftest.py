@@ -1,4 +1,4 @@
-"""What the tests of the harness share: cells small enough to train in a blink, and the `bench` command."""
+"""Cells that train in a fraction of a second, and the `bench` command."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from consistency_bench.benchmarks.common.files import write_text
 from consistency_bench.benchmarks.config.compose import Cell, compose_cells
 from consistency_bench.benchmarks.execution.cell import run_cell
 
-settings.register_profile("no deadline", deadline=None)  # machines differ in speed, and are busy
+settings.register_profile("no deadline", deadline=None)  # tests never depend on speed
 settings.load_profile("no deadline")
-torch.set_num_threads(1)  # as a worker has on a busy machine: tiny tensors lose by more
+torch.set_num_threads(1)  # as in a worker; more threads slow tiny tensors down
 
 BENCH = Path(sys.executable).with_name("bench")
-#: Ten steps of a tiny network on points in the plane, scored by one metric: a fraction of a second a cell.
+#: Ten steps of a tiny network on points in the plane, scored by one metric: a fraction of a second per cell.
 TINY = (
     "benchmark=toy2d",
     "network.width=16",
@@ -36,21 +36,21 @@ TINY = (
 
 
 def tiny_cell(method: str, *settings: str, seed: int = 0) -> Cell:
-    """One tiny cell; `settings` go before the defaults above where both name a key."""
+    """One tiny cell; `settings` override the values of TINY."""
     named = {setting.partition("=")[0] for setting in settings}
     (cell,) = compose_cells([method], [seed], [*(s for s in TINY if s.partition("=")[0] not in named), *settings])
     return cell
 
 
 def put(cell: Cell, out: Path) -> Path:
-    """The cell's folder below `out`, with its configuration in it."""
+    """Write the configuration of a cell into its folder below `out`, and return the folder."""
     folder = cell.path(out)
     write_text(folder / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False))
     return folder
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without what would change the command's output."""
+    """The environment of this process without variables that change the output of a command."""
     kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
     return {**kept, **extra}
 
@@ -60,7 +60,7 @@ Bench = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    """Runs `bench` with the given arguments as a process of its own, in `tmp_path`."""
+    """Run `bench` with the given arguments in a subprocess, in `tmp_path`."""
 
     def run(*arguments: str | Path, **extra: str) -> subprocess.CompletedProcess[str]:
         command = [str(BENCH), *map(str, arguments)]
@@ -73,7 +73,7 @@ def bench(tmp_path: Path) -> Bench:
 
 @dataclass(frozen=True)
 class Said:
-    """How a command ended, and what it wrote to its two streams."""
+    """Exit status, standard output and standard error of a command."""
 
     status: int
     out: str
@@ -82,7 +82,7 @@ class Said:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Said]:
-    """`bench` with the given arguments in this process, in `tmp_path`."""
+    """Run `bench` with the given arguments in this process, in `tmp_path`."""
     monkeypatch.chdir(tmp_path)
     for variable in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(variable, raising=False)
@@ -100,7 +100,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two finished cells, scored by one metric at one step."""
+    """An output folder with two finished cells, scored by one metric at NFE 1."""
     out = tmp_path_factory.mktemp("runs")
     for method in ("ect", "vct"):
         assert run_cell(put(tiny_cell(method, "eval.nfe=[1]"), out)) == "done"

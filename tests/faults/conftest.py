@@ -1,4 +1,4 @@
-"""What the tests of faults share: disks of their own, and cells that are run as the command runs them."""
+"""Small disks, and cells that run in worker processes as with the command."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from consistency_bench.benchmarks.runs.folder import RECORDS, TRAIN_LOG
 from ..benchmarks.conftest import environment, put, tiny_cell
 from ..conftest import require
 
-#: A cell long enough to be caught in the midst of its training, and one checkpoint a step.
+#: A cell long enough to be interrupted during training, with one checkpoint per step.
 LONG = ("train.images=30720", "run.checkpoint_seconds=0")
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mounts a file system of so many bytes, in memory; unmounted at the end."""
+    """Mount a file system of the given size in bytes, in memory; it is unmounted at the end."""
     require(os.geteuid() == 0 and shutil.which("mount") is not None, "root, to mount a small disk", "run as root")
     mounted = []
 
@@ -51,14 +51,14 @@ def remount(path: Path, how: str) -> None:
 
 
 def start_worker(folder: Path, listing: Path) -> subprocess.Popen[str]:
-    """A worker of its own process on one cell."""
+    """Start a worker process on one cell."""
     write_json(listing, {"cells": [str(folder)]})
     command = [sys.executable, "-m", "consistency_bench.benchmarks.execution.worker", str(listing)]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def wait_for(process: subprocess.Popen[str], there: Callable[[], bool]) -> None:
-    """Until something is there, or fail with what the process said."""
+    """Wait until `there()` is true; fail with the output of the process if it ends before."""
     while not there():
         if process.poll() is not None:
             pytest.fail(f"the process ended early: {process.communicate()[0]}")
@@ -66,7 +66,7 @@ def wait_for(process: subprocess.Popen[str], there: Callable[[], bool]) -> None:
 
 
 def finish(folder: Path, listing: Path) -> str:
-    """Run the worker to its end; what it said."""
+    """Run a worker on one cell to its end, and return its output."""
     process = start_worker(folder, listing)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
@@ -74,7 +74,7 @@ def finish(folder: Path, listing: Path) -> str:
 
 
 def results(folder: Path) -> dict[str, object]:
-    """What a cell has computed, bit for bit, and its log without the speeds."""
+    """The results of a cell: bytes of records and snapshots, and its log without speeds."""
     files = [folder / RECORDS, *sorted((folder / "snapshots").glob("*.safetensors"))]
     rows = read_jsonl(folder / TRAIN_LOG)
     log = [json.dumps({key: value for key, value in row.items() if key != "images_per_s"}) for row in rows]
@@ -83,7 +83,7 @@ def results(folder: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cell, dict[str, object]]:
-    """A cell, and what it computes where nothing goes wrong."""
+    """A cell, and its results without any fault."""
     cell = tiny_cell("ect", *LONG)
     out = tmp_path_factory.mktemp("undisturbed")
     folder = put(cell, out)

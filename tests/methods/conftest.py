@@ -1,4 +1,4 @@
-"""What the tests of methods share: every registered name, and a small model of it."""
+"""Every registered method, and a small model of it."""
 
 from __future__ import annotations
 

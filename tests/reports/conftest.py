@@ -1,4 +1,4 @@
-"""Cell folders written by the file contract, with numbers like those of a real small sweep."""
+"""Cell folders in the format of a run, with numbers like those of a small sweep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEVELS = {"ict": 42.0, "ect": 31.0, "sct": 30.0, "vct": 24.0}
 
 
 class Sweep:
-    """Writes cells below `out`. Every number depends on the arguments alone."""
+    """Writes cells below `out`. Numbers depend only on the arguments."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -45,10 +45,10 @@ class Sweep:
         compute: Mapping[str, Any] | None = None,
         penalty: float | None = None,
     ) -> Path:
-        """One cell; `level` is its first metric at the last snapshot and NFE 1.
+        """Write one cell; `level` is its first metric at the last snapshot and NFE 1.
 
-        settings: values of the configuration by dotted key; `compute` adds to what training cost; `penalty` is that
-        of the last row of the training log, and 9 that of all rows before it; without one no row has any.
+        settings: configuration values by dotted key. compute: further entries of the training cost. penalty: of the
+        last row of the training log; earlier rows have 9. Without it no row has a penalty.
         """
         rng = np.random.default_rng([seed, len(method), *map(ord, method)])
         group = _digest(benchmark, method, version, variant, budget)
@@ -164,7 +164,7 @@ class Sweep:
         return self
 
     def many(self, count: int, seeds: int = 5) -> Sweep:
-        """`count` cells of 48 rows each: two benchmarks, four methods, `seeds` seeds, variants until they suffice."""
+        """`count` cells of 48 rows each: two benchmarks, four methods, `seeds` seeds, as many variants as needed."""
         for place in range(count):
             seed, rest = place % seeds, place // seeds
             method, rest = tuple(LEVELS)[rest % len(LEVELS)], rest // len(LEVELS)
@@ -176,7 +176,7 @@ class Sweep:
         return self
 
     def sweep(self, method: str, key: str, values: Mapping[Any, Iterable[float]], default: Any, **kwargs: Any) -> Sweep:
-        """Cells of one swept key: value -> the level of each seed, NaN where it diverged."""
+        """Cells of one swept key: value -> level per seed, NaN for a diverged seed."""
         for value, levels in values.items():
             variant = "" if value == default else f"{key}={value}"
             for seed, level in enumerate(levels):
@@ -200,7 +200,7 @@ class Sweep:
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:
-    """A JSON-lines file."""
+    """Write a JSON-lines file."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

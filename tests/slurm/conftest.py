@@ -27,14 +27,14 @@ def needs_slurm(accounting: bool = True) -> None:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder with a short name: sockets have no room for pytest's."""
+    """A folder with a short path, as paths of sockets are limited in length."""
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[LocalCluster]:
-    """A cluster of two nodes with accounting, which sbatch, sacct and `bench` use from then on."""
+    """A cluster of two nodes with accounting, which sbatch, sacct and `bench` then use."""
     needs_slurm()
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder).chmod(0o755)  # jobs of other users have to get at what is below it
@@ -48,7 +48,7 @@ def slurm() -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def shared(slurm: LocalCluster) -> Iterator[Place]:
-    """A folder that all nodes see, on the cluster that all these tests share; its jobs end with the test."""
+    """A folder visible to all nodes of the shared cluster; its jobs end with the test."""
     folder = slurm.folder.parent / f"out-{time.monotonic_ns()}"
     folder.mkdir()
     folder.chmod(0o777)
@@ -61,10 +61,10 @@ def shared(slurm: LocalCluster) -> Iterator[Place]:
 
 @pytest.fixture(scope="session")
 def unhindered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, float]:
-    """A folder of this machine with cells of TRAINING, which nobody has disturbed, and what they took.
+    """A folder with finished cells of TRAINING, run on this machine without faults, and images per second of one core.
 
-    With as many workers as cores, each has one thread, as jobs have. The second is images a second of a core, all
-    included: it says how fast this machine is, whatever else it does meanwhile.
+    With as many workers as cores, each has one thread, as in a job. CPU time, overhead included, measures the speed of
+    this machine independently of its load.
     """
     place = Place(tmp_path_factory.mktemp("unhindered") / "runs")
     workers = str(len(os.sched_getaffinity(0)))
@@ -75,20 +75,20 @@ def unhindered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, float]:
 
 
 def core_seconds() -> float:
-    """Of all processes that this one has waited for, and theirs."""
+    """CPU seconds of all finished child processes of this process, and of theirs."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 @pytest.fixture(scope="session")
 def pace(unhindered: tuple[Place, float]) -> float:
-    """Images that a core trains in a second, with all that belongs to it."""
+    """Images per second that one core trains, overhead included."""
     return unhindered[1]
 
 
 @pytest.fixture(scope="session")
 def undisturbed(unhindered: tuple[Place, float]) -> Undisturbed:
-    """What the cells of a folder would have given if nothing had happened."""
+    """The results of the cells of a folder without any fault."""
     everything = unhindered[0].results()
 
     def of(place: Place) -> dict[str, bytes]:
