@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import hashlib
 import importlib.metadata
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
 STAMP = ".report.json"
 FOLDERS = ("ablations", "diagnostics", "plots")
 LONGEST_SLUG = 60
-#: From this many configurations on pictures are drawn beside each other, so many at a time.
-LARGE, AT_ONCE = 12, 2
-SELDOM = 50_000, 20, 100  # thresholds of the garbage collector
 #: Between these lines of a document its excerpt of the leaderboard is kept up to date.
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 CAPTIONS = {
@@ -82,18 +77,6 @@ class ReportPaths:
     diagnostics: tuple[Path, ...] = ()
 
 
-@contextlib.contextmanager
-def _seldom_collected() -> Iterator[None]:
-    """Garbage is looked for less often: the cells stay, and going through a thousand of them takes a seventh of all."""
-    before = gc.get_threshold()
-    gc.set_threshold(*SELDOM)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
-@_seldom_collected()
 def build_report(
     out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None, readme: Path | None = None
 ) -> ReportPaths:
@@ -109,7 +92,6 @@ def build_report(
     from .pages.html import report_html
     from .pages.markdown import excerpt_text, leaderboard_text
     from .pages.spreadsheet import results_csv
-    from .plots.painting import beside
 
     between = None if readme is None else _around_markers(readme)  # before anything is written
 
@@ -120,10 +102,9 @@ def build_report(
     fingerprint = _fingerprint(out)
     cells = read_cells(out)
     pages, written = [], _Written([], [], [])
-    with beside(_painters(cells)):
-        for benchmark in sorted({cell.benchmark for cell in cells}):
-            pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
-        profile = _profile(out, [page.board for page in pages], written)
+    for benchmark in sorted({cell.benchmark for cell in cells}):
+        pages.append(_page(out, [cell for cell in cells if cell.benchmark == benchmark], written))
+    profile = _profile(out, [page.board for page in pages], written)
     write_text(out / "leaderboard.md", leaderboard_text(pages, profile))
     write_text(out / "report.html", report_html(pages, out, profile))
     write_text(out / "results.csv", results_csv([page.board for page in pages]))
@@ -158,14 +139,6 @@ def build_report(
         mlflow=address,
         diagnostics=tuple(written.diagnostics),
     )
-
-
-def _painters(cells: Sequence[Cell]) -> int:
-    """How many processes draw pictures beside this one: as many as there are cores for, where there is much to draw."""
-    from ..benchmarks.common.system import available_cores
-
-    large = len({(cell.benchmark, cell.group) for cell in cells}) >= LARGE
-    return min(available_cores(), AT_ONCE) if large and available_cores() > 1 else 0
 
 
 def _around_markers(path: Path) -> tuple[bytes, bytes]:

@@ -348,16 +348,6 @@ def speed_sweep(
     raise typer.Exit(command(cells, cluster))
 
 
-@speed.command("report")
-def speed_report(
-    seeds: Annotated[int, typer.Option("--seeds", help="Of 40 configurations each.")] = 25,
-) -> None:
-    """Measure `bench report` over made-up cells, 1,000 × 40 rows: time, memory, and how soon its page opens."""
-    from .speed_report import report as command
-
-    raise typer.Exit(command(seeds))
-
-
 ClusterFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The cluster's own folder.")]
 Node = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, …")]
 

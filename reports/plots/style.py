@@ -20,13 +20,13 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from ...benchmarks.common.files import atomic_path
 from ...benchmarks.metrics.registry import direction
 from ..analysis.formatting import short
 from ..analysis.learning_curves import Course, courses
 from ..analysis.samples import read_samples, shown_cells
 from ..analysis.statistics import Interval
 from ..analysis.tables import Board, SeedValue
-from .painting import save_figure
 
 #: The four methods keep their places in every report; other labels take the following ones in sorted order.
 FIXED = ("ict", "ect", "sct", "vct")
@@ -34,6 +34,7 @@ COLORS = (0, 1, 2, 4, 5, 9, 3, 7, 6, 8)  # of the palette: neighbours here are e
 MARKERS = "osD^vPX<>*"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
+DPI = 150
 FAR = "0.6"  # grey of what lies far from every mode
 COLUMNS = 16  # samples of one row of the grid
 MOST_SHOWN = 24  # configurations whose samples are shown: a thousand rows take gigabytes to draw and nobody reads them
@@ -91,7 +92,9 @@ def save_figures(drawn: Drawings, folder: Path, stem: str) -> dict[str, Path]:
         for kind, draw in drawn.items():
             if figure := draw():
                 paths[kind] = folder / f"{stem}-{kind}.png"
-                save_figure(figure, paths[kind])
+                with atomic_path(paths[kind]) as temporary:
+                    # No software version in the file: the same data give the same bytes.
+                    figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None}, bbox_inches="tight")
     return paths
 
 

@@ -1,32 +1,44 @@
-"""What a cell is in MLflow: parameters, tags, points of metrics, a fingerprint and two files."""
+"""What a cell is in MLflow: parameters, tags, points of metrics, and a fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from ...benchmarks.runs.folder import CONFIG, DIAGNOSTICS, TRAIN_LOG
 from ..analysis.cells import MOST, Cell, naming
 from ..analysis.tables import seed_values
+from .artifacts import sampled
 from .store import LONGEST_VALUE
-from .tables import NewRun
 
 #: Sections that may change without making another cell. MLflow's parameters cannot be changed, tags can.
 CHANGEABLE = ("cell", "sample", "eval", "run")
 RUN_STATES = {"done": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED"}
-FORMAT = "3"  # enters the fingerprint: what is imported differently is imported again
-GRID = "samples.png"
-SIDE, SQUARE = 8, 128  # images in a row of the grid; side of a picture of points, in pixels
+FORMAT = "4"  # enters the fingerprint: what is imported differently is imported again
 
 #: (key, step, value)
 Point = tuple[str, int, float]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a run holds of a cell, files aside.
+
+    status: one of MLflow's. begun, ended: ms since 1970, None where unknown. points: logged at `begun`, or at 0.
+    """
+
+    name: str
+    status: str
+    begun: int | None
+    ended: int | None
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    points: Sequence[Point]
 
 
 def params(cell: Cell) -> dict[str, str]:
@@ -72,9 +84,9 @@ def points(cell: Cell) -> list[Point]:
     return [*_losses(cell), *_values(cell), *_diagnosed(cell)]
 
 
-def new_run(cell: Cell, sweeps: Sequence[str], parent: str) -> NewRun:
+def content(cell: Cell, sweeps: Sequence[str], parent: str) -> Content:
     """All that is imported but the files, for a run below the run `parent`. Raises DamagedError, naming the file."""
-    return NewRun(
+    return Content(
         name=f"{cell.method} s{cell.seed}",
         status=RUN_STATES.get(cell.state, "RUNNING"),
         begun=begun(cell),
@@ -94,23 +106,15 @@ def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
 
 
-def fingerprint(cell: Cell, run: NewRun) -> str:
+def fingerprint(cell: Cell, run: Content) -> str:
     """Changes with anything of the cell that is imported: `run`, as it was read, and the files that are kept."""
     digest = hashlib.sha256(f"{FORMAT} {run}".encode())
     for name in (CONFIG, DIAGNOSTICS):
         path = cell.files.path / name
         digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"").digest())
-    for path in _sampled(cell):  # large, and never rewritten without a point that changes
+    for path in sampled(cell):  # large, and never rewritten without a point that changes
         digest.update(f"{path.name} {path.stat().st_size}".encode())
     return digest.hexdigest()
-
-
-def write_files(cell: Cell, folder: Path) -> None:
-    """What is kept with the run: the configuration, the diagnostics, and one picture of the samples."""
-    for name in (CONFIG, DIAGNOSTICS):
-        if (path := cell.files.path / name).exists():
-            (folder / name).write_bytes(path.read_bytes())
-    _draw_grid(cell, folder / GRID)
 
 
 def begun(cell: Cell) -> int | None:
@@ -164,50 +168,6 @@ def _text(value: str) -> str:
 def _name(key: str) -> str:
     """`key` with none but the characters that MLflow accepts in names, and no longer than it accepts."""
     return re.sub(r"[^\w\-. /:]", "_", key, flags=re.ASCII)[:250]
-
-
-def _sampled(cell: Cell) -> list[Path]:
-    return [path for nfe in sorted(cell.nfe) if (path := cell.files.samples(nfe)).exists()]
-
-
-def _draw_grid(cell: Cell, target: Path) -> None:
-    """The samples of each NFE side by side, fewest steps first: images in a grid, points as dots in a square."""
-    import numpy
-    from PIL import Image
-
-    pictures = []
-    for path in _sampled(cell):
-        with naming(path), numpy.load(path, allow_pickle=False) as arrays:
-            samples = arrays["samples"]
-            pictures.append(_dots(samples) if samples.ndim == 2 else _tiles(samples))
-    if not pictures:
-        return
-    high = max(len(picture) for picture in pictures)
-    framed = [numpy.pad(p, ((0, high - len(p)), (0, 4), (0, 0)), constant_values=255) for p in pictures]
-    # Z_HUFFMAN_ONLY: images of noise and nature come out as small as by any other way, in half the time.
-    Image.fromarray(numpy.concatenate(framed, axis=1)[:, :-4]).save(target, compress_type=zlib.Z_HUFFMAN_ONLY)
-
-
-def _tiles(samples: Any) -> Any:
-    """uint8 [n, C, H, W] -> [rows * H, SIDE * W, 3]."""
-    import numpy
-
-    count, channels, height, width = samples.shape
-    rows = math.ceil(count / SIDE)
-    padded = numpy.pad(samples, ((0, rows * SIDE - count), (0, 0), (0, 0), (0, 0)), constant_values=255)
-    grid = padded.reshape(rows, SIDE, channels, height, width).transpose(0, 3, 1, 4, 2)
-    grid = grid.reshape(rows * height, SIDE * width, channels)
-    return grid if channels == 3 else numpy.repeat(grid[..., :1], 3, axis=-1)
-
-
-def _dots(samples: Any) -> Any:
-    """float [n, 2] -> uint8 [128, 128, 3], dark where points are. Points outside (-2, 2) are not shown."""
-    import numpy
-
-    edges = numpy.linspace(-2, 2, SQUARE + 1)
-    counts, _, _ = numpy.histogram2d(-samples[:, 1], samples[:, 0], bins=(edges, edges))
-    shade = (255 * numpy.exp(-counts)).astype(numpy.uint8)
-    return numpy.repeat(shade[..., None], 3, axis=-1)
 
 
 def _milliseconds(moment: str | None) -> int | None:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import math
-import shutil
 import sqlite3
-import time
 from datetime import UTC, datetime
 
 import pytest
 
-from consistency_bench.benchmarks.cli.report import naming_mlflow
-from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import DamagedError
 from consistency_bench.reports.analysis.cells import read_cells
 from consistency_bench.reports.build import build_report, report_is_current
-from consistency_bench.reports.tracking import tables as mlflow_tables
 from consistency_bench.reports.tracking.cells import flattened
-from consistency_bench.reports.tracking.importer import FINGERPRINT, export
-from consistency_bench.reports.tracking.store import default_uri
-from consistency_bench.reports.tracking.tables import NewRun, is_known
+from consistency_bench.reports.tracking.importer import export
+from consistency_bench.reports.tracking.runs import FINGERPRINT
+from consistency_bench.reports.tracking.store import default_uri, open_store
 
 
 def rows(out, query):
@@ -58,35 +51,6 @@ def test_import_is_idempotent_and_takes_up_changes(sweep):
     assert dict(states) == {"done": 11, "diverged": 1}
 
 
-def content(out):
-    """Every row of the tables of runs, with the cell's id in place of the run's and without times of the import."""
-    names = dict(rows(out, "select run_uuid, value from tags where key in ('bench.cell', 'bench.sweep')"))
-    now = time.time() * 1000
-    found = {"latest_metrics": [], "metrics": [], "params": [], "runs": [], "tags": []}
-    with contextlib.closing(sqlite3.connect(out / "mlflow.db")) as connection:
-        connection.row_factory = sqlite3.Row
-        for table in found:
-            for row in map(dict, connection.execute(f"select * from {table}")):
-                for key, value in row.items():
-                    if isinstance(value, str):
-                        for identity, name in names.items():
-                            value = value.replace(identity, name)
-                        row[key] = value.replace(out.as_uri(), "")
-                    elif key in ("start_time", "end_time") and value and abs(now - value) < 1e6:
-                        row[key] = "of the import"
-                if row.get("key") != FINGERPRINT:  # of an id that is made up, too: that of the run above
-                    found[table].append(row)
-            found[table].sort(key=lambda row: str(sorted(row.items())))
-    return found
-
-
-def note_calls(monkeypatch, name):
-    """The number of runs of each call of a function of `mlflow_tables`, which is called all the same."""
-    calls, function = [], getattr(mlflow_tables, name)
-    monkeypatch.setattr(mlflow_tables, name, lambda *given: (calls.append(len(given[-1])), function(*given))[1])
-    return calls
-
-
 def strange(sweep):
     """A cell with much that MLflow writes in another way than it is given."""
     settings = {"method.note": "x" * 7000, "eval.odd key!": "ä"}
@@ -96,50 +60,32 @@ def strange(sweep):
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
 
 
-def test_runs_put_into_the_tables_are_those_that_the_client_would_make(sweep, monkeypatch):
-    sweep.default()
+def test_values_that_a_database_changes_are_logged_once(sweep):
+    strange(sweep)
+    made = export(sweep.out, read_cells(sweep.out))
+    before = counts(sweep.out)
+    for run in made.runs.values():  # what a killed import leaves: everything but the fingerprint
+        open_store(made.uri).delete_tag(run, FINGERPRINT)
+    assert export(sweep.out, read_cells(sweep.out)).updated == 1
+    assert counts(sweep.out) == before
+    assert export(sweep.out, read_cells(sweep.out)).unchanged == 1
+
+
+def test_runs_have_the_times_and_states_of_their_cells(sweep):
+    sweep.cell("vct", 0)
     sweep.cell("vct", 7, state="failed", error="out of memory: 'é' \n and more")
     sweep.cell("ect", 8, state="interrupted")
-    (sweep.cell("ect", 9) / "run.json").unlink()  # nobody knows when it ran
-    strange(sweep)
-    at_once, singly = sweep.out, sweep.out.with_name("singly")
-    shutil.copytree(at_once, singly)
-    assert not is_known(at_once / "mlflow.db")
-    calls = note_calls(monkeypatch, "add_runs")
-    assert export(at_once, read_cells(at_once)).created == 16
-    assert is_known(at_once / "mlflow.db"), "a new revision of MLflow's tables: see reports/mlflow_tables.py"
-    assert calls == [16]
-    monkeypatch.setattr(mlflow_tables, "REVISIONS", frozenset())
-    assert export(singly, read_cells(singly)).created == 16
-    assert calls == [16]
-    found = content(at_once)
-    assert found == content(singly)
-    times = {(row["start_time"], row["end_time"]) for row in found["runs"]}
+    sweep.cell("ect", 9, state="running")
+    (sweep.cell("ict", 9) / "run.json").unlink()  # no start is known
+    export(sweep.out, read_cells(sweep.out))
+    query = "select status, start_time, end_time from runs join tags using (run_uuid) where key = 'bench.cell'"
     began = 1000 * datetime(2026, 11, 20, 10, tzinfo=UTC).timestamp()
-    unknown = "of the import"
-    assert times == {(began, began + 60_000), (began, None), (unknown, unknown), (unknown, None)}
-    sampled = {path.parent for path in at_once.rglob("*.npz")}
-    assert [len(list(out.rglob("samples.png"))) for out in (at_once, singly)] == [len(sampled)] * 2
-    monkeypatch.undo()
-    assert export(at_once, read_cells(at_once)).unchanged == 16  # and the client reads them
-
-
-def test_an_import_killed_between_runs_and_fingerprints_is_completed(sweep, monkeypatch):
-    sweep.default()
-    strange(sweep)
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(mlflow_tables, "set_tags", killed)
-    with pytest.raises(KeyboardInterrupt):
-        export(sweep.out, read_cells(sweep.out))
-    before = counts(sweep.out)
-    monkeypatch.undo()
-    again = export(sweep.out, read_cells(sweep.out))
-    assert (again.created, again.updated) == (0, 13)
-    assert counts(sweep.out) == before  # none of the strange numbers is another one
-    assert export(sweep.out, read_cells(sweep.out)).unchanged == 13
+    times = sorted((state, start, end) for state, start, end in rows(sweep.out, query) if start == began)
+    ended = began + 60_000
+    assert times == sorted(
+        [("FINISHED", began, ended), ("FAILED", began, ended), ("KILLED", began, ended), ("RUNNING", began, None)]
+    )
+    assert len(rows(sweep.out, query)) == 5
 
 
 def test_a_cell_that_went_on_while_its_report_was_made_is_imported_by_the_next(sweep):
@@ -150,44 +96,6 @@ def test_a_cell_that_went_on_while_its_report_was_made_is_imported_by_the_next(s
     assert export(sweep.out, read_before).created == 1
     assert export(sweep.out, read_cells(sweep.out)).updated == 1
     assert rows(sweep.out, "select value from tags where key = 'bench.state'") == [("done",)]
-
-
-def test_runs_are_added_all_or_none(sweep):
-    sweep.default()
-    export(sweep.out, read_cells(sweep.out))
-    before = content(sweep.out)
-    good = NewRun("a", "FINISHED", 1, 2, {"a": "b"}, {"c": "d"}, [("loss", 1, 0.5)])
-    bad = dataclasses.replace(good, status="no such state")
-    database = sweep.out / "mlflow.db"
-    with pytest.raises(sqlite3.IntegrityError):
-        mlflow_tables.add_runs(database, "1", [good, bad])
-    with pytest.raises(sqlite3.IntegrityError, match="experiment 99 is gone"):
-        mlflow_tables.add_runs(database, "99", [good])
-    with pytest.raises(sqlite3.IntegrityError):
-        mlflow_tables.set_tags(database, [("no such run", "a", "b")])
-    assert content(sweep.out) == before
-
-
-def test_a_store_that_is_locked_is_named_in_one_sentence(sweep, monkeypatch):
-    sweep.cell("ect", 0)
-    export(sweep.out, read_cells(sweep.out))
-    sweep.cell("ect", 1)
-    monkeypatch.setattr(mlflow_tables, "PATIENCE", 0.1)
-    with contextlib.closing(sqlite3.connect(sweep.out / "mlflow.db")) as other:
-        other.execute("begin immediate")
-        with pytest.raises(UsageError, match="MLflow at its file: database is locked"), naming_mlflow(None):
-            export(sweep.out, read_cells(sweep.out))
-        other.rollback()
-        other.execute("begin exclusive")
-        assert not is_known(sweep.out / "mlflow.db")
-    assert export(sweep.out, read_cells(sweep.out)).created == 1
-
-
-def test_what_is_no_store_is_left_to_mlflow(tmp_path):
-    (tmp_path / "other.db").write_text("no database")
-    assert not is_known(tmp_path / "other.db")
-    assert not is_known(tmp_path / "nothing.db")
-    assert not (tmp_path / "nothing.db").exists()
 
 
 def test_what_a_run_holds(sweep):

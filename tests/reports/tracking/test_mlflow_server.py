@@ -263,11 +263,9 @@ def test_files_of_a_cell_and_the_report_are_kept(sweep: Sweep, store: Store, tmp
 IMPORT = """
 import sys
 from pathlib import Path
-from consistency_bench.reports import mlflow_export
 from consistency_bench.reports.analysis.cells import read_cells
 from consistency_bench.reports.tracking.importer import export
 out = Path(sys.argv[1])
-mlflow_export.CELLS = 2  # so that a kill may find some cells imported and others not
 print(export(out, read_cells(out), sys.argv[2] or None))
 """
 
