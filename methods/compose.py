@@ -1,4 +1,8 @@
-"""Putting parts together: the parts as configured, the record built from them, and compositions `Method -> Method`."""
+"""From parts to a method: the parts as configured, the record built from them, and compositions `Method -> Method`.
+
+A composition replaces one part and is written with a `+`: `optimal_transport(ict(parts, context), …)` is `ict+ot`. A
+combination that makes no sense is refused when it is built, with the reason.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,17 @@ from torch import nn
 
 from .parts.bank import Bank
 from .parts.base import Coupling, Distance, Method, Sampler, Teacher, Times, Weight
-from .parts.couplings import GeneratorAugmented, Independent, OptimalTransport, Variational
+from .parts.couplings import GeneratorAugmented, Independent, OptimalTransport
 from .parts.options import OptionError
 from .parts.process import ForwardProcess
+from .parts.variational import Variational
 
 Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The parts as configured; a builder says which kinds its paper admits."""
+    """The parts as configured; a builder requires the kinds that its paper defines."""
 
     version: int
     process: ForwardProcess
@@ -33,9 +38,9 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a method may need of the benchmark it runs on.
+    """What a method needs from the benchmark that it is trained on.
 
-    encoder: makes VCT's encoder of a size ("small", "big", "48x2"): (x, labels) -> mean, standard deviation.
+    encoder: builds VCT's encoder of a size ("small", "big", "48x2"): (x, labels) -> mean, standard deviation.
     bank: the training images, for teachers that average over them; with labels where training is conditional.
     steps: optimiser steps of the whole budget, for stage clocks that count them.
     """
@@ -45,8 +50,8 @@ class Context:
     steps: int
 
 
-def admit(part: object, kind: type[Part], method: str, section: str) -> Part:
-    """The part, if it is of the kind that the method is defined with.
+def require_kind(part: object, kind: type[Part], method: str, section: str) -> Part:
+    """The part, which must be of the kind that the method is defined with.
 
     Raises:
         OptionError: it is of another kind.
@@ -57,24 +62,24 @@ def admit(part: object, kind: type[Part], method: str, section: str) -> Part:
 
 
 def assemble(name: str, parts: Parts, **kinds: type) -> Method:
-    """The method of these parts, each of `kinds` (part -> class) admitted as above."""
+    """The method of these parts, each of `kinds` (part -> class) required as above."""
     for section, kind in kinds.items():
-        admit(getattr(parts, section), kind, name, section)
+        require_kind(getattr(parts, section), kind, name, section)
     return Method(name=name, **{part.name: getattr(parts, part.name) for part in fields(parts)})
 
 
-def fitted(method: Method) -> Method:
-    """The method with its times within the levels of its process.
+def validated(method: Method) -> Method:
+    """The method with its times limited to the levels of its process.
 
     Raises:
-        OptionError: options of times or sampler that do not go with the other parts, or do nothing beside them.
+        OptionError: options of times or sampler that contradict the other parts or have no effect with them.
     """
     try:
-        method = replace(method, times=method.times.bounded(method.process.limit))
+        method = replace(method, times=method.times.limited_to(method.process.limit))
     except ValueError as error:
         raise OptionError(f"method.times.{error}") from None
     try:
-        method.sampler.suit(method)
+        method.sampler.check_compatible(method)
     except ValueError as error:
         raise OptionError(f"sample.{error}") from None
     return method
@@ -83,8 +88,8 @@ def fitted(method: Method) -> Method:
 def variational(method: Method, coupling: Coupling, context: Context) -> Method:
     """The method with noise from a learned encoder (VCT)."""
     name = f"{method.name}+vc"
-    _must_be_uncoupled(method, name)
-    coupling = admit(coupling, Variational, name, "coupling")
+    _require_uncoupled(method, name)
+    coupling = require_kind(coupling, Variational, name, "coupling")
     if method.teacher.needs_density and not method.teacher.in_batch:
         raise OptionError(
             f"'{name}' needs method.teacher.references=batch: the encoder must see every reference at every step"
@@ -100,31 +105,31 @@ def variational(method: Method, coupling: Coupling, context: Context) -> Method:
 def optimal_transport(method: Method, coupling: Coupling, context: Context) -> Method:
     """The method with noise assigned to images by minibatch optimal transport."""
     name = f"{method.name}+ot"
-    _must_be_uncoupled(method, name)
-    if method.teacher.needs_density:
-        raise OptionError(
-            f"'{name}' is refused: minibatch optimal transport has no conditional density p(x_t | x), "
-            "which the weights of SCT's target need"
-        )
-    return replace(method, name=name, coupling=admit(coupling, OptimalTransport, name, "coupling"))
+    _require_uncoupled(method, name)
+    _require_no_density(method, name, "minibatch optimal transport has")
+    return replace(method, name=name, coupling=require_kind(coupling, OptimalTransport, name, "coupling"))
 
 
 def generator_augmented(method: Method, coupling: Coupling, context: Context) -> Method:
     """The method with some pairs built from its own predictions (GC)."""
     name = f"{method.name}+gc"
-    _must_be_uncoupled(method, name)
-    if method.teacher.needs_density:
-        raise OptionError(
-            f"'{name}' is refused: generated images have no conditional density p(x_t | x), "
-            "which the weights of SCT's target need"
-        )
+    _require_uncoupled(method, name)
+    _require_no_density(method, name, "generated images have")
     if method.times.phases > 1:
         raise OptionError(f"'{name}' needs method.times.phases=1: a phased model predicts no clean image in one step")
-    return replace(method, name=name, coupling=admit(coupling, GeneratorAugmented, name, "coupling"))
+    return replace(method, name=name, coupling=require_kind(coupling, GeneratorAugmented, name, "coupling"))
 
 
-def _must_be_uncoupled(method: Method, name: str) -> None:
+def _require_uncoupled(method: Method, name: str) -> None:
     if type(method.coupling) is not Independent:
         raise OptionError(
             f"'{name}' is refused: '{method.name}' already couples its noise ({type(method.coupling).__name__})"
+        )
+
+
+def _require_no_density(method: Method, name: str, coupling_has: str) -> None:
+    if method.teacher.needs_density:
+        raise OptionError(
+            f"'{name}' is refused: {coupling_has} no conditional density p(x_t | x), "
+            "which the weights of SCT's target need"
         )

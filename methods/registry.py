@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .compose import Context, Parts, fitted, generator_augmented, optimal_transport, variational
+from .compose import Context, Parts, generator_augmented, optimal_transport, validated, variational
 from .parts import couplings, distances, samplers, teachers, times, weights
 from .parts.base import Method
 from .parts.options import OptionError, option_names, part_from_options
 from .parts.process import ForwardProcess
+from .parts.variational import Variational
 
 #: The kinds of every part, by the name that configurations use.
 KINDS: dict[str, dict[str, type]] = {
@@ -23,7 +24,7 @@ KINDS: dict[str, dict[str, type]] = {
     "coupling": {
         "independent": couplings.Independent,
         "optimal_transport": couplings.OptimalTransport,
-        "variational": couplings.Variational,
+        "variational": Variational,
         "generator_augmented": couplings.GeneratorAugmented,
     },
     "teacher": {"same_point": teachers.SamePoint, "posterior_mean": teachers.PosteriorMean},
@@ -61,11 +62,11 @@ def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Conte
     base, *compositions = name.split("+")
     builder = getattr(importlib.import_module(f".{base}", __package__), base)
     if not compositions:
-        return fitted(builder(parts, context))
+        return validated(builder(parts, context))
     method = builder(replace(parts, coupling=couplings.Independent()), context)
     for composition in compositions:
         method = COMPOSITIONS[composition](method, parts.coupling, context)
-    return fitted(method)
+    return validated(method)
 
 
 def build_part(section: str, options: Mapping[str, Any]) -> Any:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .compose import Context, Parts, admit
+from .compose import Context, Parts, require_kind
 from .ect import ect
 from .parts.base import Method
 from .parts.teachers import PosteriorMean, SamePoint
 
 
 def sct(parts: Parts, context: Context) -> Method:
-    teacher = admit(parts.teacher, PosteriorMean, "sct", "teacher")
+    teacher = require_kind(parts.teacher, PosteriorMean, "sct", "teacher")
     base = ect(replace(parts, teacher=SamePoint()), context)
     return replace(base, name="sct", teacher=replace(teacher, bank=context.bank))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .compose import Context, Parts, admit, variational
+from .compose import Context, Parts, require_kind, variational
 from .ect import ect
 from .parts.base import Method
-from .parts.couplings import Independent, Variational
+from .parts.couplings import Independent
+from .parts.variational import Variational
 
 
 def vct(parts: Parts, context: Context) -> Method:
-    coupling = admit(parts.coupling, Variational, "vct", "coupling")
+    coupling = require_kind(parts.coupling, Variational, "vct", "coupling")
     base = ect(replace(parts, coupling=Independent()), context)
     return replace(variational(base, coupling, context), name="vct")

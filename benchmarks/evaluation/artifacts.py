@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...methods.parts.base import Gaussian
-from ...methods.parts.couplings import kl_to_standard_normal
+from ...methods.parts.variational import kl_to_standard_normal
 from ..common.seeding import generator
 from ..data.base import Dataset
 from ..data.distributions import Mixture

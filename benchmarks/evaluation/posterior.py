@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...methods.parts.bank import Bank, all_references
 from ...methods.parts.base import Gaussian, Method
+from ...methods.parts.posterior import log_likelihood
 from ...methods.parts.process import per_sample
-from ...methods.parts.teachers import log_likelihood
 
 ROWS = 64  # points whose weights are computed at a time: [64, N]
 ENCODED = 1024  # images that an encoder sees at a time
@@ -57,9 +57,9 @@ def posterior_draws(
     """
     found = torch.empty(count, len(x_t), dtype=torch.int64, device=x_t.device)
     every = torch.arange(len(x_t), device=x_t.device)
-    for group, index, _ in all_references(bank).groups(labels, every):
+    for group, index in all_references(bank).groups(labels, every):
         for rows in group.split(ROWS):
-            weights = log_likelihood(method, x_t[rows], t[rows], bank, index, posterior).softmax(1)
+            weights = log_likelihood(method.process, x_t[rows], t[rows], bank, index, posterior).softmax(1)
             picked = torch.multinomial(weights, count, replacement=True, generator=generator)
             found[:, rows] = (picked if index is None else index[picked]).T
     return found

@@ -67,6 +67,6 @@ def _check_averages(config: dict[str, Any]) -> None:
 
 def _check_steps(model: Model, nfe: int) -> None:
     try:
-        model.method.sampler.check(model.method.times, nfe)
+        model.method.sampler.check_nfe(model.method.times, nfe)
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
-from ..parts.couplings import encoder_size
 from ..parts.options import OptionError, part_from_options
+from ..parts.variational import encoder_size
 from .adm import DhariwalUNet
 from .edm2 import EDM2UNet
 from .encoder import Encoder

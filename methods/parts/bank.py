@@ -1,4 +1,4 @@
-"""Images that teachers average over, kept as they are stored and found by class."""
+"""The reference images of SCT's teacher: a set of stored images, and which of them each row averages over."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHUNK_ELEMENTS = 2**25
 """Elements converted to float32 at a time (128 MiB): images of a larger set never all exist as floats."""
 
 
-def unchanged(images: Tensor) -> Tensor:
+def _unchanged(images: Tensor) -> Tensor:
     return images
 
 
@@ -25,13 +25,13 @@ class Bank:
     """A set of images, on the device that trains.
 
     images: [N, ...] as stored (uint8), or in model units.
-    labels: class indices [N]; None where classes play no part, and then every image serves every row.
+    labels: class indices [N]; None for unconditional training, where every image serves every row.
     to_model: from stored images to model units, float32.
     """
 
     images: Tensor
     labels: Tensor | None = None
-    to_model: Callable[[Tensor], Tensor] = unchanged
+    to_model: Callable[[Tensor], Tensor] = _unchanged
 
     def __len__(self) -> int:
         return len(self.images)
@@ -46,8 +46,7 @@ class Bank:
     def chunks(self, index: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         """The images at `index` [n] (None: all), flat and in model units, and their ‖x‖² / 2, in pieces.
 
-        Float [m, d] and [m], which together make up [n, d] and [n]. No other image is used, so what lies in them
-        cannot matter.
+        Float [m, d] and [m], which together make up [n, d] and [n]. No other image is read.
         """
         if self._whole is not None:
             images, half_squares = self._whole
@@ -92,15 +91,15 @@ class References:
             places=None if self.places is None else self.places[rows],
         )
 
-    def groups(self, labels: Tensor | None, rows: Tensor) -> Iterator[tuple[Tensor, Tensor | None, int | None]]:
-        """Those of the batch's `rows` (positions, int64 [b]) that share a set: (rows, the set, their class)."""
+    def groups(self, labels: Tensor | None, rows: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Those of the batch's `rows` (positions, int64 [b]) that share a set: (rows, the set)."""
         if None in self.sets:
-            yield rows, self.sets[None], None
+            yield rows, self.sets[None]
         elif labels is None:
             raise ValueError("the references go by class, but the batch has no labels")
         else:
             for label in labels[rows].unique().tolist():
-                yield rows[labels[rows] == label], self.sets[label], label
+                yield rows[labels[rows] == label], self.sets[label]
 
 
 def all_references(pool: Bank) -> References:

@@ -76,11 +76,11 @@ class Times(Protocol):
 
     @property
     def phases(self) -> int:
-        """Into how many pieces the noise levels are cut, each with a consistency function of its own; mostly 1."""
+        """Number of pieces that (0, σ_max] is cut into, each with a consistency function of its own; usually 1."""
         ...
 
     def phase_boundary(self, t: Tensor) -> Tensor:
-        """[B] -> [B]: the level that t is mapped to, the cleaner end of its phase; 0 everywhere in a single phase."""
+        """The level that the consistency function maps t to, [B] -> [B]: the cleaner end of its phase, or 0."""
         ...
 
     def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -88,14 +88,14 @@ class Times(Protocol):
         ...
 
     def t_to_r(self, t: Tensor, progress: float) -> Tensor:
-        """The r that goes with any t [B] above the cleanest level, also with one that `sample` never draws: [B]."""
+        """The map t -> r, [B] -> [B], for any t above the cleanest level, also one that `sample` never draws."""
         ...
 
     def last(self, progress: float) -> tuple[float, float]:
         """The noisiest interval (t, r) of the current stage, that of σ_max."""
         ...
 
-    def bounded(self, limit: float) -> Times:
+    def limited_to(self, limit: float) -> Times:
         """The same times with no level above `limit`, which is infinite for most processes.
 
         Raises:
@@ -120,7 +120,7 @@ class Weight(Protocol):
         ...
 
     def penalty_scale(self, t: float, r: float) -> float:
-        """What a coupling's penalty is multiplied by, so that it keeps its balance against the weighted distance."""
+        """Factor of a coupling's penalty that keeps its balance against the weighted distance."""
         ...
 
 
@@ -148,7 +148,7 @@ class Coupling(Protocol):
         ...
 
     def match(self, x: Tensor, z: Tensor) -> Tensor:
-        """Reorder the noise of the whole batch to suit the images. No gradient; called once per global batch."""
+        """Permute the noise of the whole batch to match the images. No gradient; called once per global batch."""
         ...
 
     def __call__(self, method: Method, x: Tensor, labels: Tensor | None, draw: Draw, predict: Denoise) -> Pair:
@@ -197,11 +197,11 @@ class Teacher(Protocol):
 
 
 class Sampler(Protocol):
-    def suit(self, method: Method) -> None:
-        """Raise ValueError, in one sentence, where an option does not go with the method or does nothing with it."""
+    def check_compatible(self, method: Method) -> None:
+        """Raise ValueError, in one sentence, where an option contradicts the method or has no effect with it."""
         ...
 
-    def check(self, times: Times, nfe: int) -> None:
+    def check_nfe(self, times: Times, nfe: int) -> None:
         """Raise ValueError, in one sentence, where this sampler cannot take `nfe` steps."""
         ...
 

@@ -1,6 +1,6 @@
 """Forward processes and the preconditioning of the network.
 
-Both processes run over the noise levels 0 < σ <= σ_max and give x_σ = α(σ) x + σ z:
+Both run over the noise levels 0 < σ <= σ_max and give x_σ = α(σ) x + σ z:
 
     ve   variance exploding, α = 1                   (EDM, Karras et al. 2022; iCT, ECT, SCT)
     li   linear interpolation, α = 1 - σ / σ_max     (VCT, Silvestri et al. 2025)
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from .checks import check_above, check_choice, check_sigma_range
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """F(u, c_noise, labels): [B, ...], [B], [B] or None -> [B, ...]."""
@@ -36,7 +38,7 @@ class ForwardProcess:
     kind: "ve" or "li" (above).
     boundary: "always" uses m = sigma_min in training and evaluation (iCT), "never" m = 0 (ECT).
     eval_shift: m in evaluation when boundary is "never" (0.003 in the published ECT code for CIFAR-10), else 0.
-    time_input: what the network is told of t: "quarter_log" is ln(t) / 4 (EDM), "thousand_log" 1000 ln(t) / 4, as in
+    time_input: the noise label of the network: "quarter_log" is ln(t) / 4 (EDM), "thousand_log" 1000 ln(t) / 4, as in
         the consistency models' code for ImageNet-64.
     """
 
@@ -49,18 +51,11 @@ class ForwardProcess:
     time_input: str = "quarter_log"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("ve", "li"):
-            raise ValueError(f"kind is '{self.kind}', must be one of: ve, li")
-        if self.boundary not in ("always", "never"):
-            raise ValueError(f"boundary is '{self.boundary}', must be one of: always, never")
-        if self.time_input not in ("quarter_log", "thousand_log"):
-            raise ValueError(f"time_input is '{self.time_input}', must be one of: quarter_log, thousand_log")
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(
-                f"sigma_min = {self.sigma_min:g} and sigma_max = {self.sigma_max:g}: must be 0 < min < max"
-            )
-        if self.sigma_data <= 0:
-            raise ValueError(f"sigma_data is {self.sigma_data:g}, must be above 0")
+        check_choice("kind", self.kind, ("ve", "li"))
+        check_choice("boundary", self.boundary, ("always", "never"))
+        check_choice("time_input", self.time_input, ("quarter_log", "thousand_log"))
+        check_sigma_range(self.sigma_min, self.sigma_max)
+        check_above("sigma_data", self.sigma_data, 0)
         if self.eval_shift and self.boundary == "always":
             raise ValueError(f"eval_shift is {self.eval_shift:g}, must be 0 with boundary=always, which shifts already")
         if not 0 <= self.eval_shift < self.sigma_max:

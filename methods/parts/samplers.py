@@ -1,4 +1,4 @@
-"""From noise to images in a few steps."""
+"""Sampling: from noise to images in a few network calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .base import Method, Times
-from .couplings import assigned
+from .checks import check_choice
+from .couplings import assign_noise
 from .process import Denoise, consistency_function, per_sample
 
 
@@ -17,7 +18,7 @@ from .process import Denoise, consistency_function, per_sample
 class Multistep:
     """Multistep consistency sampling (Song et al. 2023, algorithm 1).
 
-    One step denoises pure noise at σ_max; every further step puts noise back at an intermediate level and denoises.
+    The first step denoises pure noise at σ_max; every further step adds noise of an intermediate level and denoises.
 
     sigma_mid: the intermediate levels, noisiest first; n steps use the first n - 1. Where there are fewer, the n - 1
         levels go from σ_max to the last of them in geometric progression, `levels`.
@@ -31,14 +32,12 @@ class Multistep:
     recouple: str = "none"
 
     def __post_init__(self) -> None:
-        if self.renoise not in ("sigma", "sqrt_diff"):
-            raise ValueError(f"renoise is '{self.renoise}', must be one of: sigma, sqrt_diff")
-        if self.recouple not in ("none", "learned", "ot"):
-            raise ValueError(f"recouple is '{self.recouple}', must be one of: none, learned, ot")
+        check_choice("renoise", self.renoise, ("sigma", "sqrt_diff"))
+        check_choice("recouple", self.recouple, ("none", "learned", "ot"))
         if any(sigma <= 0 for sigma in self.sigma_mid) or list(self.sigma_mid) != sorted(self.sigma_mid, reverse=True):
             raise ValueError(f"sigma_mid is {list(self.sigma_mid)}, must be positive levels, noisiest first")
 
-    def suit(self, method: Method) -> None:
+    def check_compatible(self, method: Method) -> None:
         limit = method.process.limit
         if any(sigma > limit for sigma in self.sigma_mid):
             raise ValueError(
@@ -49,7 +48,7 @@ class Multistep:
                 f"recouple is 'learned', must be one of: none, ot, as '{method.name}' learns no noise posterior"
             )
 
-    def check(self, times: Times, nfe: int) -> None:
+    def check_nfe(self, times: Times, nfe: int) -> None:
         if times.phases > 1:
             raise ValueError(f"method.times.phases is {times.phases}: such a model is sampled with sample.kind=phased")
         if nfe < 1 or (nfe > 1 and not self.sigma_mid):
@@ -68,22 +67,22 @@ class Multistep:
 
     @torch.no_grad()
     def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        self.check(method.times, len(noise))
+        self.check_nfe(method.times, len(noise))
         process = method.process
         # The state is kept in float64 and each network call sees float32, as in the published samplers.
         x = noise[0].double() * process.sigma_max
         x = _call(denoise, x, x.new_full((len(x),), process.sigma_max), labels)
         for sigma, fresh in zip(self.levels(len(noise), process.sigma_max), noise[1:], strict=True):
-            fresh = self._recoupled(method, x.float(), fresh, labels)
+            fresh = self._couple(method, x.float(), fresh, labels)
             level = x.new_full((len(x),), sigma)
             std = math.sqrt(max(sigma**2 - process.sigma_min**2, 0)) if self.renoise == "sqrt_diff" else sigma
             x = per_sample(process.alpha(level), x) * x + std * fresh.double()
             x = _call(denoise, x, level, labels)
         return x.float()
 
-    def _recoupled(self, method: Method, x: Tensor, fresh: Tensor, labels: Tensor | None) -> Tensor:
+    def _couple(self, method: Method, x: Tensor, fresh: Tensor, labels: Tensor | None) -> Tensor:
         if self.recouple == "ot":
-            return assigned(x, fresh)
+            return assign_noise(x, fresh)
         posterior = method.coupling.noise_posterior(x, labels, method.modules) if self.recouple == "learned" else None
         return fresh if posterior is None else posterior.mean + posterior.std * fresh
 
@@ -102,18 +101,16 @@ class Phased:
         if not 0 < self.eta <= 1:
             raise ValueError(f"eta is {self.eta:g}, must be above 0 and at most 1")
 
-    def suit(self, method: Method) -> None:
-        """Its one option does something with every method."""
+    def check_compatible(self, method: Method) -> None:
+        """`eta` has an effect with every method."""
 
-    def check(self, times: Times, nfe: int) -> None:
+    def check_nfe(self, times: Times, nfe: int) -> None:
         if nfe != times.phases:
-            raise ValueError(
-                f"eval.nfe is {nfe}: a model of {times.phases} phase(s) in method.times.phases takes as many steps"
-            )
+            raise ValueError(f"eval.nfe is {nfe}: with method.times.phases={times.phases} NFE must be {times.phases}")
 
     @torch.no_grad()
     def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        self.check(method.times, len(noise))
+        self.check_nfe(method.times, len(noise))
         x = noise[0].double() * method.process.sigma_max
         t = x.new_full((len(x),), method.process.sigma_max)
         boundary = method.times.phase_boundary(t)
@@ -130,7 +127,7 @@ def _call(denoise: Denoise, x: Tensor, t: Tensor, labels: Tensor | None) -> Tens
 def guided(denoise: Denoise, weak: Denoise, w: float) -> Denoise:
     """D + (w - 1)(D - D_weak): away from a worse model, here an earlier snapshot of the same run (SCT).
 
-    Two network calls a step; `nfe` goes on counting steps.
+    Two network calls per step; NFE counts steps.
     """
 
     def both(x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which two noise levels are compared: t (noisier, student) and r (cleaner, teacher), and how they close in.
+"""The two noise levels that are compared, t (noisier, student) and r (cleaner, teacher), in the course of training.
 
 Progress is the share of the training budget in images, so a schedule scales to any budget and batch.
 """
@@ -12,21 +12,27 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from .checks import check_above, check_at_least, check_choice, check_sigma_range
+
 CLOSEST = 1e-6
-"""The least (t - r) / t that is let through: 17 roundings of float32, in which r must not become t."""
+"""The least (t - r) / t that is accepted, 17 roundings of float32: r must not round to t."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KarrasBins:
     """Neighbours on a grid that doubles in eight stages from 10 to 1280 intervals (iCT, Song & Dhariwal 2024).
 
-    The index follows a log-normal distribution of the noise level, integrated over each interval (iCT, eq. 10).
+    Nodes as in EDM: σ_i = (σ_min^(1/ρ) + (i - 1)/(N - 1) (σ_max^(1/ρ) - σ_min^(1/ρ)))^ρ; t, r = σ_{i+1}, σ_i.
+    The index i follows a log-normal distribution of the noise level, integrated over each interval (iCT, eq. 10).
+
+    >>> KarrasBins().last(progress=0.0)  # (t, r) of the noisiest of the first stage's ten intervals
+    (80.0, 45.3...)
 
     s0, s1: intervals of the first grid, and the most that a grid has: min(s0 · 2^stage, s1). By the paper there are
-        L = log2(floor(s1 / s0)) + 1 stages; where that is no whole number, the last is shorter and has s1 intervals.
+        L = log2(floor(s1 / s0)) + 1 stages; where that is not a whole number, the last is shorter and has s1 intervals.
     rho: exponent of the grid: σ^(1/ρ) is evenly spaced.
     stage_clock: "progress" is stage = floor(L · progress); "steps" the paper's floor(k / floor(K / L)) at step k of K,
-        which differs where K is no multiple of L: the last stage is then longer.
+        which differs where K is not a multiple of L: the last stage is then longer.
     total_steps: K; set from the budget, not an option.
     """
 
@@ -43,17 +49,13 @@ class KarrasBins:
     phases = 1
 
     def __post_init__(self) -> None:
-        _check_choice("stage_clock", self.stage_clock, ("progress", "steps"))
+        check_choice("stage_clock", self.stage_clock, ("progress", "steps"))
         if not 1 <= self.s0 <= self.s1 <= 10**6:
             raise ValueError(f"s0 = {self.s0} and s1 = {self.s1}: must be 1 <= s0 <= s1 <= 1000000")
         if not 0.1 <= self.rho <= 1000:
             raise ValueError(f"rho is {self.rho:g}, must be from 0.1 to 1000")
-        if self.p_std <= 0:
-            raise ValueError(f"p_std is {self.p_std:g}, must be above 0")
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(
-                f"sigma_min = {self.sigma_min:g} and sigma_max = {self.sigma_max:g}: must be 0 < min < max"
-            )
+        check_above("p_std", self.p_std, 0)
+        check_sigma_range(self.sigma_min, self.sigma_max)
         # The nearest neighbours, for their size, are those at the top of the finest grid.
         step = (1 - (self.sigma_min / self.sigma_max) ** (1 / self.rho)) / self.s1
         if 1 - (1 - step) ** self.rho < CLOSEST:
@@ -62,7 +64,7 @@ class KarrasBins:
                 f"levels from {self.sigma_min:g} to {self.sigma_max:g} apart, so it must be smaller"
             )
 
-    def bounded(self, limit: float) -> KarrasBins:
+    def limited_to(self, limit: float) -> KarrasBins:
         if self.sigma_max > limit:
             raise ValueError(f"sigma_max is {self.sigma_max:g}, must be at most that of the process, {limit:g}")
         return self
@@ -102,9 +104,9 @@ class KarrasBins:
         return grid[index + 1].float(), grid[index].float()
 
     def t_to_r(self, t: Tensor, progress: float) -> Tensor:
-        """One interval down in σ^(1/ρ): at the nodes their lower neighbours, and the same rule between them.
+        """One interval down in σ^(1/ρ): at the nodes their lower neighbours, the same rule between them.
 
-        [B] -> [B], not below σ_min; t must lie above it.
+        [B] -> [B], at least σ_min; t must lie above it.
         """
         grid = self.grid(progress) ** (1 / self.rho)
         step = (grid[-1] - grid[0]) / (len(grid) - 1)
@@ -130,11 +132,6 @@ def _lognormal_bins(grid: Tensor, mean: float, std: float) -> Tensor:
     return bins / bins.sum()
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is '{value}', must be one of: {', '.join(choices)}")
-
-
 def _steps(total: int | None) -> int:
     if total is None:
         raise ValueError("a stage clock that counts steps needs the total number of steps")
@@ -144,6 +141,8 @@ def _steps(total: int | None) -> int:
 @dataclass(frozen=True, kw_only=True)
 class LognormalGap:
     """Continuous log-normal t, and r = max(0, t (1 - n(t) / q^a)) with a growing exponent a (ECT, Geng et al. 2025).
+
+    ln t ~ N(p_mean, p_std²). With q = 2 and eight stages 1 - r/t halves from stage to stage.
 
     mapping: how r follows t. "sigmoid" has n(t) = 1 + k·sigmoid(-b t) and the staircase a = stage + first_exponent;
         "const" the same staircase with n(t) = 1; "smooth" n(t) as in sigmoid and, in place of the staircase,
@@ -178,16 +177,12 @@ class LognormalGap:
     total_steps: int | None = field(default=None, metadata={"option": False})
 
     def __post_init__(self) -> None:
-        _check_choice("mapping", self.mapping, ("sigmoid", "const", "smooth"))
-        _check_choice("stage_clock", self.stage_clock, ("progress", "ticks"))
-        if self.q <= 1:
-            raise ValueError(f"q is {self.q:g}, must be above 1")
-        if self.stages < 1:
-            raise ValueError(f"stages is {self.stages}, must be at least 1")
-        if self.k < 0:
-            raise ValueError(f"k is {self.k:g}, must be at least 0: below it r would not stay under t")
-        if self.phases < 1:
-            raise ValueError(f"phases is {self.phases}, must be at least 1")
+        check_choice("mapping", self.mapping, ("sigmoid", "const", "smooth"))
+        check_choice("stage_clock", self.stage_clock, ("progress", "ticks"))
+        check_above("q", self.q, 1)
+        check_at_least("stages", self.stages, 1)
+        check_at_least("k", self.k, 0)  # below 0 r would not stay under t
+        check_at_least("phases", self.phases, 1)
         if self.first_exponent not in (0, 1):
             raise ValueError(f"first_exponent is {self.first_exponent}, must be 0 or 1")
         exponent = self.stages - 1 + self.first_exponent
@@ -196,18 +191,15 @@ class LognormalGap:
                 f"q = {self.q:g} and stages = {self.stages}: the last stage has r = t (1 - n / {self.q:g}^{exponent}), "
                 f"too near to t for float32; q^-{exponent} must be at least {CLOSEST:g}"
             )
-        if self.p_std <= 0:
-            raise ValueError(f"p_std is {self.p_std:g}, must be above 0")
-        if self.sigma_max <= 0.002:
-            raise ValueError(f"sigma_max is {self.sigma_max:g}, must be above 0.002")
-        if self.t_max is not None and self.t_max <= 0:
-            raise ValueError(f"t_max is {self.t_max:g}, must be above 0 or null")
-        if self.r_min < 0:
-            raise ValueError(f"r_min is {self.r_min:g}, must be at least 0")
+        check_above("p_std", self.p_std, 0)
+        check_above("sigma_max", self.sigma_max, 0.002)
+        if self.t_max is not None:
+            check_above("t_max", self.t_max, 0)
+        check_at_least("r_min", self.r_min, 0)
         if self.truncate and not (len(self.truncate) == 2 and 0 < self.truncate[0] < self.truncate[1]):
             raise ValueError(f"truncate is {list(self.truncate)}, must be [low, high] with 0 < low < high, or []")
 
-    def bounded(self, limit: float) -> LognormalGap:
+    def limited_to(self, limit: float) -> LognormalGap:
         for name, level in (("t_max", self.t_max or 0.0), ("sigma_max", self.sigma_max), ("truncate", self._highest)):
             if level > limit:
                 raise ValueError(f"{name} goes to {level:g}, must be at most sigma_max of the process, {limit:g}")
@@ -267,6 +259,6 @@ class LognormalGap:
         return (math.sqrt(2) * torch.erfinv(low + (high - low) * uniform)).float()
 
     def last(self, progress: float) -> tuple[float, float]:
-        """At σ_max, where sampling starts and the published factor of the KL is taken, whatever t_max cuts off."""
+        """At σ_max, where sampling starts and the published factor of the KL is taken, whatever t_max is."""
         t = torch.tensor([self.sigma_max], dtype=torch.float64)
         return self.sigma_max, self.t_to_r(t, progress).item()

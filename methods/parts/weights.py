@@ -1,10 +1,12 @@
-"""How much each pair of noise levels counts."""
+"""The weight of the loss at a pair of noise levels t > r."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from .checks import check_above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,7 @@ class Snr:
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.sigma_data <= 0:
-            raise ValueError(f"sigma_data is {self.sigma_data:g}, must be above 0")
+        check_above("sigma_data", self.sigma_data, 0)
 
     def __call__(self, t: Tensor, r: Tensor) -> Tensor:
         return 1 / t**2 + 1 / self.sigma_data**2

@@ -13,12 +13,13 @@ from torch.nn import functional as F
 
 from consistency_bench.methods.loss import loss
 from consistency_bench.methods.parts.base import Draw, Method
-from consistency_bench.methods.parts.couplings import Independent, Variational
+from consistency_bench.methods.parts.couplings import Independent
 from consistency_bench.methods.parts.distances import Huber, HuberElementwiseSum
 from consistency_bench.methods.parts.process import ForwardProcess
 from consistency_bench.methods.parts.samplers import Multistep
 from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
+from consistency_bench.methods.parts.variational import Variational
 from consistency_bench.methods.parts.weights import InverseGap, Snr
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "losses.json").read_text())["cases"]

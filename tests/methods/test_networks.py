@@ -21,8 +21,8 @@ from consistency_bench.methods.networks.encoder import Encoder
 from consistency_bench.methods.networks.mlp import ResidualMLP
 from consistency_bench.methods.networks.registry import build_factory
 from consistency_bench.methods.networks.unet import UNet, attention, group_norm, resample, resampling_kernel
-from consistency_bench.methods.parts.couplings import encoder_size
 from consistency_bench.methods.parts.options import OptionError
+from consistency_bench.methods.parts.variational import encoder_size
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "networks.json").read_text(encoding="utf-8"))["nets"]
 SMALL = ["ddpmpp_small", "ncsnpp_small", "adm_small", "edm2_small"]

@@ -12,20 +12,14 @@ from torch import Tensor, nn
 from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.methods.loss import draw, loss
 from consistency_bench.methods.parts.base import Draw, Method
-from consistency_bench.methods.parts.couplings import (
-    GeneratorAugmented,
-    Independent,
-    OptimalTransport,
-    Variational,
-    assigned,
-    std_rule,
-)
+from consistency_bench.methods.parts.couplings import GeneratorAugmented, Independent, OptimalTransport, assign_noise
 from consistency_bench.methods.parts.distances import Huber
 from consistency_bench.methods.parts.options import OptionError
 from consistency_bench.methods.parts.process import Denoise, ForwardProcess, consistency_function
 from consistency_bench.methods.parts.samplers import Multistep, Phased, guided
 from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
+from consistency_bench.methods.parts.variational import Variational, variance_rule
 from consistency_bench.methods.parts.weights import InverseGap
 
 from .conftest import small_model
@@ -244,7 +238,7 @@ def test_phased_sampling_goes_from_boundary_to_boundary() -> None:
     levels.clear()
     Phased(eta=0.9)(method, zero, noise_)
     assert levels == pytest.approx([boundaries[3], 0.9 * boundaries[2], 0.9 * boundaries[1]])
-    with pytest.raises(ValueError, match="takes as many steps"):
+    with pytest.raises(ValueError, match="NFE must be 3"):
         Phased()(method, zero, noise_[:2])
     with pytest.raises(ValueError, match=r"sample\.kind=phased"):
         Multistep(sigma_mid=(1.0,))(method, zero, noise_[:2])
@@ -265,7 +259,7 @@ def test_noise_can_be_assigned_again_at_sampling() -> None:
     noise_ = torch.randn(2, 16, 3, generator=generator())
     plain, assigned_ = (Multistep(sigma_mid=(2.0,), recouple=how)(method, halve, noise_) for how in ("none", "ot"))
     first = halve(80 * noise_[0], torch.ones(16))
-    torch.testing.assert_close(assigned_, halve(first + 2 * assigned(first, noise_[1]), torch.ones(16)))
+    torch.testing.assert_close(assigned_, halve(first + 2 * assign_noise(first, noise_[1]), torch.ones(16)))
     assert not torch.allclose(plain, assigned_)
 
 
@@ -282,7 +276,7 @@ def test_transport_in_smaller_batches() -> None:
     x, z = torch.randn(10, 4, generator=generator()), torch.randn(10, 4, generator=generator(1))
     parts = OptimalTransport(batch=4).match(x, z)
     for rows in (slice(0, 4), slice(4, 8), slice(8, 10)):
-        assert torch.equal(parts[rows], assigned(x[rows], z[rows]))
+        assert torch.equal(parts[rows], assign_noise(x[rows], z[rows]))
     assert torch.equal(OptimalTransport(batch=10).match(x, z), OptimalTransport().match(x, z))
 
 
@@ -362,20 +356,21 @@ def vct(**options: object) -> tuple[Method, Draw]:
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"), [("learned", 0.6), ("fixed:0.3", 0.3), ("fixed:1", 1.0), ("scaled:0.5", 0.3)]
+    ("rule", "expected"), [("learned", 0.6), ("fixed:0.09", 0.3), ("fixed:1", 1.0), ("scaled:0.25", 0.3)]
 )
 def test_encoder_variance(rule: str, expected: float) -> None:
-    torch.testing.assert_close(std_rule(rule)(torch.full((2, 3), 0.6)), torch.full((2, 3), expected))
+    """The rules name variances; the encoder returns, and the posterior holds, standard deviations."""
+    torch.testing.assert_close(variance_rule(rule)(torch.full((2, 3), 0.6)), torch.full((2, 3), expected))
 
 
 @pytest.mark.parametrize("rule", ["", "fix:1", "fixed", "fixed:", "fixed:0", "fixed:-1", "fixed:nan", "scaled:inf"])
 def test_bad_encoder_variance(rule: str) -> None:
-    with pytest.raises(ValueError, match=r"must be one of: learned, fixed:<std>, scaled:<factor>"):
+    with pytest.raises(ValueError, match=r"must be one of: learned, fixed:<variance>, scaled:<factor"):
         Variational(encoder_variance=rule)
 
 
 def test_a_fixed_variance_enters_noise_and_kl() -> None:
-    method, drawn = vct(encoder_variance="fixed:0.3")
+    method, drawn = vct(encoder_variance="fixed:0.09")
     pair = method.coupling(method, images(), None, drawn, halve)
     mean, _ = ClosedFormEncoder()(images())
     torch.testing.assert_close(pair.z, mean + 0.3 * drawn.z)

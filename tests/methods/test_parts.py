@@ -15,13 +15,15 @@ from torch import nn
 
 from consistency_bench.methods.parts.bank import Bank, all_references
 from consistency_bench.methods.parts.base import Draw, Gaussian, Method, Pair
-from consistency_bench.methods.parts.couplings import Independent, OptimalTransport, Variational, kl_to_standard_normal
+from consistency_bench.methods.parts.couplings import Independent, OptimalTransport
 from consistency_bench.methods.parts.distances import Huber, HuberElementwiseMean, HuberElementwiseSum, paper_c
 from consistency_bench.methods.parts.options import OptionError, part_from_options
+from consistency_bench.methods.parts.posterior import log_likelihood
 from consistency_bench.methods.parts.process import ForwardProcess
 from consistency_bench.methods.parts.samplers import Multistep
-from consistency_bench.methods.parts.teachers import PosteriorMean, SamePoint, log_likelihood
+from consistency_bench.methods.parts.teachers import PosteriorMean, SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
+from consistency_bench.methods.parts.variational import Variational, kl_to_standard_normal
 from consistency_bench.methods.parts.weights import InverseGap, Snr
 
 
@@ -268,7 +270,7 @@ def test_posterior_weights_and_step() -> None:
         (2.0, 1.0, (0.259744, 0.273061, 0.192423, 0.274773), 0.218025, 0.459012),
     ]
     for t, r, weights, mean, point in cases:
-        close(log_likelihood(method, x_t, levels(t), bank).softmax(1)[0], *weights, rtol=4e-6)
+        close(log_likelihood(method.process, x_t, levels(t), bank).softmax(1)[0], *weights, rtol=4e-6)
         pair = Pair(x=levels(0)[:, None], z=x_t / t, labels=None, penalty=levels(0))
         at_r = teacher(method, pair, x_t, Draw(t=levels(t), r=levels(r), z=pair.z, references=references))
         at_0 = teacher(method, pair, x_t, Draw(t=levels(t), r=levels(0), z=pair.z, references=references))
@@ -288,7 +290,9 @@ def test_learned_noise_of_unit_variance_gives_the_plain_weights() -> None:
     plain = method_with(SamePoint())
     learned = replace(plain, coupling=Variational(), modules=nn.ModuleDict({"encoder": Standard()}))
     posterior = learned.coupling.noise_posterior(bank.images, None, learned.modules)
-    one, other = (log_likelihood(m, x_t, t, bank, None, g).softmax(1) for m, g in ((plain, None), (learned, posterior)))
+    one, other = (
+        log_likelihood(m.process, x_t, t, bank, None, g).softmax(1) for m, g in ((plain, None), (learned, posterior))
+    )
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 

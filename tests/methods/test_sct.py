@@ -13,18 +13,14 @@ from torch import Tensor, nn
 from consistency_bench.methods.loss import draw, loss
 from consistency_bench.methods.parts.bank import Bank, all_references
 from consistency_bench.methods.parts.base import Draw, Method, Pair
-from consistency_bench.methods.parts.couplings import Independent, Variational
+from consistency_bench.methods.parts.couplings import Independent
 from consistency_bench.methods.parts.distances import Huber
+from consistency_bench.methods.parts.posterior import PosteriorEstimate, log_likelihood, reference_noise_posterior
 from consistency_bench.methods.parts.process import ForwardProcess
 from consistency_bench.methods.parts.samplers import Multistep
-from consistency_bench.methods.parts.teachers import (
-    PosteriorMean,
-    SamePoint,
-    log_likelihood,
-    posterior_mean,
-    reference_noise_posterior,
-)
+from consistency_bench.methods.parts.teachers import PosteriorMean, SamePoint
 from consistency_bench.methods.parts.times import LognormalGap
+from consistency_bench.methods.parts.variational import Variational
 from consistency_bench.methods.parts.weights import InverseGap, Snr
 
 from .test_golden_losses import ClosedForm, images, noise
@@ -76,7 +72,7 @@ def test_golden_losses_of_the_posterior_mean(
     x, z, levels = images(torch.float64), noise(torch.float64), torch.tensor(t, dtype=torch.float64)
     progress = stage / stages
     drawn = Draw(t=levels, r=method.times.t_to_r(levels, progress), z=z, references=all_references(Bank(images=x)))
-    weights = log_likelihood(method, x + levels.view(-1, 1, 1, 1) * z, levels, Bank(images=x)).softmax(1)
+    weights = log_likelihood(method.process, x + levels.view(-1, 1, 1, 1) * z, levels, Bank(images=x)).softmax(1)
     torch.testing.assert_close(weights.diagonal(), torch.tensor(own, dtype=torch.float64), rtol=2e-6, atol=1e-6)
     network = ClosedForm().double()
     terms = loss(method, method.process.denoiser(network), x, None, progress, drawn)
@@ -92,7 +88,7 @@ def test_off_diagonal_weights_and_displacement_of_the_golden_inputs() -> None:
     t = torch.tensor([1.0, 3, 20], dtype=torch.float64)
     method = sct(references="batch")
     x_t = method.process.perturb(x, t, z)
-    weights = log_likelihood(method, x_t, t, Bank(images=x)).softmax(1)[1]
+    weights = log_likelihood(method.process, x_t, t, Bank(images=x)).softmax(1)[1]
     torch.testing.assert_close(
         weights, torch.tensor([0.244693, 0.453525, 0.301782], dtype=torch.float64), rtol=2e-6, atol=0
     )
@@ -127,7 +123,8 @@ def test_one_reference_is_ect_bit_for_bit(references: str, kind: str, progress: 
 def estimate(method: Method, x: Tensor, x_t: Tensor, t: Tensor, drawn: Draw, labels: Tensor | None = None) -> Tensor:
     pair = Pair(x=x, z=drawn.z, labels=labels, penalty=x.new_zeros(len(x)))
     assert drawn.references is not None
-    return posterior_mean(method, pair, x_t, t, drawn.references, torch.arange(len(x)))
+    found = PosteriorEstimate(process=method.process, pair=pair, references=drawn.references)
+    return found(x_t, t, torch.arange(len(x)))
 
 
 def test_all_batch_and_sampled_agree_when_they_hold_the_same_images() -> None:
@@ -316,7 +313,7 @@ def test_the_gate_skips_rows_whose_estimate_is_the_image_itself() -> None:
     t = torch.logspace(-2, 1.5, 64)
     plain, gated = sct(bank), sct(bank, gate=0.25)
     x_t = plain.process.perturb(x, t, z)
-    own = log_likelihood(plain, x_t, t, bank).softmax(1)[index, index]
+    own = log_likelihood(plain.process, x_t, t, bank).softmax(1)[index, index]
     assert (1 - own[t < 0.25]).abs().max() < 1e-6
     pair = Pair(x=x, z=z, labels=None, penalty=torch.zeros(64))
     drawn = Draw(t=t, r=t * 0.4, z=z, references=all_references(bank))
@@ -396,12 +393,12 @@ def test_learned_noise_enters_the_weights_as_a_density() -> None:
     expected = torch.distributions.Normal(centre, t[:, None, None] * std).log_prob(x_t[:, None]).sum(2).softmax(1)
     posterior = method.coupling.noise_posterior(bank.images, None, method.modules)
     torch.testing.assert_close(
-        log_likelihood(method, x_t, t, bank, None, posterior).softmax(1), expected, rtol=1e-4, atol=1e-6
+        log_likelihood(method.process, x_t, t, bank, None, posterior).softmax(1), expected, rtol=1e-4, atol=1e-6
     )
     some = torch.tensor([5, 0, 3])
     torch.testing.assert_close(
-        log_likelihood(method, x_t, t, bank, some, posterior),
-        log_likelihood(method, x_t, t, bank, None, posterior)[:, some],
+        log_likelihood(method.process, x_t, t, bank, some, posterior),
+        log_likelihood(method.process, x_t, t, bank, None, posterior)[:, some],
     )
 
 

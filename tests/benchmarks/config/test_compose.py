@@ -333,11 +333,11 @@ def test_values_with_a_colon_are_accepted_as_typed() -> None:
     cells = compose_cells(
         ["vct"],
         [0],
-        ["method.coupling.kl_weight=1,3,10,30,90", "method.coupling.encoder_variance=learned,fixed:0.3,fixed:1"],
+        ["method.coupling.kl_weight=1,3,10,30,90", "method.coupling.encoder_variance=learned,fixed:0.09,fixed:1"],
     )
     couplings = [cell.config["method"]["coupling"] for cell in cells]
     found = [(coupling["kl_weight"], coupling["encoder_variance"]) for coupling in couplings]
-    assert found == list(itertools.product((1, 3, 10, 30, 90), ("learned", "fixed:0.3", "fixed:1")))
+    assert found == list(itertools.product((1, 3, 10, 30, 90), ("learned", "fixed:0.09", "fixed:1")))
     assert len({cell.config["cell"]["variant"] for cell in cells}) == 15
     usual = next(cell for cell in cells if cell.config["cell"]["variant"] == "")
     assert usual.id == one(method="vct").id

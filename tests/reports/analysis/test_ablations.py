@@ -184,9 +184,9 @@ def test_options_that_follow_from_a_kind_are_not_swept(sweep):
 
 
 def test_values_come_in_natural_order():
-    raw = [30, 0.5, True, None, "learned", "fixed:10", "fixed:3", "fixed:0.3", 100, -2, [1, 2]]
+    raw = [30, 0.5, True, None, "learned", "fixed:10", "fixed:3", "fixed:0.09", 100, -2, [1, 2]]
     values = [Value(item, item if isinstance(item, str) else json.dumps(item)) for item in raw]
-    expected = ["-2", "0.5", "30", "100", "[1, 2]", "fixed:0.3", "fixed:3", "fixed:10", "learned", "null", "true"]
+    expected = ["-2", "0.5", "30", "100", "[1, 2]", "fixed:0.09", "fixed:3", "fixed:10", "learned", "null", "true"]
     for seed in range(5):
         random.Random(seed).shuffle(values)
         assert [value.text for value in natural_order(values)] == expected
