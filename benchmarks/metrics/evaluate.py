@@ -11,27 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.cache import cache_folder
 from ..common.distributed import Ranks
-from ..common.errors import UsageError
 from ..common.files import DamagedError, read_json, write_json
 from ..data.base import Dataset
-from .accumulator import Collector, Held, Side
+from .checks import check_metrics
 from .extractors import registry as extractors
 from .extractors.base import Features
+from .feature_sets import ComputedFeatures, FeatureAccumulator, FeatureSet
 from .neighbours import nearest
-from .published_statistics import PublishedSide
-from .references import KEPT, PIECE, Reference, StoppedError, default_folder, noise, real_samples
-from .registry import LEAST, PUBLISHED, Metric, parse
+from .published_statistics import PublishedMoments
+from .references import PIECE, Reference, StoppedError, noise, real_samples
+from .registry import PUBLISHED, Metric
 from .scores import Memo, Score, score
 
-SPLITS = 5  # random halvings of the real data that a "halves" row is the mean of
+SPLITS = 5  # random halvings of the real data that the real-vs-real baseline averages over
 SEED = 0  # of everything random in here, so that every run has the same references
-FEW = 10_000  # up to so many samples a Fréchet distance may keep their features, beyond it takes their moments alone
-PAIRED = ("precision", "recall", "density", "coverage")  # of equal counts alone
+FEW = 10_000  # up to this many samples, features for a Fréchet distance may be kept; beyond, only their moments
 PAIRS = 16  # nearest pairs of sample and training image that are shown
 
-Space = tuple[str, str]  # extractor and protocol
-View = tuple[Space, Features]  # of a few samples
+FeatureKind = tuple[str, str]  # extractor and preprocessing protocol
+View = tuple[FeatureKind, Features]  # the features of a few samples
 
 
 class Evaluator:
@@ -40,11 +40,11 @@ class Evaluator:
     Nothing of the real data is computed before it is needed.
 
     Args:
-        cache: where features of costly extractors are kept; `references.default_folder()` if None.
-        should_stop: asked every PIECE samples of a costly extractor; where it says so, StoppedError is raised.
+        cache: folder for features of costly extractors; in the user's cache if None.
+        should_stop: called every PIECE samples of a costly extractor; StoppedError is raised if it returns True.
 
-    Raises UsageError for an unknown metric, for one that the data set cannot serve, and for an extractor whose weights
-    are missing.
+    Raises UsageError for an unknown metric, for one that the data set cannot serve, and for an extractor with missing
+    or damaged weights.
     """
 
     def __init__(
@@ -56,31 +56,24 @@ class Evaluator:
         cache: Path | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        if not metrics:
-            raise UsageError("no metric is asked for: eval.metrics must name at least one")
         self.dataset, self.cache, self.should_stop = dataset, cache, should_stop
-        self.metrics = tuple(parse(name) for name in dict.fromkeys(metrics))
-        for metric in self.metrics:
-            self._refuse_too_few(metric)
-        spaces = sorted({_space(metric) for metric in self.metrics})
+        self.metrics = check_metrics(dataset.info, metrics)
         self._extractors = {
-            (name, protocol): extractors.build(name, dataset, torch.device(device), protocol)
-            for name, protocol in spaces
+            (name, protocol): extractors.build(name, dataset.info, torch.device(device), protocol)
+            for name, protocol in sorted({metric.features for metric in self.metrics})
         }
-        for metric in self.metrics:
-            self._refuse_unservable(metric)
         self._references = {
-            space: Reference(real_samples(dataset), extract, cache, should_stop)
-            for space, extract in self._extractors.items()
+            kind: Reference(real_samples(dataset), extract, cache, should_stop)
+            for kind, extract in self._extractors.items()
         }
         self._published = {
-            metric.protocol: PublishedSide(dataset, metric.protocol, cache or default_folder())
+            metric.protocol: PublishedMoments(dataset.info, metric.protocol, cache or cache_folder("references"))
             for metric in self.metrics
             if metric.reference == PUBLISHED
         }
 
     def samples_needed(self, names: Collection[str] | None = None) -> int:
-        """How many samples `score` reads for the metrics of these names, or all: the largest count of any."""
+        """The number of samples that `score` reads for the metrics of these names (all, if None): the largest count."""
         return max(metric.samples for metric in self.metrics if names is None or metric.name in names)
 
     def score(
@@ -88,10 +81,10 @@ class Evaluator:
     ) -> dict[str, Score]:
         """Each metric of the first samples, by its name: uint8 [N, C, H, W], or float [N, 2] for points.
 
-        samples: all at once, or in batches: then no more than one of them is held, and features of one pass feed all
+        samples: all at once, or in batches: then one batch is held at a time, and features of one pass serve all
             metrics. Every metric takes the first n, n its own count.
-        resamples: of the bootstrap that gives Fréchet distances a standard error; 0 for none.
-        names: of the metrics that are wanted; all, if None.
+        resamples: of the bootstrap for the standard error of Fréchet distances; 0 for none.
+        names: of the metrics to compute; all, if None.
 
         Raises ValueError for samples of another type or shape than the data's, for NaN or infinity, and for
         fewer than `samples_needed`.
@@ -110,57 +103,56 @@ class Evaluator:
         return self.score_views(views(), resamples, names)
 
     def views(self, batch: Tensor, start: int, names: Collection[str] | None = None) -> Iterator[View]:
-        """What the metrics of these names see of a batch, the samples from number `start` on; piece by piece, in order.
+        """Features for the metrics of these names, of a batch whose first sample is number `start`; piece by piece.
 
-        The views of all batches, in their order, are what `score_views` takes; who makes which is all the same.
+        `score_views` takes the views of all batches in order, whichever process computed them.
         """
-        metrics = self._wanted(names)
-        counts = {space: _count(space, metrics) for space in dict.fromkeys(map(_space, metrics))}
-        slow = any(self._extractors[space].costly for space in counts)
+        counts = {kind: max(metric.samples for metric in metrics) for kind, metrics in self._by_features(names).items()}
+        slow = any(self._extractors[kind].costly for kind in counts)
         self._check(batch)
         for piece in batch.split(PIECE):
             if slow and self.should_stop():
                 raise StoppedError
-            for space, count in counts.items():
+            for kind, count in counts.items():
                 if start < count:
-                    yield space, self._extractors[space](piece[: count - start])
+                    yield kind, self._extractors[kind](piece[: count - start])
             start += len(piece)
 
     def score_views(
         self, views: Iterable[View], resamples: int = 0, names: Collection[str] | None = None
     ) -> dict[str, Score]:
-        """As `score`, of samples that have been looked at; no more than one view is held beyond what metrics read."""
-        metrics = self._wanted(names)
+        """As `score`, for the `views` of samples; one view is held at a time beyond what metrics read."""
         few = math.inf if resamples else FEW
-        collectors = {space: _collector(space, metrics, few) for space in dict.fromkeys(map(_space, metrics))}
-        for space, features in views:
-            collectors[space].add(features)
-        sides = {space: collector.side() for space, collector in collectors.items()}
+        accumulators = {kind: _accumulator(metrics, few) for kind, metrics in self._by_features(names).items()}
+        for kind, features in views:
+            accumulators[kind].add(features)
+        fake = {kind: accumulator.features() for kind, accumulator in accumulators.items()}
         memo: Memo = {}
         return {
-            metric.name: score(metric, self._real(metric), sides[_space(metric)], memo, resamples) for metric in metrics
+            metric.name: score(metric, self._real(metric), fake[metric.features], memo, resamples)
+            for metric in self._selected(names)
         }
 
-    def _wanted(self, names: Collection[str] | None) -> list[Metric]:
+    def _selected(self, names: Collection[str] | None) -> list[Metric]:
         return [metric for metric in self.metrics if names is None or metric.name in names]
 
     def work_out_references(self, ranks: Ranks) -> None:
-        """Let several processes work out features of real data and noise that `reference_rows` takes on rank 0.
+        """Extract features of real data and noise in several processes, for `reference_rows` on rank 0.
 
-        Those of costly extractors alone: these lie on disk, where rank 0 finds them. Does nothing for a single process.
-        Raises StoppedError in all of them where one is asked to stop.
+        Only features of costly extractors, which are exchanged through files. Does nothing for a single process.
+        Raises StoppedError in all processes if one of them should stop.
         """
         if ranks.size == 1:
             return
-        wanted = [] if not ranks.is_writer else [metric for metric in self.metrics if self._kept_rows(metric) is None]
-        names = ranks.broadcast([metric.name for metric in wanted])
+        fresh = [metric.name for metric in self.metrics if self._read_rows(metric) is None] if ranks.is_writer else []
+        names = ranks.broadcast(fresh)
         references: list[Reference] = []
-        missing: list[tuple[int, int]] = []  # of which reference, and which piece
-        for space, metrics in self._by_space(names).items():
-            fresh = Reference(noise(self.dataset), self._extractors[space], self.cache)
+        missing: list[tuple[int, int]] = []  # index of a reference, number of a piece
+        for kind, metrics in self._by_features(names).items():
+            baseline = Reference(noise(self.dataset), self._extractors[kind], self.cache)
             real_count = max(_real_count(metric, len(self.dataset)) for metric in metrics)
             noise_count = max(metric.samples for metric in metrics)
-            for reference, count in ((self._references[space], real_count), (fresh, noise_count)):
+            for reference, count in ((self._references[kind], real_count), (baseline, noise_count)):
                 missing += [(len(references), number) for number in reference.missing_pieces(count)]
                 references.append(reference)
         missing = ranks.broadcast(missing)
@@ -169,33 +161,33 @@ class Evaluator:
                 raise StoppedError
             if start + ranks.rank < len(missing):
                 which, number = missing[start + ranks.rank]
-                references[which].make_piece(number)
+                references[which].build_piece(number)
         ranks.barrier()
 
-    def _by_space(self, names: Collection[str]) -> dict[Space, list[Metric]]:
-        spaces: dict[Space, list[Metric]] = {}
-        for metric in self._wanted(names):
-            spaces.setdefault(_space(metric), []).append(metric)
-        return spaces
+    def _by_features(self, names: Collection[str] | None) -> dict[FeatureKind, list[Metric]]:
+        groups: dict[FeatureKind, list[Metric]] = {}
+        for metric in self._selected(names):
+            groups.setdefault(metric.features, []).append(metric)
+        return groups
 
     @property
     def watches_memory(self) -> bool:
-        """Whether a metric asks for copies of training images, and so `nearest` has something to say."""
+        """Whether a metric detects copies of training images, so that `nearest` can be called."""
         return any(metric.distance == "authenticity" for metric in self.metrics)
 
     def nearest(self, samples: Tensor) -> dict[str, Tensor]:
-        """The samples beside the training images they are nearest to, in the space of the first authenticity metric.
+        """Samples and their nearest training images, by the features of the first authenticity metric.
 
-        samples: as `score` takes them. Returns
+        samples: as for `score`. Returns
             distances [N]:  of every sample to its nearest training image;
-            baseline [M]:   of training images to the nearest of the others, what a fresh image has to expect;
+            baseline [M]:   of training images to the nearest of the others, which is typical of a new image;
             samples, training [PAIRS, ...], pair_distances [PAIRS]: the nearest pairs of all, nearest first.
         """
         metric = next(metric for metric in self.metrics if metric.distance == "authenticity")
-        real = self._references[_space(metric)]
+        real = self._references[metric.features]
         rows = real.first(metric.reference if isinstance(metric.reference, int) else len(self.dataset)).values
         self._check(samples)
-        distances, places = nearest(self._extractors[_space(metric)](samples).values.to(rows.dtype), rows)
+        distances, places = nearest(self._extractors[metric.features](samples).values.to(rows.dtype), rows)
         baseline, _ = nearest(rows[: len(samples)], rows, exclude_self=True)
         closest = distances.argsort()[:PAIRS]
         return {
@@ -207,34 +199,34 @@ class Evaluator:
         }
 
     def reference_rows(self) -> list[dict[str, Any]]:
-        """What each metric says of the real data and of noise: rows with the keys what, metric, value, samples.
+        """The baselines of each metric: rows with the keys what, metric, value, samples.
 
-        `halves` is the mean over five random splits of the real data in two, one half scored against the other:
-        a model that has learnt the data perfectly comes near it. Halves larger than the metric's count are
-        cut to it. Where a metric has a reference of its own, the next samples are scored against it, once.
-        `noise` scores standard normal noise, quantised as a model's output is.
+        `halves` is the real-vs-real baseline: the mean over five random splits of the real data into halves, scored
+        against each other. A model that has learnt the data perfectly comes close to it. Halves larger than the
+        metric's count are cut to it. For a metric with a reference of its own, the next real samples are scored against
+        the reference, once. `noise` is the noise baseline: standard normal noise, quantised as a model's output is.
         """
-        rows = {metric: self._kept_rows(metric) for metric in self.metrics}
-        fresh = [metric for metric, held in rows.items() if held is None]
+        rows = {metric: self._read_rows(metric) for metric in self.metrics}
+        fresh = [metric for metric, stored in rows.items() if stored is None]
         memo: Memo = {}
-        of_noise = {  # not kept: a training that follows needs the memory
-            space: Reference(noise(self.dataset), self._extractors[space], self.cache, self.should_stop)
-            for space in map(_space, fresh)
+        of_noise = {  # not an attribute: a training that follows needs the memory
+            kind: Reference(noise(self.dataset), self._extractors[kind], self.cache, self.should_stop)
+            for kind in {metric.features for metric in fresh}
         }
         for metric in fresh:
-            value, count = self._halves(metric)
-            noisy = score(metric, self._real(metric), of_noise[_space(metric)], memo).value
+            value, count = self._real_vs_real(metric)
+            noisy = score(metric, self._real(metric), of_noise[metric.features], memo).value
             rows[metric] = [
                 {"what": "halves", "metric": metric.name, "value": value, "samples": count},
                 {"what": "noise", "metric": metric.name, "value": noisy, "samples": metric.samples},
             ]
             if path := self._rows_path(metric):
                 write_json(path, rows[metric])
-        return [row for held in rows.values() for row in held or ()]
+        return [row for stored in rows.values() for row in stored or ()]
 
-    def _halves(self, metric: Metric) -> tuple[float, int]:
-        """The mean over the splits, and how many samples a half has."""
-        real = self._references[_space(metric)]
+    def _real_vs_real(self, metric: Metric) -> tuple[float, int]:
+        """The mean over the splits, and the number of samples in a half."""
+        real = self._references[metric.features]
         if isinstance(metric.reference, int):
             features = real.first(metric.reference + metric.samples)
             one, other = features[: metric.reference], features[metric.reference :]
@@ -247,57 +239,26 @@ class Evaluator:
         return sum(values) / SPLITS, half
 
     def _rows_path(self, metric: Metric) -> Path | None:
-        folder = self._references[_space(metric)].folder
+        folder = self._references[metric.features].folder
         return folder and folder / f"rows-{metric.name}.json"
 
-    def _kept_rows(self, metric: Metric) -> list[dict[str, Any]] | None:
-        """The rows on disk; None where there are none, or no whole ones: they are made anew then."""
+    def _read_rows(self, metric: Metric) -> list[dict[str, Any]] | None:
+        """The rows on disk; None if they are missing or damaged."""
         path = self._rows_path(metric)
         try:
-            held = read_json(path) if path else None
-            whole = held is not None and [(row["what"], row["metric"]) for row in held] == [
+            rows = read_json(path) if path else None
+            complete = rows is not None and [(row["what"], row["metric"]) for row in rows] == [
                 ("halves", metric.name),
                 ("noise", metric.name),
             ]
         except (DamagedError, TypeError, KeyError):
             return None
-        return held if whole else None
+        return rows if complete else None
 
-    def _real(self, metric: Metric) -> Side:
+    def _real(self, metric: Metric) -> FeatureSet:
         if metric.reference == PUBLISHED:
             return self._published[metric.protocol]
-        return self._references[_space(metric)]
-
-    def _refuse_too_few(self, metric: Metric) -> None:
-        name, count = self.dataset.name, len(self.dataset)
-        least = LEAST.get(metric.distance, 2)
-        wanted = metric.samples if metric.distance == "w2" else metric.reference
-        if isinstance(wanted, int) and wanted > count:
-            raise UsageError(f"metric {metric.name!r} needs {wanted} real samples, and {name!r} has {count}")
-        if isinstance(metric.reference, int) and metric.reference + least > min(count, KEPT):
-            raise UsageError(
-                f"metric {metric.name!r} leaves no other real samples to compare its reference with: at most "
-                f"{min(count, KEPT) - least} of {name!r} can be one"
-            )
-        if metric.distance in PAIRED and metric.reference is None and metric.samples > count:
-            raise UsageError(
-                f"metric {metric.name!r} compares with as many real samples, and {name!r} has {count}: ask for fewer"
-            )
-        if metric.distance == "authenticity" and metric.reference is None and count > KEPT:
-            raise UsageError(
-                f"metric {metric.name!r} looks at {KEPT} real samples at most, and {name!r} has {count}: say of how "
-                f"many with {metric.name}_ref{KEPT // 1000 - 1}k or fewer"
-            )
-        if count < least:
-            raise UsageError(f"metric {metric.name!r} needs at least {least} real samples, and {name!r} has {count}")
-
-    def _refuse_unservable(self, metric: Metric) -> None:
-        if metric.distance in ("classes", "modes"):
-            extract = self._extractors[_space(metric)]
-            if extract(self.dataset.images[:1]).predictions is None:
-                raise UsageError(
-                    f"metric {metric.name!r} needs a mixture, and this variant of {self.dataset.name!r} has no modes"
-                )
+        return self._references[metric.features]
 
     def _check(self, samples: Tensor) -> None:
         shape, real = self.dataset.shape, self.dataset.images
@@ -310,28 +271,18 @@ class Evaluator:
             raise ValueError("samples hold NaN or infinity")
 
 
-def _count(space: Space, metrics: Sequence[Metric]) -> int:
-    """How many samples are looked at in a space."""
-    return max(metric.samples for metric in metrics if _space(metric) == space)
-
-
 def _real_count(metric: Metric, count: int) -> int:
-    """How many of `count` real samples the reference rows of a metric take."""
+    """The number of real samples, of `count`, that the reference rows of a metric take."""
     return metric.reference + metric.samples if isinstance(metric.reference, int) else count
 
 
-def _collector(space: Space, metrics: Sequence[Metric], few: float) -> Collector:
-    """few: up to so many samples the features for a Fréchet distance are kept."""
-    ours = [metric for metric in metrics if _space(metric) == space]
-    streamed = frozenset(metric.samples for metric in ours if metric.distance == "fd" and metric.samples > few)
-    kept = [metric.samples for metric in ours if metric.distance != "fd" or metric.samples <= few]
-    return Collector(max(kept, default=0), streamed)
+def _accumulator(metrics: Sequence[Metric], few: float) -> FeatureAccumulator:
+    """For metrics of the same features. few: up to this many samples, features for a Fréchet distance are kept."""
+    streamed = frozenset(metric.samples for metric in metrics if metric.distance == "fd" and metric.samples > few)
+    kept = [metric.samples for metric in metrics if metric.distance != "fd" or metric.samples <= few]
+    return FeatureAccumulator(max(kept, default=0), streamed)
 
 
 def _between(metric: Metric, real: Features, fake: Features) -> float:
     """The metric of as many samples as `fake` has."""
-    return score(replace(metric, samples=len(fake)), Held(real), Held(fake), {}).value
-
-
-def _space(metric: Metric) -> Space:
-    return metric.extractor, metric.protocol
+    return score(replace(metric, samples=len(fake)), ComputedFeatures(real), ComputedFeatures(fake), {}).value

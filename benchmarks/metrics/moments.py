@@ -41,13 +41,13 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> Moments:
-        """The moments of features [N, D], N at least 2, on their device. Raises ValueError as `Accumulator` does."""
-        accumulator = Accumulator()
+        """Moments of features [N, D], N at least 2, on their device. Raises ValueError as `MomentAccumulator`."""
+        accumulator = MomentAccumulator()
         accumulator.add(features)
         return accumulator.moments()
 
 
-class Accumulator:
+class MomentAccumulator:
     """Moments of rows that come batch by batch, on the device of the first batch, in float64.
 
     Every chunk is centred on its own mean before it is squared and then merged (Chan, Golub & LeVeque 1979), so a

@@ -1,15 +1,14 @@
-"""Features of the real data: computed once, kept on disk where that is worth it, and read back.
+"""Features of the real data: extracted once, cached on disk if that takes long, and read back.
 
-A folder of the cache belongs to one (data set, extractor). Its name is a hash of all that the features depend on:
-the bytes of the images and the extractor's identity, in which are its weights and its protocol. Features lie in pieces
-of 200 rows, each written at once, so that an hour of work on a slow machine can be interrupted at any time.
+A folder of the cache belongs to one data set and extractor. Its name is a hash of all that the features depend on: the
+bytes of the images and the extractor's identity, which includes its weights and its protocol. Features are stored in
+pieces of 200 rows, each written atomically, so that an hour of work on a slow machine can be interrupted at any time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,30 +21,24 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..common.cache import cache_folder, read_or_build
 from ..common.files import atomic_path
-from ..common.lock import acquire
 from ..data.base import Dataset
-from .accumulator import Side
 from .extractors.base import Extractor, Features
-from .moments import Accumulator, Moments
+from .feature_sets import FeatureSet
+from .moments import MomentAccumulator, Moments
 
 SEED = 0  # of everything random in the choice of real samples, so that every run has the same references
-PIECE = 200  # samples a file, and between two questions whether to stop: 20 s of Inception on two slow cores
+PIECE = 200  # samples per file, and between two checks whether to stop: 20 s of Inception on two slow cores
 KEPT = 100_000  # features that are kept at most: 800 MB of Inception's; moments are taken from all samples
-FORMAT = 1  # counted up when what lies in the files changes
+FORMAT = 1  # increased when the content of the files changes
 
 log = logging.getLogger(__name__)
 
 
-def default_folder() -> Path:
-    """Where references are kept: `consistency-bench/references` in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "consistency-bench" / "references"
-
-
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Samples that are always the same: `samples(start, stop)` of `count`; the fingerprint says which."""
+    """A fixed sequence of `count` samples: `samples(start, stop)` returns a part, the fingerprint identifies it."""
 
     name: str
     fingerprint: str
@@ -62,7 +55,7 @@ def real_samples(dataset: Dataset) -> Source:
 
 
 def noise(dataset: Dataset) -> Source:
-    """Standard normal noise, quantised as a model's output is; it has no end."""
+    """Standard normal noise, quantised as a model's output is, without end."""
 
     def piece(number: int) -> Tensor:
         generator = torch.Generator().manual_seed(SEED + number)
@@ -77,15 +70,16 @@ def noise(dataset: Dataset) -> Source:
 
 
 class StoppedError(Exception):
-    """Asked to stop between two pieces of work; what is on disk by then is kept."""
+    """A signal or a time limit asked to stop, which was noticed between two pieces; finished pieces stay on disk."""
 
 
-class Reference(Side):
-    """A side whose samples are fixed: the real ones of a data set in a fixed random order, or noise.
+class Reference(FeatureSet):
+    """The features of a fixed source of samples: the real ones of a data set in a fixed random order, or noise.
 
-    Nothing is computed before it is asked for. Where the extractor is costly, results are in `folder` below the cache,
-    and of several processes that want the same one works and the others wait. `should_stop` is asked between pieces;
-    where it says so, StoppedError is raised.
+    Nothing is computed before it is needed. Results of a costly extractor are stored in `folder` below the cache; of
+    several processes that need the same piece, one extracts it and the others wait.
+
+    should_stop: called between pieces of a costly extractor; StoppedError is raised if it returns True.
     """
 
     def __init__(
@@ -103,16 +97,13 @@ class Reference(Side):
         if extractor.costly:
             text = f"{FORMAT} {SEED} {source.fingerprint} {extractor.identity}"
             key = hashlib.sha256(text.encode()).hexdigest()[:16]
-            self.folder = (cache or default_folder()) / f"{source.name}-{key}"
+            self.folder = (cache or cache_folder("references")) / f"{source.name}-{key}"
 
     def first(self, count: int) -> Features:
-        """The features of the first `count` samples in the fixed order, as many as there are and are kept at most."""
+        """The features of the first `count` samples in the fixed order, or of as many as there are and are kept."""
         count = min(count, self.source.count, KEPT)
         if self._features is None or len(self._features) < count:
-            pieces = list(self._pieces(count))
-            predictions = [piece.predictions for piece in pieces if piece.predictions is not None]
-            values = torch.cat([piece.values for piece in pieces])
-            self._features = Features(values, torch.cat(predictions) if predictions else None)
+            self._features = Features.concatenate(list(self._pieces(count)))
         return self._features[:count]
 
     def moments(self, count: int | None = None) -> Moments:
@@ -123,7 +114,7 @@ class Reference(Side):
         return self._moments[count]
 
     def _compute_moments(self, count: int) -> Moments:
-        accumulator = Accumulator()
+        accumulator = MomentAccumulator()
         for piece in self._pieces(count):
             accumulator.add(piece.values)
         moments = accumulator.moments()
@@ -138,8 +129,8 @@ class Reference(Side):
         try:
             held = safetensors.torch.load_file(self._moments_path(count))
             return Moments(count, held["mean"], held["cov"])
-        except (SafetensorError, KeyError, ValueError) as error:  # a damaged copy is no loss: it is made anew
-            log.warning("%s is damaged (%s) and made anew", self._moments_path(count), error)
+        except (SafetensorError, KeyError, ValueError) as error:
+            log.warning("%s is damaged (%s) and is computed again", self._moments_path(count), error)
             return None
 
     def _moments_path(self, count: int) -> Path:
@@ -155,44 +146,40 @@ class Reference(Side):
             if self.folder is None or start >= KEPT:
                 yield self.extractor(self.source.samples(start, start + wanted))
             else:
-                yield self._kept(start, self._piece_path(start))[:wanted]
+                yield self._stored(start)[:wanted]
 
     def missing_pieces(self, count: int) -> list[int]:
-        """The numbers of the pieces with the first `count` samples that are to be on disk and are not."""
+        """The numbers of the pieces with the first `count` samples that are not on disk yet."""
         if self.folder is None:
             return []
         starts = range(0, min(count, self.source.count, KEPT), PIECE)
         return [start // PIECE for start in starts if not self._piece_path(start).exists()]
 
-    def make_piece(self, number: int) -> None:
-        """Put one of the pieces on disk."""
-        self._kept(number * PIECE, self._piece_path(number * PIECE))
+    def build_piece(self, number: int) -> None:
+        """Extract and store one of the pieces."""
+        self._stored(number * PIECE)
 
     def _piece_path(self, start: int) -> Path:
         assert self.folder is not None
         return self.folder / f"features-{start // PIECE:05d}.npy"
 
-    def _kept(self, start: int, path: Path) -> Features:
+    def _stored(self, start: int) -> Features:
+        """The features of the piece from sample `start` on, through the cache."""
         rows = min(PIECE, self.source.count - start)
-        held = _read_piece(path, rows)
-        if held is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            while (lock := acquire(path.with_suffix(".lock"))) is None:
-                time.sleep(0.5)
-            with lock:
-                held = _read_piece(path, rows)  # somebody else may have been at work
-                if held is None:
-                    began = time.monotonic()
-                    held = self.extractor(self.source.samples(start, start + rows)).values.float()
-                    with atomic_path(path) as temporary, temporary.open("wb") as file:
-                        np.save(file, held.numpy(), allow_pickle=False)
-                    rate = rows / max(time.monotonic() - began, 1e-9)
-                    log.info("%s: features of %d samples are there, %.0f/s", self.source.name, start + rows, rate)
-        return Features(held, None)
+
+        def build(temporary: Path) -> None:
+            began = time.monotonic()
+            values = self.extractor(self.source.samples(start, start + rows)).values.float()
+            with temporary.open("wb") as file:
+                np.save(file, values.numpy(), allow_pickle=False)
+            rate = rows / max(time.monotonic() - began, 1e-9)
+            log.info("%s: features of %d samples extracted, %.0f/s", self.source.name, start + rows, rate)
+
+        return Features(read_or_build(self._piece_path(start), lambda path: _read_piece(path, rows), build), None)
 
 
 def _read_piece(path: Path, rows: int) -> Tensor | None:
-    """The features in a file; None where there is none, and where it is damaged: it is made anew then."""
+    """The features in a file; None if it is missing or damaged."""
     try:
         values = np.load(path, allow_pickle=False)
         if values.dtype != np.float32 or values.ndim != 2 or len(values) != rows or not np.isfinite(values).all():
@@ -200,6 +187,6 @@ def _read_piece(path: Path, rows: int) -> Tensor | None:
     except FileNotFoundError:
         return None
     except (ValueError, EOFError) as error:
-        log.warning("%s is damaged (%s) and made anew", path, error)
+        log.warning("%s is damaged (%s) and is extracted again", path, error)
         return None
     return torch.from_numpy(values)

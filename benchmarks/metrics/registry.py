@@ -1,9 +1,9 @@
-"""Metrics by name: `fid50k`, `precision10k`, or in another space than Inception's `<distance>_<extractor>_<count>`.
+"""Metrics by name: `fid50k`, `precision10k`, or for other features than Inception's `<distance>_<extractor>_<count>`.
 
-A name says everything that a number depends on, so that two protocols can never share a column: what is compared
-(the distance), in which space (the extractor), from how many generated samples (the count; Fréchet distances are
-biased at small counts, so only equal counts compare), and, where these are not the usual ones, how images are resized
-(`fid50k_clean`) and from how many real ones the reference is made (`fid2k_ref2k`). Importing this module is cheap.
+A name holds everything that a number depends on, so that two protocols never share a column: the distance, the
+extractor of the features, the number of generated samples (Fréchet distances are biased at small counts, so only equal
+counts are comparable), and, if these are not the usual ones, how images are resized (`fid50k_clean`) and the number of
+real samples in the reference (`fid2k_ref2k`). Importing this module is cheap.
 """
 
 from __future__ import annotations
@@ -31,32 +31,30 @@ DISTANCES = {
 
 HIGHER_IS_BETTER = frozenset({"precision", "recall", "density", "coverage", "authenticity", "classes", "modes"})
 
-#: Two numbers that one letter pair asks for.
+#: Pairs of metrics with a common short name.
 PAIRS = {"pr": ("precision", "recall"), "dc": ("density", "coverage")}
 
 NEIGHBOURS = ("precision", "recall", "density", "coverage", "authenticity")
-_ANY_SPACE = ("fd", "kd", "fdinf", *NEIGHBOURS)
+_ANY_FEATURES = ("fd", "kd", "fdinf", *NEIGHBOURS)
 
-#: Each feature extractor with the distances that have a meaning in its space. Inception's have names of their own.
+#: Each feature extractor with the distances that its features allow. Inception's metrics have names of their own.
 EXTRACTORS = {
-    "digits": (*_ANY_SPACE, "classes"),
+    "digits": (*_ANY_FEATURES, "classes"),
     "points": ("fd", "kd", "w2", "modes"),
-    "pixels8": _ANY_SPACE,
-    "efficientnet_lite0": _ANY_SPACE,
-    "squeezenet": _ANY_SPACE,
-    "dinov2": _ANY_SPACE,
+    "pixels8": _ANY_FEATURES,
+    "dinov2": _ANY_FEATURES,
 }
 
-#: The names of metrics on Inception's features: only these may be called FID and KID.
+#: Metrics of Inception's features by name: only these may be called FID and KID.
 INCEPTION = {"fid": "fd", "kid": "kid", "fidinf": "fdinf", **{name: name for name in NEIGHBOURS}}
 
-#: How images are brought to Inception's 299 × 299, see `protocols`. The first one is what published numbers used.
+#: How images are resized to Inception's 299 × 299, see `extractors.preprocessing`. The first one is the default.
 PROTOCOLS = ("legacy_tensorflow", "clean", "legacy_pytorch")
 
 #: Reference statistics that others publish.
 PUBLISHED = "cleanfid"
 
-#: Distances that settle by themselves which real samples they compare with, or with none.
+#: Distances without a choice of the real samples that they compare with.
 WHOLE = ("w2", "classes", "modes")
 
 #: Assignment costs the cube of the count: seconds at 2,000, minutes at 5,000 far from the data, hours at 50,000.
@@ -65,12 +63,10 @@ W2_LIMIT = 5_000
 #: The least count a distance can be taken from: neighbourhoods need k + 1.
 LEAST = {"precision": 4, "recall": 4, "density": 6, "coverage": 6, "fdinf": 100}
 
-#: How many features there are. Below ten samples a feature the extrapolation is worse than what it extrapolates.
+#: Number of features. With fewer than ten samples per feature FID∞ is less accurate than the plain distance.
 WIDTHS = {
     "inception": 2048,
-    "efficientnet_lite0": 1280,
     "dinov2": 1024,
-    "squeezenet": 512,
     "pixels8": 192,
     "digits": 64,
 }
@@ -93,7 +89,7 @@ EXAMPLES = (
     ),
 )
 
-#: What an unknown name is answered with; `bench list` shows all.
+#: Names in the error for an unknown one; `bench list` shows all.
 _CHOICES = tuple(
     name
     for name in EXAMPLES
@@ -112,8 +108,8 @@ class Metric:
     """A parsed metric name.
 
     samples:   the exact number of generated samples the metric is taken from.
-    protocol:  how images are resized, "" where the extractor knows one way alone.
-    reference: how many real samples it compares with; None is all of them; "cleanfid" published statistics.
+    protocol:  how images are prepared, "" for extractors with one way to do so.
+    reference: the number of real samples in the reference; None for all, "cleanfid" for published statistics.
     """
 
     name: str
@@ -124,11 +120,16 @@ class Metric:
     protocol: str = ""
     reference: int | str | None = None
 
+    @property
+    def features(self) -> tuple[str, str]:
+        """Which features it compares: extractor and preprocessing protocol."""
+        return self.extractor, self.protocol
+
 
 def parse(name: str) -> Metric:
     """The metric called `name`. Counts are exact: `500` is 500, `2k` is 2,000 and `50k` is 50,000.
 
-    Every metric has one spelling (`2k`, not `2000`). Raises UsageError for anything that is not a metric of this suite.
+    Every metric has one spelling (`2k`, not `2000`). Raises UsageError for a name that is not a metric of this suite.
     """
     distance, extractor, protocol = None, "", ""
     if match := _INCEPTION.fullmatch(name):
@@ -140,7 +141,7 @@ def parse(name: str) -> Metric:
             )
     elif match := _OTHER.fullmatch(name):
         extractor, protocol = match["extractor"], ""
-        admitted = _ANY_SPACE if _CUSTOM.fullmatch(extractor) else EXTRACTORS.get(extractor, ())
+        admitted = _ANY_FEATURES if _CUSTOM.fullmatch(extractor) else EXTRACTORS.get(extractor, ())
         distance = match["distance"] if match["distance"] in admitted else None
     if match is None or distance is None:
         raise unknown("metric", name, _CHOICES)
@@ -175,10 +176,7 @@ def expand(names: Iterable[str]) -> list[str]:
 
 
 def direction(name: str) -> int:
-    """1 where more is better, -1 where less is, 0 for a name that starts like no metric of this version.
-
-    Tolerant, because records outlive versions: it reads the first word alone.
-    """
+    """1 if higher is better, -1 if lower is better, 0 for a name whose first word is not a metric."""
     word = name.partition("_")[0]
     found = [one for one in (*DISTANCES, *INCEPTION) if word == one or re.fullmatch(rf"{one}{_COUNT}", word)]
     return 0 if not found else 1 if found[0] in HIGHER_IS_BETTER else -1

@@ -1,4 +1,4 @@
-"""One metric of two sides: which distance is taken of which features."""
+"""One metric of two feature sets: which distance between which features."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from . import distances, kernels, neighbours
-from .accumulator import Side
 from .bootstrap import bootstrap
+from .feature_sets import FeatureSet
 from .references import KEPT
 from .registry import Metric
 
@@ -17,21 +17,21 @@ SEED = 0  # of the random subsets within a distance
 
 
 class Score(NamedTuple):
-    """A metric's value, and the standard error of its sampling where it is known: of KID, and with a bootstrap."""
+    """A metric's value, and the standard error of its sampling if known: of KID, and with a bootstrap."""
 
     value: float
     error: float | None = None
 
 
-#: What metrics of the same two sides share: (what, extractor, …) -> result.
+#: Results that metrics of the same two feature sets share: (distances, extractor, …) -> result.
 Memo = dict[tuple[Any, ...], Any]
 
 
-def score(metric: Metric, real: Side, fake: Side, memo: Memo, resamples: int = 0) -> Score:
+def score(metric: Metric, real: FeatureSet, fake: FeatureSet, memo: Memo, resamples: int = 0) -> Score:
     """The metric of the first `metric.samples` samples of `fake` against `real`.
 
-    memo: kept by the caller while both sides stay the same.
-    resamples: how many bootstrap resamples of the samples give a Fréchet distance its error; 0 none.
+    memo:      kept by the caller while both feature sets stay the same.
+    resamples: number of bootstrap resamples for the standard error of a Fréchet distance; 0 for none.
     """
     match metric.distance:
         case "fd":
@@ -68,7 +68,7 @@ def score(metric: Metric, real: Side, fake: Side, memo: Memo, resamples: int = 0
             return Score(float(distances.coverage(predictions)))
 
 
-def _frechet(metric: Metric, real: Side, fake: Side, resamples: int) -> Score:
+def _frechet(metric: Metric, real: FeatureSet, fake: FeatureSet, resamples: int) -> Score:
     kept = fake.first(metric.samples).values
     if len(kept) < metric.samples:  # moments alone
         reference = _count(metric)
@@ -82,8 +82,8 @@ def _frechet(metric: Metric, real: Side, fake: Side, resamples: int) -> Score:
     return Score(value, bootstrap(resampled, len(kept), resamples, SEED).standard_error)
 
 
-def _frechet_of(metric: Metric, real: Side, fake: Side, features: Tensor) -> float:
-    """By the cheapest of three forms with one value: which depends on how many rows there are for how many columns."""
+def _frechet_of(metric: Metric, real: FeatureSet, fake: FeatureSet, features: Tensor) -> float:
+    """By the cheapest of three forms of the same value, which depends on the numbers of rows and columns."""
     reference = _count(metric)
     width = features.shape[1]
     if reference is not None and max(reference, len(features)) < width:
@@ -95,7 +95,7 @@ def _frechet_of(metric: Metric, real: Side, fake: Side, features: Tensor) -> flo
 
 
 def _count(metric: Metric) -> int | None:
-    """How many real samples the metric compares with, None for all."""
+    """The number of real samples that the metric compares with, None for all."""
     return metric.reference if isinstance(metric.reference, int) else None
 
 
@@ -107,11 +107,11 @@ def _shared(
     metric: Metric,
     what: str,
     pair: Callable[[Tensor, Tensor], tuple[float, float]],
-    real: Side,
-    fake: Side,
+    real: FeatureSet,
+    fake: FeatureSet,
     memo: Memo,
 ) -> tuple[float, float]:
-    """Both numbers of a pair, worked out for the first of them."""
+    """Both numbers of a pair, computed once."""
     key = (what, metric.extractor, metric.protocol, metric.samples, metric.reference)
     if key not in memo:
         features = real.first(_reference(metric, metric.samples)).values

@@ -6,7 +6,6 @@ The files are under CC BY-NC-SA 4.0 and are neither shipped nor downloaded here;
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import nn
 
 from ...methods.networks.checkpoints import CheckpointError, match_weights, read_pickle
 from ...methods.networks.registry import build_factory
+from ..common.cache import cache_folder
 from ..common.errors import UsageError, unknown
 from ..common.files import atomic_path, read_json, write_json
 
@@ -77,12 +77,6 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
-def default_folder() -> Path:
-    """Where prepared weights are unless the user names a folder: `consistency-bench/weights` in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "consistency-bench" / "weights"
-
-
 def prepare(name: str, source: Path, folder: Path | None = None, sha256: str | None = None) -> dict[str, Any]:
     """Convert a published file to `NAME.safetensors` (float32, names of the network) and a report beside it.
 
@@ -115,7 +109,7 @@ def prepare(name: str, source: Path, folder: Path | None = None, sha256: str | N
         matched = match_weights(network, tensors, prefix=published.prefix, ignorable=published.ignorable)
     except CheckpointError as error:
         raise UsageError(f"{source} does not fit {name}: {error}") from None
-    target = (folder or default_folder()) / f"{name}.safetensors"
+    target = (folder or cache_folder("weights")) / f"{name}.safetensors"
     report = {
         "weights": str(target),
         "name": name,
@@ -134,7 +128,7 @@ def prepare(name: str, source: Path, folder: Path | None = None, sha256: str | N
 def load_prepared(name_or_path: str, network: nn.Module) -> dict[str, Any]:
     """Load prepared weights into a network, buffers included; returns the report to keep with the run.
 
-    A name is looked up in `default_folder()`; anything that ends in `.safetensors` is a path. Buffers come with the
+    A name is searched in the cache; anything that ends in `.safetensors` is a path. Buffers come with the
     weights that were trained with them: an NCSN++ has the file's frequencies afterwards, not its `fourier_scale`.
     The report is that of `prepare`, with `weights` and `matched` alone for a file that was made elsewhere.
 
@@ -161,7 +155,7 @@ def _prepared(name_or_path: str) -> Path:
         return path
     if name_or_path not in PUBLISHED:
         raise unknown("train.init", name_or_path, PUBLISHED)
-    path = default_folder() / f"{name_or_path}.safetensors"
+    path = cache_folder("weights") / f"{name_or_path}.safetensors"
     if not path.is_file():
         raise UsageError(
             f"weights {name_or_path!r} are not in {path.parent}: download {PUBLISHED[name_or_path].source} and run "

@@ -34,7 +34,7 @@ from consistency_bench.reports.build import build_report
 from ..benchmarks.conftest import put, tiny_cell
 from .hostile.make import FILES, Bomb, make
 
-ROOT = Path(consistency_bench.benchmarks.execution.cell.__file__).resolve().parents[1]
+ROOT = Path(consistency_bench.benchmarks.execution.cell.__file__).resolve().parents[2]
 PUBLISHED = "edm-cifar10-32x32-uncond-vp"
 
 

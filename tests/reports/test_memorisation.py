@@ -203,7 +203,7 @@ def test_another_space_has_a_panel_of_its_own(sweep):
     [
         (("authenticity10k",), " (features: inception)"),
         (("authenticity2k_clean", "authenticity2k_ref2k"), " (features: inception)"),
-        (("authenticity_efficientnet_lite0_2k_ref2k",), " (features: efficientnet_lite0)"),
+        (("authenticity_dinov2_2k_ref2k",), " (features: dinov2)"),
         (("authenticity_module:function_500",), " (features: module:function)"),
         (("authenticity10k", "authenticity_digits_1k"), ""),
     ],

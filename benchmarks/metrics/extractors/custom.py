@@ -1,4 +1,4 @@
-"""A feature space of the user's own: any function, named as `module:function`."""
+"""Features of the user's own: any function, named as `module:function`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +14,44 @@ import torch
 from torch import Tensor
 
 from ...common.errors import UsageError
-from ...data.base import Dataset
-from .base import Extractor
-from .network import batched, check_dataset, refuse_protocol
+from ...data.base import DataInfo
+from .base import Extractor, refuse_protocol, require_images
+from .network import batched
 
 
-def custom(name: str) -> Callable[[Dataset, torch.device, str], Extractor]:
-    """The builder of the extractor `module:function`.
+@dataclass(frozen=True)
+class Custom:
+    """The extractor `module:function`: an `ExtractorKind`.
 
-    The function gets uint8 [N, 3, H, W] on the device, grey images repeated, and returns float [N, D]. The module is
-    imported, so its code runs: name only what you would run yourself. A digest of its file is part of the features'
-    identity; what the file reads in turn is not.
+    The function maps uint8 [N, 3, H, W] on the device, grey images repeated, to float [N, D]. The module is imported,
+    so its code runs. A digest of its file is part of the features' identity; what the file reads in turn is not.
     """
 
-    def build(dataset: Dataset, device: torch.device, protocol: str) -> Extractor:
-        """Raises UsageError for data that are not images and for a name that does not lead to a function."""
+    name: str
 
-        refuse_protocol(name, protocol)
-        check_dataset(name, dataset)
-        function, digest = _resolve(name)
+    def check(self, data: DataInfo, protocol: str) -> None:
+        refuse_protocol(self.name, protocol)
+        require_images(self.name, data)
+        _resolve(self.name)
+
+    def build(self, data: DataInfo, device: torch.device, protocol: str) -> Extractor:
+        self.check(data, protocol)
+        function, digest = _resolve(self.name)
 
         def features(images: Tensor) -> Tensor:
             values = function(images.expand(-1, 3, -1, -1))
             if not isinstance(values, Tensor) or values.ndim != 2 or len(values) != len(images):
                 shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-                raise ValueError(f"{name} must return a float tensor [{len(images)}, D], it returned {shape}")
+                raise ValueError(f"{self.name} must return a float tensor [{len(images)}, D], it returned {shape}")
             return values
 
-        return Extractor(f"{name} {digest}", batched(features, device), costly=True)
-
-    return build
+        return Extractor(f"{self.name} {digest}", batched(features, device), costly=True)
 
 
 def _resolve(name: str) -> tuple[Callable[[Tensor], Any], str]:
     module_name, colon, function_name = name.partition(":")
     if not (module_name and colon and function_name.isidentifier()):
-        raise UsageError(f"extractor {name!r}: a function of your own is named as module:function")
+        raise UsageError(f"extractor {name!r}: name a function of your own as module:function")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # a command does not have the current folder on the path, `python -m` has
     try:

@@ -1,4 +1,4 @@
-"""The small classifier whose features are the space of the `digits` metrics, and its shipped weights."""
+"""The small classifier whose features the `digits` metrics compare, and its shipped weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ...common.errors import UsageError
+from ...data.base import DataInfo
+from .base import Extractor, Features, refuse_protocol
+
 WEIGHTS = Path(__file__).parent / "weights" / "digits_classifier.safetensors"
 SHA256 = "c1a0caeb3e508934cabcfa2da93c29ee5189b5a562394cc11f12151cb03db73a"
 
-#: A convention, like the scale of Inception's features: it puts the Fréchet distance of two halves of the real
-#: data at a few units. It multiplies Fréchet distances by its square.
+#: A convention, like the scale of Inception's features: the Fréchet distance between two halves of the real data
+#: becomes a few units. Fréchet distances grow with its square.
 FEATURE_SCALE = 3.0
+BATCH = 500
 
 
 class DigitsClassifier(nn.Module):
@@ -51,12 +56,37 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, ...]:
 def load_digits_classifier() -> DigitsClassifier:
     """The classifier with its shipped weights, in evaluation mode.
 
-    Raises RuntimeError where the file is not the shipped one: numbers from other weights do not compare.
+    Raises RuntimeError if the file is not the shipped one: numbers from other weights are not comparable.
     """
     content = WEIGHTS.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise RuntimeError(f"{WEIGHTS} is not the file this version was released with: reinstall consistency-bench")
-    with torch.random.fork_rng(devices=[]):  # the initial values, overwritten at once, must not move the caller's draws
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # initial values, overwritten at once, must not advance the caller's generator
         classifier = DigitsClassifier()
     classifier.load_state_dict(safetensors.torch.load(content))
     return classifier.eval().requires_grad_(False)
+
+
+class Digits:
+    """The shipped classifier: 64 features and the predicted class of uint8 images [N, 1, 8, 8]."""
+
+    def check(self, data: DataInfo, protocol: str) -> None:
+        refuse_protocol("digits", protocol)
+        if not data.quantised or data.shape != (1, 8, 8):
+            raise UsageError(
+                f"the extractor 'digits' reads grey images of 8×8 pixels, which data set {data.name!r} does not hold"
+            )
+
+    def build(self, data: DataInfo, device: torch.device, protocol: str) -> Extractor:
+        self.check(data, protocol)
+        classifier = load_digits_classifier().to(device)
+
+        @torch.no_grad()
+        def extract(samples: Tensor) -> Features:
+            outputs = [classifier(data.to_model(batch.to(device))) for batch in samples.split(BATCH)]
+            features, logits = (torch.cat(parts).cpu() for parts in zip(*outputs, strict=True))
+            return Features(features.double(), logits.argmax(dim=1))
+
+        return Extractor(f"digits {SHA256[:16]}", extract)

@@ -1,7 +1,7 @@
 """DINOv2 ViT-L/14: features that agree better with people than Inception's (Stein et al. 2023).
 
-Oquab et al. 2023. Own module; the weights are those that torch.hub downloads (1.2 GB, Apache-2.0), and its cache is
-looked at too. The Fréchet distance in this space is called FD-DINOv2 elsewhere, and is not FID.
+Oquab et al. 2023. Own module; the weights are those that torch.hub downloads (1.2 GB, Apache-2.0), and torch.hub's
+folder is searched too. The Fréchet distance between these features is called FD-DINOv2 elsewhere, and is not FID.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...data.base import Dataset
-from . import preprocessing as protocols
-from . import weight_files as network_files
-from .base import Extractor
-from .network import network_extractor, refuse_protocol
+from . import preprocessing, weight_files
+from .network import FeatureNetwork
 
 NAME = "dinov2"
 
 #: 224×224 pixels by Pillow's bicubic resize, and the mean and deviation of ImageNet.
-PREPARATION = protocols.Preparation(
-    224, protocols.bicubic, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), clamp=True
+PREPARATION = preprocessing.Preparation(
+    224, preprocessing.bicubic, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), clamp=True
 )
 
 
@@ -42,7 +39,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers with GELU between, four times as wide."""
+    """Two layers with GELU in between, where they are four times as wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -54,7 +51,7 @@ class Mlp(nn.Module):
 
 
 class Scale(nn.Module):
-    """One learned factor a channel."""
+    """One learned factor per channel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -65,7 +62,7 @@ class Scale(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and layers of its own for each token, both added to what they get."""
+    """Attention, then two layers applied to each token; both are added to their input."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -93,7 +90,9 @@ class PatchEmbed(nn.Module):
 
 
 class DinoV2(nn.Module):
-    """float32 [N, 3, H, W], prepared, sides that patches divide, to features [N, width]: the class token at the end.
+    """float32 [N, 3, H, W], prepared, to features [N, width]: the class token after the last layer.
+
+    H and W are multiples of the patch.
 
     Parameters carry the published names. grid: patches along a side that positions were learned for (518/14).
     """
@@ -118,7 +117,7 @@ class DinoV2(nn.Module):
         return self.norm(x[:, 0])
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """Positions for another grid of patches, between the learned ones; with the published offset of 0.1."""
+        """Positions interpolated to another grid of patches, with the published offset of 0.1."""
         if (rows, columns) == (self.grid, self.grid):
             return self.pos_embed
         learned = self.pos_embed[:, 1:].view(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
@@ -128,8 +127,8 @@ class DinoV2(nn.Module):
 
 
 def load(path: Path) -> DinoV2:
-    """The network with the published weights. Raises DamagedError for a file that is not the published one."""
-    network_files.check_sha256(NAME, path)
+    """The network with the published weights. Raises DamagedError for any other file."""
+    weight_files.check_sha256(NAME, path)
     weights = torch.load(path, map_location="cpu", weights_only=True)
     with torch.device("meta"):
         network = DinoV2()
@@ -137,17 +136,7 @@ def load(path: Path) -> DinoV2:
     return network.eval()
 
 
-def dinov2(dataset: Dataset, device: torch.device, protocol: str) -> Extractor:
-    """1,024 features of uint8 images [N, C, H, W], C of 1 or 3, of any size. Wants a GPU.
-
-    Raises UsageError for a protocol, for data that are not images, and where the weights are missing or damaged.
-    """
-    refuse_protocol(NAME, protocol)
-    return network_extractor(
-        name=NAME,
-        identity=network_files.identity(NAME),
-        dataset=dataset,
-        load=lambda: load(network_files.locate(NAME)),
-        prepare=PREPARATION,
-        device=device,
-    )
+DINOV2 = FeatureNetwork(
+    name=NAME, digest=weight_files.NETWORK_FILES[NAME].sha256 or "", load=load, protocols={"": PREPARATION}
+)
+"""1,024 features of uint8 images [N, C, H, W], C of 1 or 3, of any size. Needs a GPU in practice."""

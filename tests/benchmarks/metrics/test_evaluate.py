@@ -1,7 +1,7 @@
 """The evaluator: what it asks for, what it refuses and what its numbers say."""
 
 import math
-from urllib.error import URLError
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,16 +9,18 @@ import torch
 
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.data import registry
-from consistency_bench.benchmarks.data.base import Dataset
+from consistency_bench.benchmarks.data.base import DataInfo, Dataset
 from consistency_bench.benchmarks.metrics import distances, evaluate, kernels, published_statistics
-from consistency_bench.benchmarks.metrics.accumulator import Collector
+from consistency_bench.benchmarks.metrics.checks import check_metrics
 from consistency_bench.benchmarks.metrics.evaluate import Evaluator
 from consistency_bench.benchmarks.metrics.extractors import registry as extractors
 from consistency_bench.benchmarks.metrics.extractors.base import Extractor, Features
 from consistency_bench.benchmarks.metrics.extractors.registry import build
+from consistency_bench.benchmarks.metrics.feature_sets import FeatureAccumulator
+from consistency_bench.benchmarks.metrics.moments import Moments
+from consistency_bench.benchmarks.metrics.published_statistics import PublishedMoments
 from consistency_bench.benchmarks.metrics.references import PIECE, StoppedError
 
-SIDE = Collector.side
 DIGITS_METRICS = ["fd_digits_2k", "kd_digits_2k", "classes_digits_2k"]
 
 
@@ -88,7 +90,7 @@ def test_each_metric_takes_exactly_its_own_count(digits, resampled):
     assert evaluator.samples_needed(["fd_digits_500", "kd_digits_500"]) == 500
     assert [metric.name for metric in evaluator.metrics] == ["fd_digits_500", "fd_digits_2k", "kd_digits_500"]
     score = scored(evaluator, resampled)
-    extract = build("digits", digits, torch.device("cpu"))
+    extract = build("digits", digits.info, torch.device("cpu"))
     real, fake = extract(digits.images).values, extract(resampled).values
     assert score["fd_digits_2k"] == pytest.approx(distances.frechet_from_features(real, fake), rel=1e-9)
     assert score["fd_digits_500"] == pytest.approx(distances.frechet_from_features(real, fake[:500]), rel=1e-6)
@@ -131,10 +133,10 @@ def test_metrics_that_a_data_set_cannot_serve_are_refused(digits):
     few = Dataset("toy2d", torch.zeros(100, 2), torch.zeros(100).long(), 1)
     with pytest.raises(UsageError, match="needs 500 real samples, and 'toy2d' has 100"):
         Evaluator(few, ["w2_points_500"])
-    with pytest.raises(UsageError, match="at least one"):
+    with pytest.raises(UsageError, match="at least one metric"):
         Evaluator(digits, [])
     with pytest.raises(UsageError, match="unknown feature extractor 'digit'"):
-        build("digit", digits, torch.device("cpu"))
+        build("digit", digits.info, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("variant", "modes"), [("two_modes", 2), ("eight_modes", 8)])
@@ -166,11 +168,11 @@ def test_w2_compares_with_a_fixed_choice_of_real_points():
 def test_pixel_cells_are_means_and_serve_images_of_any_size():
     images = torch.randint(0, 256, (6, 3, 24, 24), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     data = Dataset("made up", images, torch.zeros(6, dtype=torch.int64), 1)
-    values = build("pixels8", data, torch.device("cpu"))(images).values
+    values = build("pixels8", data.info, torch.device("cpu"))(images).values
     cells = (images.double() / 127.5 - 1).view(6, 3, 8, 3, 8, 3).mean((3, 5)).flatten(1)
     torch.testing.assert_close(values, cells, rtol=0, atol=1e-6)
     with pytest.raises(UsageError, match="reads images"):
-        build("pixels8", registry.load("toy2d"), torch.device("cpu"))
+        build("pixels8", registry.describe("toy2d"), torch.device("cpu"))
 
 
 def test_pixel_cells_tell_images_from_noise(digits, resampled):
@@ -189,15 +191,15 @@ def test_batches_of_any_size_give_the_same_scores(digits, resampled, size):
         assert score.value == pytest.approx(whole[name], rel=1e-6), name  # one image at a time rounds otherwise
 
 
-def test_of_many_samples_moments_alone_are_held(digits, resampled, monkeypatch):
-    kept = scored(Evaluator(digits, ["fd_digits_2k"]), resampled)
-    monkeypatch.setattr(evaluate, "FEW", 1000)
-    evaluator = Evaluator(digits, ["fd_digits_2k", "kd_digits_500"])
-    held = []
-    monkeypatch.setattr(Collector, "side", lambda self: held.append(self) or SIDE(self))
-    streamed = {name: score.value for name, score in evaluator.score(resampled.split(150)).items()}
-    assert streamed["fd_digits_2k"] == pytest.approx(kept["fd_digits_2k"], rel=1e-9)
-    assert [sum(map(len, collector._parts)) for collector in held] == [500]
+def test_of_many_samples_only_moments_are_kept(digits, resampled):
+    extract = build("digits", digits.info, torch.device("cpu"))
+    accumulator = FeatureAccumulator(500, frozenset({2000}))
+    for batch in resampled.split(150):
+        accumulator.add(extract(batch))
+    features = accumulator.features()
+    assert len(features.first(2000)) == 500
+    value = distances.frechet_moments(Moments.of(extract(digits.images).values), features.moments(2000))
+    assert value == pytest.approx(scored(Evaluator(digits, ["fd_digits_2k"]), resampled)["fd_digits_2k"], rel=1e-9)
 
 
 def test_batches_are_read_only_as_far_as_they_are_needed(digits, resampled):
@@ -211,7 +213,7 @@ def test_batches_are_read_only_as_far_as_they_are_needed(digits, resampled):
 def test_a_reference_of_ones_own_is_the_first_samples_of_the_fixed_order(digits, resampled):
     evaluator = Evaluator(digits, ["fd_digits_500_ref300"])
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
-    extract = build("digits", digits, torch.device("cpu"))
+    extract = build("digits", digits.info, torch.device("cpu"))
     real, others = (extract(digits.images[order[rows]]).values for rows in (slice(300), slice(300, 800)))
     fake = extract(resampled[:500]).values
     assert scored(evaluator, resampled)["fd_digits_500_ref300"] == pytest.approx(
@@ -265,10 +267,33 @@ def test_a_bootstrap_gives_frechet_distances_an_error(digits, resampled):
     assert score["fd_digits_500"].error == pytest.approx(spread, rel=0.6)
 
 
-def test_kid_comes_with_its_error_and_falls_with_quality(digits, monkeypatch, tmp_path):
-    """Inception's metrics on a made-up network of its name: the way from the name to the numbers, not the numbers."""
-    stand_in = Extractor("stand-in", lambda images: Features(images.flatten(1).float() / 255, None), True)
-    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda dataset, device, protocol: stand_in)
+@dataclass
+class StandIn:
+    """Inception's extractor without its network: the pixels, and how many images it was given."""
+
+    costly: bool = True
+    seen: int = 0
+
+    def check(self, data: DataInfo, protocol: str) -> None:
+        pass
+
+    def build(self, data: DataInfo, device: torch.device, protocol: str) -> Extractor:
+        return Extractor("stand-in", self.extract, self.costly)
+
+    def extract(self, images: torch.Tensor) -> Features:
+        self.seen += len(images)
+        return Features(images.flatten(1)[:, :2048].float() / 255, None)
+
+
+@pytest.fixture
+def inception(monkeypatch):
+    network = StandIn()
+    monkeypatch.setitem(extractors.KINDS, "inception", network)
+    return network
+
+
+def test_kid_comes_with_its_error_and_falls_with_quality(digits, inception, tmp_path):
+    """From the names of Inception's metrics to numbers, whatever the network."""
     evaluator = Evaluator(digits, ["kid500", "fid500_clean"], cache=tmp_path)
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(4))
     good, bad = (evaluator.score(noisy(digits, digits.images[order[:500]], std)) for std in (0.0, 0.3))
@@ -277,77 +302,78 @@ def test_kid_comes_with_its_error_and_falls_with_quality(digits, monkeypatch, tm
     assert good["kid500"].error is not None
     assert 0 < good["kid500"].error < 0.1 * bad["kid500"].value
     rows = evaluator.reference_rows()
-    monkeypatch.setattr(evaluate, "score", lambda *_: pytest.fail("the rows of costly references are kept"))
+    seen = inception.seen
     assert Evaluator(digits, ["kid500", "fid500_clean"], cache=tmp_path).reference_rows() == rows
+    assert inception.seen == seen  # the rows of costly references are read
 
 
-def test_counts_beyond_the_data_are_refused_before_anything_is_computed(digits, monkeypatch):
-    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda *_: pytest.fail("refused before weights are loaded"))
-    with pytest.raises(UsageError, match="'fid2k_ref2k' needs 2000 real samples, and 'digits' has 1797"):
-        Evaluator(digits, ["fid2k_ref2k"])
-    few = Dataset("few", digits.images[:1], digits.labels[:1], 10)
-    with pytest.raises(UsageError, match="'fid50k' needs at least 2 real samples, and 'few' has 1"):
-        Evaluator(few, ["fid50k"])
+def test_metrics_are_checked_without_samples_or_networks(inception):
+    digits = registry.describe("digits")
+    assert [metric.name for metric in check_metrics(digits, ["fid500", "fid500"])] == ["fid500"]
+    for name, complaint in (
+        ("fid2k_ref2k", "'fid2k_ref2k' needs 2000 real samples, and 'digits' has 1797"),
+        ("fd_digits_1k_ref1797", "leaves no other real samples.*of 'digits' the reference can take at most 1795"),
+        ("precision_digits_500_ref1795", "leaves no other real samples.*at most 1793"),
+        ("recall_digits_2k", "as many real samples, and 'digits' has 1797: use fewer samples"),
+        ("fid500_clean_refcleanfid", "no statistics for 'digits'; it does for: cifar10"),
+        ("fd_points_500", "'points' reads points in the plane, which data set 'digits'"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            check_metrics(digits, [name])
+    with pytest.raises(UsageError, match="'fid50k' needs at least 2 real samples, and 'digits' has 1"):
+        check_metrics(replace(digits, count=1), ["fid50k"])
+    with pytest.raises(UsageError, match=r"compares with at most 100000 real samples.*authenticity500_ref99k or fewer"):
+        check_metrics(replace(digits, count=200_000), ["authenticity500"])
 
 
-def test_published_statistics_are_one_side(digits, monkeypatch, tmp_path):
+def test_published_statistics_are_a_reference(inception, tmp_path):
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(3000, 2048, generator=generator).double()
+    features = torch.rand(3000, 2048, generator=generator).double()
     images = torch.randint(0, 256, (20, 3, 32, 32), generator=generator, dtype=torch.uint8)
     data = Dataset("cifar10", images, torch.zeros(20).long(), 10)
-    stand_in = Extractor("stand-in", lambda batch: Features(features[: len(batch)], None))
-    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda dataset, device, protocol: stand_in)
-    monkeypatch.setattr(published_statistics, "urlopen", lambda *_, **__: pytest.fail("the file is there"))
     path = tmp_path / "cifar10_clean_train_32.npz"
     np.savez(path, mu=features.mean(dim=0).numpy(), sigma=torch.cov(features.T).numpy())
     value = scored(Evaluator(data, ["fid20_clean_refcleanfid"], cache=tmp_path), images)["fid20_clean_refcleanfid"]
-    assert value == pytest.approx(distances.frechet_from_features(features, features[:20]), rel=1e-6)
-    for content, complaint in (
-        (b"PK", "does not hold the arrays"),
-        (path.read_bytes()[:-50], "does not hold the arrays"),
-    ):
+    assert value == pytest.approx(distances.frechet_from_features(features, inception.extract(images).values), rel=1e-6)
+    for content in (b"PK", path.read_bytes()[:-50]):
         path.write_bytes(content)
-        with pytest.raises(UsageError, match=complaint):
+        with pytest.raises(UsageError, match="does not hold the arrays"):
             Evaluator(data, ["fid20_clean_refcleanfid"], cache=tmp_path)
     np.savez(path, mu=np.zeros(3), sigma=np.zeros((3, 3)))
     with pytest.raises(UsageError, match="statistics of 3 features, not of 2048"):
         Evaluator(data, ["fid20_clean_refcleanfid"], cache=tmp_path)
-    with pytest.raises(UsageError, match="no statistics for 'digits'; it does for: cifar10"):
-        Evaluator(digits, ["fid500_clean_refcleanfid"], cache=tmp_path)
 
 
-def test_published_statistics_that_cannot_be_had_are_said_to_be(monkeypatch, tmp_path):
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("no network")
+def test_published_statistics_are_downloaded_once(monkeypatch, tmp_path):
+    data, file = registry.describe("cifar10", download=True), "cifar10_clean_train_32.npz"
+    served = tmp_path / "served"
+    served.mkdir()
+    monkeypatch.setattr(published_statistics, "URL", served.as_uri())
+    with pytest.raises(UsageError, match=rf"cannot be downloaded .*put the file at .*{file}"):
+        PublishedMoments(data, "clean", tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+    np.savez(served / file, mu=np.zeros(2048), sigma=np.eye(2048))
+    assert PublishedMoments(data, "clean", tmp_path / "cache").moments().count == 50_000
+    (served / file).unlink()
+    assert torch.equal(PublishedMoments(data, "clean", tmp_path / "cache").moments().cov, torch.eye(2048).double())
 
-    monkeypatch.setattr(published_statistics, "urlopen", offline)
-    data = Dataset("cifar10", torch.zeros(9, 3, 32, 32, dtype=torch.uint8), torch.zeros(9).long(), 10)
-    with pytest.raises(UsageError, match=r"cannot be had \(no network\).*put it at .*cifar10_clean_train_32.npz"):
-        published_statistics.PublishedSide(data, "clean", tmp_path)
-    assert not list(tmp_path.iterdir())
 
-
-def test_costly_work_can_be_stopped_between_pieces(digits, monkeypatch, tmp_path):
+def test_costly_work_can_be_stopped_between_pieces(digits, inception, tmp_path):
     """Two slow cores take an hour for the reference of a large set: a signal must not wait for it."""
-    asked, seen = [], []
-    stand_in = Extractor(
-        "slow", lambda images: seen.append(len(images)) or Features(images.flatten(1).float(), None), True
-    )
-    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda dataset, device, protocol: stand_in)
+    asked = []
     evaluator = Evaluator(digits, ["fid500"], cache=tmp_path, should_stop=lambda: asked.append(1) or len(asked) > 3)
     with pytest.raises(StoppedError):
         evaluator.reference_rows()
-    assert 0 < sum(seen) <= 3 * PIECE
-    # What was done is not lost.
-    before = sum(seen)
+    assert 0 < inception.seen <= 3 * PIECE
+    # Finished pieces are not lost.
+    before = inception.seen
     Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows()
-    assert sum(seen) <= before + 1797 + 500
+    assert inception.seen <= before + 1797 + 500
 
 
 @pytest.mark.parametrize("content", ["", "[]", '[{"what": "halves"}]', "[1]"])
-def test_damaged_rows_of_a_reference_are_made_anew(digits, monkeypatch, tmp_path, content):
-    stand_in = Extractor("stand-in", lambda images: Features(images.flatten(1).float() / 255, None), True)
-    monkeypatch.setitem(extractors.BUILDERS, "inception", lambda dataset, device, protocol: stand_in)
+@pytest.mark.usefixtures("inception")
+def test_damaged_rows_of_a_reference_are_computed_again(digits, tmp_path, content):
     rows = Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows()
     (path,) = tmp_path.glob("*/rows-fid500.json")
     path.write_text(content)
@@ -357,15 +383,3 @@ def test_damaged_rows_of_a_reference_are_made_anew(digits, monkeypatch, tmp_path
 def test_of_the_metrics_only_those_asked_for_are_taken(digits, resampled):
     evaluator = Evaluator(digits, ["fd_digits_500", "kd_digits_2k"])
     assert set(evaluator.score(resampled[:500], names=["fd_digits_500"])) == {"fd_digits_500"}
-
-
-def test_a_reference_that_leaves_nothing_is_refused_before_anything_is_computed(digits, monkeypatch):
-    monkeypatch.setattr(evaluate, "score", lambda *_: pytest.fail("refused before"))
-    for name, most in (("fd_digits_1k_ref1797", 1795), ("precision_digits_500_ref1795", 1793)):
-        with pytest.raises(UsageError, match=f"leaves no other real samples.*at most {most} of 'digits'"):
-            Evaluator(digits, [name])
-    with pytest.raises(UsageError, match="as many real samples, and 'digits' has 1797: ask for fewer"):
-        Evaluator(digits, ["recall_digits_2k"])
-    monkeypatch.setattr(evaluate, "KEPT", 1000)
-    with pytest.raises(UsageError, match="looks at 1000 real samples at most"):
-        Evaluator(digits, ["authenticity_digits_500"])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consistency_bench.benchmarks.metrics import moments
-from consistency_bench.benchmarks.metrics.moments import Accumulator, Moments
+from consistency_bench.benchmarks.metrics.moments import MomentAccumulator, Moments
 
 
 def features(n: int, d: int, seed: int, mean: float = 0.0) -> torch.Tensor:
@@ -17,7 +17,7 @@ def features(n: int, d: int, seed: int, mean: float = 0.0) -> torch.Tensor:
 
 
 def streamed(values: torch.Tensor, cuts: list[int]) -> Moments:
-    accumulator = Accumulator()
+    accumulator = MomentAccumulator()
     for batch in torch.tensor_split(values, cuts):
         accumulator.add(batch)
     return accumulator.moments()
@@ -78,7 +78,7 @@ def test_single_precision_is_summed_in_double():
 
 
 def test_a_covariance_is_symmetric_to_the_last_bit_and_later_rows_do_not_reach_it():
-    accumulator = Accumulator()
+    accumulator = MomentAccumulator()
     accumulator.add(features(300, 40, 4))
     first = accumulator.moments()
     kept = first.cov.clone(), first.mean.clone()
@@ -107,7 +107,7 @@ def test_input_is_left_as_it_was():
     ],
 )
 def test_what_is_refused_leaves_the_moments_as_they_were(batch, message):
-    accumulator = Accumulator()
+    accumulator = MomentAccumulator()
     accumulator.add(features(10, 3, 7))
     before = accumulator.moments()
     with pytest.raises(ValueError, match=message):
@@ -118,7 +118,7 @@ def test_what_is_refused_leaves_the_moments_as_they_were(batch, message):
 
 
 def test_fewer_than_two_rows_have_no_covariance():
-    accumulator = Accumulator()
+    accumulator = MomentAccumulator()
     with pytest.raises(ValueError, match="at least 2 rows, got 0"):
         accumulator.moments()
     accumulator.add(torch.zeros(0, 3))

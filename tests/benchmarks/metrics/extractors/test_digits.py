@@ -10,6 +10,7 @@ from consistency_bench.benchmarks.data import registry
 from consistency_bench.benchmarks.metrics.extractors import digits as digits_classifier
 from consistency_bench.benchmarks.metrics.extractors import registry as extractors
 from consistency_bench.benchmarks.metrics.extractors import train_digits as train_digits_classifier
+from consistency_bench.benchmarks.metrics.extractors.base import Features
 from consistency_bench.benchmarks.metrics.extractors.digits import WEIGHTS, load_digits_classifier
 from consistency_bench.benchmarks.metrics.extractors.train_digits import accuracy, split
 
@@ -49,12 +50,11 @@ def test_loading_draws_no_random_numbers():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_features_do_not_depend_on_the_batch(monkeypatch):
+def test_features_do_not_depend_on_the_batch():
     data = registry.load("digits")
-    extract = extractors.build("digits", data, torch.device("cpu"))
+    extract = extractors.build("digits", data.info, torch.device("cpu"))
     whole = extract(data.images[:100])
-    monkeypatch.setattr(extractors, "_BATCH", 7)
-    parts = extract(data.images[:100])
+    parts = Features.concatenate([extract(images) for images in data.images[:100].split(7)])
     assert whole.values.shape == (100, 64)
     assert whole.values.dtype == torch.float64
     assert whole.predictions is not None

@@ -78,7 +78,7 @@ def test_folding_is_the_same_function():
 def test_the_extractor_does_not_depend_on_batches_and_says_what_it_is(monkeypatch):
     data = registry.load("digits")
     monkeypatch.setenv("CONSISTENCY_BENCH_INCEPTION", str(weights_file()))
-    extractor = inception.inception(data, torch.device("cpu"), "")
+    extractor = inception.INCEPTION.build(data.info, torch.device("cpu"), "")
     assert extractor.identity == f"inception legacy_tensorflow {inception.SHA256[:16]}"
     assert extractor.costly
     monkeypatch.setattr(network_extractor, "BATCH", {"cpu": 3})
@@ -101,12 +101,12 @@ def test_protocols_change_features():
         assert (values[i] - values[i - 1]).abs().max() > 0.05
 
 
-def test_data_that_are_no_images_and_unknown_protocols_are_refused_before_weights_are_read(monkeypatch):
-    monkeypatch.setattr(inception, "load", lambda path: pytest.fail("read"))
+def test_data_that_are_no_images_and_unknown_protocols_are_refused(monkeypatch):
+    monkeypatch.setenv("CONSISTENCY_BENCH_INCEPTION", str(weights_file()))
     with pytest.raises(UsageError, match="'inception' reads images of 1 or 3 channels, which data set 'toy2d'"):
-        inception.inception(registry.load("toy2d"), torch.device("cpu"), "clean")
-    with pytest.raises(UsageError, match="unknown protocol 'legacy'"):
-        inception.inception(registry.load("digits"), torch.device("cpu"), "legacy")
+        inception.INCEPTION.check(registry.describe("toy2d"), "clean")
+    with pytest.raises(UsageError, match=r"unknown protocol 'cleann'\. Did you mean: clean\? Available: legacy_tens"):
+        inception.INCEPTION.check(registry.describe("digits"), "cleann")
 
 
 # Published values
@@ -134,6 +134,7 @@ def features_at(images: torch.Tensor, tap: int) -> torch.Tensor:
         return torch.cat([network(True)(PROTOCOLS["clean"](batch), tap) for batch in images.split(20)])
 
 
+@pytest.mark.slow
 def test_fid_of_torchmetrics_documentation():
     with torch.random.fork_rng(devices=[]):
         first, second = torchmetrics_images("FrechetInceptionDistance", (("feature", 64),))

