@@ -1,7 +1,7 @@
-"""What one element of a job array does: its cells, and back into the queue when the time is up.
+"""One element of a job array: it runs its cells, and is requeued when its time is up.
 
-The callable that submitit pickles holds paths alone. Everything else is in the folders of the cells, so a job that
-starts again, for whatever reason, goes on where the files say.
+The callable that submitit pickles holds paths alone. Everything else is in the folders of the cells, so a requeued job
+resumes from the files.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..benchmarks.common.distributed import ALONE, Ranks, joined, ranks_from_environment, without_ranks
+from ..benchmarks.common.distributed import ALONE, Ranks, joined, ranks_from_environment
 from ..benchmarks.common.errors import UsageError
 from ..benchmarks.common.lock import is_held
 from ..benchmarks.common.system import skip_final_gc
-from ..benchmarks.execution.worker import INTERRUPTED, POLL_SECONDS, StopFlag, Work, is_open, run_cells
+from ..benchmarks.execution.spawn import Slots, describe, run_workers
+from ..benchmarks.execution.worker import StopFlag, Work, is_open, run_cells
 from ..benchmarks.runs.folder import CellFiles
 
 if TYPE_CHECKING:
@@ -28,20 +29,20 @@ if TYPE_CHECKING:
 
 
 UNREADABLE = "unreadable"
-PATIENCE_SECONDS = 3600.0  # from SIGTERM to SIGKILL, at most
+KILL_SECONDS = 3600.0  # from SIGTERM to SIGKILL, at most
 REQUEUE_SECONDS, REQUEUE_PAUSE_SECONDS = 600.0, 3.0
 
 
 class UnfinishedError(Exception):
-    """Cells of this job have failed, or were left unfinished with nobody to go on."""
+    """Cells of this job have failed, or are unfinished and held by no process."""
 
 
 @dataclass(frozen=True)
 class CellsJob:
     """The work of one array element.
 
-    cells: absolute folders of the cells. share: how many are worked on at once, on the same device.
-    requeue, without_progress: as in `clusters.Requeue`. command: what the person typed.
+    cells: absolute folders of the cells. share: how many run at once, on the same device. requeue, without_progress:
+    as in `clusters.Requeue`. command: the command line.
     """
 
     cells: tuple[str, ...]
@@ -51,49 +52,52 @@ class CellsJob:
     command: str | None = None
 
     def __call__(self) -> dict[str, str]:
-        """Bring the cells as far as the time allows; the state of each by its folder.
+        """Run the cells as far as the time allows; the state of each by its folder.
 
-        Raises UnfinishedError where a cell has failed, so that SLURM's own books say so, too.
+        Raises UnfinishedError where a cell has failed, so that SLURM's accounts record a failure, too.
         """
         skip_final_gc()
-        # In the place of submitit's handler, which would raise in the middle of any line: this one sets a flag.
+        # It replaces submitit's handler, which raises in the middle of any line.
         stop = StopFlag()
         print(f"{len(self.cells)} cell(s) on {socket.gethostname()}, start {_restarts() + 1} of the job", flush=True)
         work = Work(cells=self.cells, job=_name(), without_progress=self.without_progress, command=self.command)
         threads = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
         each = max(1, threads // self.share)  # also where fewer cells are left than could share the device
         if self.share > 1 and len(self.cells) > 1:
-            died = _run_at_once(work, min(self.share, len(self.cells)), each, stop)
-            return self._settle(stop, died)
+            listing = Path(os.environ["SUBMITIT_FOLDER"]) / f"work-{work.job}.json"
+            work.write(listing)
+            slots = Slots(jobs=min(self.share, len(self.cells)), threads=each)
+            return self._settle(stop, run_workers(listing, slots, stop, tick=lambda: None))
         with joined(_ranks()) as ranks:
             run_cells(work, stop, each, ranks)
         return self._settle(stop) if ranks.is_writer else {}
 
     def checkpoint(self) -> DelayedSubmission:
-        """submitit's protocol, for a signal that comes before the flag is there: start again as it is."""
+        """submitit's protocol, for a signal that arrives before the flag is set up: requeue the job as it is."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
-    def _settle(self, stop: StopFlag, died: str = "") -> dict[str, str]:
-        """Say what became of the cells, and leave as SLURM should have it. died: how worker processes did."""
+    def _settle(self, stop: StopFlag, died: Sequence[int] = ()) -> dict[str, str]:
+        """Report the cells, and leave in the way that SLURM needs. died: exit statuses of workers that did."""
         states = {Path(cell).name: _state(Path(cell)) for cell in self.cells}
         for name, state in states.items():
             print(f"{name}: {state}", flush=True)
-        ours = [folder.name for folder in map(Path, self.cells) if _is_left(folder)]
+        left = [folder.name for folder in map(Path, self.cells) if _is_left(folder)]
         if stop.signal == signal.SIGTERM:
-            # SLURM is about to end this job, and knows whether that is for good: a job that ends by itself would count
-            # as completed, and not be started again after a preemption.
-            time.sleep(PATIENCE_SECONDS)
-        if ours and stop.signal == signal.SIGUSR2 and self.requeue:
-            print(f"{len(ours)} cell(s) are not finished: the job goes back into the queue", flush=True)
+            # SLURM is about to end this job, and knows whether for good: a job that ends by itself counts as completed,
+            # and is not requeued after a preemption.
+            time.sleep(KILL_SECONDS)
+        if left and stop.signal == signal.SIGUSR2 and self.requeue:
+            print(f"{len(left)} cell(s) are not finished: the job is requeued", flush=True)
             _requeue()
             return states
         failed = [name for name, state in states.items() if state in ("failed", UNREADABLE)]
-        lost = f"failed: {', '.join(failed)} (see their log.txt)" if failed else ""
-        left = f"not finished: {', '.join(ours)}" if ours else ""
-        if lost or left or died:
-            raise UnfinishedError("; ".join(filter(None, (lost, left, died))))
+        problems = [f"failed: {', '.join(failed)} (see their log.txt)"] if failed else []
+        problems += [f"not finished: {', '.join(left)}"] if left else []
+        problems += [f"workers died: {describe(died)}"] if died else []
+        if problems:
+            raise UnfinishedError("; ".join(problems))
         return states
 
 
@@ -105,7 +109,7 @@ def _state(folder: Path) -> str:
 
 
 def _is_left(folder: Path) -> bool:
-    """Whether a cell is not finished and nobody has it in hand."""
+    """Whether a cell is unfinished and held by no process."""
     try:
         return is_open(folder) and not is_held(folder / "lock")
     except (UsageError, OSError):
@@ -113,7 +117,7 @@ def _is_left(folder: Path) -> bool:
 
 
 def _requeue() -> None:
-    """Put this job back into the queue, as soon as the controller answers. Raises UnfinishedError where it refuses."""
+    """Requeue this job, as soon as the controller answers. Raises UnfinishedError where it refuses."""
     deadline = time.monotonic() + REQUEUE_SECONDS
     while True:
         asked = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], stderr=subprocess.PIPE, text=True)
@@ -121,33 +125,13 @@ def _requeue() -> None:
             return
         said = (asked.stderr.strip() or "no answer").splitlines()[-1]
         if time.monotonic() > deadline:
-            raise UnfinishedError(f"SLURM did not put the job back into the queue: {said}")
-        print(f"{said}; asked again", flush=True)
+            raise UnfinishedError(f"SLURM did not requeue the job: {said}")
+        print(f"{said}; trying again", flush=True)
         time.sleep(REQUEUE_PAUSE_SECONDS)
 
 
-def _run_at_once(work: Work, count: int, threads: int, stop: StopFlag) -> str:
-    """Several worker processes on the one device of this job, which leave when this one is told to; how any died."""
-    listing = Path(os.environ["SUBMITIT_FOLDER"]) / f"work-{work.job}.json"
-    work.write(listing)
-    own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    environment = {**without_ranks(os.environ), **own}
-    command = [sys.executable, "-m", run_cells.__module__, str(listing), str(os.getpid())]
-    workers = [subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) for _ in range(count)]
-    told = False
-    while any(worker.poll() is None for worker in workers):
-        if stop() and not told:
-            for worker in workers:
-                worker.send_signal(signal.SIGTERM)
-            told = True
-        time.sleep(POLL_SECONDS)
-    codes = [worker.returncode for worker in workers if worker.returncode not in (0, INTERRUPTED)]
-    words = [f"by signal {-code}" if code < 0 else f"with exit status {code}" for code in codes]
-    return f"workers ended {', '.join(words)}" if words else ""
-
-
 def _ranks() -> Ranks:
-    """The tasks of this job, which work on each cell together."""
+    """The tasks of this job, as processes that work on each cell together."""
     if int(os.environ.get("SLURM_NTASKS") or 1) == 1:
         return ALONE
     from submitit.helpers import TorchDistributedEnvironment
@@ -157,7 +141,7 @@ def _ranks() -> Ranks:
 
 
 def _name() -> str:
-    """The job as people name it: array and element."""
+    """The job by array and element, such as 123_4."""
     array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{element}" if array else os.environ["SLURM_JOB_ID"]
 

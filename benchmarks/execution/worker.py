@@ -1,12 +1,13 @@
-"""A worker process: it takes cells off a list, one after another, until all of them are finished.
+"""A worker process: it runs the cells of a list, one after another, until all of them are finished.
 
-`python -m consistency_bench.slurm.worker LIST [PARENT]` reads a `Work` from the JSON file LIST. A worker claims a cell
-by its lock, so any number of workers, started by anybody, can share a list. On SIGINT, SIGTERM or SIGUSR2, and when
-the process PARENT that started it is gone, it saves between two steps and leaves.
+`python -m consistency_bench.benchmarks.execution.worker LIST [PARENT]` reads a `Work` from the JSON file LIST. A worker
+claims a cell by its lock, so any number of workers, however they were started, can share a list. On SIGINT, SIGTERM or
+SIGUSR2, and when its parent PARENT has ended, it saves between two steps and leaves.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,7 +19,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ..common.distributed import ALONE, OutOfStepError, Ranks, joined, ranks_from_environment
 from ..common.errors import UsageError
@@ -29,19 +29,20 @@ from ..runs.folder import STATUS, CellFiles, is_finished
 
 POLL_SECONDS = 0.5
 INTERRUPTED = 130
-#: Of a cell that jobs work on: what was saved when the last one began, and how many in a row saved nothing.
+#: Of a cell that jobs run: what was saved when the last one started, and how many in a row saved nothing.
 STARTS = "starts.json"
 
 
 @dataclass(frozen=True)
 class Work:
-    """A list of cells, and what a worker needs to know beside them.
+    """A list of cells, and what a worker needs to know besides.
 
-    cells: their folders.
-    job: the SLURM job, as people name it (`123_4`); None where a person waits for the workers of this machine. A worker
-        on this machine waits for cells that other workers hold; one in a job leaves them to whoever holds them alive.
-    without_progress: starts of jobs in a row that may end without having saved anything; then the cell is failed.
-    command: what the person typed, for the record.
+    Attributes:
+        cells: Their folders.
+        job: The SLURM job, such as `123_4`; None for workers of this machine. A worker of this machine waits for cells
+            that other workers hold; one in a job leaves them to their owners while these are alive.
+        without_progress: The number of jobs in a row that may end without saving anything before the cell has failed.
+        command: The command line, for the record.
     """
 
     cells: tuple[str, ...]
@@ -59,26 +60,28 @@ class Work:
 
 
 class StopFlag:
-    """Set by a signal, or when the process `parent` is no longer this one's parent; looked at between two steps.
+    """Whether to stop: set by SIGINT, SIGTERM or SIGUSR2, or when the process `parent` is no longer the parent.
 
-    signal: the number of the first one that came.
+    signal: the number of the first signal. The flag replaces the signal handlers until it is closed.
     """
 
     def __init__(self, parent: int | None = None) -> None:
         self._event = threading.Event()
         self.signal: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, self._note)
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+        self._handlers = {number: signal.signal(number, lambda number, _: self.set(number)) for number in signals}
         if parent is not None:
             threading.Thread(target=self._watch, args=(parent,), daemon=True).start()
 
-    def _note(self, number: int, _: object) -> None:
-        self.hear(number)
-
-    def hear(self, number: int) -> None:
-        """As if the signal had come to this process."""
+    def set(self, number: int) -> None:
+        """Set the flag as the signal `number` does."""
         self.signal = self.signal or number
         self._event.set()
+
+    def close(self) -> None:
+        """Restore the signal handlers."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def _watch(self, parent: int) -> None:
         while os.getppid() == parent:
@@ -93,40 +96,49 @@ def main(arguments: list[str]) -> int:
     """Run the cells of a list; 130 when interrupted, else 0. How each cell ended is in its folder."""
     listing, *parent = arguments
     stop = StopFlag(int(parent[0]) if parent else None)
-    logging.captureWarnings(True)  # into the log of the cell at work
+    logging.captureWarnings(True)  # into the log of the running cell
     work, threads = Work.read(Path(listing)), int(os.environ.get("OMP_NUM_THREADS", "1"))
     try:
         with joined(ranks_from_environment()) as ranks:
             run_cells(work, stop, threads, ranks)
     except (OutOfStepError, OSError) as error:  # OSError: of locks and states, on a full or read-only disk
-        _say(str(error))
+        _print(str(error))
         return 1
     return INTERRUPTED if stop() else 0
 
 
 def run_cells(work: Work, stop: StopFlag, threads: int, ranks: Ranks = ALONE) -> None:
-    """Bring the cells to their ends, those that are free before those that others hold.
+    """Run the cells of a list, free ones before those that other workers hold.
 
-    Several processes that have joined work on each cell together: rank 0 claims cells, and the others hear of them.
-    Raises OutOfStepError where one of them is lost; then this process has to end.
+    Processes that have joined work on each cell together: rank 0 claims it and broadcasts its folder. Raises
+    OutOfStepError where one of them is lost; then this process has to end.
     """
-    if not ranks.is_writer:
-        while (name := ranks.broadcast("")) != "":
-            _follow(Path(name), stop, threads, ranks)
-        return
-    for folder, lock in _claims(work, stop):
-        with lock:
-            _run(folder, work, lock, stop, threads, ranks)
-    ranks.broadcast("")
+    claims = _claims(work, stop) if ranks.is_writer else iter(())
+    while True:
+        for number in ranks.exchange(stop.signal):  # signals reach the processes of a job one after another
+            if number is not None:
+                stop.set(number)
+        claim = next(claims, None)
+        folder = ranks.broadcast(claim and claim[0])
+        if folder is None:
+            return
+        import torch
+
+        torch.set_num_threads(threads)
+        if claim is None:
+            _follow(folder, stop, threads, ranks)
+        else:
+            with claim[1] as lock, _log_to(folder, lock):
+                _lead(folder, lock, work, stop, threads, ranks)
 
 
 def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Path, Lock]]:
-    """Open cells, each with its lock, as they can be had; ends when none is left for this worker."""
+    """Open cells with their locks, as they become available; ends when none is left for this worker."""
     cells = [Path(name) for name in work.cells]
-    left: set[Path] = set()  # tried, or in the hands of somebody who lives
+    done: set[Path] = set()  # tried, or held by a living process
     beats: dict[Path, float] = {}
     while not stop():
-        candidates = [folder for folder in cells if folder not in left and _wants_work(folder)]
+        candidates = [folder for folder in cells if folder not in done and _is_candidate(folder)]
         if not candidates:
             return
         claimed = False
@@ -136,34 +148,37 @@ def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Path, Lock]]:
             lock = acquire(folder / "lock")
             if lock is None:
                 if work.job and _beats(folder / "lock", beats):
-                    _say(f"{folder.name} is in the hands of another process, which is alive: left to it")
-                    left.add(folder)
+                    _print(f"{folder.name} is held by another living process, skipped")
+                    done.add(folder)
                 continue
-            if not _wants_work(folder):  # another worker was faster
+            if not _is_candidate(folder):  # another worker was faster
                 lock.release()
                 continue
             claimed = True
-            left.add(folder)
-            yield folder, lock
+            done.add(folder)
+            if work.without_progress is None or _may_start(folder, work.without_progress):
+                yield folder, lock
+            else:
+                lock.release()
         if not claimed and not stop():
-            time.sleep(POLL_SECONDS)  # the rest is in other hands: wait, in case one of them dies
+            time.sleep(POLL_SECONDS)  # other workers hold the rest: wait, in case one of them dies
 
 
-def _wants_work(folder: Path) -> bool:
-    """Whether a cell is open. One whose files are damaged or gone is left with a word, and stops no other."""
+def _is_candidate(folder: Path) -> bool:
+    """Whether a cell is open. One whose files are damaged or missing is reported, and stops no other."""
     try:
         return is_open(folder)
-    except OSError as error:  # a folder that is gone, or a server that stumbles: nothing is known of the cell
-        _say(f"{folder.name}: {error}")
+    except OSError as error:  # a folder that is gone, or a file server that fails: nothing is known of the cell
+        _print(f"{folder.name}: {error}")
     except UsageError as error:
-        _say(f"{folder.name}: {error}")
+        _print(f"{folder.name}: {error}")
         if not is_held(folder / "lock"):
             _note_failure(folder, str(error))
     return False
 
 
 def _beats(lock: Path, seen: dict[Path, float]) -> bool:
-    """Whether the owner of a lock has beaten since it was first looked at: then it is alive, wherever it is."""
+    """Whether a lock was renewed since it was first seen, which proves its owner alive on any machine."""
     try:
         beat = lock.stat().st_mtime
     except FileNotFoundError:
@@ -172,7 +187,7 @@ def _beats(lock: Path, seen: dict[Path, float]) -> bool:
 
 
 def is_open(folder: Path) -> bool:
-    """Whether there is work left. A cell that failed is closed until the next launch puts it back in the queue.
+    """Whether a cell has work left. A failed one is closed until the next launch queues it.
 
     Raises DamagedError or OSError where its files cannot be read.
     """
@@ -180,99 +195,78 @@ def is_open(folder: Path) -> bool:
     return files.status["state"] != "failed" and not is_finished(folder, files.config)
 
 
-def _work_on(folder: Path, stop: StopFlag, ranks: Ranks, **how: Any) -> str:
-    """One cell by all processes, after which all know what one of them was told."""
+def _follow(folder: Path, stop: StopFlag, threads: int, ranks: Ranks) -> None:
+    """The part of a process other than rank 0. It writes nothing in the folder; errors go to stderr."""
     from .cell import run_cell
 
     try:
-        state = run_cell(folder, ranks=ranks, **how)
-    except OutOfStepError:  # nobody listens any more
-        raise
-    except Exception:
-        _hear(stop, ranks)
-        raise
-    _hear(stop, ranks)
-    return state
-
-
-def _hear(stop: StopFlag, ranks: Ranks) -> None:
-    """A signal reaches the processes of a job one after another: what the first was told counts for all."""
-    for number in ranks.exchange(stop.signal):
-        if number is not None:
-            stop.hear(number)
-
-
-def _follow(folder: Path, stop: StopFlag, threads: int, ranks: Ranks) -> None:
-    """Another process's part of a cell. It writes nothing there; what it says goes where the worker's own words go."""
-    import torch
-
-    torch.set_num_threads(threads)
-    try:
-        _work_on(folder, stop, ranks, should_stop=stop, threads=threads)
+        run_cell(folder, should_stop=stop, threads=threads, ranks=ranks)
     except OutOfStepError:
         raise
-    except Exception as error:  # the others have been told, or have told us
-        _say(f"process {ranks.rank} of {ranks.size} left {folder.name}: {type(error).__name__}: {error}")
+    except Exception as error:  # which all processes know of
+        _print(f"process {ranks.rank} of {ranks.size} left {folder.name}: {type(error).__name__}: {error}")
 
 
-def _run(folder: Path, work: Work, lock: Lock, stop: StopFlag, threads: int, ranks: Ranks) -> None:
-    """One cell, with everything it says in its log.txt. A failure is on disk and does not end the worker."""
+def _lead(folder: Path, lock: Lock, work: Work, stop: StopFlag, threads: int, ranks: Ranks) -> None:
+    """The part of rank 0. A failure is recorded in the folder and does not end the worker."""
+    from .cell import run_cell
 
-    def until_taken() -> bool:
+    def should_stop() -> bool:
         return stop() or not lock.is_ours()
 
-    handler = _OwnLog(folder / "log.txt", lock)
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    for leftover in folder.glob("[!.]*/.*.tmp"):  # of an attempt that was killed while it wrote
-        leftover.unlink(missing_ok=True)
+    where = f"process {os.getpid()} on {socket.gethostname()}, {threads} thread(s)"
+    logging.info("attempt started, %s%s", where, f", one of {ranks.size} processes" if ranks.size > 1 else "")
     try:
-        if work.without_progress is not None and not _may_start(folder, work.without_progress):
-            return
-        import torch
-
-        torch.set_num_threads(threads)
-        where = f"process {os.getpid()} on {socket.gethostname()}, {threads} thread(s)"
-        logging.info("attempt started, %s%s", where, f", one of {ranks.size} processes" if ranks.size > 1 else "")
-        ranks.broadcast(str(folder))
-        state = _work_on(
-            folder, stop, ranks, should_stop=until_taken, threads=threads, job=work.job, command=work.command
+        state = run_cell(
+            folder, should_stop=should_stop, threads=threads, job=work.job, command=work.command, ranks=ranks
         )
         logging.info("attempt ended: %s", state)
     except TakenError as error:
-        _say(f"{error}; nothing more was written there")
+        _print(f"{error}; nothing more was written there")
     except OutOfStepError as error:
         logging.error("attempt ended: %s", error)
         raise
     except Exception as error:
         logging.exception("attempt failed")
         _note_failure(folder, f"{type(error).__name__}: {error}")
+
+
+def _print(text: str) -> None:
+    """Print to stderr, for messages that do not belong into the log of a cell."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _note_failure(folder: Path, error: str) -> None:
+    """Write the state "failed" unless the cell has done so itself; on a full or read-only disk, print that instead."""
+    try:
+        if CellFiles(folder).status.get("state") == "failed":
+            return
+    except (DamagedError, AttributeError):  # the damage is, or hides, what went wrong
+        pass
+    try:
+        write_json(folder / STATUS, {"state": "failed", "error": error})
+    except OSError as trouble:
+        _print(f"{folder.name}: the state 'failed' cannot be written ({trouble})")
+
+
+@contextlib.contextmanager
+def _log_to(folder: Path, lock: Lock) -> Iterator[None]:
+    """Within, everything that is logged goes to the log.txt of a cell, while the lock is ours."""
+    for leftover in folder.glob("[!.]*/.*.tmp"):  # of an attempt that was killed while it wrote
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+    handler, root = _OwnLog(folder / "log.txt", lock), logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
     finally:
         root.removeHandler(handler)
         handler.close()
 
 
-def _say(text: str) -> None:
-    """To whoever reads what this process prints: the log of the cell is closed to it."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def _note_failure(folder: Path, error: str) -> None:
-    """Write the state "failed" unless the cell has done so itself; on a full or read-only disk it is only logged."""
-    try:
-        if CellFiles(folder).status.get("state") == "failed":
-            return
-    except (DamagedError, AttributeError):  # then this is, or hides, what went wrong
-        pass
-    try:
-        write_json(folder / STATUS, {"state": "failed", "error": error})
-    except OSError as trouble:
-        _say(f"{folder.name}: the state 'failed' cannot be written ({trouble})")
-
-
 class _OwnLog(logging.FileHandler):
-    """The log of a cell, as long as the cell is ours. Open for a line at a time: a disk may be taken away."""
+    """The log of a cell. The file is opened for each line: a disk may be unmounted in between."""
 
     def __init__(self, path: Path, lock: Lock) -> None:
         super().__init__(path, encoding="utf-8", delay=True, errors="backslashreplace")
@@ -290,27 +284,26 @@ class _OwnLog(logging.FileHandler):
             self.close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
-        """On a full disk: what cannot be written there is said where the worker's own words go, without its trace."""
-        print(f"{self.baseFilename} cannot be written: {record.getMessage()}", file=sys.stderr)
+        """On a full disk: print what cannot be written, without a stack trace."""
+        _print(f"{self.baseFilename} cannot be written: {record.getMessage()}")
 
 
 def _may_start(folder: Path, limit: int) -> bool:
-    """Count the starts of jobs that found no more saved than the one before did; at the limit the cell has failed."""
+    """Count the jobs in a row that found nothing new saved since the one before; at the limit the cell has failed."""
     before = read_json(folder / STARTS, {"saved": None, "without_progress": 0})
     saved = _saved(folder)
     count = before["without_progress"] + 1 if before["saved"] == saved else 0
     write_json(folder / STARTS, {"saved": saved, "without_progress": count})
     if count < limit:
         return True
-    status = CellFiles(folder).status
     error = f"{limit} jobs in a row ended before anything new was saved (is the time limit long enough?)"
-    write_json(folder / STATUS, {**status, "state": "failed", "error": error})
-    logging.error(error)
+    write_json(folder / STATUS, {**CellFiles(folder).status, "state": "failed", "error": error})
+    _print(f"{folder.name}: {error}")
     return False
 
 
 def _saved(folder: Path) -> list[float]:
-    """What tells whether a cell is further: its checkpoint's age, snapshots, rows, features of the real data."""
+    """A measure of progress: the checkpoint's time, the numbers of snapshots and rows, features of the real data."""
     from ..common.cache import cache_folder
 
     checkpoint = folder / "checkpoints" / "last.pt"

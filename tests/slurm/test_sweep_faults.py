@@ -22,7 +22,7 @@ def test_work_that_exceeds_the_time_limit_goes_on_in_the_next_job(shared: Place,
     here = Place(tmp_path / "runs", wrap=("taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))))
     here.bench("run", "--no-mlflow", *long)
     shared.finish()
-    assert shared.said().count("goes back into the queue") >= 3
+    assert shared.said().count("job is requeued") >= 3
     assert shared.attempts()[0] >= 4
     assert shared.results() == here.results()
 
@@ -41,7 +41,7 @@ def test_a_job_that_gives_way_to_a_more_urgent_one(shared: Place, undisturbed: U
     until(training(shared, 50_000))
     call("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
     shared.finish()
-    assert shared.said().count("goes back into the queue") == 1
+    assert shared.said().count("job is requeued") == 1
     assert shared.attempts() == [2]
     assert shared.results() == undisturbed(shared)
 

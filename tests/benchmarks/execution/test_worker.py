@@ -16,7 +16,8 @@ import pytest
 
 from consistency_bench.benchmarks.common.files import read_json, write_json
 from consistency_bench.benchmarks.common.lock import Lock, acquire
-from consistency_bench.benchmarks.execution import launch, worker
+from consistency_bench.benchmarks.common.system import process_start
+from consistency_bench.benchmarks.execution import launch, spawn, worker
 from consistency_bench.benchmarks.execution.launch import Slots, default_slots, prepare, run_local
 from consistency_bench.benchmarks.execution.worker import Work
 from consistency_bench.benchmarks.runs.folder import RUN, STATUS
@@ -53,18 +54,9 @@ def listed(listing: Path, *folders: Path) -> None:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """A worker in this process, which does not touch its signals."""
-
-    class NoFlag:
-        signal = None
-
-        def __init__(self, parent: int | None) -> None:
-            pass
-
-        def __call__(self) -> bool:
-            return False
-
-    monkeypatch.setattr(worker, "StopFlag", NoFlag)
+    """A worker in this process, whose signal handlers are restored."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    handlers = {number: signal.getsignal(number) for number in numbers}
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
     def run(*folders: Path) -> int:
@@ -75,6 +67,8 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
 
     yield run
     logging.captureWarnings(False)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def test_it_runs_every_cell_of_its_list(here: Callable[..., int], tmp_path: Path) -> None:
@@ -165,16 +159,9 @@ print(subprocess.Popen([sys.executable, "-m", worker, sys.argv[1], str(os.getpid
 """
     command = [sys.executable, "-c", code, str(tmp_path / "list.json")]
     pid = int(subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment(OMP_NUM_THREADS="1")).stdout)
-    assert until(lambda: not running(pid))
+    assert until(lambda: not process_start(pid))
     assert state(folder) in ("queued", "interrupted")
     assert not (folder / "lock").exists()
-
-
-def running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 def test_it_stops_when_its_cell_was_taken_over(here: Callable[..., int], tmp_path: Path) -> None:
@@ -281,7 +268,7 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(listing: Path, *_: object) -> list[subprocess.Popen[bytes]]:
         return [subprocess.Popen([sys.executable, "-c", ACTOR, str(listing)])]
 
-    monkeypatch.setattr(launch, "_start", start)
+    monkeypatch.setattr(spawn, "_start", start)
 
 
 @pytest.mark.usefixtures("actors")
@@ -325,7 +312,7 @@ def test_a_cell_that_another_launch_has_queued_is_not_called_failed(
     def start(*_: object) -> list[subprocess.Popen[bytes]]:
         return [subprocess.Popen([sys.executable, "-c", ""])]
 
-    monkeypatch.setattr(launch, "_start", start)
+    monkeypatch.setattr(spawn, "_start", start)
     folders = prepare([tiny_cell("ect")], tmp_path)
     assert run_local(folders, ONE, lambda: None) is False
     assert state(folders[0]) == "queued"
