@@ -24,7 +24,9 @@ from consistency_bench.methods.registry import KINDS
 
 ROOT = Path(__file__).parents[1]
 TOP = ("methods", "benchmarks", "slurm", "reports")
-SOURCES = [path for folder in TOP for path in sorted((ROOT / folder).rglob("*.py"))]
+#: The import name itself, whose subpackages are the other folders.
+PACKAGE = ROOT / "benchmarks" / "package"
+SOURCES = [path for folder in TOP for path in sorted((ROOT / folder).rglob("*.py")) if path.parent != PACKAGE]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -38,7 +40,8 @@ def name_of(path: Path) -> str:
 def test_the_package_list_is_that_of_the_folders() -> None:
     """A subpackage that is forgotten works when installed editable and is missing from the wheel."""
     folders = {path.parent for folder in TOP for path in (ROOT / folder).rglob("__init__.py")}
-    packages = {"consistency_bench." + name_of(folder).replace("/", ".") for folder in folders}
+    packages = {"consistency_bench." + name_of(folder).replace("/", ".") for folder in folders - {PACKAGE}}
+    packages.add("consistency_bench")
     assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == packages
 
 
@@ -318,7 +321,9 @@ def test_methods_and_benchmarks_carry_versions() -> None:
 
 
 def test_versions_agree() -> None:
-    declared = PYPROJECT["project"]["version"]
+    found = re.search(r'^__version__ = "(.+)"$', (PACKAGE / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    declared = found[1]
     assert importlib.metadata.version("consistency-bench") == declared
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     newest = re.search(r"^## (\S+)", changelog, re.MULTILINE)

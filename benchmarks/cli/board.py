@@ -1,4 +1,4 @@
-"""What `bench status` shows: one line a cell, in as many columns as there is room for, and a count of the states."""
+"""The table of cells: one row per cell, with as many columns as fit the terminal, and a count of the states."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ COLOURS = {
     "interrupted": "yellow",
     "done": "green",
 }
-#: Of a terminal: fewer columns of characters have no room for the longer columns of the table.
+#: Widths of a terminal, in characters, below which longer columns are left out.
 NARROW, MIDDLE, WIDE = 60, 100, 160
 LOG, LOG_BYTES = "log.txt", 4096
 
 
 class Column(NamedTuple):
-    """A column and what stands in it for a cell. width: of the terminal, from which on it is shown; most: below it."""
+    """A column of the table, and its text for a cell.
+
+    width, below: the least width of a terminal that shows it, and the first width that does not. jobs: shown only where
+    cells are in jobs (True), only where none is (False), or always (None).
+    """
 
     title: str
     text: Callable[[CellStatus], str]
     width: int = 0
-    most: int = 10**6
+    below: int = 10**6
     right: bool = False
-    jobs: bool | None = None  # with sweeps alone, without them alone, or always (None)
+    jobs: bool | None = None
 
 
 def table(view: View, width: int, rows: int | None = None) -> Table:
-    """The cells, those that matter most first; with `rows`, the others are counted.
-
-    width: of the terminal, in characters. Columns that it has no room for are left out, the cell's state never.
-    """
+    """The cells, in the order of STATES. Those beyond `rows` are counted. width: of the terminal, in characters."""
     from rich.table import Table
     from rich.text import Text
 
     ranked = sorted(view.cells, key=lambda cell: STATES.index(cell.state))
     with_jobs = any(cell.job or cell.live for cell in view.cells)
-    columns = [column for column in COLUMNS if column.width <= width < column.most and column.jobs in (None, with_jobs)]
-    drawn = Table(box=None, pad_edge=False, expand=not columns[-1].right)
+    columns = [
+        column for column in COLUMNS if column.width <= width < column.below and column.jobs in (None, with_jobs)
+    ]
+    last = columns[-1]
+    drawn = Table(box=None, pad_edge=False, expand=not last.right)
     for column in columns:
-        is_last = column is columns[-1]
-        drawn.add_column(
-            column.title,
-            justify="right" if column.right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if is_last and not column.right else None,
-        )
+        justify = "right" if column.right else "left"
+        ratio = 1 if column is last and not column.right else None
+        drawn.add_column(column.title, justify=justify, no_wrap=True, overflow="ellipsis", ratio=ratio)
+    state = [column.title for column in columns].index("state")
     for cell in ranked[:rows]:
         texts = [Text(column.text(cell)) for column in columns]
-        texts[[column.title for column in columns].index("state")].stylize(COLOURS.get(cell.state, ""))
+        texts[state].stylize(COLOURS.get(cell.state, ""))
         drawn.add_row(*texts)
     hidden = len(ranked) - len(ranked[:rows])
     drawn.caption = Text(footer(view) + (f"; {hidden} not shown" if hidden else ""))
@@ -78,22 +78,29 @@ def footer(view: View) -> str:
 
 
 def doing(cell: CellStatus) -> str:
-    """The state in one word; a running cell says its phase."""
+    """The state in one word; the phase of a running cell."""
     if cell.state != "running":
         return cell.state
     return cell.status.get("phase", "train") if cell.status["state"] == "running" else "starting"
 
 
 def share(cell: CellStatus) -> str:
-    """How much of its budget it has seen."""
+    """How much of its training budget a cell has used."""
     seen, total = cell.status.get("images", 0), cell.status.get("total")
     return f"{seen / total:.0%}" if total else "-"
 
 
 def left(cell: CellStatus) -> str:
-    """How long its training goes on at the present rate."""
+    """How long the training of a cell takes from here, at its present rate."""
     seen, total, rate = cell.status.get("images", 0), cell.status.get("total"), cell.status.get("images_per_s")
     return duration((total - seen) / rate) if _trains(cell) and total and rate else "-"
+
+
+def progress(cell: CellStatus) -> str:
+    """`, loss 0.5, 120 images/s, 3 min left` for a cell that trains; "" for others."""
+    if left(cell) == "-":
+        return ""
+    return f", loss {_loss(cell)}, {_rate(cell)} images/s, {left(cell)} left"
 
 
 def duration(seconds: float) -> str:
@@ -105,7 +112,7 @@ def duration(seconds: float) -> str:
 
 
 def log_line(folder: Path) -> str:
-    """The last line of a cell's log, without its date; "" where there is none."""
+    """The last line of a cell's log, without its date; "" if there is none."""
     try:
         with (folder / LOG).open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
@@ -130,24 +137,28 @@ def _number(key: str, form: Callable[[Any], str]) -> Callable[[CellStatus], str]
     return text
 
 
-def _word(cell: CellStatus) -> str:
-    """What there is to say of it: the reason for its state, or else what it said last."""
+_loss = _number("loss", "{:.4g}".format)
+_rate = _number("images_per_s", "{:,.0f}".format)
+
+
+def _message(cell: CellStatus) -> str:
+    """The reason for the state of a cell, or else the last line of its log."""
     return cell.reason or log_line(cell.files.path)
 
 
 COLUMNS: Sequence[Column] = (
     Column("cell", lambda cell: cell.name, NARROW),
-    Column("cell", lambda cell: cell.files.path.name, most=NARROW),
+    Column("cell", lambda cell: cell.files.path.name, below=NARROW),
     Column("state", doing),
-    Column("seen", share, right=True),
+    Column("trained", share, right=True),
     Column("stage", _number("stage", str), MIDDLE, right=True, jobs=False),
-    Column("loss", _number("loss", "{:.4g}".format), MIDDLE, right=True, jobs=False),
-    Column("images/s", _number("images_per_s", "{:,.0f}".format), MIDDLE, right=True, jobs=False),
+    Column("loss", _loss, MIDDLE, right=True, jobs=False),
+    Column("images/s", _rate, MIDDLE, right=True, jobs=False),
     Column("left", left, NARROW, right=True),
     Column("job", lambda cell: cell.job or "-", MIDDLE, jobs=True),
     Column("node", lambda cell: cell.node or "-", MIDDLE, jobs=True),
     Column("reason", lambda cell: cell.reason, WIDE, jobs=True),
     Column("last line of the log", lambda cell: log_line(cell.files.path), WIDE, jobs=True),
-    Column("says", _word, NARROW, WIDE, jobs=True),
-    Column("says", _word, NARROW, jobs=False),
+    Column("message", _message, NARROW, WIDE, jobs=True),
+    Column("message", _message, NARROW, jobs=False),
 )

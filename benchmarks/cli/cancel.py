@@ -1,67 +1,66 @@
-"""`bench cancel`: end the jobs of some cells, or of all."""
+"""`bench cancel`: cancel the jobs of some cells, or all jobs."""
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ...slurm import queue
 from ...slurm.status import FINAL, poll
 from ...slurm.sweeps import Task
 from ..common.errors import UsageError
 from ..runs.folder import find_cells
+from . import options
 from .cells import resolve
 
+app = typer.Typer()
 
-def cancel(out: Path, names: Sequence[str], *, every: bool) -> int:
-    """Exit status: 0 cancelled, or nothing to cancel; 1 SLURM does not answer.
 
-    names: of cells. A job that holds other cells, too, is cancelled all the same, which is said. What the cells have
-    computed is kept; `bench retry` goes on from there. Raises UsageError without names unless `every`, with both, and
-    for unknown names.
+@app.command()
+def cancel(
+    cells: options.NamedCells = None,
+    out: options.Out = Path("runs"),
+    every: Annotated[bool, typer.Option("--all", help="Cancel all your jobs of this folder.")] = False,
+) -> int:
+    """Cancel the jobs of cells. Results so far are kept, and `bench retry` resumes.
+
+    Other cells of a cancelled job stop, too, and are listed.
     """
-    if every == bool(names):
-        raise UsageError("name the cells whose jobs are to be cancelled, or --all, and not both")
-    named = {cell.path for cell in resolve(names, out)}
-    # All cells and not only the named ones: what else their jobs hold is to be said.
-    view = poll(find_cells(out), out)
+    if every == bool(cells):
+        raise UsageError("name the cells whose jobs to cancel, or give --all, and not both")
+    named = {cell.path for cell in resolve(cells or [], out)}
+    view = poll(find_cells(out), out)  # all cells: their jobs may hold others than the named ones
     if view.unreachable:
         raise UsageError(f"{view.unreachable}: nothing was cancelled")
-    jobs: dict[str, Task] = {}
-    for cell in view.cells:
-        if cell.files.path in named:
-            jobs |= {job.id: task for task, job in cell.live}
+    jobs = {job.id: task for cell in view.cells if cell.files.path in named for task, job in cell.live}
     if not jobs:
-        here = [cell.name for cell in view.cells if cell.files.path in named and cell.held]
-        print("there is nothing to cancel: no job holds them" if names else f"no jobs of {out} wait or run")
-        for name in here:
-            print(f"{name} is at work in a process outside SLURM; end it there")
+        print("nothing to cancel: these cells have no jobs" if cells else f"nothing to cancel: no jobs in {out}")
+        for cell in view.cells:
+            if cell.files.path in named and cell.held:
+                print(f"{cell.name} is running in a process outside SLURM; stop it there")
         return 0
-    if every:
-        jobs, foreign = _own(jobs)
-        if foreign:
-            print(f"left alone, since others submitted them: {', '.join(foreign)}; name their cells to cancel them")
-        if not jobs:
-            return 0
+    if every and not (jobs := _own(jobs)):
+        return 0
     try:
         queue.cancel(list(jobs))
     except OSError as error:
         raise UsageError(f"{error}; see `bench status` for what was cancelled") from None
-    states = {cell.name: cell for cell in view.cells}
+    unnamed = {cell.name for cell in view.cells if cell.files.path not in named and cell.state not in FINAL}
     for number, task in jobs.items():
-        others = [
-            name
-            for name in task.cells
-            if name in states and states[name].files.path not in named and states[name].state not in FINAL
-        ]
-        stopped = ", ".join(name for name in task.cells if name not in others)
-        print(f"cancelled {number}: {stopped}" + (f"; it held also {', '.join(others)}" if others else ""))
+        stopped = ", ".join(name for name in task.cells if name not in unnamed)
+        others = ", ".join(name for name in task.cells if name in unnamed)
+        print(f"cancelled {number}: {stopped}" + (f"; it also held {others}" if others else ""))
     return 0
 
 
-def _own(jobs: Mapping[str, Task]) -> tuple[dict[str, Task], list[str]]:
-    """The jobs that this person submitted, and the numbers of the others."""
-    me = getpass.getuser()
-    own = {number: task for number, task in jobs.items() if task.sweep.user == me}
-    return own, [number for number in jobs if number not in own]
+def _own(jobs: Mapping[str, Task]) -> dict[str, Task]:
+    """The jobs that this user submitted; the others are listed."""
+    user = getpass.getuser()
+    own = {number: task for number, task in jobs.items() if task.sweep.user == user}
+    if others := [number for number in jobs if number not in own]:
+        print(f"left alone, since other users submitted them: {', '.join(others)}; name their cells to cancel them")
+    return own

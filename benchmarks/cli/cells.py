@@ -1,4 +1,4 @@
-"""Cells by what people call them: a folder, its name below that of all runs, or the beginning of an id."""
+"""Cells by the names that users give: a folder, its path below the folder of all runs, or the beginning of an id."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import UsageError
-from ..runs.folder import CONFIG, CellFiles, find_cells
+from ..runs.folder import CONFIG, CellFiles, cells_in, find_cells
+
+
+def no_cells(out: Path) -> UsageError:
+    """The error for a folder of runs that does not exist or is empty. The caller raises what this returns."""
+    return UsageError(f"no cells below {out}: run `bench run` first, or name the folder of the runs with --out")
 
 
 def find(name: str, out: Path) -> CellFiles | None:
-    """The cell of that folder, name or id, None where there is none. Raises UsageError where an id fits several."""
-    folder = Path(name)
-    if (folder / CONFIG).exists():
-        return CellFiles(folder)
+    """The cell of that folder, path or id; None if there is none. Raises UsageError if several ids match."""
+    if (Path(name) / CONFIG).exists():
+        return CellFiles(Path(name))
     return _pick(name, find_cells(out), out)
 
 
 def resolve(names: Sequence[str], out: Path) -> list[CellFiles]:
-    """The cells of these names below `out`, each once, in the order of the names; all of them without a name.
+    """The cells of these names below `out`, each once, in the order of the names; without names, all of them.
 
-    Raises UsageError: no cell below `out`, none of that name, several of that id, a folder that is not below `out`.
+    Raises UsageError: no cell below `out`, no cell of that name, several of that id, a folder that is not below `out`.
     """
     cells = find_cells(out)
     if not cells:
-        raise UsageError(f"no cells below {out}: run `bench run` first, or name the folder of the runs with --out")
+        raise no_cells(out)
     if not names:
         return cells
     paths = {cell.path.resolve(): cell for cell in cells}
@@ -37,15 +41,24 @@ def resolve(names: Sequence[str], out: Path) -> list[CellFiles]:
         else:
             cell = _pick(name, cells, out)
         if cell is None:
-            raise UsageError(
-                f"there is no cell {name!r} in {out}: give its folder or its id; `bench status` lists them"
-            )
+            raise UsageError(f"no cell {name!r} in {out}: name its folder or its id; `bench status` lists them")
         found[cell.path] = cell
     return list(found.values())
 
 
+def below(folders: Sequence[Path]) -> list[CellFiles]:
+    """The cells in these folders and below them, each once. Raises UsageError for a folder without any."""
+    found: dict[Path, CellFiles] = {}
+    for folder in folders:
+        cells = cells_in(folder)
+        if not cells:
+            raise UsageError(f"{folder} is not a folder of a cell and contains none; `bench status` lists them")
+        found |= {(path := cell.path.resolve()): CellFiles(path) for cell in cells}
+    return list(found.values())
+
+
 def _pick(name: str, cells: Sequence[CellFiles], out: Path) -> CellFiles | None:
-    """By name, by id, by the beginning of an id. Folders end in the id: no configuration has to be read."""
+    """By path, by id, by the beginning of an id. Folder names end in the id: no configuration has to be read."""
     for cell in cells:
         if name.rstrip("/") in (cell.path.relative_to(out).as_posix(), cell.path.name, _id(cell)):
             return cell

@@ -1,4 +1,4 @@
-"""`bench compare A B`: two methods, runs or sweeps on their common seeds, in the terminal."""
+"""`bench compare A B`: two methods, runs or sweeps on their common seeds, as tables in the terminal."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
 
 from ..common.errors import UsageError, unknown
 from ..metrics.registry import direction
+from ..runs.folder import find_cells
+from . import options
+from .cells import below, no_cells
 
 Name = TypeVar("Name", str, int)
 
@@ -22,14 +27,23 @@ if TYPE_CHECKING:
     from ...reports.analysis.compare import Comparison
     from ...reports.analysis.comparisons import Difference
 
-BETTER, INCONCLUSIVE = "better", "inconclusive"  # the verdicts of reports/comparisons.py
-WIDTH = 80  # of output that goes to no terminal
+BETTER, INCONCLUSIVE = "better", "inconclusive"  # the verdicts of reports/analysis/comparisons.py
+WIDTH = 80  # of output that does not go to a terminal
 MOST_SEEDS = 20  # that are shown one by one
 MOST_NAMES = 12  # that an error lists
 
+app = typer.Typer()
 
-def compare(first: str, second: str, out: Path, *, metric: str | None, nfe: str | None) -> int:
-    """Exit status 0, whatever came out. Raises UsageError for names that are not there."""
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A method or configuration, a cell's id, or a folder.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="What A is compared with.")],
+    out: options.Out = Path("runs"),
+    metric: Annotated[str | None, typer.Option("--metric", help="Comma-separated. Default: all in common.")] = None,
+    nfe: Annotated[str | None, typer.Option("--nfe", help="Step counts: 1,2. Default: all in common.")] = None,
+) -> int:
+    """Compare two methods, runs or sweeps on their common seeds. Print which is significantly better."""
     from ...reports.analysis.compare import compare as comparisons
     from ...reports.analysis.compare import matches
 
@@ -52,15 +66,11 @@ def _find(name: str, out: Path) -> list[Cell]:
     from ...reports.analysis.tables import labels
 
     if Path(name).is_dir():
-        if not (below := read_folder(Path(name))):
-            raise UsageError(f"{name} is no folder of a cell and has none below it; `bench status` lists them")
-        return below
-    if not out.is_dir():
-        raise UsageError(f"there is no folder {out}: run `bench run` first, or name the folder of the runs with --out")
-    try:
-        cells = read_cells(out)
-    except LookupError as error:
-        raise UsageError(str(error.args[0])) from None
+        below([Path(name)])  # raises if it has no cells
+        return read_folder(Path(name))
+    if not find_cells(out):
+        raise no_cells(out)
+    cells = read_cells(out)
     names: dict[str, str] = {}  # of groups
     for benchmark in sorted({cell.benchmark for cell in cells}):
         names |= labels(cell for cell in cells if cell.benchmark == benchmark)
@@ -90,7 +100,7 @@ def _no_pairs(first: str, second: str, ours: Sequence[Cell], theirs: Sequence[Ce
 
 
 def _chosen(kind: str, text: str | None, known: Iterable[Name]) -> list[Name]:
-    """The values of an option that are asked for. `known` are those that both sides have."""
+    """The values that an option selects. `known` are those that both sides have."""
     if text is None:
         return list(known)
     names = {str(value): value for value in known}
@@ -113,7 +123,7 @@ def _print(made: Sequence[Comparison]) -> None:
 
 
 def _print_block(console: Console, block: Sequence[Comparison]) -> None:
-    """Who is compared, the first metric seed by seed, and a table for each metric."""
+    """The two sides, the first metric seed by seed, and a table for each metric."""
     first = block[0]
     console.print(first.benchmark)
     for letter, name, values in zip("AB", first.names, (first.first, first.second), strict=True):
@@ -134,7 +144,7 @@ def _print_block(console: Console, block: Sequence[Comparison]) -> None:
         console.print()
     for metric in dict.fromkeys(item.metric for item in block):
         console.print(f"{_titled(metric)}, means over n common seeds", style="bold")
-        table = _table(["NFE", "A", "B", "A − B (95 % interval)", "n", "A better", "verdict"])
+        table = _table(["NFE", "A", "B", "A − B (95 % interval)", "n", "P(A better)", "verdict"])
         for item in block:
             if item.metric == metric:
                 table.add_row(*_cells(item))
@@ -162,9 +172,9 @@ def _cells(item: Comparison) -> list[str]:
         math.fsum(own[seed] for seed in common) / len(common) if common else math.nan
         for own in (item.first, item.second)
     ]
-    chance = "–" if found.improvement is None else f"{100 * found.improvement:.0f} %"
+    improvement = "–" if found.improvement is None else f"{100 * found.improvement:.0f} %"
     verdict = f"A {found.verdict}" if found.verdict != INCONCLUSIVE else INCONCLUSIVE
-    return [str(item.nfe), *map(_value, means), _range(found), str(found.interval.n), chance, verdict]
+    return [str(item.nfe), *map(_value, means), _range(found), str(found.interval.n), improvement, verdict]
 
 
 def _both(item: Comparison, seed: int) -> bool:
@@ -187,16 +197,16 @@ def _value(value: float) -> str:
 
 
 def _summary(made: Sequence[Comparison]) -> list[str]:
-    """The verdict on the first metric at the lowest NFE, then how all comparisons came out and what they are."""
+    """The verdict on the first metric at the lowest NFE, the counts of all verdicts, and what they mean."""
     lines = [_verdict(item) for item in {(one.benchmark, one.names): one for one in reversed(made)}.values()][::-1]
     counts = Counter(item.difference.verdict for item in made)
     if len(made) > 1:
-        told = {"A better": counts["better"], "B better": counts["worse"], "inconclusive": counts[INCONCLUSIVE]}
-        lines.append(f"All {len(made)} comparisons: {', '.join(f'{count} {what}' for what, count in told.items())}.")
+        found = {"A better": counts["better"], "B better": counts["worse"], "inconclusive": counts[INCONCLUSIVE]}
+        lines.append(f"All {len(made)} comparisons: {', '.join(f'{count} {what}' for what, count in found.items())}.")
     lines.append(
-        "Intervals are of paired differences, after Holm's correction over all comparisons shown. Inconclusive: the "
-        "interval includes zero, the difference is within 1.3 % of the value, or there are too few seeds. A better: "
-        "the share of all pairs of seeds in which A is better."
+        "Intervals: 95 %, of paired differences, with Holm's correction for all comparisons shown. Inconclusive: the "
+        "interval includes zero, the difference is within 1.3 % of the value, or there are too few seeds. P(A better), "
+        "the probability of improvement: the share of all pairs of seeds in which A is better."
     )
     return lines
 
@@ -206,6 +216,6 @@ def _verdict(item: Comparison) -> str:
     a, b = (f"A ({a})", f"B ({b})") if a == b else (a, b)
     where = f"At NFE {item.nfe} on {item.benchmark}"
     if found.verdict == INCONCLUSIVE:
-        return f"{where} it is inconclusive whether {a} or {b} has the better {item.metric}: {found.reason}."
+        return f"{where}, the comparison of {a} and {b} in {item.metric} is inconclusive: {found.reason}."
     better, worse = (a, b) if found.verdict == BETTER else (b, a)
-    return f"{where} {better} is certainly better than {worse} in {item.metric}: A − B is {_range(found)}."
+    return f"{where}, {better} is significantly better than {worse} in {item.metric}: A − B is {_range(found)}."

@@ -1,23 +1,53 @@
-"""What a grid of cells is going to cost: measured on finished cells where there are any, else counted."""
+"""What a grid of cells will cost: measured on finished cells where possible, counted otherwise."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config.compose import Cell
-from ..runs.folder import find_cells
+from ...slurm.queue import Queue
+from ...slurm.status import combine
+from ..common.text import count
+from ..runs.folder import CellFiles, find_cells
 
 if TYPE_CHECKING:
+    from ..config.compose import Cell
     from ..training.cost import Footprint
+    from .run import Grid
 
 Costs = dict[tuple[str, str], float]
 
 
+def show_grid(grid: Grid) -> None:
+    """Print a table of the cells with their states and, where cells of the same method are finished, their costs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{grid.counts}, {len(grid.pending)} to run"
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    for column in ("cell", "variant", "state", "images", "estimate"):
+        table.add_column(column, justify="right" if column in ("images", "estimate") else "left", overflow="fold")
+    files = [CellFiles(cell.path(grid.out)) for cell in grid.cells]
+    states = [shown.state for shown in combine(files, grid.out, (), Queue()).cells]
+    costs, pending, total = measured_costs(grid.out), {cell.name for cell in grid.pending}, 0.0
+    for cell, cell_files, state in zip(grid.cells, files, states, strict=True):
+        cost = costs.get(_key(cell)) if cell.name in pending else None
+        images = cell.config["train"]["images"]
+        total += (cost or 0.0) * images
+        estimate = "-" if cost is None else f"{cost * images:.0f} s"
+        state = state if cell_files.path.exists() else "new"
+        table.add_row(cell.name, cell.config["cell"]["variant"] or "-", state, f"{images:,}", estimate)
+    is_terminal = sys.stdout.isatty()
+    Console(soft_wrap=not is_terminal, width=None if is_terminal else 200).print(table)
+    if total:
+        print(f"estimated training time: {total:.0f} s of one worker, from finished cells of the same methods")
+
+
 def measured_costs(out: Path) -> Costs:
-    """Device-seconds of training an image, by benchmark and method, of the finished cells in `out`."""
+    """Device-seconds of training per image, by benchmark and method, of the finished cells in `out`."""
     costs = {}
     for files in find_cells(out):
         compute, attempts = files.run["compute"], files.run["attempts"]
@@ -29,7 +59,7 @@ def measured_costs(out: Path) -> Costs:
 
 
 def cost_lines(pending: Sequence[Cell], out: Path, tflops: float | None) -> Iterable[str]:
-    """Sentences on FLOPs, device-hours, memory and disk. tflops: that the cluster's file says a device sustains."""
+    """Sentences on FLOPs, device-hours, memory and disk. tflops: sustained by a device, from the cluster's file."""
     from ..data.registry import load_dataset
     from ..training.cost import footprint
 
@@ -38,38 +68,39 @@ def cost_lines(pending: Sequence[Cell], out: Path, tflops: float | None) -> Iter
     sizes = {group: footprint(cell.config, load_dataset(cell.config)) for group, cell in first.items()}
     flops = sum(counts[group] * size.flops for group, size in sizes.items())
     disk = sum(counts[group] * size.disk for group, size in sizes.items())
-    yield f"training: {flops:.3g} FLOPs for {len(pending)} cell{'s' * (len(pending) != 1)}"
+    yield f"training: {flops:.3g} FLOPs for {count(len(pending), 'cell')}"
     yield f"device-hours: {_hours(pending, out, flops, tflops)}"
     yield _memory(max(sizes.values(), key=lambda size: size.memory))
-    yield f"disk: about {_bytes(disk)} for weights and optimisers, less than a tenth of that for the rest"
+    yield f"disk: about {_bytes(disk)} for weights and optimizer states, and less than 10 % of that for other files"
+
+
+def _key(cell: Cell) -> tuple[str, str]:
+    return cell.config["cell"]["benchmark"], cell.method
 
 
 def _hours(pending: Sequence[Cell], out: Path, flops: float, tflops: float | None) -> str:
     costs = measured_costs(out)
-    keys = {cell.name: (cell.config["cell"]["benchmark"], cell.method) for cell in pending}
-    lacking = sorted(
-        {f"{method} on {benchmark}" for benchmark, method in keys.values() if (benchmark, method) not in costs}
-    )
-    if not lacking:
-        seconds = sum(costs[keys[cell.name]] * cell.config["train"]["images"] for cell in pending)
-        return f"{seconds / 3600:.3g} of training, where it is as fast as in the finished cells of {out}"
+    missing = sorted({f"{method} on {benchmark}" for benchmark, method in set(map(_key, pending)) - costs.keys()})
+    if not missing:
+        seconds = sum(costs[_key(cell)] * cell.config["train"]["images"] for cell in pending)
+        return f"{seconds / 3600:.3g} of training, at the speed of the finished cells of {out}"
     if tflops is not None:
         return f"{flops / tflops / 1e12 / 3600:.3g} of training at the {tflops:g} TFLOP/s of the cluster's file"
     return (
-        f"not known: {out} has no finished cell of {', '.join(lacking)}, and the cluster's file does not say how fast "
+        f"unknown: {out} has no finished cell of {', '.join(missing)}, and the cluster's file does not say how fast "
         "its devices are (tflops)"
     )
 
 
 def _memory(size: Footprint) -> str:
     state, activations, data = map(_bytes, (size.state, size.activations, size.data))
-    parts = f"{state} of weights, gradients, averages and optimiser, {activations} of activations, {data} of data"
-    return f"memory of a device in training: about {_bytes(size.memory)} ({parts}), and what the libraries take"
+    parts = f"{state} of weights, gradients, averages and optimizer, {activations} of activations, {data} of data"
+    return f"memory per device in training: about {_bytes(size.memory)} ({parts}), plus that of the libraries"
 
 
-def _bytes(count: float) -> str:
+def _bytes(size: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

@@ -1,4 +1,4 @@
-"""`bench doctor`: whether this machine has what the suite needs, one line a thing."""
+"""`bench doctor`: whether this machine has what the suite needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
+import typer
+
 from ..common.errors import UsageError
+from ..common.text import count
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "hydra-core", "mlflow", "submitit")
 OPTIONAL = {
@@ -18,9 +21,15 @@ OPTIONAL = {
     "chromium": ("chromium", "the browser tests"),
 }
 
+app = typer.Typer()
 
+
+@app.command()
 def doctor() -> int:
-    """Exit status: 0 when everything needed is there, else 1. Optional parts are only mentioned."""
+    """Check packages, devices, shipped files and data sets.
+
+    Exit status: 0 all that is needed is there, 1 something is missing.
+    """
     needed = [
         _python(),
         *map(_package, PACKAGES),
@@ -29,7 +38,7 @@ def doctor() -> int:
     ]
     for good, text in needed:
         print(f"{'ok     ' if good else 'MISSING'} {text}")
-    print(f"info    {os.cpu_count()} cores, {_accelerator()}")
+    print(f"info    {count(os.cpu_count() or 1, 'core')}, {_accelerator()}")
     for name in ("digits", "toy2d", "fashion_mnist", "cifar10"):
         print(f"info    data set {name}: {_dataset(name)}")
     for label, (program, purpose) in OPTIONAL.items():
@@ -51,7 +60,7 @@ def _package(name: str) -> tuple[bool, str]:
 def _check(what: str, probe: Callable[[], str]) -> tuple[bool, str]:
     try:
         return True, f"{what}: {probe()}"
-    except Exception as error:  # a doctor reports every ailment
+    except Exception as error:  # whatever is wrong is reported
         return False, f"{what}: {type(error).__name__}: {error}"
 
 
@@ -71,7 +80,7 @@ def _accelerator() -> str:
     import torch
 
     if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} GPU(s): {torch.cuda.get_device_name()}"
+        return f"{count(torch.cuda.device_count(), 'GPU')}: {torch.cuda.get_device_name()}"
     return "MPS" if torch.backends.mps.is_available() else "no GPU"
 
 

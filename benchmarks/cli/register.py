@@ -1,19 +1,31 @@
-"""`bench register`: a cell's final weights as a version of a model in MLflow's registry."""
+"""`bench register`: the final weights of a cell as a version of a model in MLflow's registry."""
 
 from __future__ import annotations
 
 import re
 import tempfile
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ..common.errors import UsageError
+from . import options
 from .cells import resolve
-from .report import check_mlflow_uri, naming_mlflow
+from .report import Tracking, naming_mlflow
+
+app = typer.Typer()
 
 
-def register(cell: str, name: str, out: Path, *, mlflow_uri: str | None) -> int:
-    """Exit status 0. Raises UsageError for a cell that is not there or not done, a bad name, a store that refuses."""
-    check_mlflow_uri(mlflow_uri)
+@app.command()
+def register(
+    cell: options.Cell,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model in the registry.")],
+    out: options.Out = Path("runs"),
+    mlflow_uri: options.MlflowUri = None,
+) -> int:
+    """Register the final weights of a cell as a model in MLflow."""
+    Tracking(uri=mlflow_uri)
     if not re.fullmatch(r"[\w.-][\w. -]*", name):
         raise UsageError(f"the model's name is {name!r}, must be made of letters, digits, spaces and . _ -")
     (files,) = resolve([cell], out)

@@ -1,87 +1,107 @@
-"""`bench report`: rebuild every view from the files."""
+"""`bench report`: rebuild the page, the leaderboard, plots and the MLflow import from files."""
 
 from __future__ import annotations
 
 import contextlib
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ..common.errors import UsageError
 from ..common.files import TakenError
+from ..common.redact import without_password
+from ..runs.folder import find_cells
+from . import options
+from .cells import no_cells
 
-#: What MLflow can keep runs in; it refuses plain folders.
+#: Schemes of MLflow's stores; current versions refuse plain folders.
 MLFLOW_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
-#: Whose errors are the store's.
-STRANGERS = ("mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3")
+#: Packages whose errors come from the MLflow store.
+STORE_PACKAGES = ("mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3")
 LONGEST_REASON = 300
 
+app = typer.Typer()
 
-def report(out: Path, *, mlflow: bool, mlflow_uri: str | None, readme: Path | None = None) -> int:
-    """Exit status 0. Raises UsageError where there is nothing to report, or no place in `readme` for it."""
+
+@dataclass(frozen=True)
+class Tracking:
+    """Whether results are imported into MLflow, and into which store (None: an SQLite file in the folder of the runs).
+
+    Raises UsageError for an address that cannot be MLflow's, before anything is computed.
+    """
+
+    wanted: bool = True
+    uri: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.uri and self.uri.partition("://")[0].partition("+")[0] not in MLFLOW_SCHEMES:
+            shown = without_password(self.uri)
+            raise UsageError(f"--mlflow-uri is {shown!r}, must begin with one of: {', '.join(MLFLOW_SCHEMES)} and ://")
+
+    def hint(self, out: Path) -> str:
+        """Where the import is to be seen."""
+        if self.uri and self.uri.startswith("http"):
+            return f"MLflow: {without_password(self.uri)}"
+        store = without_password(self.uri) if self.uri else f"sqlite:///{out}/mlflow.db"
+        return f"MLflow: mlflow ui --backend-store-uri {shlex.quote(store)}"
+
+
+@app.command()
+def report(
+    out: options.Out = Path("runs"),
+    mlflow: options.Mlflow = True,
+    mlflow_uri: options.MlflowUri = None,
+    readme: Annotated[
+        Path | None, typer.Option("--readme", help="Document to update between its leaderboard markers, too.")
+    ] = None,
+) -> int:
+    """Rebuild page, leaderboard, plots and MLflow import from files."""
     from ...reports.build import build_report
 
-    check_mlflow_uri(mlflow_uri)
-    if not out.is_dir():
-        raise UsageError(f"there is no folder {out}: run `bench run` first, or name the folder of the runs with --out")
-    try:
-        with naming_mlflow(mlflow_uri):
-            paths = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme)
-    except LookupError as error:
-        raise UsageError(f"{error.args[0]}; run `bench run` first, or name the folder of the runs with --out") from None
-    _print_paths(paths.leaderboard, out, mlflow, mlflow_uri)
+    tracking = Tracking(mlflow, mlflow_uri)
+    if not find_cells(out):
+        raise no_cells(out)
+    with naming_mlflow(mlflow_uri):
+        paths = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme)
+    _print_paths(paths.leaderboard, out, tracking)
     return 0
 
 
-def show_report(out: Path, *, mlflow: bool, mlflow_uri: str | None) -> None:
-    """After a run: rebuild the report unless nothing changed, and say where it is."""
+def show_report(out: Path, tracking: Tracking) -> None:
+    """Rebuild the report after a run unless nothing changed, and print where it is."""
     from ...reports.build import build_report, report_is_current
 
     leaderboard = out / "leaderboard.md"
-    if not report_is_current(out, mlflow=mlflow, mlflow_uri=mlflow_uri):
+    if not report_is_current(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri):
         print("writing the report", flush=True)  # imports alone take seconds
-        with naming_mlflow(mlflow_uri):
-            leaderboard = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri).leaderboard
-    _print_paths(leaderboard, out, mlflow, mlflow_uri)
-
-
-def check_mlflow_uri(uri: str | None) -> None:
-    """Raise UsageError for an address that MLflow cannot have, before hours of training end in it."""
-    from ..common.redact import without_password
-
-    if uri and uri.partition("://")[0].partition("+")[0] not in MLFLOW_SCHEMES:
-        shown = without_password(uri)
-        raise UsageError(f"--mlflow-uri is {shown!r}, must begin with one of: {', '.join(MLFLOW_SCHEMES)} and ://")
+        with naming_mlflow(tracking.uri):
+            leaderboard = build_report(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri).leaderboard
+    _print_paths(leaderboard, out, tracking)
 
 
 @contextlib.contextmanager
 def naming_mlflow(
-    uri: str | None, rest: str = "leaderboard and plots are written, `bench report` tries again"
+    uri: str | None, rest: str = "leaderboard and plots are written; `bench report` tries the import again"
 ) -> Iterator[None]:
-    """Turn what MLflow, its data base and the network complain of into a UsageError. rest: what holds nevertheless."""
-    from ..common.redact import without_password
-
+    """Turn errors of MLflow, its data base and the network into a UsageError. rest: what holds nevertheless."""
     try:
         yield
     except TakenError as error:
         raise UsageError(f"{error}; {rest}") from None
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in STRANGERS:
+        if type(error).__module__.partition(".")[0] not in STORE_PACKAGES:
             raise
         reason = without_password(str(error).splitlines()[0]) if str(error) else type(error).__name__
         place = without_password(uri) if uri else "its file"
         raise UsageError(f"MLflow at {place}: {reason[:LONGEST_REASON]}; {rest}") from None
 
 
-def _print_paths(leaderboard: Path, out: Path, mlflow: bool, mlflow_uri: str | None) -> None:
-    from ..common.redact import without_password
-
+def _print_paths(leaderboard: Path, out: Path, tracking: Tracking) -> None:
     print(f"page: {leaderboard.with_name('report.html')}")
     print(f"leaderboard: {leaderboard}")
-    if not mlflow:
-        return
-    if mlflow_uri and mlflow_uri.startswith("http"):
-        print(f"MLflow: {without_password(mlflow_uri)}")
-    else:
-        store = without_password(mlflow_uri) if mlflow_uri else f"sqlite:///{out}/mlflow.db"
-        print(f"MLflow: mlflow ui --backend-store-uri {shlex.quote(store)}")
+    if tracking.wanted:
+        print(tracking.hint(out))

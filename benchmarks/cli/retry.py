@@ -1,4 +1,4 @@
-"""`bench retry`: run again what failed or was left, with the configuration it was submitted with."""
+"""`bench retry`: run failed or interrupted cells again, with their stored configurations."""
 
 from __future__ import annotations
 
@@ -6,59 +6,69 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 from ...slurm import clusters
 from ...slurm.clusters import Cluster
 from ...slurm.status import FINAL, CellStatus, View, poll
 from ...slurm.sweeps import Sweep, read, tasks
-from ..common.errors import UsageError, unknown
+from ..common.errors import UsageError
 from ..common.redact import typed
 from ..common.text import plain
-from ..runs.stored import stored
+from . import options
 from .cells import resolve
-from .status import INTERRUPTED, exit_status, remarks
+from .display import exit_status, remarks, watch_local
 
 if TYPE_CHECKING:
     from ..execution.launch import Slots
 
-LAUNCHERS = ("local", "slurm")
+app = typer.Typer()
 
 
-def retry(out: Path, names: Sequence[str], *, failed: bool, cluster: str | None, launcher: str | None) -> int:
-    """Exit status: 0 submitted, done, or nothing to retry; run here: 1 a cell failed or diverged, 130 interrupted.
+@app.command()
+def retry(
+    cells: options.NamedCells = None,
+    out: options.Out = Path("runs"),
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only cells that failed, were interrupted or cancelled, or are lost.")
+    ] = False,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="Name or file of a cluster. Default: that of the last sweep.")
+    ] = None,
+    launcher: Annotated[
+        Literal["local", "slurm"] | None, typer.Option("--launcher", help="Where to run. Default: as before.")
+    ] = None,
+) -> int:
+    """Run cells again that are neither done, diverged nor active. They resume with their stored configurations.
 
-    names: of cells, which are retried unless they are done, have diverged or are at work; with `failed`, those of them
-    that failed or were left, or of all without names. cluster: None for the one they were last submitted to. launcher:
-    None for slurm where one of them was in a sweep or a cluster is named, and else local. Raises UsageError for bad
-    input, and where SLURM does not answer: a cell must not be in two jobs.
+    Exit status: 0 submitted, done, or nothing to retry; 1 a cell failed or diverged; 130 interrupted.
     """
-    if not failed and not names:
-        raise UsageError("name the cells to run again, or --failed for all that failed or were left")
-    if launcher is not None and launcher not in LAUNCHERS:
-        raise unknown("launcher", launcher, LAUNCHERS)
+    from ..runs.stored import stored
+
+    if not failed and not cells:
+        raise UsageError("name the cells to run again, or give --failed for all that failed or were interrupted")
     if launcher == "local" and cluster:
         raise UsageError("--cluster is for jobs: leave it out with --launcher local")
-    view = poll(resolve(names, out), out)
-    if view.unreachable:
-        raise UsageError(f"{view.unreachable}: whether the cells are in jobs is not known; nothing was submitted")
+    view = poll(resolve(cells or [], out), out)
+    if view.unreachable:  # a cell must not be in two jobs
+        raise UsageError(f"{view.unreachable}: whether the cells are in jobs is unknown; nothing was submitted")
     wanted = [cell for cell in view.cells if (cell.needs_rerun if failed else _is_open(cell))]
     if not wanted:
-        print(f"there is nothing to retry: {_why(view)}")
+        print(f"nothing to retry: {_why(view)}")
         return 0
     for cell in wanted:
-        stored(cell.files)  # raises for what only a stranger would have written, before anything is changed
+        stored(cell.files)  # refuses what may not be run from a file of results, before anything is changed
     last = _last_sweep(wanted, out)
-    if launcher is None:
-        launcher = "slurm" if cluster or last else "local"
-    if launcher == "local":
+    if (launcher or ("slurm" if cluster or last else "local")) == "local":
         return _run_here(wanted, out)
     if cluster is None and last is None:
         raise UsageError(
             f"these cells were in no sweep: name a cluster with --cluster ({', '.join(clusters.choices())})"
         )
-    place = clusters.load(cluster) if cluster else clusters.from_record(last.cluster if last else {})
-    return _submit(wanted, out, place, pack=last.pack if last else 1, share=last.share if last else 1)
+    target = clusters.load(cluster) if cluster else clusters.from_record(last.cluster if last else {})
+    return _submit(wanted, out, target, pack=last.pack if last else 1, share=last.share if last else 1)
 
 
 def _is_open(cell: CellStatus) -> bool:
@@ -72,7 +82,7 @@ def _why(view: View) -> str:
 
 
 def _last_sweep(wanted: Sequence[CellStatus], out: Path) -> Sweep | None:
-    """The newest sweep that held one of the cells; None where none did."""
+    """The newest sweep that held one of the cells; None if none did."""
     held_by = tasks(read(out))
     sweeps = [held_by[cell.name][-1].sweep for cell in wanted if cell.name in held_by]
     return max(sweeps, key=lambda sweep: (sweep.created, sweep.sweep)) if sweeps else None
@@ -82,7 +92,7 @@ def _submit(wanted: Sequence[CellStatus], out: Path, cluster: Cluster, *, pack: 
     from ...slurm.submit import submit_cells
     from ..execution.launch import enqueue, restore_if_refused
 
-    # The stored configuration as it is: what a later version would compose may be another cell.
+    # The stored configuration as it is: a later version might compose another one.
     cells = [(cell.files.path, cell.files.config) for cell in wanted]
     with restore_if_refused([folder for folder, _ in cells]):
         for folder, config in cells:
@@ -92,33 +102,31 @@ def _submit(wanted: Sequence[CellStatus], out: Path, cluster: Cluster, *, pack: 
     print(f"cells: {len(wanted)}, jobs: {jobs} on {plain(cluster.name)}, sweep {sweep.sweep}")
     for cell in wanted:
         print(f"  {cell.name} was {cell.state}{f': {cell.reason}' if cell.reason else ''}")
-    print("`bench status` shows how far they are")
+    print("`bench status` shows their progress")
     return 0
 
 
 def _run_here(wanted: Sequence[CellStatus], out: Path) -> int:
     from ..execution.launch import devices, enqueue, run_local
-    from .progress import watch
 
     for cell in wanted:
         enqueue(cell.files.path, cell.files.config)
     for count in sorted({devices(cell.files.config) for cell in wanted}):
         alike = [cell for cell in wanted if devices(cell.files.config) == count]
         slots = _slots(alike, count)
-        print(f"cells: {len(alike)} ({slots.jobs} at once, threads of each: {slots.threads})", flush=True)
-        folders = [cell.files.path for cell in alike]
-        with watch(folders, out) as tick:
-            if run_local(folders, slots, tick):
-                return INTERRUPTED
+        print(f"cells: {len(alike)} ({slots.jobs} at once, threads per cell: {slots.threads})", flush=True)
+        with watch_local([cell.files for cell in alike], out) as tick:
+            if run_local([cell.files.path for cell in alike], slots, tick):
+                raise KeyboardInterrupt
     after = poll([cell.files for cell in wanted], out)
     for line in remarks(after, out):
         print(line, file=sys.stderr)
-    print("`bench report` puts the new rows into the leaderboard")
+    print("`bench report` adds the new rows to the leaderboard")
     return exit_status(after)
 
 
 def _slots(wanted: Sequence[CellStatus], processes: int) -> Slots:
-    """As many threads a cell as it had before, which its rounding depends on; else as a new grid of them would get."""
+    """As many threads per cell as before, since rounding depends on them; else those of a new grid of these cells."""
     from ..common.system import available_cores
     from ..execution.launch import default_slots
 

@@ -1,245 +1,172 @@
-"""`bench run` and `bench sweep`: compose the cells, run or submit what is not finished, report."""
+"""`bench run` and `bench sweep`: compose the cells, run or submit the unfinished ones, and report."""
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from ..common.errors import UsageError, unknown
+import typer
+
+from ..common.errors import UsageError
 from ..common.files import check_writable
-from ..common.redact import typed
-from ..config.compose import Cell, compose_cells, parse_methods, parse_seeds
-from ..runs.folder import CONFIG, CellFiles, is_finished
-from .costs import cost_lines, measured_costs
-from .report import check_mlflow_uri
-from .status import INTERRUPTED, complaint, current
+from ..runs.folder import CellFiles, is_finished
+from . import options
+from .display import exit_status, local_view, remarks, watch_local
+from .report import Tracking, show_report
 
 if TYPE_CHECKING:
-    from ...slurm.clusters import Cluster
+    from ..config.compose import Cell
 
-LAUNCHERS = ("local", "slurm", "debug")
+app = typer.Typer()
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Where the cells run.
+    """Where the cells run. Raises UsageError for options that do not go together, and for unknown clusters.
 
-    launcher: local (workers on this machine), slurm, or debug (this process).
-    jobs: workers at once, for local. cluster: name or file, pack: cells a job, share: cells at once on a device, for
-    slurm.
+    launcher: local (workers on this machine), slurm, or debug (this process). jobs: workers at once, for local. For
+    slurm: name or file of the cluster, pack: cells per job, share: cells of a job that share a device.
     """
 
-    launcher: str = "local"
+    launcher: options.Launcher = "local"
     jobs: int | None = None
     cluster: str | None = None
     pack: int = 1
     share: int = 1
 
+    def __post_init__(self) -> None:
+        if self.launcher != "slurm":
+            for option, given in (("cluster", self.cluster), ("pack", self.pack != 1), ("share", self.share != 1)):
+                if given:
+                    raise UsageError(f"--{option} needs --launcher slurm, the default of `bench sweep`")
+            return
+        if self.jobs is not None:
+            raise UsageError("--jobs is for this machine: the file of a cluster says how many jobs run at once")
+        if self.share > self.pack:
+            raise UsageError(f"--share is {self.share}, must be at most --pack ({self.pack}), the cells per job")
+        from ...slurm import clusters
 
+        if self.cluster is None:
+            choices = ", ".join(clusters.choices())
+            raise UsageError(f"--cluster is missing: name one ({choices}) or the file that describes yours")
+        clusters.load(self.cluster)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a command, those that are unfinished, and the folder of all runs."""
+
+    cells: tuple[Cell, ...]
+    pending: tuple[Cell, ...]
+    out: Path
+
+    @property
+    def counts(self) -> str:
+        """`cells: 12, 4 done`"""
+        return f"cells: {len(self.cells)}, {len(self.cells) - len(self.pending)} done"
+
+
+@app.command()
 def run(
-    methods: str,
-    seeds: str,
-    settings: Sequence[str],
-    out: Path,
-    launch: Launch,
-    *,
-    dry_run: bool,
-    mlflow: bool,
-    mlflow_uri: str | None,
+    settings: options.Settings = None,
+    methods: options.Methods = "ict,ect,sct,vct",
+    seeds: options.Seeds = "0-2",
+    out: options.Out = Path("runs"),
+    launcher: Annotated[
+        options.Launcher, typer.Option("--launcher", help="Worker processes here, SLURM jobs, or this process.")
+    ] = "local",
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Cells at once. Default: one per GPU, or one per core.")
+    ] = None,
+    cluster: options.ClusterName = None,
+    pack: options.Pack = 1,
+    share: options.Share = 1,
+    dry_run: options.DryRun = False,
+    mlflow: options.Mlflow = True,
+    mlflow_uri: options.MlflowUri = None,
 ) -> int:
-    """Exit status: 0 all done (or submitted), 1 a cell failed or diverged, 130 interrupted.
+    """Train and evaluate methods × seeds, then write the leaderboard. Rerunning the command resumes.
 
-    Raises UsageError for bad input.
+    Exit status: 0 all cells are done (or submitted), 1 one failed or diverged, 130 interrupted.
     """
-    _check_launch(launch)
+    launch, tracking = Launch(launcher, jobs, cluster, pack, share), Tracking(mlflow, mlflow_uri)
+    return _start(_grid(methods, seeds, settings or [], out), launch, tracking, dry_run)
+
+
+@app.command()
+def sweep(
+    settings: options.Settings = None,
+    methods: options.Methods = "ict,ect,sct,vct",
+    seeds: options.Seeds = "0-2",
+    out: options.Out = Path("runs"),
+    cluster: options.ClusterName = None,
+    launcher: Annotated[
+        options.Launcher, typer.Option("--launcher", help="SLURM jobs, worker processes here, or this process.")
+    ] = "slurm",
+    pack: options.Pack = 1,
+    share: options.Share = 1,
+    dry_run: options.DryRun = False,
+) -> int:
+    """Submit methods × seeds to a SLURM cluster and exit. Finished cells are skipped. See status, wait and retry."""
+    launch = Launch(launcher, None, cluster, pack, share)
+    return _start(_grid(methods, seeds, settings or [], out), launch, Tracking(wanted=False), dry_run)
+
+
+def _grid(methods: str, seeds: str, settings: list[str], out: Path) -> Grid:
+    """Raises UsageError for bad input, and for a folder that cannot be written."""
+    from ..config.compose import compose_cells, parse_methods, parse_seeds
+
     cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings)
     check_writable(out)
-    check_mlflow_uri(mlflow_uri)
     pending = [cell for cell in cells if not is_finished(cell.path(out), cell.config)]
-    if pending:
-        _check(pending, here=launch.launcher != "slurm")
+    return Grid(tuple(cells), tuple(pending), out)
+
+
+def _start(grid: Grid, launch: Launch, tracking: Tracking, dry_run: bool) -> int:
+    from .submission import show_arrays, submit
+
+    is_slurm = launch.launcher == "slurm"
+    if grid.pending:
+        from ..execution.preflight import check_cells
+
+        check_cells(grid.pending, here=not is_slurm)
     if dry_run:
-        _show_grid(cells, pending, out)
-        if launch.launcher == "slurm" and pending:
-            _show_arrays(pending, out, launch)
+        from .costs import show_grid
+
+        show_grid(grid)
+        if is_slurm and grid.pending:
+            show_arrays(grid, launch)
         return 0
-    if not pending:
-        print(f"all {len(cells)} cells are done already" if len(cells) > 1 else "the cell is done already")
-        _report(out, mlflow, mlflow_uri)
-        return _exit_status(cells, out)
-    if launch.launcher == "slurm":
-        return _submit(cells, pending, out, launch)
-    if _run(cells, pending, out, launch):
-        return INTERRUPTED
-    _report(out, mlflow, mlflow_uri)
-    return _exit_status(cells, out)
+    if is_slurm and grid.pending:
+        return submit(grid, launch)
+    if not grid.pending:
+        many = len(grid.cells) > 1
+        print(f"all {len(grid.cells)} cells are done already" if many else "the cell is done already")
+    elif _run(grid, launch):
+        raise KeyboardInterrupt
+    show_report(grid.out, tracking)
+    view = local_view([CellFiles(cell.path(grid.out)) for cell in grid.cells], grid.out)
+    for line in remarks(view, grid.out):
+        print(line, file=sys.stderr)
+    return exit_status(view)
 
 
-def _check_launch(launch: Launch) -> None:
-    """Raise UsageError for options that do not go together, and names that are not there."""
-    if launch.launcher not in LAUNCHERS:
-        raise unknown("launcher", launch.launcher, LAUNCHERS)
-    if launch.launcher != "slurm":
-        for option, given in (("cluster", launch.cluster), ("pack", launch.pack != 1), ("share", launch.share != 1)):
-            if given:
-                raise UsageError(f"--{option} is for --launcher slurm, which `bench sweep` has by itself")
-        return
-    if launch.jobs is not None:
-        raise UsageError("--jobs is for this machine: on a cluster its file says how many jobs run at once")
-    from ...slurm import clusters
-
-    if launch.cluster is None:
-        raise UsageError(
-            f"--cluster is missing: name one ({', '.join(clusters.choices())}) or the file that describes yours"
-        )
-    clusters.load(launch.cluster)
-    if launch.share > launch.pack:
-        raise UsageError(f"--share is {launch.share}, must be at most --pack ({launch.pack}), the cells of a job")
-
-
-def _run(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Launch) -> bool:
-    """Run cells on this machine; whether that was interrupted."""
+def _run(grid: Grid, launch: Launch) -> bool:
+    """Run the unfinished cells on this machine. Returns whether that was interrupted."""
     from ..execution.launch import default_slots, devices, prepare, run_in_process, run_local
-    from .progress import watch
 
-    done = len(cells) - len(pending)
+    out, begin = grid.out, f"{grid.counts}, {len(grid.pending)} to run"
     if launch.launcher == "debug":
-        slots = default_slots(len(cells), 1)
-        print(f"cells: {len(cells)}, {done} done, {len(pending)} to run in this process; output in {out}", flush=True)
-        return run_in_process(prepare(pending, out), slots.threads)
-    slots = default_slots(len(cells), launch.jobs, devices(cells[0].config))  # the same for all: it is not swept
-    together = f", processes of each: {slots.processes}" if slots.processes > 1 else ""
-    where = f"{slots.jobs} at once{together}, threads of each: {slots.threads}"
-    print(f"cells: {len(cells)}, {done} done, {len(pending)} to run ({where}); output in {out}", flush=True)
-    folders = prepare(pending, out)
-    with watch(folders, out) as tick:
+        slots = default_slots(len(grid.cells), 1)
+        print(f"{begin} in this process; output in {out}", flush=True)
+        return run_in_process(prepare(grid.pending, out), slots.threads)
+    processes = devices(grid.cells[0].config)  # the same for all: it is not swept
+    slots = default_slots(len(grid.cells), launch.jobs, processes)
+    together = f", processes per cell: {slots.processes}" if slots.processes > 1 else ""
+    where = f"{slots.jobs} at once{together}, threads per {'process' if together else 'cell'}: {slots.threads}"
+    print(f"{begin} ({where}); output in {out}", flush=True)
+    folders = prepare(grid.pending, out)
+    with watch_local([CellFiles(folder) for folder in folders], out) as tick:
         return run_local(folders, slots, tick)
-
-
-def _submit(cells: Sequence[Cell], pending: Sequence[Cell], out: Path, launch: Launch) -> int:
-    from ...slurm.clusters import load
-    from ...slurm.submit import check_slurm, submit_cells
-    from ..execution.launch import prepare, restore_if_refused
-
-    check_slurm()
-    cluster = load(launch.cluster or "")
-    at_work = _at_work(pending, out)
-    new = [cell for cell in pending if cell.name not in at_work]
-    others = f", {len(at_work)} in jobs already" if at_work else ""
-    place = "" if out == Path("runs") else f" --out {shlex.quote(str(out))}"
-    print(f"cells: {len(cells)}, {len(cells) - len(pending)} done{others}, {len(new)} to submit; output in {out}")
-    if new:
-        command = typed()
-        with restore_if_refused([cell.path(out) for cell in new]):
-            work = list(zip(prepare(new, out), [cell.config for cell in new], strict=True))
-            sweep = submit_cells(work, out, cluster, pack=launch.pack, share=launch.share, command=command)
-        for array in sweep.arrays:
-            jobs = _jobs(array.elements, cluster)
-            print(f"job {array.job}: {jobs}; {_asked(array.resources, cluster.gpus_per_node)}")
-    print(f"bench status --watch{place}    # how far they are; bench wait{place} waits and reports")
-    return 0
-
-
-def _at_work(pending: Sequence[Cell], out: Path) -> set[str]:
-    """The cells that jobs or other processes have in hand. Raises UsageError where SLURM does not say."""
-    from ...slurm.status import poll
-
-    known = [CellFiles(cell.path(out)) for cell in pending if (cell.path(out) / CONFIG).exists()]
-    view = poll(known, out)
-    if view.unreachable:
-        raise UsageError(f"{view.unreachable}: whether cells are in jobs already is not known; nothing was submitted")
-    return {cell.name for cell in view.cells if cell.is_active}
-
-
-def _jobs(elements: Sequence[Sequence[object]], cluster: Cluster) -> str:
-    at_once, most = min(len(elements), cluster.array_parallelism), max(map(len, elements))
-    what = f"{len(elements)} jobs of up to {most} cells each" if most > 1 else _count(len(elements), "cell")
-    return f"{what}, {at_once} at once"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _asked(resources: Mapping[str, Any], gpus: int) -> str:
-    devices, nodes = resources["devices"], resources["nodes"]
-    what = _count(devices, "GPU") if gpus else f"{devices} process{'es' * (devices > 1)}"
-    spread = f" on {nodes} nodes" if nodes > 1 else ""
-    cores = _count(resources["cpus"], "core")
-    memory = "" if resources["memory"] is None else f" and {resources['memory'] / 1024:.3g} GB of memory"
-    return f"{what}{spread} with {cores}{memory} each, at most {_duration(resources['time_limit'])} a job"
-
-
-def _duration(minutes: int) -> str:
-    days, rest = divmod(minutes, 24 * 60)
-    hours, minutes = divmod(rest, 60)
-    parts = [f"{count} {unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if count]
-    return " ".join(parts)
-
-
-def _show_arrays(pending: Sequence[Cell], out: Path, launch: Launch) -> None:
-    """What sbatch would be given, and what it is going to cost."""
-    from ...slurm.clusters import load
-    from ...slurm.submit import make_plan, script
-
-    cluster = load(launch.cluster or "")
-    work = [(cell.path(out), cell.config) for cell in pending]
-    arrays = make_plan(work, cluster, pack=launch.pack, share=launch.share, most=1000)
-    for number, (_, elements) in enumerate(arrays.arrays):
-        print(f"\n--- array {number}: {_jobs(elements, cluster)}")
-        print(script(arrays, number, out).strip())
-    print()
-    for line in cost_lines(pending, out, cluster.tflops):
-        print(line)
-
-
-def _check(pending: Sequence[Cell], *, here: bool) -> None:
-    from ..execution.preflight import check_cells
-
-    check_cells(pending, here=here)
-
-
-def _show_grid(cells: Sequence[Cell], pending: Sequence[Cell], out: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"cells: {len(cells)}, {len(pending)} to run", title_justify="left", box=None)
-    for column in ("cell", "variant", "state", "images", "estimate"):
-        table.add_column(column, justify="right" if column in ("images", "estimate") else "left", overflow="fold")
-    costs = measured_costs(out)
-    waiting = {cell.name for cell in pending}
-    total = 0.0
-    for cell in cells:
-        files = CellFiles(cell.path(out))
-        state = current(files)["state"] if cell.path(out).exists() else "new"
-        config = cell.config
-        cost = costs.get((config["cell"]["benchmark"], cell.method))
-        estimate = None if cost is None or cell.name not in waiting else cost * config["train"]["images"]
-        total += estimate or 0.0
-        variant = config["cell"]["variant"] or "-"
-        text = "-" if estimate is None else f"{estimate:.0f} s"
-        table.add_row(cell.name, variant, state, f"{config['train']['images']:,}", text)
-    Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200).print(table)
-    if total:
-        print(f"estimated training time: {total:.0f} s of one worker, from the finished cells of the same methods")
-
-
-def _report(out: Path, mlflow: bool, mlflow_uri: str | None) -> None:
-    from .report import show_report
-
-    show_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri)
-
-
-def _exit_status(cells: Sequence[Cell], out: Path) -> int:
-    states = Counter()
-    for cell in cells:
-        files = CellFiles(cell.path(out))
-        states[files.status["state"]] += 1
-        if files.status["state"] in ("failed", "diverged"):
-            print(complaint(cell.name, files.status, out), file=sys.stderr)
-    return 0 if states["done"] == len(cells) else 1

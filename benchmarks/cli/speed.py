@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from ..common.errors import UsageError
+import typer
+
+from . import options
 
 if TYPE_CHECKING:
     from ..metrics.speed import Comparison
 
-IMAGES = 128
-DEVICES = ("auto", "cpu", "cuda", "mps")
+app = typer.Typer(name="speed", help="Measure speed on this machine.", no_args_is_help=True)
 
 
-def metrics(images: int = IMAGES, device: str = "auto") -> int:
-    """Measure both evaluators and print a table, line by line; minutes on a CPU. Exit status 0.
-
-    images: for the features, 1 or more.
-    Raises UsageError for an unknown or missing device, no images, and if the weights of Inception are missing.
-    """
-    if images < 1:
-        raise UsageError(f"--images is {images}, must be at least 1")
-    if device not in DEVICES:
-        raise UsageError(f"--device is {device!r}, must be one of: {', '.join(DEVICES)}")
+@app.command()
+def metrics(
+    images: Annotated[int, typer.Option("--images", min=1, help="Images for the features.")] = 128,
+    device: options.Device = "auto",
+) -> int:
+    """Compare our evaluator with clean-fid: features, distance and memory. Takes minutes on a CPU."""
     import torch
 
     from ..common.devices import check_device, pick_device

@@ -1,46 +1,54 @@
-"""`bench wait`: until nobody works on the cells any more, with the leaderboard kept up to date meanwhile."""
+"""`bench wait`: return when no cell is active any more, and update the leaderboard meanwhile."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ...slurm import queue
-from ...slurm.status import FINAL, Poller, View
+from ...slurm.status import FINAL, View
 from ..common.errors import UsageError
+from . import options
 from .board import footer
 from .cells import resolve
-from .report import check_mlflow_uri, show_report
-from .status import Lines, exit_status, remarks
+from .display import exit_status, remarks, watch
+from .report import Tracking, show_report
 
-LOOK_SECONDS = 2.0
 REPORT_SECONDS = 30.0
 
+app = typer.Typer()
 
-def wait(out: Path, names: Sequence[str] = (), *, timeout: float | None, mlflow: bool, mlflow_uri: str | None) -> int:
-    """Exit status: 0 all done, 1 a cell failed, diverged or was left, or the time was over.
 
-    timeout: in minutes, None for ever. A controller that does not answer is waited for, too. Raises UsageError where
-    there is no such cell, and where cells are in jobs that this machine cannot ask after.
+@app.command()
+def wait(
+    cells: options.Cells = None,
+    out: options.Out = Path("runs"),
+    timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="Minutes. Default: no limit.")] = None,
+    mlflow: options.Mlflow = True,
+    mlflow_uri: options.MlflowUri = None,
+) -> int:
+    """Wait until no cell is active any more. Update the leaderboard meanwhile.
+
+    Exit status: 0 all cells are done, 1 one failed, diverged or is unfinished, or the time limit was reached.
     """
-    check_mlflow_uri(mlflow_uri)
-    poller, lines, report = Poller(lambda: resolve(names, out), out), Lines(), _Report(out)
-    deadline = None if timeout is None else time.monotonic() + 60 * timeout
-    while True:
-        view = poller()
+    tracking, report = Tracking(mlflow, mlflow_uri), _Report(out)
+    deadline = float("inf") if timeout is None else time.monotonic() + 60 * timeout
+
+    def stop(view: View) -> bool:
         if view.unreachable and not queue.is_installed():
             raise UsageError(f"{view.unreachable}: wait for the jobs in {out} on a machine of the cluster")
-        lines.show(view)
-        if poller.has_ended(view):
-            break
-        if deadline is not None and time.monotonic() >= deadline:
-            print(f"{footer(view)}; still at work after {timeout:g} minutes", flush=True)
-            return 1
         report.update(view)
-        time.sleep(LOOK_SECONDS)
-    show_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri)
+        return time.monotonic() >= deadline
+
+    view, has_ended = watch(lambda: resolve(cells or [], out), out, stop)
+    if not has_ended:
+        print(f"{footer(view)}; unfinished after {timeout:g} minutes", flush=True)
+        return 1
+    show_report(out, tracking)
     print(footer(view), flush=True)
     for line in remarks(view, out):
         print(line, file=sys.stderr)
@@ -48,7 +56,7 @@ def wait(out: Path, names: Sequence[str] = (), *, timeout: float | None, mlflow:
 
 
 class _Report:
-    """The leaderboard, written again when more cells are finished than in the last one, and not too often."""
+    """The leaderboard, rewritten when more cells are finished than in the last one, at most every REPORT_SECONDS."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -57,8 +65,8 @@ class _Report:
 
     def update(self, view: View) -> None:
         finished = {cell.name for cell in view.cells if cell.state in FINAL}
-        if self.finished is None:  # what was there before is the business of whoever finished it
+        if self.finished is None:  # cells that were finished before have been reported by other commands
             self.finished = finished
         if finished - self.finished and time.monotonic() - self.last >= REPORT_SECONDS:
-            show_report(self.out, mlflow=False, mlflow_uri=None)
+            show_report(self.out, Tracking(False, None))
             self.finished, self.last = finished, time.monotonic()

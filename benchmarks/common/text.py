@@ -11,3 +11,8 @@ def plain(text: str) -> str:
 def visible(text: str) -> str:
     """`text` with its lines and tabs, and a replacement character for all else that cannot be seen."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 cell`, `2 cells`; `plural` where it takes more than an s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"

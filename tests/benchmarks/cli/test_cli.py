@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 import yaml
 
-from consistency_bench.benchmarks.cli import progress, show
+from consistency_bench.benchmarks.cli.main import app
 from consistency_bench.benchmarks.common.files import read_json, write_json
 from consistency_bench.benchmarks.common.lock import acquire
 from consistency_bench.benchmarks.config.compose import choices
@@ -121,7 +123,15 @@ def test_a_missing_data_set_is_one_sentence(call: Callable[..., Said], tmp_path:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["run", "--jobs", "0"], ["run", "--jobs", "x"], ["run", "--foo"], ["foo"], ["show"], ["run", "--seeds"]],
+    [
+        ["run", "--jobs", "0"],
+        ["run", "--jobs", "x"],
+        ["run", "--launcher", "slrum"],
+        ["run", "--foo"],
+        ["foo"],
+        ["show"],
+        ["run", "--seeds"],
+    ],
     ids=" ".join,
 )
 def test_a_wrong_option_is_a_usage_error(arguments: list[str], call: Callable[..., Said], tmp_path: Path) -> None:
@@ -164,8 +174,8 @@ def test_something_in_the_way_of_a_cell_is_one_sentence(call: Callable[..., Said
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["report", "--out", "none"], "bench: there is no folder none: run `bench run` first"),
-        (["report", "--out", "."], "bench: there are no cells in .: "),
+        (["report", "--out", "none"], "bench: no cells below none: run `bench run` first"),
+        (["report", "--out", "."], "bench: no cells below .: "),
         (["status", "--out", "none"], "bench: no cells below none: run `bench run` first"),
         (["show", "ekt"], "bench: unknown method 'ekt'. Did you mean: ect? Available: "),
         (["show", "ect", "train.bacth=1"], "bench: unknown key 'train.bacth'"),
@@ -208,37 +218,6 @@ def test_a_damaged_file_is_named(subcommand: str, file: str, call: Callable[...,
     assert line.startswith(f"bench: {cell.name}/{file}")
 
 
-def test_what_mlflow_complains_of_is_one_sentence(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
-    from consistency_bench.reports import build
-
-    def fail(*_: object, **__: object) -> None:
-        raise type("MlflowException", (Exception,), {"__module__": "mlflow.exceptions"})("no such host\nmore of it")
-
-    monkeypatch.setattr(build, "build_report", fail)
-    said = call("report", "--out", ".", "--mlflow-uri", "http://nowhere")
-    assert said.status == 2
-    expected = "no such host; leaderboard and plots are written, `bench report` tries again"
-    assert said.err == f"bench: MLflow at http://nowhere: {expected}\n"
-
-
-def test_a_full_disk_is_one_sentence(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device", "runs/x")
-
-    monkeypatch.setattr(show, "list_everything", fail)
-    said = call("list")
-    assert (said.status, said.err) == (2, "bench: runs/x: No space left on device\n")
-
-
-def test_ctrl_c_is_130_and_says_what_to_do(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(show, "list_everything", interrupt)
-    said = call("list")
-    assert (said.status, said.err) == (130, "interrupted; the same command goes on from here\n")
-
-
 # Looking around
 
 
@@ -267,12 +246,55 @@ def test_looking_around_imports_nothing_heavy(arguments: list[str], tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_names_every_subcommand(call: Callable[..., Said]) -> None:
+def commands(group: typer.core.TyperGroup, *path: str) -> Iterator[tuple[str, ...]]:
+    """The words of each subcommand."""
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if isinstance(command, typer.core.TyperGroup):
+            yield from commands(command, *path, name)
+
+
+ROOT = typer.main.get_command(app)
+assert isinstance(ROOT, typer.core.TyperGroup)
+COMMANDS = list(commands(ROOT))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_help_of_a_subcommand_explains_all_its_options(words: tuple[str, ...], call: Callable[..., Said]) -> None:
+    said = call(*words, "-h")
+    assert (said.status, said.err) == (0, "")
+    assert said == call(*words, "--help")
+    command = ROOT
+    for word in words:
+        assert isinstance(command, typer.core.TyperGroup)
+        command = command.commands[word]
+    assert (command.help or "").split("\n\n")[0].endswith(".")
+    for param in command.params:
+        assert getattr(param, "help", None), param.name
+        assert param.opts[0] in said.out or param.metavar in said.out
+
+
+def test_the_help_names_every_subcommand_and_no_line_is_cut_off(call: Callable[..., Said]) -> None:
     said = call("--help")
     assert said.status == 0
-    for name in ("run", "report", "list", "show", "status", "doctor"):
+    for name in ROOT.commands:
         assert re.search(rf"^  {name} ", said.out, re.MULTILINE)
-    assert "Traceback" not in call().err
+    assert "..." not in said.out.partition("Commands:")[2]
+    assert "Usage: bench" in call().err
+
+
+def test_the_version_is_that_of_the_package(call: Callable[..., Said], tmp_path: Path) -> None:
+    version = importlib.metadata.version("consistency-bench")
+    assert (call("--version").status, call("--version").out) == (0, f"bench {version}\n")
+    code = "import consistency_bench; print(consistency_bench.__version__)"
+    for arguments in (["-m", "consistency_bench", "--version"], ["-c", code]):
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert done.stdout.split()[-1] == version
+
+
+def test_a_shell_completes_subcommands(bench: Bench) -> None:
+    said = bench(_BENCH_COMPLETE="complete_bash", COMP_WORDS="bench re", COMP_CWORD="1")
+    assert said.stdout.split() == ["retry", "report", "register"]
 
 
 def test_list_names_everything_there_is(call: Callable[..., Said]) -> None:
@@ -508,49 +530,17 @@ def test_colours_are_for_terminals_that_want_them(tmp_path: Path) -> None:
     assert not colour.search(plain)
 
 
+def test_watching_on_a_terminal_leaves_one_table(tmp_path: Path) -> None:
+    write_json(put(tiny_cell("ect"), tmp_path) / STATUS, {"state": "done", "images": 2560, "total": 2560})
+    shown = on_a_terminal("status", "--watch", "--out", ".", cwd=tmp_path)
+    assert "1 of 1 done" in shown.rpartition("\x1b[?25h")[2]  # after the cursor is visible again
+
+
 def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     done = subprocess.run(
         f"'{BENCH}' list | head -n 1", shell=True, capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert (done.stdout, done.stderr) == ("methods:\n", "")
-
-
-# Progress
-
-
-def test_the_table_puts_first_what_matters_and_counts_the_rest() -> None:
-    from rich.console import Console
-
-    states = ["done"] * 5 + ["queued"] * 30 + ["failed", "running", "interrupted", "diverged"]
-    statuses = {
-        f"cell{number}": {
-            "state": state,
-            "phase": "train",
-            "images": 50,
-            "total": 100,
-            "images_per_s": 10.0,
-            "loss": 1.5,
-        }
-        for number, state in enumerate(states)
-    }
-    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(progress.table(statuses))
-    lines = console.export_text().splitlines()
-    assert lines[1].split() == ["cell36", "train", "50%", "-", "1.5", "10", "5", "s"]
-    assert [line.split()[1] for line in lines[2:5]] == ["failed", "diverged", "interrupted"]
-    assert len(lines) == 2 + progress.LIVE_ROWS
-    assert lines[-1].strip() == "5 of 39 done, 15 not shown"
-
-
-def test_lines_tell_what_changed_and_nothing_twice(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    folder = put(tiny_cell("ect"), tmp_path)
-    with progress.watch([folder], tmp_path) as tick:
-        for state, phase in (("queued", "train"), ("running", "train"), ("running", "score"), ("done", "score")):
-            write_json(folder / STATUS, {"state": state, "phase": phase, "images": 0, "total": 2560})
-            tick()
-            tick()
-    lines = capfd.readouterr().out.splitlines()
-    assert [line.split()[2] for line in lines] == ["train", "score", "done"]
 
 
 @pytest.mark.slow

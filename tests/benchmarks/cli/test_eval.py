@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from consistency_bench.benchmarks.cli.eval import evaluate
+from consistency_bench.benchmarks.cli.evaluate import evaluate
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_jsonl, write_json, write_text
 from consistency_bench.benchmarks.common.lock import acquire
@@ -104,7 +104,7 @@ def test_bad_input_is_one_sentence_and_changes_nothing(trained: Path, change: di
 
 
 def test_folders_without_cells_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nowhere is no folder of a cell and has none below it"):
+    with pytest.raises(UsageError, match="nowhere is not a folder of a cell and contains none"):
         evaluate([tmp_path / "nowhere"], **USUAL)
 
 

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from consistency_bench.benchmarks.cli import board, logs, retry, status, wait
+from consistency_bench.benchmarks.cli import board, display, logs, wait
 from consistency_bench.benchmarks.cli.cells import resolve
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_json, write_json, write_text
 from consistency_bench.benchmarks.common.lock import acquire
 from consistency_bench.benchmarks.execution import launch
-from consistency_bench.benchmarks.runs.folder import STATUS
+from consistency_bench.benchmarks.runs.folder import STATUS, CellFiles
 from consistency_bench.slurm import clusters, queue, sweeps
 from consistency_bench.slurm import status as view
-from consistency_bench.slurm.queue import Job, Queue
 from consistency_bench.slurm.sweeps import Array, Sweep
 
-from ..conftest import Said, put, tiny_cell
+from ..conftest import BENCH, Said, put, tiny_cell
 
 CELLS = [tiny_cell("ect", seed=seed) for seed in range(4)]
 NAMES = [cell.name for cell in CELLS]
@@ -37,9 +40,8 @@ OUT = ("--out", "runs")
 @pytest.fixture
 def call(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
     """`bench` with the given arguments and `--out runs` in this process, in `tmp_path`, which waits for nothing."""
-    for module, name in ((view, "QUEUE_SECONDS"), (view, "SETTLE_SECONDS"), (wait, "LOOK_SECONDS")):
-        monkeypatch.setattr(module, name, 0.0)
-    monkeypatch.setattr(status, "WATCH_SECONDS", 0.01)
+    for module, name in ((view, "QUEUE_SECONDS"), (view, "SETTLE_SECONDS"), (display, "WATCH_SECONDS")):
+        monkeypatch.setattr(module, name, 0.01)
     return lambda *arguments: call(*arguments, *OUT)
 
 
@@ -67,30 +69,55 @@ def say(folder: Path, number: int, **changes: Any) -> None:
     write_json(path, {**read_json(path), **changes})
 
 
+#: Prints the next answer; the last one again and again.
+SQUEUE = """#!/bin/sh
+cd {folder}
+set -- *.txt
+answer=$1
+[ $# = 1 ] || trap 'rm "$answer"' EXIT
+if grep -q down "$answer"; then echo down >&2; exit 1; fi
+cat "$answer"
+"""
+SCANCEL = '#!/bin/sh\necho "$@" >> {folder}/cancelled\n'
+
+
 @pytest.fixture
-def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Queue]]:
-    """Lets SLURM answer with the states of the tasks, one answer after another and the last one for ever."""
-    answers: list[Queue] = []
+def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a squeue onto PATH that prints the states of the tasks, one answer after another and the last one for ever.
 
-    def query(*_: object) -> Queue:
-        return answers.pop(0) if len(answers) > 1 else answers[0]
+    None is a controller that does not answer.
+    """
+    folder = tmp_path / "slurm"
+    for name, script in (("squeue", SQUEUE), ("scancel", SCANCEL)):
+        path = folder / "bin" / name
+        write_text(path, script.format(folder=folder))
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:/usr/bin:/bin")
 
-    def set_answers(*states: Sequence[str] | None) -> list[Queue]:
-        answers[:] = [Queue(unreachable="SLURM does not answer (down)") if s is None else jobs(s) for s in states]
-        return answers
+    def set_answers(*answers: Sequence[str] | None) -> None:
+        for path in folder.glob("*.txt"):
+            path.unlink()
+        for number, states in enumerate(answers):
+            write_text(folder / f"{number}.txt", "down" if states is None else "".join(map(row, count(), states)))
 
-    monkeypatch.setattr(queue, "query", query)
-    monkeypatch.setattr(queue, "is_installed", lambda: True)
     return set_answers
 
 
-def jobs(states: Sequence[str]) -> Queue:
-    def one(index: int, state: str) -> Job:
-        state, _, code = state.partition(" ")
-        node = "" if state in ("PENDING", "CANCELLED") else "n1"
-        return Job(f"12_{index}", state, "Priority" if state == "PENDING" else "", node, code or "0:0")
-
-    return Queue({(f"bench-{SWEEP}-0", index): one(index, state) for index, state in enumerate(states)})
+def row(index: int, state: str) -> str:
+    """A line of squeue: `FAILED 1:0` is a state and an exit code."""
+    state, _, code = state.partition(" ")
+    status, _, number = code.partition(":")
+    waits = state == "PENDING"
+    fields = {
+        "JobArrayID": f"12_{index}",
+        "Name": f"bench-{SWEEP}-0",
+        "State": state,
+        "Reason": "Priority" if waits else "None",
+        "NodeList": "" if waits or state == "CANCELLED" else "n1",
+        "exit_code": str(256 * int(status or 0) + int(number or 0)),
+    }
+    assert fields.keys() == queue.SQUEUE.keys()
+    return "".join(f"{fields[name]:<{width}}" for name, width in queue.SQUEUE.items()) + "\n"
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -111,7 +138,7 @@ def test_cells_have_several_names(out: Path) -> None:
         CELLS[0].path(out),
     ]
     assert len(resolve([], out)) == len(CELLS)
-    with pytest.raises(UsageError, match="there is no cell 'zzz' in"):
+    with pytest.raises(UsageError, match="no cell 'zzz' in"):
         resolve(["zzz"], out)
     with pytest.raises(UsageError, match="no cells below"):
         resolve([], out / "none")
@@ -207,6 +234,26 @@ def test_a_long_table_counts_what_it_has_no_room_for(out: Path, answer: Callable
     assert (table.row_count, str(table.caption)) == (3, "1 of 4 done, 3 queued; 1 not shown")
 
 
+def test_a_cell_that_runs_here_has_a_line_for_each_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = put(CELLS[0], tmp_path)
+    lines, running = display.Lines(), {"state": "running", "phase": "train", "total": 2560, "loss": 0.5}
+    for status in (
+        {"state": "queued"},
+        {**running, "images": 640, "images_per_s": 64.0},
+        {**running, "images": 2560, "phase": "score"},
+        {"state": "failed", "images": 2560, "total": 2560, "error": "RuntimeError: x\ny"},
+    ):
+        write_json(folder / STATUS, status)
+        for _ in range(2):
+            lines.show(display.local_view([CellFiles(folder)], tmp_path))
+    assert [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()] == [
+        "0 of 1 done, 1 queued",
+        f"{NAMES[0]} train 25%, loss 0.5, 64 images/s, 30 s left",
+        f"{NAMES[0]} score 100%",
+        f"{NAMES[0]} failed 100%: RuntimeError: x",
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (99, "99 s"), (130, "2 min"), (7200, "2.0 h"), (260000, "3.0 d")]
 )
@@ -221,7 +268,7 @@ def test_durations_have_one_unit(seconds: float, text: str) -> None:
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """The leaderboards that were written, and whether with MLflow."""
     written: list[bool] = []
-    monkeypatch.setattr(wait, "show_report", lambda out, *, mlflow, mlflow_uri: written.append(mlflow))
+    monkeypatch.setattr(wait, "show_report", lambda out, tracking: written.append(tracking.wanted))
     monkeypatch.setattr(wait, "REPORT_SECONDS", 0.0)
     return written
 
@@ -255,32 +302,35 @@ def test_cells_that_finish_are_reported_meanwhile(
             lambda: say(out, 2, state="done"),
         ]
     )
-    monkeypatch.setattr(wait, "time", types.SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: next(steps)()))
+    clock = types.SimpleNamespace(sleep=lambda _: next(steps)(), strftime=time.strftime, monotonic=time.monotonic)
+    monkeypatch.setattr(display, "time", clock)
     said = call("wait", "--no-mlflow")
     assert said.status == 0
     assert reports == [False, False, False]  # after the first, after the second, and at the end
     assert said.out.splitlines()[-1] == "4 of 4 done"
 
 
-def test_waiting_has_an_end(call: Callable[..., Said], out: Path, answer: Callable, reports: list[bool]) -> None:
+def test_waiting_has_a_limit(call: Callable[..., Said], out: Path, answer: Callable, reports: list[bool]) -> None:
     answer(["PENDING", "PENDING"])
     said = call("wait", "--timeout", "0")
     assert said.status == 1
-    assert said.out.splitlines()[-1] == "1 of 4 done, 3 queued; still at work after 0 minutes"
+    assert said.out.splitlines()[-1] == "1 of 4 done, 3 queued; unfinished after 0 minutes"
     assert call("wait", CELLS[3].id).status == 0
 
 
-def test_ctrl_c_ends_waiting_and_watching(
-    call: Callable[..., Said], out: Path, answer: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("arguments", [["wait"], ["status", "--watch"]], ids=" ".join)
+def test_ctrl_c_ends_waiting_and_watching(arguments: list[str], out: Path, answer: Callable) -> None:
     answer(["PENDING", "PENDING"])
-
-    def interrupt(_: float) -> None:
-        raise KeyboardInterrupt
-
-    for module, arguments in ((wait, ["wait"]), (status, ["status", "--watch"])):
-        monkeypatch.setattr(module.time, "sleep", interrupt)
-        assert call(*arguments).status == 130
+    command = [str(BENCH), *arguments, *OUT]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=out.parent
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.stderr.read() == "interrupted; rerun the command to resume\n"
 
 
 def test_jobs_are_not_waited_for_where_they_cannot_be_asked_after(
@@ -298,50 +348,46 @@ def test_jobs_are_not_waited_for_where_they_cannot_be_asked_after(
 # Cancel
 
 
-@pytest.fixture
-def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    calls: list[list[str]] = []
-    monkeypatch.setattr(queue, "cancel", lambda ids: calls.append(list(ids)))
-    return calls
+def cancelled(out: Path) -> list[str]:
+    """What scancel was called with."""
+    path = out.parent / "slurm" / "cancelled"
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def test_the_jobs_of_cells_are_cancelled(
-    call: Callable[..., Said],
-    out: Path,
-    answer: Callable,
-    cancelled: list[list[str]],
-    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[..., Said], out: Path, answer: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody")
     answer(["PENDING", "RUNNING"])
     said = call("cancel", CELLS[0].id)
     assert (said.status, said.out) == (0, f"cancelled 12_0: {NAMES[0]}\n")
     said = call("cancel", NAMES[1])
-    assert said.out == f"cancelled 12_1: {NAMES[1]}; it held also {NAMES[2]}\n"
+    assert said.out == f"cancelled 12_1: {NAMES[1]}; it also held {NAMES[2]}\n"
     say(out, 2, state="done")  # it loses nothing
-    assert "held also" not in call("cancel", NAMES[1]).out
-    assert call("cancel", "--all").out.startswith("left alone, since others submitted them: 12_0, 12_1; name their")
-    assert cancelled == [["12_0"], ["12_1"], ["12_1"]]
-    monkeypatch.setattr("getpass.getuser", lambda: sweeps.read(out)[0].user)
+    assert "also held" not in call("cancel", NAMES[1]).out
+    assert call("cancel", "--all").out.startswith(
+        "left alone, since other users submitted them: 12_0, 12_1; name their"
+    )
+    assert cancelled(out) == ["12_0", "12_1", "12_1"]
+    monkeypatch.setenv("LOGNAME", sweeps.read(out)[0].user)
     call("cancel", "--all")
-    assert cancelled[3:] == [["12_0", "12_1"]]
+    assert cancelled(out)[3:] == ["12_0 12_1"]
 
 
-def test_what_has_no_job_is_left_alone(
-    call: Callable[..., Said], out: Path, answer: Callable, cancelled: list[list[str]]
-) -> None:
+def test_what_has_no_job_is_left_alone(call: Callable[..., Said], out: Path, answer: Callable) -> None:
     answer(["CANCELLED", "FAILED 1:0"])
-    assert call("cancel", "--all").out == "no jobs of runs wait or run\n"
-    assert call("cancel", NAMES[3]).out == "there is nothing to cancel: no job holds them\n"
+    assert call("cancel", "--all").out == "nothing to cancel: no jobs in runs\n"
+    assert call("cancel", NAMES[3]).out == "nothing to cancel: these cells have no jobs\n"
     for arguments in ([], [NAMES[0], "--all"]):
         said = call("cancel", *arguments)
         assert (said.status, said.err) == (
             2,
-            "bench: name the cells whose jobs are to be cancelled, or --all, and not both\n",
+            "bench: name the cells whose jobs to cancel, or give --all, and not both\n",
         )
     answer(None)
     said = call("cancel", "--all")
     assert (said.status, said.err) == (2, "bench: SLURM does not answer (down): nothing was cancelled\n")
-    assert cancelled == []
+    assert cancelled(out) == []
 
 
 # Logs
@@ -367,9 +413,9 @@ def test_logs_are_the_cell_s_or_else_its_job_s(call: Callable[..., Said], out: P
 def test_a_cell_without_a_log_is_one_sentence(call: Callable[..., Said], out: Path, answer: Callable) -> None:
     answer(["PENDING", "FAILED 0:53"])
     said = call("logs", CELLS[0].id)
-    assert (said.status, said.err) == (1, f"{NAMES[0]} has no log, the cell is queued: Priority\n")
+    assert (said.status, said.err) == (1, f"{NAMES[0]} has no log; the cell is queued: Priority\n")
     said = call("logs", CELLS[1].id)
-    assert said.err == f"{NAMES[1]} has no log, the cell is failed: its log folder could not be written on node n1\n"
+    assert said.err == f"{NAMES[1]} has no log; the cell is failed: its log folder could not be written on node n1\n"
     said = call("logs", CELLS[3].id, "--job")
     assert (said.status, said.err.split(";")[0]) == (1, f"{NAMES[3]} was in no job")
 
@@ -386,7 +432,7 @@ def test_following_prints_what_is_added(
             file.write(next(parts, ""))
 
     monkeypatch.setattr(logs, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(logs.time, "sleep", add)
+    monkeypatch.setattr(logs, "time", types.SimpleNamespace(sleep=add, monotonic=time.monotonic))
     said = call("logs", CELLS[0].id, "--follow")
     assert (said.status, said.out) == (0, "one\ntwo\n")
 
@@ -514,10 +560,10 @@ def test_results_and_live_cells_are_never_retried(
     answer(["RUNNING", "PENDING"])
     say(out, 1, state="diverged")
     said = call("retry", "--failed")
-    assert (said.status, said.out) == (0, "there is nothing to retry: 1 diverged, 2 queued, 1 done\n")
+    assert (said.status, said.out) == (0, "nothing to retry: 1 diverged, 2 queued, 1 done\n")
     said = call("retry", *NAMES)
-    assert (said.status, said.out) == (0, "there is nothing to retry: 1 diverged, 2 queued, 1 done\n")
-    assert call("retry", CELLS[3].id).out == "there is nothing to retry: the cell is done\n"
+    assert (said.status, said.out) == (0, "nothing to retry: 1 diverged, 2 queued, 1 done\n")
+    assert call("retry", CELLS[3].id).out == "nothing to retry: the cell is done\n"
     assert submitted == []
 
 
@@ -534,11 +580,10 @@ def test_named_cells_alone_are_retried(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name the cells to run again, or --failed"),
-        (["--failed", "--launcher", "slrum"], "unknown launcher 'slrum'. Did you mean: slurm? Available: local, slurm"),
+        ([], "name the cells to run again, or give --failed"),
         (["--failed", "--launcher", "local", "--cluster", "x"], "--cluster is for jobs"),
         (["--failed", "--cluster", "nowhere"], "unknown cluster 'nowhere'"),
-        (["zzz"], "there is no cell 'zzz' in runs"),
+        (["zzz"], "no cell 'zzz' in runs"),
     ],
 )
 def test_mistakes_of_a_retry_submit_nothing(
@@ -549,7 +594,7 @@ def test_mistakes_of_a_retry_submit_nothing(
     assert said.status == 2
     assert said.err.startswith(f"bench: {message}")
     answer(None)
-    assert "whether the cells are in jobs is not known" in call("retry", "--failed").err
+    assert "whether the cells are in jobs is unknown" in call("retry", "--failed").err
     assert submitted == []
     assert {read_json(cell.path(out) / STATUS)["state"] for cell in CELLS[:3]} == {"queued"}
 
@@ -579,4 +624,3 @@ def test_cells_of_no_sweep_are_retried_here(
     assert submitted == []
     said = call("retry", "--failed", "--launcher", "slurm")
     assert (said.status, said.err.split(":")[1]) == (2, " these cells were in no sweep")
-    assert retry.LAUNCHERS == ("local", "slurm")

@@ -616,8 +616,6 @@ def test_bad_input_is_one_sentence(trained: Path, tmp_path: Path, bench: Bench) 
         ("repeats", 2): "--repeats is 2",
         ("samples", 100): "--samples is 100",
         ("ratio", 2.0): "--ratio is 2",
-        ("snapshots", "some"): "--snapshots is 'some'",
-        ("device", "tpu"): "--device is 'tpu'",
         ("weights", "nowhere"): "--weights is nowhere",
         ("weights", str(tmp_path / "text.safetensors")): "not a safetensors file",
         ("weights", str(untrained)): "has no snapshot yet",

@@ -58,15 +58,6 @@ def test_distances_and_moments_of_both_are_measured():
     assert command.line(found[0]).split()[:5] == ["distance", "of", "24", "features,", "s"]
 
 
-@pytest.mark.parametrize(
-    ("images", "device", "message"),
-    [(0, "cpu", "--images is 0, must be at least 1"), (2, "tpu", "'tpu', must be one of: auto, cpu, cuda, mps")],
-)
-def test_bad_input_is_refused(images, device, message):
-    with pytest.raises(UsageError, match=message):
-        command.metrics(images, device)
-
-
 def test_missing_weights_are_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("CONSISTENCY_BENCH_INCEPTION", str(tmp_path / "nowhere.pt"))
     with pytest.raises(UsageError, match=r"nowhere\.pt: there is no such file"):

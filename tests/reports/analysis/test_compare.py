@@ -65,10 +65,10 @@ def test_the_terminal_shows_seeds_means_and_a_verdict(sweep, said):
     assert re.search(
         r"^  1  31\.0  41\.1 +−10\.1 \(−10\.[\d]+ to −9\.[\d]+\)  3 +100 %  A better *$", text, re.MULTILINE
     )
-    assert "At NFE 1 on digits ect is certainly better than ict in fd_digits_2k" in text
+    assert "At NFE 1 on digits, ect is significantly better than ict in fd_digits_2k" in text
     assert "All 6 comparisons: 4 A better, 0 B better, 2 inconclusive." in text
     assert max(map(len, text.splitlines())) <= 80
-    assert "certainly better" not in said("ect", "ict", metric="classes_digits_2k")
+    assert "significantly better" not in said("ect", "ict", metric="classes_digits_2k")
     assert "1.3 %" in text
 
 
@@ -77,7 +77,7 @@ def test_metric_and_nfe_choose_the_family(sweep, said):
     three(sweep, "ict", 40.0, 1.1)
     text = said("ect", "ict", metric=FD, nfe="2")
     assert "kd_digits" not in text
-    assert "All" not in text.partition("certainly")[2].partition("\n")[0]
+    assert "All" not in text.partition("significantly")[2].partition("\n")[0]
     assert "At NFE 2 on digits" in text
     [found] = compare(matches(side(sweep, "ect"), side(sweep, "ict")), [FD], [2])
     assert (found.difference.pairs, found.difference.holm) == (1, found.difference.p)
@@ -86,7 +86,7 @@ def test_metric_and_nfe_choose_the_family(sweep, said):
 def test_a_single_seed_is_inconclusive(sweep, said):
     sweep.cell("ect", 0, level=1.0)
     three(sweep, "ict", 40.0)
-    assert "inconclusive whether ect or ict has the better fd_digits_2k: fewer than two" in flat(said("ect", "ict"))
+    assert "the comparison of ect and ict in fd_digits_2k is inconclusive: fewer than two" in flat(said("ect", "ict"))
 
 
 def test_diverged_seeds_are_named(sweep, said):
@@ -95,7 +95,7 @@ def test_diverged_seeds_are_named(sweep, said):
         sweep.cell("ect", seed, level=30.0 + seed, state="diverged" if seed == 1 else "done")
     text = said("ect", "ict")
     assert "A  ect (seeds 0, 1, 2, 3; diverged: 1)" in text
-    assert "has the better fd_digits_2k: seeds of the better one diverged." in flat(text)
+    assert "in fd_digits_2k is inconclusive: seeds of the better one diverged." in flat(text)
 
 
 def test_two_folders_are_compared_configuration_by_configuration(sweep, tmp_path, said):
@@ -141,7 +141,7 @@ def test_configurations_cells_and_folders_are_found_by_name(sweep, said):
         ("ect", "ict", {"metric": "fid50k"}, "unknown metric 'fid50k'. Available: fd_digits_2k"),
         ("ect", "ict", {"nfe": "1,3"}, "unknown NFE '3'. Available: 1, 2"),
         ("ect", "ict", {"nfe": "x"}, "unknown NFE 'x'. Available: 1, 2"),
-        ("ect", ".", {}, "no folder of a cell"),
+        ("ect", ".", {}, "is not a folder of a cell"),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_a_sentence(sweep, tmp_path, monkeypatch, first, second, options, message):
@@ -160,7 +160,7 @@ def test_nothing_finished_is_said(sweep):
         sweep.cell(method, 0, state="running")
     with pytest.raises(UsageError, match="no values of finished trainings in common"):
         command("ect", "ict", sweep.out, metric=None, nfe=None)
-    with pytest.raises(UsageError, match="there is no folder"):
+    with pytest.raises(UsageError, match="no cells below"):
         command("ect", "ict", sweep.out / "nowhere", metric=None, nfe=None)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from consistency_bench.benchmarks.cli.prepare_metrics import metrics
+from consistency_bench.benchmarks.cli.prepare import metrics
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import DamagedError
 from consistency_bench.benchmarks.data import registry

@@ -1,0 +1,166 @@
+"""Cells as they change: a live table on a terminal, timestamped lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...slurm.status import CellStatus, Poller, View, name_of
+from ..common.text import plain
+from ..runs.folder import CellFiles
+from .board import LOG, doing, footer, progress, share, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WATCH_SECONDS = 2.0
+LOCAL_SECONDS = 0.5
+#: Between two lines on the progress of a cell that trains on this machine.
+LINE_SECONDS = 15.0
+
+Show = Callable[[View], None]
+
+
+@contextlib.contextmanager
+def display(out: Path, every: float | None = None) -> Iterator[Show]:
+    """Yields a function that shows the latest view. every: seconds between lines on progress, None for none."""
+    if not sys.stdout.isatty():
+        yield Lines(every).show
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    console, views = Console(), []
+    with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
+
+        def show(view: View) -> None:
+            views[:] = [view]
+            live.update(_screen(view, out, console), refresh=True)
+
+        yield show
+    if views:
+        console.print(table(views[0], console.width, rows=console.height))
+
+
+def watch(
+    find: Callable[[], Sequence[CellFiles]], out: Path, stop: Callable[[View], bool] = lambda _: False
+) -> tuple[View, bool]:
+    """Show the cells, in jobs and on this machine, until none is active or `stop` returns true.
+
+    Returns the last view, and whether no cell was active any more.
+    """
+    poller = Poller(find, out)
+    with display(out) as show:
+        while True:
+            view = poller()
+            show(view)
+            if poller.has_ended(view):
+                return view, True
+            if stop(view):
+                return view, False
+            time.sleep(WATCH_SECONDS)
+
+
+@contextlib.contextmanager
+def watch_local(cells: Sequence[CellFiles], out: Path) -> Iterator[Callable[[], None]]:
+    """Yields a function to call often, which shows cells that run on this machine twice a second."""
+    with display(out, LINE_SECONDS) as show:
+        tick = _Ticker(lambda: show(local_view(cells, out)))
+        yield tick
+        tick.now()
+
+
+class _Ticker:
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.now, self._last = call, float("-inf")
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last >= LOCAL_SECONDS:
+            self._last = time.monotonic()
+            self.now()
+
+
+def local_view(cells: Sequence[CellFiles], out: Path) -> View:
+    """The cells by their status files alone."""
+    shown = []
+    for files in cells:
+        status = files.status
+        reason = (status.get("error") or "").partition("\n")[0]
+        shown.append(CellStatus(name_of(files, out), files, status, status["state"], plain(reason)))
+    return View(tuple(shown))
+
+
+def exit_status(view: View) -> int:
+    """0 if all cells are done, else 1."""
+    return 0 if all(cell.state == "done" for cell in view.cells) else 1
+
+
+def remarks(view: View, out: Path) -> list[str]:
+    """A line if SLURM does not answer, and one for each cell that failed, diverged or has lost its job."""
+    first = [f"{view.unreachable}: what is shown of jobs may be out of date"] if view.unreachable else []
+    return first + [line for cell in view.cells if (line := _remark(cell, out))]
+
+
+def _remark(cell: CellStatus, out: Path) -> str:
+    log = f"(see {out / cell.name / LOG})"
+    if cell.state == "diverged" and not cell.status.get("error"):
+        return f"{cell.name}: diverged after {cell.status['images']:,} images {log}"
+    if cell.state in ("failed", "diverged") and cell.status.get("error"):
+        return f"{cell.name}: {plain(cell.status['error'].splitlines()[0])} {log}"
+    if cell.state in ("failed", "lost"):
+        return f"{cell.name}: {cell.reason}{f' (job {cell.job})' if cell.job else ''}"
+    return ""
+
+
+def _screen(view: View, out: Path, console: Console) -> Any:
+    """The table, and below it remarks: as many as fit."""
+    from rich.console import Group
+    from rich.text import Text
+
+    lines = remarks(view, out)[: max(1, console.height // 4)]
+    below = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
+    return Group(table(view, console.width, rows=max(1, console.height - 3 - len(below))), *below)
+
+
+class Lines:
+    """One line for each cell whose state has changed; at first, only for those that are neither queued nor done.
+
+    every: seconds between lines on the progress of running cells, None for none.
+    """
+
+    def __init__(self, every: float | None = None) -> None:
+        self.every, self.last = every, time.monotonic()
+        self.shown: dict[str, str] = {}
+        self.unreachable: str | None = None
+
+    def show(self, view: View) -> None:
+        if view.unreachable != self.unreachable:
+            self._print(view.unreachable or "SLURM answers again")
+            self.unreachable = view.unreachable
+        first = not self.shown
+        is_due = self.every is not None and time.monotonic() - self.last >= self.every
+        if is_due:
+            self.last = time.monotonic()
+        for cell in view.cells:
+            now = doing(cell)
+            has_changed = self.shown.get(cell.name) != now and not (first and cell.state in ("queued", "done"))
+            if has_changed or (is_due and cell.state == "running"):
+                self._print(_line(cell))
+            self.shown[cell.name] = now
+        if first:
+            self._print(footer(view))
+
+    @staticmethod
+    def _print(text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def _line(cell: CellStatus) -> str:
+    where = f" on {cell.node}" if cell.node and cell.state == "running" else ""
+    reason = f": {cell.reason}" if cell.reason else ""
+    seen = "" if cell.state in ("queued", "done") else f" {share(cell)}"
+    return f"{cell.name} {doing(cell)}{seen}{where}{progress(cell)}{reason}"

@@ -1,0 +1,151 @@
+"""`bench eval`: evaluate finished trainings by further metrics, step counts or sampling draws."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..common.errors import UsageError
+from ..common.files import read_jsonl
+from ..common.lock import acquire
+from ..runs.folder import RECORDS, REFERENCE, CellFiles
+from . import options
+from .cells import below
+
+if TYPE_CHECKING:
+    from ..metrics.evaluate import Evaluator
+
+app = typer.Typer()
+
+
+@app.command("eval")
+def evaluate(
+    runs: options.Runs,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="Such as fid50k,kid50k,pr10k. Default: those of the run.")
+    ] = None,
+    nfe: Annotated[str | None, typer.Option("--nfe", help="Step counts: 1,2,4,8. Default: those of the run.")] = None,
+    draws: Annotated[int | None, typer.Option("--draws", min=1, help="Sampling seeds. Default: as in the run.")] = None,
+    snapshots: options.Snapshots = "last",
+    bootstrap: Annotated[
+        int | None,
+        typer.Option(
+            "--bootstrap", min=0, help="Resamples for the sampling error of new rows. Default: as in the run."
+        ),
+    ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images per batch of sampling.")] = None,
+    device: options.Device = "auto",
+) -> int:
+    """Evaluate finished trainings by further metrics or step counts. Existing rows are kept.
+
+    Exit status: 0 all rows are there, 1 a cell was left out (unfinished or diverged), 130 interrupted.
+    """
+    from ..metrics.registry import expand, parse
+
+    wanted: dict[str, Any] = {"curve": [] if snapshots == "last" else None}
+    if metrics is not None:
+        wanted["metrics"] = expand(name.strip() for name in metrics.split(",") if name.strip())
+        for name in wanted["metrics"]:
+            parse(name)
+    if nfe is not None:
+        wanted["nfe"] = _numbers(nfe)
+    numbers = {"draws": draws, "batch": batch, "bootstrap": bootstrap}
+    wanted |= {key: value for key, value in numbers.items() if value is not None}
+    asked = {cell: _asked(cell, wanted, device) for cell in below(runs)}
+    unfinished = [cell for cell in asked if cell.status["state"] != "done"]
+    for cell in unfinished:
+        state = cell.status["state"]
+        print(f"{cell.path}: left out: it is {state}, and only finished trainings are evaluated", file=sys.stderr)
+    pending = {cell: config for cell, config in asked.items() if cell not in unfinished and _is_open(cell, config)}
+    if not pending:
+        print("all rows are there already" if len(unfinished) < len(asked) else "nothing to evaluate")
+        return 1 if unfinished else 0
+    left_out = len(unfinished) + _score(pending)
+    print("`bench report` adds the new rows to the leaderboard")
+    return 1 if left_out else 0
+
+
+def _asked(cell: CellFiles, wanted: dict[str, Any], device: str) -> dict[str, Any]:
+    """The cell's configuration with another section `eval`.
+
+    Raises UsageError for values out of range and as `stored` does.
+    """
+    from ..config.schema import check_values
+    from ..runs.stored import stored
+
+    config = stored(cell, scored="metrics" not in wanted)
+    asked = {**config, "eval": {**config["eval"], **wanted}, "run": {**config["run"], "device": device}}
+    check_values(asked)
+    return asked
+
+
+def _is_open(cell: CellFiles, config: dict[str, Any]) -> bool:
+    """Whether rows are missing."""
+    from ..config import plan
+
+    return any(plan.missing(config, cell.records, evaluation) for evaluation in plan.evaluations(config))
+
+
+def _score(pending: dict[CellFiles, dict[str, Any]]) -> int:
+    """Evaluate cell after cell, and return how many could not be finished.
+
+    Cells with the same data set and metrics share data, networks and reference.
+    """
+    from ..common.devices import pick_device
+    from ..data.registry import load_dataset
+    from ..execution.preflight import check_configurations
+    from ..metrics.evaluate import Evaluator
+
+    check_configurations(list(pending.values()))
+    logging.basicConfig(format="  %(message)s", level=logging.INFO)  # features of large networks take minutes
+    left_out = 0
+    evaluators: dict[str, Evaluator] = {}
+    for cell, config in pending.items():
+        key = repr((config["data"], config["eval"]["metrics"]))
+        if key not in evaluators:
+            print(f"features of {config['data']['name']} …", flush=True)
+            device = pick_device(config["run"]["device"])
+            evaluators[key] = Evaluator(load_dataset(config), config["eval"]["metrics"], device)
+        left_out += not _score_cell(cell, config, evaluators[key])
+    return left_out
+
+
+def _score_cell(cell: CellFiles, config: dict[str, Any], evaluator: Evaluator) -> bool:
+    """Add the missing rows of a cell and print them. Returns whether all could be computed."""
+    from ..common.devices import pick_device
+    from ..evaluation.scoring import fill_records, write_reference
+    from ..training.model import build_model
+
+    lock = acquire(cell.path / "lock")
+    if lock is None:
+        print(f"{cell.path}: left out: another process is working on it", file=sys.stderr)
+        return False
+    with lock:
+        before = read_jsonl(cell.path / RECORDS)
+        write_reference(config, evaluator, cell.path.parents[1] / REFERENCE)
+        device = pick_device(config["run"]["device"])
+        model = build_model(config, evaluator.dataset, device)
+        state = fill_records(config, model, evaluator, cell.path, device, should_stop=lambda: not lock.is_ours())
+    print(cell.path)
+    print_records([row for row in read_jsonl(cell.path / RECORDS) if row not in before])
+    return state == "done"
+
+
+def print_records(rows: Iterable[dict[str, Any]]) -> None:
+    """One line per row of a cell's records."""
+    for row in rows:
+        value = "diverged" if row["value"] is None else f"{row['value']:.6g}"
+        error = f" ± {row['error']:.2g}" if row["error"] is not None else ""
+        key = f"{row['images']:>12,} images  NFE {row['nfe']}  draw {row['draw']}"
+        print(f"  {key}  {row['metric']:<24} {value}{error}")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--nfe is {text!r}, must be step counts with commas between them, such as 1,2,4,8") from None

@@ -1,0 +1,44 @@
+"""Arguments and options that several subcommands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Out = Annotated[Path, typer.Option("--out", help="Folder that holds all runs.")]
+Methods = Annotated[str, typer.Option("--methods", help="Comma-separated names; + composes, as in ict+ot.")]
+Seeds = Annotated[str, typer.Option("--seeds", help="Seeds and ranges, such as 0-2 or 0,3,7.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="Settings such as benchmark=toy2d train.lr=1e-3. Commas sweep.", show_default=False
+    ),
+]
+Cell = Annotated[str, typer.Argument(metavar="CELL", help="Folder or id of a cell, or the beginning of an id.")]
+NamedCells = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="CELL", help="Folders or ids of cells, or beginnings of ids.", show_default=False),
+]
+Cells = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CELL", help="Folders or ids of cells, or beginnings of ids. Default: all.", show_default=False
+    ),
+]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of cells, or folders that contain some.")]
+
+Launcher = Literal["local", "slurm", "debug"]
+ClusterName = Annotated[str | None, typer.Option("--cluster", help="Name or file of a cluster. SLURM only.")]
+Pack = Annotated[int, typer.Option("--pack", min=1, help="Cells per job. SLURM only.")]
+Share = Annotated[int, typer.Option("--share", min=1, help="Cells of a job that share a device. SLURM only.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show cells, job scripts and costs, and run nothing.")]
+
+Mlflow = Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Import the results into MLflow.")]
+MlflowUri = Annotated[str | None, typer.Option("--mlflow-uri", help="MLflow store. Default: an SQLite file in OUT.")]
+
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Where networks are evaluated.")
+]
+Snapshots = Annotated[Literal["last", "all"], typer.Option("--snapshots", help="Snapshots of each cell to evaluate.")]

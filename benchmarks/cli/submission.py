@@ -1,0 +1,85 @@
+"""Submitting a grid of cells to SLURM, and what a dry run shows of its jobs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...slurm.clusters import Cluster, load
+from ...slurm.status import poll
+from ..common.errors import UsageError
+from ..common.redact import typed
+from ..common.text import count
+from ..runs.folder import CONFIG, CellFiles
+from .costs import cost_lines
+
+if TYPE_CHECKING:
+    from .run import Grid, Launch
+
+
+def submit(grid: Grid, launch: Launch) -> int:
+    """Submit the unfinished cells that are not active already, and print the jobs. Exit status 0."""
+    from ...slurm.submit import check_slurm, submit_cells
+    from ..execution.launch import prepare, restore_if_refused
+
+    check_slurm()
+    cluster, out, active = load(launch.cluster or ""), grid.out, _active(grid)
+    new = [cell for cell in grid.pending if cell.name not in active]
+    others = f", {len(active)} active already" if active else ""
+    print(f"{grid.counts}{others}, {len(new)} to submit; output in {out}")
+    if new:
+        command = typed()
+        with restore_if_refused([cell.path(out) for cell in new]):
+            work = list(zip(prepare(new, out), [cell.config for cell in new], strict=True))
+            sweep = submit_cells(work, out, cluster, pack=launch.pack, share=launch.share, command=command)
+        for array in sweep.arrays:
+            jobs = _jobs(array.elements, cluster)
+            print(f"job {array.job}: {jobs}; {_resources(array.resources, cluster.gpus_per_node)}")
+    place = "" if out == Path("runs") else f" --out {shlex.quote(str(out))}"
+    print(f"bench status --watch{place}    # shows their progress; bench wait{place} waits and reports")
+    return 0
+
+
+def show_arrays(grid: Grid, launch: Launch) -> None:
+    """Print the scripts that sbatch would get, and estimates of the costs."""
+    from ...slurm.submit import make_plan, script
+
+    cluster = load(launch.cluster or "")
+    work = [(cell.path(grid.out), cell.config) for cell in grid.pending]
+    arrays = make_plan(work, cluster, pack=launch.pack, share=launch.share, most=1000)
+    for number, (_, elements) in enumerate(arrays.arrays):
+        print(f"\n--- array {number}: {_jobs(elements, cluster)}")
+        print(script(arrays, number, grid.out).strip())
+    print("", *cost_lines(grid.pending, grid.out, cluster.tflops), sep="\n")
+
+
+def _active(grid: Grid) -> set[str]:
+    """The unfinished cells that jobs or other processes hold. Raises UsageError if SLURM does not answer."""
+    paths = [cell.path(grid.out) for cell in grid.pending]
+    view = poll([CellFiles(path) for path in paths if (path / CONFIG).exists()], grid.out)
+    if view.unreachable:
+        raise UsageError(f"{view.unreachable}: whether cells are in jobs already is unknown; nothing was submitted")
+    return {cell.name for cell in view.cells if cell.is_active}
+
+
+def _jobs(elements: Sequence[Sequence[object]], cluster: Cluster) -> str:
+    at_once, most = min(len(elements), cluster.array_parallelism), max(map(len, elements))
+    what = f"{count(len(elements), 'job')} of up to {most} cells" if most > 1 else count(len(elements), "cell")
+    return f"{what}, {at_once} at once"
+
+
+def _resources(resources: Mapping[str, Any], gpus: int) -> str:
+    what = count(resources["devices"], "GPU") if gpus else count(resources["devices"], "process", "processes")
+    spread = f" on {resources['nodes']} nodes" if resources["nodes"] > 1 else ""
+    memory = "" if resources["memory"] is None else f" and {resources['memory'] / 1024:.3g} GB of memory"
+    each = f"with {count(resources['cpus'], 'core')}{memory} each"
+    return f"{what}{spread} {each}, at most {_duration(resources['time_limit'])} per job"
+
+
+def _duration(minutes: int) -> str:
+    days, rest = divmod(minutes, 24 * 60)
+    hours, minutes = divmod(rest, 60)
+    parts = [f"{number} {unit}" for number, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if number]
+    return " ".join(parts)
