@@ -1,4 +1,4 @@
-"""Passes that do not fit into memory: which would, and going on with those."""
+"""Passes that do not fit into memory: find a size that does, and recommend it or continue with it."""
 
 from __future__ import annotations
 
@@ -20,61 +20,58 @@ T = TypeVar("T")
 
 
 class TooLargeError(UsageError):
-    """A pass of training or sampling does not fit into memory; the message names that size and one that fits."""
+    """A pass of training or sampling does not fit into memory; the message names a size that does."""
 
 
 class Memory:
-    """How many images a pass takes: as many as asked, or fewer once that has failed.
+    """The number of images per pass: as configured, or fewer once that did not fit into memory.
 
-    on_oom: "stop" finds the size that fits and raises TooLargeError with it, "split" goes on with it. micro_batch:
-    images a pass and process. ranks: that make a pass together; with several no other size is tried, for the others
-    wait in the midst of a step. setting: what the size is called in a configuration.
+    on_oom: "stop" raises TooLargeError with the size that fits, "split" continues with it.
+    micro_batch: images per pass and process.
+    ranks: the processes that compute a step together. With several, no smaller size is tried: the others are already
+    waiting in the middle of the step.
+    setting: the key that sets the size in a configuration.
     """
 
     def __init__(self, on_oom: str, micro_batch: int, ranks: Ranks = ALONE, setting: str = "run.micro_batch") -> None:
         self.on_oom, self.micro_batch, self.ranks, self.setting = on_oom, micro_batch, ranks, setting
 
-    def fit(self, make: Callable[[int], T], undo: Callable[[], None] = lambda: None, rows: int | None = None) -> T:
-        """`make(images a pass)`, with half as many images, and half of that, until it fits; `undo` before each.
+    def fit(self, run: Callable[[int], T], undo: Callable[[], None] = lambda: None, rows: int | None = None) -> T:
+        """The result of `run(images per pass)`, halving the size until it fits; `undo` is called before each retry.
 
-        rows: how many images there are, where that may be less than a pass takes.
+        rows: the images there are, if that may be fewer than a pass takes.
 
         Raises TooLargeError.
         """
-        size, failed = min(self.micro_batch, rows or self.micro_batch), None
-        while True:
-            terms = _tried(make, size)
-            if terms is not None:
-                break
+        size = tried = min(self.micro_batch, rows or self.micro_batch)
+        result = _attempt(run, size)
+        if result is not None:
+            return result
+        while result is None:
             undo()
             _free()
-            failed = failed or size
             if size == 1:
-                raise TooLargeError(
-                    "a pass of a single image does not fit into memory: the network is too large for it"
-                )
+                raise TooLargeError("a pass of a single image does not fit into memory: the network is too large")
             size = self.micro_batch = math.ceil(size / 2)
             if self.ranks.size > 1:
                 raise TooLargeError(
-                    f"a pass of up to {failed} images does not fit into the memory of process {self.ranks.rank} of "
-                    f"{self.ranks.size}: try {self.setting}={self.micro_batch}"
+                    f"a pass of up to {tried} images does not fit into the memory of process {self.ranks.rank} of "
+                    f"{self.ranks.size}: try {self.setting}={size}"
                 )
-        if failed is not None and self.on_oom == "stop":
+            result = _attempt(run, size)
+        if self.on_oom == "stop":
             raise TooLargeError(
-                f"a pass of {failed} images does not fit into memory, passes of {self.micro_batch} do: set "
-                f"{self.setting}={self.micro_batch}, or run.on_oom=split to have it done"
+                f"a pass of {tried} images does not fit into memory, passes of {size} do: set {self.setting}={size}, "
+                "or run.on_oom=split to continue with it automatically"
             )
-        if failed is not None:
-            log.warning(
-                "a pass of %d images does not fit into memory: passes of %d from here on", failed, self.micro_batch
-            )
-        return terms
+        log.warning("a pass of %d images does not fit into memory: continuing with passes of %d", tried, size)
+        return result
 
 
-def _tried(make: Callable[[int], T], size: int) -> T | None:
-    """None where memory ran out. The error is gone when this returns, and what its frames held with it."""
+def _attempt(run: Callable[[int], T], size: int) -> T | None:
+    """None if memory ran out. The error, and what its frames hold, is released when this returns."""
     try:
-        return make(size)
+        return run(size)
     except (torch.OutOfMemoryError, MemoryError):
         return None
     except RuntimeError as error:  # what the CPU's allocator raises

@@ -300,11 +300,19 @@ def diagnose(config: dict[str, Any], model: Model, *, images: int, weights: str,
     return rows
 
 
-def diagnose_training(config: dict[str, Any], model: Model, folder: Path, images: int) -> float:
-    """Measure the weights that are being trained, write the rows, and return the seconds that it took."""
-    started = time.monotonic()
-    add_rows(folder, diagnose(config, model, images=images, weights="trained", settings=DURING))
-    return time.monotonic() - started
+@dataclass(frozen=True)
+class TrainingDiagnostics:
+    """A hook of training: measure the weights that are being trained, and write the rows into the run folder."""
+
+    config: dict[str, Any]
+    model: Model
+    folder: Path
+    every_images: int
+    settings: Settings = DURING
+
+    def __call__(self, images: int) -> None:
+        rows = diagnose(self.config, self.model, images=images, weights="trained", settings=self.settings)
+        add_rows(self.folder, rows)
 
 
 def held_rows(folder: Path, images: int, weights: str, settings: Settings) -> bool:

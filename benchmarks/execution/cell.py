@@ -27,9 +27,10 @@ from ..common.precision import float32_products
 from ..common.redact import command_line
 from ..common.system import git_state, hardware
 from ..config import averages, plan
+from ..config.schema import RunConfig
 from ..data.base import Dataset
 from ..data.registry import load_dataset
-from ..evaluation.diagnostics import diagnose_training
+from ..evaluation.diagnostics import TrainingDiagnostics
 from ..evaluation.scoring import fill_records, record_divergence, write_reference
 from ..metrics.evaluate import Evaluator
 from ..metrics.references import StoppedError
@@ -37,7 +38,7 @@ from ..runs.folder import REFERENCE, RUN, STATUS, CellFiles
 from ..training.checkpoint import damaged_snapshots, readable_checkpoints, snapshot_path
 from ..training.cost import measure_compute
 from ..training.model import Model, build_model
-from ..training.trainer import Outcome, Progress, train
+from ..training.trainer import Outcome, Progress, Trainer
 
 STATUS_SECONDS = 0.5
 RESERVE = ".reserve"  # room on the disk for the last words of an attempt
@@ -83,7 +84,7 @@ def run_cell(
         evaluator = Evaluator(dataset, config["eval"]["metrics"], device, should_stop=should_stop)
         status.write(state="running", phase="reference")
         write_reference(config, evaluator, folder.parents[1] / REFERENCE, ranks)
-        outcome = _train_once(config, model, dataset, folder, device, should_stop, status, ranks)
+        outcome = _train_once(config, model, folder, should_stop, status, ranks)
         attempt.compute(model, config, dataset, device, outcome)
         state = outcome.state
         if state == "done":
@@ -122,9 +123,7 @@ def run_cell(
 def _train_once(
     config: dict[str, Any],
     model: Model,
-    dataset: Dataset,
     folder: Path,
-    device: torch.device,
     should_stop: Callable[[], bool],
     status: _Status,
     ranks: Ranks,
@@ -141,18 +140,11 @@ def _train_once(
         seconds = checkpoint["state"]["seconds"] if checkpoint else written
         return Outcome("done", plan.budget_images(config), seconds)
     status.write(state="running", phase="train")
+    every = config["run"]["diagnose_every"]
+    hooks = [] if every is None else [TrainingDiagnostics(config, model, folder, every)]
     with float32_products(tf32=config["train"]["precision"] == "tf32"), stepping(ranks):
-        return train(
-            config,
-            model,
-            dataset,
-            folder,
-            device,
-            should_stop=should_stop,
-            report=status.progress,
-            ranks=ranks,
-            diagnose=lambda images: diagnose_training(config, model, folder, images),
-        )
+        trainer = Trainer(RunConfig.from_dict(config), model, folder, ranks, status.progress, hooks)
+        return trainer.train(should_stop)
 
 
 class _Status:

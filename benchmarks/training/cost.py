@@ -14,8 +14,8 @@ from ..common.oom import Memory
 from ..common.seeding import default_generator, generator
 from ..config import averages, plan
 from ..data.base import Dataset
+from .ddp import Replica
 from .model import Model, build_model
-from .trainer import accumulate
 
 FLOAT32 = 4  # bytes
 PROBE = 2  # images that are passed through the network to count
@@ -94,8 +94,7 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
 
     batch = min(config["train"]["batch"], len(dataset))
     index = torch.arange(batch, device=device)
-    x, labels = model.batch(index)
-    predict = average.denoiser(evaluating=True) if average else None
+    replica = Replica(model, average.denoiser(evaluating=True) if average else None)
     memory = Memory("split", min(config["run"]["micro_batch"] or batch, batch))
 
     def step(micro_batch: int) -> LossTerms:
@@ -103,7 +102,7 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
         passes = 0
         with default_generator("flops", device=device), FlopCounterMode(display=False) as counter:
             noise = generator("flops", device=device)
-            terms = accumulate(model, x, labels, 0.5, noise, micro_batch, index=index, average=predict)
+            terms = replica.forward_backward(index, 0.5, noise, micro_batch)
         flops = counter.get_total_flops()
         return terms
 

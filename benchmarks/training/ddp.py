@@ -1,6 +1,6 @@
-"""How a pass of training is made: by one process on its own, or by several with copies of the same weights.
+"""The gradient of one global batch: accumulated over passes, and over the processes of a cell.
 
-Both give the gradient of the same loss, that of the whole global batch; they differ in who computes which rows.
+Neither the number of passes nor that of the processes changes the loss or its gradient, rounding aside.
 """
 
 from __future__ import annotations
@@ -8,121 +8,100 @@ from __future__ import annotations
 import socket
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ...methods.loss import loss
+from ...methods.loss import draw, loss
 from ...methods.parts.base import Draw, LossTerms
 from ...methods.parts.process import Denoise
 from ..common.distributed import ALONE, TIMEOUT, Ranks
 from .model import Model
 
 
-class Passes(Protocol):
-    """Passes over rows of a global batch, by one process among `ranks.size`."""
+class Replica:
+    """This process's copy of a model, which computes the gradient for its rows of every global batch.
 
-    @property
-    def ranks(self) -> Ranks: ...
+    With several processes, DistributedDataParallel averages the gradients over gloo or NCCL, and all replicas start
+    from the weights of rank 0.
 
-    def __call__(
-        self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw, average: Denoise | None
-    ) -> LossTerms:
-        """The loss of some rows, with a gradient; the arguments are those of `methods.loss.loss`."""
-        ...
+    average: the denoiser of the averaged weights, for couplings that predict with it.
+    """
 
-    def within(self, *, last: bool) -> AbstractContextManager[Any]:
-        """What a pass and its gradient are computed in; `last` of those that make up a step."""
-        ...
+    def __init__(self, model: Model, average: Denoise | None = None, ranks: Ranks = ALONE) -> None:
+        self.model, self.ranks = model, ranks
+        self.loss: nn.Module = _Loss(model, average)
+        self.group = None
+        if ranks.size > 1:
+            self.group = _group(_backend(ranks, next(model.network.parameters()).device))
+            # A method may leave weights without a gradient in one process and not in another.
+            self.loss = DistributedDataParallel(self.loss, process_group=self.group, find_unused_parameters=True)
 
-    def settle(self, terms: LossTerms, stopping: bool) -> tuple[LossTerms, Tensor | bool]:
-        """The terms of the global batch from those of this process's rows, and how many want to stop.
+    def forward_backward(self, index: Tensor, progress: float, noise: torch.Generator, micro_batch: int) -> LossTerms:
+        """Accumulate the gradient of the loss over one global batch, in passes of at most `micro_batch` images.
 
-        The number may be on the device, where looking at it would wait for all that is queued there.
+        Everything random, and everything that looks across the batch, is drawn for the global batch first. Each pass
+        is weighted by its share of the images.
+
+        Args:
+            index: positions of the global batch in the model's bank, int64 [B].
+            progress: share of the training budget seen, in [0, 1).
+            noise: a generator on the model's device, in the same state in every process.
+
+        Returns:
+            This process's share of the terms: their sum over the processes is that of the global batch.
         """
-        ...
+        x, labels = self.model.batch(index)
+        drawn = draw(self.model.method, x, labels, progress, noise, index)
+        own = self.ranks.rows(len(x))
+        terms = []
+        for start in range(own.start, own.stop, micro_batch):
+            rows = slice(start, min(start + micro_batch, own.stop))
+            share = (rows.stop - rows.start) / len(x)
+            with self._synchronising(last=rows.stop == own.stop):
+                part = self.loss(x[rows], None if labels is None else labels[rows], progress, drawn.rows(rows))
+                # DistributedDataParallel takes the mean over the processes; the sum is needed.
+                (part[0] * (share * self.ranks.size)).backward()
+            terms.append([share * value.detach() for value in part])
+        total, consistency, penalty = (torch.stack(values).sum() for values in zip(*terms, strict=True))
+        return LossTerms(total=total, consistency=consistency, penalty=penalty)
 
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of `values` over the processes, in one message."""
+        if self.group is not None:
+            torch.distributed.all_reduce(values, group=self.group)
+        return values
 
-class OwnPasses:
-    """All rows, in this process."""
-
-    ranks = ALONE
-
-    def __init__(self, model: Model) -> None:
-        self.method, self.denoise = model.method, model.denoiser()
-
-    def __call__(
-        self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw, average: Denoise | None
-    ) -> LossTerms:
-        return loss(self.method, self.denoise, x, labels, progress, draw, average)
-
-    def within(self, *, last: bool) -> AbstractContextManager[Any]:
+    def _synchronising(self, *, last: bool) -> AbstractContextManager[None]:
+        """The context of a pass: only the last one of a step exchanges gradients."""
+        if isinstance(self.loss, DistributedDataParallel) and not last:
+            return self.loss.no_sync()
         return nullcontext()
-
-    def settle(self, terms: LossTerms, stopping: bool) -> tuple[LossTerms, Tensor | bool]:
-        return terms, stopping
 
 
 class _Loss(nn.Module):
-    """The loss of some rows as a module, as DistributedDataParallel needs it. Averaged weights are no part of it."""
+    """The loss of some rows as a module, as DistributedDataParallel needs it; a tuple in the order of LossTerms."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, average: Denoise | None) -> None:
         super().__init__()
         self.weights = model.weights
-        self.passes = OwnPasses(model)
+        self.method, self.denoise, self.average = model.method, model.denoiser(), average
 
-    def forward(
-        self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw, average: Denoise | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        terms = self.passes(x, labels, progress, draw, average)
+    def forward(self, x: Tensor, labels: Tensor | None, progress: float, drawn: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        terms = loss(self.method, self.denoise, x, labels, progress, drawn, self.average)
         return terms.total, terms.consistency, terms.penalty
-
-
-class SharedPasses:
-    """This process's rows; gradients are averaged over all processes while the last pass of a step computes them.
-
-    group: of torch.distributed, the processes.
-    """
-
-    def __init__(self, model: Model, ranks: Ranks, group: Any) -> None:
-        self.ranks, self.group = ranks, group
-        # Which weights a pass reaches is up to the method: those that nobody's passes reached get no gradient, as with
-        # one process, and those that somebody's did get theirs everywhere.
-        self.copy = DistributedDataParallel(_Loss(model), process_group=group, find_unused_parameters=True)
-
-    def __call__(
-        self, x: Tensor, labels: Tensor | None, progress: float, draw: Draw, average: Denoise | None
-    ) -> LossTerms:
-        total, consistency, penalty = self.copy(x, labels, progress, draw, average)
-        return LossTerms(total=total, consistency=consistency, penalty=penalty)
-
-    def within(self, *, last: bool) -> AbstractContextManager[Any]:
-        return nullcontext() if last else self.copy.no_sync()
-
-    def settle(self, terms: LossTerms, stopping: bool) -> tuple[LossTerms, Tensor | bool]:
-        values = torch.stack([terms.total, terms.consistency, terms.penalty, torch.full_like(terms.total, stopping)])
-        torch.distributed.all_reduce(values, group=self.group)
-        total, consistency, penalty, wishes = values
-        return LossTerms(total=total, consistency=consistency, penalty=penalty), wishes
-
-
-def passes_of(model: Model, ranks: Ranks, device: torch.device) -> Passes:
-    """How this process makes its passes. Several begin with the weights of rank 0."""
-    if ranks.size == 1:
-        return OwnPasses(model)
-    return SharedPasses(model, ranks, _group(_backend(ranks, device)))
 
 
 @cache
 def _group(backend: str) -> Any:
-    """All processes, for gradients alone: made once in the life of a process."""
+    """The torch.distributed group of all processes for gradients, created once per process."""
     return torch.distributed.new_group(backend=backend, timeout=TIMEOUT)
 
 
 def _backend(ranks: Ranks, device: torch.device) -> str:
-    """NCCL where every process has a GPU to itself, which it insists on, else gloo."""
+    """NCCL if every process has a GPU of its own, which NCCL requires, else gloo."""
     if device.type != "cuda":
         return "gloo"
     places = ranks.exchange((socket.gethostname(), str(torch.cuda.get_device_properties(device).uuid)))

@@ -10,20 +10,21 @@ import torch
 from torch import nn
 
 from ..config.averages import build_profiles
+from ..config.schema import TrainConfig
 
 
 class Averages:
     """All averages of one run, by name.
 
-    headline: where the average `train.ema` is kept, on which the others start.
+    headline: the module that holds the average `train.ema`; the others start as copies of it.
     """
 
-    def __init__(self, recipe: Mapping[str, Any], headline: nn.Module) -> None:
-        self.profiles = build_profiles(recipe)
+    def __init__(self, recipe: TrainConfig, headline: nn.Module) -> None:
+        self.profiles = build_profiles({"ema": recipe.ema, "ema_extra": recipe.ema_extra})
         self.weights = {name: averaged_copy(headline) if name else headline for name in self.profiles}
 
     def update(self, weights: nn.Module, step: int, batch: int) -> None:
-        """Take in the weights after update number `step`, counted from 1."""
+        """Update the averages with the weights after update number `step`, counted from 1."""
         for name, profile in self.profiles.items():
             update(self.weights[name], weights, profile.beta(step, batch))
 
@@ -36,7 +37,7 @@ class Averages:
 
 
 def averaged_copy(weights: nn.Module) -> nn.Module:
-    """A frozen copy in evaluation mode, where an average starts."""
+    """A frozen copy in evaluation mode, from which an average starts."""
     return copy.deepcopy(weights).eval().requires_grad_(False)
 
 

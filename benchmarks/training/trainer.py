@@ -3,43 +3,45 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...methods.loss import draw
 from ...methods.parts.base import LossTerms
-from ...methods.parts.process import Denoise
 from ..common.distributed import ALONE, Ranks
-from ..common.errors import UsageError
-from ..common.files import append_jsonl, read_jsonl, write_jsonl
+from ..common.files import append_jsonl
 from ..common.oom import Memory
-from ..common.seeding import default_generator, derive, generator
-from ..config.plan import budget_images, snapshot_images
-from ..data.base import Dataset
+from ..common.seeding import default_generator, generator
+from ..config.schema import RunConfig
 from ..runs.folder import TRAIN_LOG
 from . import ema
-from .checkpoint import readable_checkpoints, save_checkpoint, save_snapshot, set_aside, snapshot_path
-from .ddp import OwnPasses, Passes, passes_of
+from .checkpoint import save_checkpoint, save_snapshot, set_aside
+from .data_order import batch_index
+from .ddp import Replica
 from .model import Model
-from .sums import Sums
+from .optimizer import clip_gradients, gradient_norm, learning_rate, make_optimizer, zero_nonfinite
+from .resume import find_checkpoint, require_same_images, truncate_log
+from .state import TrainState, read_steps
 
-LOG_ROWS = 200  # of a whole run
-CHECK_EVERY = 16  # steps, on a GPU
-TOLD = 100  # steps that were not finite, in the log; later every hundredth
+LOG_ROWS = 200  # rows of train.jsonl over the whole budget
+CHECK_EVERY_STEPS = 16  # on a GPU, which a check of finiteness waits for
+WARNINGS = 100  # steps that are not finite are logged up to this count, then every hundredth
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a running cell tells about itself."""
+    """The state of a running training, for status displays."""
 
     images: int
     total: int
@@ -57,403 +59,271 @@ class Outcome:
     train_seconds: float
 
 
-def train(
-    config: dict[str, Any],
-    model: Model,
-    dataset: Dataset,
-    folder: Path,
-    device: torch.device,
-    *,
-    should_stop: Callable[[], bool],
-    report: Callable[[Progress], None],
-    ranks: Ranks = ALONE,
-    diagnose: Callable[[int], float] | None = None,
-) -> Outcome:
-    """Train to the end of the budget, from the last checkpoint if there is one.
-
-    A run that was stopped at any moment and called again gives the same weights, bit for bit on the same hardware
-    and number of threads. Writes `checkpoints/`, `snapshots/` and `train.jsonl` in `folder`.
-
-    Several processes, each with a model of its own, compute their rows of every batch; rank 0 writes. All of them stop
-    where one is asked to, and another number of them may go on.
-
-    diagnose: called with the images seen whenever `run.diagnose_every` images have passed; returns its seconds.
-
-    Raises UsageError where the processes read different checkpoints, TooLargeError where a pass does not fit into
-    memory.
-    """
-    recipe, seed = config["train"], config["seed"]
-    batch, total = recipe["batch"], budget_images(config)
-    keep = set(snapshot_images(config))
-    log_every = max(1, math.ceil(total / LOG_ROWS / batch)) * batch
-
-    weights, average = model.weights.train(), model.averaged()
-    averages = ema.Averages(recipe, average.weights)
-    predict = average.denoiser(evaluating=True)
-    parameters = list(weights.parameters())  # collected once: a small network's step is short
-    optimizer = make_optimizer(recipe, weights)
-    state = _State()
-
-    def content() -> dict[str, Any]:
-        parts = {"weights": weights, "averages": averages, "optimizer": optimizer}
-        return {**{name: part.state_dict() for name, part in parts.items()}, "state": vars(state)}
-
-    def restore(saved: dict[str, Any]) -> None:
-        nonlocal state
-        weights.load_state_dict(saved["weights"])
-        averages.load_state_dict(saved["averages"])
-        optimizer.load_state_dict(saved["optimizer"])
-        state = _State(**saved["state"])
-
-    damaged: list[str] = []
-    if checkpoint := _usable_checkpoint(folder, device, keep, list(averages.profiles), damaged):
-        restore(checkpoint)
-    _refuse_different(ranks.exchange(state.images), folder)
-    if ranks.is_writer:
-        set_aside(folder, damaged)
-        _truncate_log(folder, state.images)
-    passes = passes_of(model, ranks, device)
-    memory = Memory(config["run"].get("on_oom", "stop"), config["run"]["micro_batch"] or batch, ranks)
-
-    started, seconds_before = time.monotonic(), state.seconds
-    last_saved, last_rate = started, (started, state.images)
-
-    # Between two looks the device is never waited for: steps are made as if all were sound, and what they were like is
-    # added up on the device. Where one was not, all are made again from `kept`, with a look at each: everything random
-    # has an address, so they come out the same.
-    every = _look_every(config["run"].get("check_every"), device)
-    diagnose_every = config["run"].get("diagnose_every")
-    kept: dict[str, Any] | None = None
-    sums: Sums | None = None
-    careful_until = 0
-
-    while state.images < total:
-        progress = state.images / total
-        careful = every == 1 or state.images < careful_until
-        if not careful and sums is None:
-            kept = copy.deepcopy(content())
-            sums = Sums(state.sums, device)
-        index = batch_index(len(dataset), seed, state.images, batch, flip=config["data"]["flip"])
-        index = index.to(device, non_blocking=True)
-        x, labels = model.batch(index)
-
-        def accumulated(
-            micro_batch: int, x: Tensor = x, labels: Tensor | None = labels, index: Tensor = index
-        ) -> LossTerms:
-            noise = generator("training noise", seed, state.images, device=device)
-            with default_generator("dropout", seed, state.images, *ranks.address, device=device):
-                return accumulate(
-                    model,
-                    x,
-                    labels,
-                    state.images / total,
-                    noise,
-                    micro_batch,
-                    index=index,
-                    average=predict,
-                    passes=passes,
-                )
-
-        terms = memory.fit(accumulated, lambda: optimizer.zero_grad(set_to_none=True))
-        asked = should_stop()
-        terms, wishes = passes.settle(terms, asked)
-        lr = learning_rate(recipe, state.images, total)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        if careful or sums is None:
-            stopping = bool(wishes > 0)
-            norm, sound = settle_gradients(recipe, parameters)
-            finite = sound and bool(torch.isfinite(terms.total))
-            takes = finite or (recipe["nonfinite"] == "zero" and bool(torch.isfinite(norm)))
-            if finite:
-                state.add(terms, norm)
-            else:
-                state.skipped += 1
-                _tell_skipped(model, x, labels, index, config, state, progress, terms, norm, taken=takes)
-            state.skipped_in_row = 0 if finite else state.skipped_in_row + 1
-        else:
-            stopping, takes = False, True
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-            nn.utils.clip_grads_with_norm_(parameters, recipe["clip"] or math.inf, norm)
-            sums.add(terms, norm, wishes)
-            state.steps += 1
-            state.skipped_in_row = 0
-        if takes:
-            optimizer.step()
-            state.updates += 1
-            averages.update(weights, state.updates, batch)
-        optimizer.zero_grad(set_to_none=True)
-        state.images += batch
-        state.seconds = seconds_before + time.monotonic() - started
-
-        if sums is not None:
-            logs = state.images % log_every == 0 or state.images in keep or state.images == total
-            due = state.images // batch % every == 0 or is_due(diagnose_every, state.images, batch)
-            if not (logs or due or (asked and ranks.size == 1)):
-                continue
-            seen, sums = sums.look(), None
-            if seen is None:
-                assert kept is not None
-                careful_until = state.images
-                restore(kept)
-                continue
-            state.sums, stopping = seen
-
-        if state.images % log_every == 0 or state.images == total:
-            now = time.monotonic()
-            rate = (state.images - last_rate[1]) / max(now - last_rate[0], 1e-9)
-            last_rate = (now, state.images)
-            row = state.log_row(model.method.times.stage(progress), lr, state.images // batch, rate)
-            if ranks.is_writer:
-                append_jsonl(folder / TRAIN_LOG, row)
-                report(Progress(state.images, total, row["stage"], row["loss"], rate))
-        if ranks.is_writer and diagnose and is_due(diagnose_every, state.images, batch):
-            started += diagnose(state.images)  # not a part of what training cost
-        if state.images in keep and ranks.is_writer:
-            for name, average_weights in averages.weights.items():
-                save_snapshot(folder, state.images, average_weights, name)
-        if state.skipped_in_row > recipe["max_skipped"]:
-            return Outcome("diverged", state.images, state.seconds)
-        if stopping or time.monotonic() - last_saved > config["run"]["checkpoint_seconds"]:
-            if ranks.is_writer:
-                save_checkpoint(folder, content())
-            last_saved = time.monotonic()
-        if stopping and state.images < total:
-            return Outcome("interrupted", state.images, state.seconds)
-    if ranks.is_writer:
-        save_checkpoint(folder, content())
-    return Outcome("done", state.images, state.seconds)
-
-
-def is_due(every: int | None, images: int, batch: int) -> bool:
-    """Whether a multiple of `every` images was passed by the step that ended at `images`; never where it is None."""
-    return every is not None and images // every > (images - batch) // every
-
-
-def _look_every(asked: int | None, device: torch.device) -> int:
-    """Steps between two looks. MPS has no float64 to add up in, so that there is one at each step."""
-    usual = {"cpu": 1, "mps": 1}.get(device.type, CHECK_EVERY)
-    return 1 if device.type == "mps" else asked or usual
-
-
-def _tell_skipped(
-    model: Model,
-    x: Tensor,
-    labels: Tensor | None,
-    index: Tensor,
-    config: dict[str, Any],
-    state: _State,
-    progress: float,
-    terms: LossTerms,
-    norm: Tensor,
-    *,
-    taken: bool,
-) -> None:
-    """Log a step that was not finite, with its noise levels, which are drawn again: the first ones, then some."""
-    if state.skipped > TOLD and state.skipped % TOLD:
-        return
-    noise = generator("training noise", config["seed"], state.images, device=x.device)
-    levels = draw(model.method, x, labels, progress, noise, index).t
-    log.warning(
-        "step %d, after %d images, %s: loss %g, gradient norm %g, noise levels from %.4g to %.4g with median %.4g; "
-        "%d such steps so far",
-        state.images // config["train"]["batch"] + 1,
-        state.images,
-        "made with zeros in place of what was not finite" if taken else "skipped",
-        terms.total.item(),
-        norm.item(),
-        levels.min().item(),
-        levels.max().item(),
-        levels.median().item(),
-        state.skipped,
-    )
-
-
-@dataclass
-class _State:
-    """The numbers that travel with a checkpoint: where training stands, and the sums since the last row of the log."""
-
-    images: int = 0
-    seconds: float = 0.0
-    updates: int = 0
-    skipped: int = 0
-    skipped_in_row: int = 0
-    steps: int = 0
-    loss: float = 0.0
-    consistency: float = 0.0
-    penalty: float = 0.0
-    grad_norm: float = 0.0
-
-    def add(self, terms: LossTerms, norm: Tensor) -> None:
-        self.steps += 1
-        self.loss += terms.total.item()
-        self.consistency += terms.consistency.item()
-        self.penalty += terms.penalty.item()
-        self.grad_norm += norm.item()
+class Hook(Protocol):
+    """An action on rank 0 after every `every_images` images, at the next step; not counted as training time."""
 
     @property
-    def sums(self) -> tuple[float, float, float, float]:
-        return self.loss, self.consistency, self.penalty, self.grad_norm
+    def every_images(self) -> int: ...
 
-    @sums.setter
-    def sums(self, values: tuple[float, float, float, float]) -> None:
-        self.loss, self.consistency, self.penalty, self.grad_norm = values
-
-    def log_row(self, stage: int, lr: float, step: int, rate: float) -> dict[str, Any]:
-        """Means since the last row (null where every step was skipped); the sums start again."""
-        names = ("loss", "consistency", "penalty", "grad_norm")
-        means = {name: getattr(self, name) / self.steps if self.steps else None for name in names}
-        row = {"images": self.images, "step": step, **means, "stage": stage, "lr": lr, "skipped": self.skipped}
-        self.steps, self.loss, self.consistency, self.penalty, self.grad_norm = 0, 0.0, 0.0, 0.0, 0.0
-        return {**row, "images_per_s": round(rate, 1)}
+    def __call__(self, images: int) -> None:
+        """images: seen so far."""
+        ...
 
 
-def accumulate(
-    model: Model,
-    x: Tensor,
-    labels: Tensor | None,
-    progress: float,
-    noise: torch.Generator,
-    micro_batch: int,
-    *,
-    index: Tensor | None = None,
-    average: Denoise | None = None,
-    passes: Passes | None = None,
-) -> LossTerms:
-    """Gradients of the loss over one global batch, in passes of at most `micro_batch` images.
+class Trainer:
+    """Trains a model in its run folder: writes `checkpoints/`, `snapshots/` and `train.jsonl` there.
 
-    Everything random, and everything that looks across the batch, is settled for the whole batch first; each pass
-    counts by its share of the images, so the number of passes changes neither loss nor gradient. Nor does that of the
-    processes: each draws the whole batch and makes the passes of its own rows. The terms are then those of its rows.
+    A run that was stopped at any moment and started again ends in the same weights, bit for bit on the same hardware
+    and number of threads. Several processes, each with a model of its own, compute their rows of every batch; rank 0
+    writes. All stop at the same step if one is asked to, and a run may be resumed with another number of them.
 
     Args:
-        index: where the images x lie in the model's bank, int64 [B], for teachers that draw references from it.
-        average: the denoiser of the averaged weights, for couplings that predict with it.
-        passes: how a pass is made; by this process alone, if None.
+        report: called on rank 0 with every row of the log.
+        hooks: the same in all processes.
     """
-    passes = passes or OwnPasses(model)
-    drawn = draw(model.method, x, labels, progress, noise, index)
-    own = passes.ranks.rows(len(x))
-    terms = []
-    for start in range(own.start, own.stop, micro_batch):
-        rows = slice(start, min(start + micro_batch, own.stop))
-        own_labels = None if labels is None else labels[rows]
-        share = len(x[rows]) / len(x)
-        with passes.within(last=rows.stop == own.stop):
-            part = passes(x[rows], own_labels, progress, drawn.rows(rows), average)
-            # Gradients are averaged over the processes, and their sum is wanted.
-            (part.total * (share * passes.ranks.size)).backward()
-        terms.append([share * value.detach() for value in (part.total, part.consistency, part.penalty)])
-    total, consistency, penalty = (torch.stack(values).sum() for values in zip(*terms, strict=True))
-    return LossTerms(total=total, consistency=consistency, penalty=penalty)
 
+    def __init__(
+        self,
+        config: RunConfig,
+        model: Model,
+        folder: Path,
+        ranks: Ranks = ALONE,
+        report: Callable[[Progress], None] = lambda _: None,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        self.config, self.model, self.folder = config, model, folder
+        self.ranks, self.report, self.hooks = ranks, report, hooks
+        self.device = next(model.network.parameters()).device
+        self.batch = config.train.batch
+        self.budget_images = config.budget_images
+        self.snapshot_images = frozenset(config.snapshot_images)
+        self.log_every_images = max(1, math.ceil(self.budget_images / LOG_ROWS / self.batch)) * self.batch
+        self.check_every_steps = config.run.check_every or (1 if self.device.type == "cpu" else CHECK_EVERY_STEPS)
 
-def batch_index(size: int, seed: int, start: int, count: int, *, flip: bool) -> Tensor:
-    """Where images `start` to `start + count` of the run lie in the bank, int64 [count].
+        average = model.averaged()
+        self.weights = model.weights.train()
+        self.parameters = list(self.weights.parameters())
+        self.averages = ema.Averages(config.train, average.weights)
+        self.optimizer = make_optimizer(config.train, self.weights)
+        self.state = TrainState()
+        self.replica = Replica(model, average.denoiser(evaluating=True), ranks)
+        self.memory = Memory(config.run.on_oom, config.run.micro_batch or self.batch, ranks)
+        self.single_steps_until = 0  # images up to which finiteness is checked at every step
 
-    With flips each comes mirrored, at N more, on the toss of a coin. start: a multiple of count, as batches begin.
-    """
-    index = data_order(size, seed, start, count)
-    return index + size * torch.randint(2, (count,), generator=generator("flips", seed, start)) if flip else index
+    def train(self, should_stop: Callable[[], bool] = lambda: False) -> Outcome:
+        """Train to the end of the budget, from the last checkpoint if there is one.
 
+        Raises:
+            UsageError: the processes read different checkpoints.
+            TooLargeError: a pass does not fit into memory.
+        """
+        self.resume()
+        stop = False
+        while self.state.images < self.budget_images and not stop:
+            stop = self.train_window(should_stop)
+            self.log()
+            self.run_hooks()
+            self.save_snapshots()
+            if self.state.skipped_in_row > self.config.train.max_skipped:
+                return Outcome("diverged", self.state.images, self.state.seconds)
+            if not stop and time.monotonic() - self.saved > self.config.run.checkpoint_seconds:
+                self.save()
+        self.save()
+        state = "done" if self.state.images >= self.budget_images else "interrupted"
+        return Outcome(state, self.state.images, self.state.seconds)
 
-def data_order(size: int, seed: int, start: int, count: int) -> Tensor:
-    """Indices of images `start` to `start + count` of an endless stream of shuffled epochs, int64 [count].
+    def train_window(self, should_stop: Callable[[], bool]) -> bool:
+        """Train up to the next check of finiteness; whether any process was asked to stop.
 
-    Any part of the stream can be had without the parts before it; no image is seen twice in an epoch.
-    """
-    parts = []
-    position = start
-    while position < start + count:
-        epoch, offset = divmod(position, size)
-        order = _epoch(size, seed, epoch)
-        part = order[offset : offset + start + count - position]
-        parts.append(part)
-        position += len(part)
-    return torch.cat(parts)
+        The device is waited for once: after the gradient of the last step, before its update. If a step was not
+        finite, a window of several is repeated from a copy of the state, one step at a time: everything random has an
+        address, so that the finite steps come out the same.
+        """
+        size = self.steps_to_check()
+        before = copy.deepcopy(self.state_dict()) if size > 1 else None
+        window: list[Tensor] = []
+        while True:
+            vote = should_stop()
+            window.append(self.forward_backward(vote))
+            if len(window) == size or (vote and self.ranks.size == 1):
+                break
+            self.step(window[-1][-1])
+        steps = read_steps(window)
+        finite = all(step.is_finite for step in steps)
+        if before is not None and len(steps) > 1 and not finite:
+            self.single_steps_until = self.state.images + self.batch
+            self.load_state_dict(before)
+            self.optimizer.zero_grad(set_to_none=True)
+            return self.train_window(should_stop)
+        for step in steps:
+            self.state.add(step)
+        if finite:
+            self.step(window[-1][-1])
+        else:
+            self.step_nonfinite(steps[-1].loss)
+        return any(step.stop_votes for step in steps)
 
+    def forward_backward(self, vote: bool) -> Tensor:
+        """Compute the gradient of the next global batch; returns the values of the step, see `StepValues`: float [5].
 
-_epochs: dict[tuple[int, int, int], Tensor] = {}
+        vote: whether this process was asked to stop.
+        """
+        index = self.next_index()
+        terms = self.memory.fit(partial(self.accumulate, index), partial(self.optimizer.zero_grad, set_to_none=True))
+        votes = torch.full_like(terms.total, vote)
+        values = self.replica.sum(torch.stack([terms.total, terms.consistency, terms.penalty, votes]))
+        return torch.cat([values, gradient_norm(self.parameters)[None]])
 
+    def accumulate(self, index: Tensor, micro_batch: int) -> LossTerms:
+        """Gradients of this process's rows of the batch at `index`, in passes of at most `micro_batch` images."""
+        address = (self.config.seed, self.state.images, *self.ranks.address)
+        with default_generator("dropout", *address, device=self.device):
+            return self.replica.forward_backward(index, self.progress, self.training_noise(), micro_batch)
 
-def _epoch(size: int, seed: int, epoch: int) -> Tensor:
-    key = (size, seed, epoch)
-    if key not in _epochs:
-        _epochs.clear()  # one permutation at a time: the stream only moves forward
-        _epochs[key] = torch.randperm(size, generator=torch.Generator().manual_seed(derive("data order", seed, epoch)))
-    return _epochs[key]
+    def step(self, norm: Tensor) -> None:
+        """Clip the gradients, whose global norm is `norm`; update the weights and their averages."""
+        recipe = self.config.train
+        clip_gradients(self.parameters, norm, recipe.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, self.state.images, self.budget_images)
+        self.optimizer.step()
+        self.state.updates += 1
+        self.averages.update(self.weights, self.state.updates, self.batch)
+        self.end_step()
 
+    def step_nonfinite(self, loss: float) -> None:
+        """Skip a step that is not finite; with nonfinite=zero, take it with 0 in place of non-finite gradients.
 
-def learning_rate(recipe: dict[str, Any], images: int, total: int) -> float:
-    """The learning rate after `images` of `total`.
+        loss: of the step. The norm may still overflow with zeros in place; then the step is skipped.
+        """
+        zero = self.config.train.nonfinite == "zero"
+        norm = zero_nonfinite(self.parameters) if zero else gradient_norm(self.parameters)
+        taken = zero and bool(torch.isfinite(norm))
+        self.warn_nonfinite(loss, norm.item(), taken=taken)
+        if taken:
+            self.step(norm)
+        else:
+            self.end_step()
 
-    Constant, or falling as an inverse square root once `lr_decay` images are seen; linearly to 0 over the cooldown.
-    """
-    lr, cooldown, decay = recipe["lr"], recipe["lr_cooldown"], recipe["lr_decay"]
-    if cooldown:
-        lr *= min(1.0, (1 - images / total) / cooldown)
-    return lr / math.sqrt(max(images / decay, 1)) if decay else lr
+    def end_step(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state.images += self.batch
+        self.state.seconds = time.monotonic() - self.started
 
+    @property
+    def progress(self) -> float:
+        """Share of the budget seen, in [0, 1)."""
+        return self.state.images / self.budget_images
 
-def settle_gradients(recipe: dict[str, Any], parameters: list[nn.Parameter]) -> tuple[Tensor, bool]:
-    """Clip the gradients; their global norm before that, and whether it was finite from the start.
+    def training_noise(self) -> torch.Generator:
+        """The random stream of the next global batch, the same in all processes."""
+        return generator("training noise", self.config.seed, self.state.images, device=self.device)
 
-    With nonfinite=zero entries that are not finite become 0 before the norm is taken. The norm may still overflow: then
-    the gradients are left alone, and no step is to be made with them.
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    sound = finite = bool(torch.isfinite(norm))
-    if not sound and recipe["nonfinite"] == "zero":
-        for gradient in gradients:
-            gradient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-        norm = nn.utils.get_total_norm(gradients)
-        finite = bool(torch.isfinite(norm))
-    if finite:
-        nn.utils.clip_grads_with_norm_(parameters, recipe["clip"] or math.inf, norm)
-    return norm, sound
+    def next_index(self) -> Tensor:
+        """Positions of the next global batch in the bank, int64 [B]."""
+        flip = self.config.data.flip
+        size = len(self.model.bank) // (2 if flip else 1)
+        index = batch_index(size, self.config.seed, self.state.images, self.batch, flip=flip)
+        return index.to(self.device, non_blocking=True)
 
+    def steps_to_check(self) -> int:
+        """The number of steps up to the next check of finiteness."""
+        if self.state.images < self.single_steps_until:
+            return 1
+        return next(n for n in itertools.count(1) if self.is_checked_at(self.state.images + n * self.batch))
 
-def make_optimizer(recipe: dict[str, Any], weights: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of the section `train`; one learning rate for network and modules."""
-    kinds = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam}
-    betas = tuple(recipe["betas"])
-    # foreach halves the optimiser's time for small networks on a CPU, where it is not the default.
-    return kinds[recipe["optimizer"]](weights.parameters(), lr=recipe["lr"], betas=betas, foreach=True)
+    def is_checked_at(self, images: int) -> bool:
+        """Whether finiteness is checked after so many images: regularly, and before anything is written."""
+        regularly = images // self.batch % self.check_every_steps == 0
+        written = self.is_logged_at(images) or images in self.snapshot_images
+        return regularly or written or any(is_due(hook.every_images, images, self.batch) for hook in self.hooks)
 
+    def is_logged_at(self, images: int) -> bool:
+        return images % self.log_every_images == 0 or images == self.budget_images
 
-def _usable_checkpoint(
-    folder: Path, device: torch.device, keep: set[int], names: list[str], damaged: list[str]
-) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read and lies before no snapshot that is wanted and not there.
+    def log(self) -> None:
+        """Append a row to the log if one is due: means over the steps since the last row."""
+        images = self.state.images
+        if not self.is_logged_at(images):
+            return
+        begun = images - self.batch  # where the last step began
+        stage = self.model.method.times.stage(begun / self.budget_images)
+        lr = learning_rate(self.config.train, begun, self.budget_images)
+        since, self.logged = self.logged, (images, time.monotonic())
+        rate = (self.logged[0] - since[0]) / max(self.logged[1] - since[1], 1e-9)
+        means = self.state.pop_means()
+        row = {"images": images, "step": images // self.batch, **means, "stage": stage, "lr": lr}
+        row |= {"skipped": self.state.skipped, "images_per_s": round(rate, 1)}
+        if self.ranks.is_writer:
+            append_jsonl(self.folder / TRAIN_LOG, row)
+            self.report(Progress(images, self.budget_images, stage, means["loss"], rate))
 
-    None where there is none: training from the start gives the same bits. Names of damaged ones go into `damaged`.
-    """
-    behind = False
-    for checkpoint in readable_checkpoints(folder, device, damaged):
-        images = checkpoint["state"]["images"]
-        if all(snapshot_path(folder, n, ema).exists() for n in keep if n <= images for ema in names):
-            if damaged or behind:
-                log.warning("training goes on from the previous checkpoint, after %d images", images)
-            return checkpoint
-        behind = True
-    if behind:
-        log.warning("every checkpoint lies behind a snapshot that is missing: training starts from the beginning")
-    elif damaged:
-        log.warning("no checkpoint can be read: training starts from the beginning")
-    return None
-
-
-def _refuse_different(images: list[int], folder: Path) -> None:
-    if len(set(images)) > 1:
-        after = ", ".join(map(str, images))
-        raise UsageError(
-            f"the processes of a cell read different checkpoints of {folder}, after {after} images: the folder must be "
-            "on a file system that all of their machines share"
+    def warn_nonfinite(self, loss: float, norm: float, *, taken: bool) -> None:
+        """Log a step that is not finite, with its noise levels, which are drawn again."""
+        count = self.state.skipped
+        if count > WARNINGS and count % WARNINGS:
+            return
+        index = self.next_index()
+        x, labels = self.model.batch(index)
+        levels = draw(self.model.method, x, labels, self.progress, self.training_noise(), index).t
+        log.warning(
+            "step %d, after %d images, %s: loss %g, gradient norm %g, noise levels from %.4g to %.4g with median %.4g; "
+            "%d such steps so far",
+            self.state.images // self.batch + 1,
+            self.state.images,
+            "taken with 0 in place of non-finite gradients" if taken else "skipped",
+            loss,
+            norm,
+            levels.min().item(),
+            levels.max().item(),
+            levels.median().item(),
+            count,
         )
 
+    def run_hooks(self) -> None:
+        """Call the hooks that are due."""
+        for hook in self.hooks:
+            if self.ranks.is_writer and is_due(hook.every_images, self.state.images, self.batch):
+                begun = time.monotonic()
+                hook(self.state.images)
+                self.started += time.monotonic() - begun
 
-def _truncate_log(folder: Path, images: int) -> None:
-    """Drop what a killed attempt logged after its last checkpoint: it is going to be logged again."""
-    rows = read_jsonl(folder / TRAIN_LOG)
-    write_jsonl(folder / TRAIN_LOG, [row for row in rows if row["images"] <= images])
+    def save_snapshots(self) -> None:
+        """Keep the averaged weights if a snapshot is due."""
+        if self.state.images in self.snapshot_images and self.ranks.is_writer:
+            for name, weights in self.averages.weights.items():
+                save_snapshot(self.folder, self.state.images, weights, name)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        if self.ranks.is_writer:
+            save_checkpoint(self.folder, self.state_dict())
+        self.saved = time.monotonic()
+
+    def resume(self) -> None:
+        """Load the newest usable checkpoint, if there is one, and start the clocks."""
+        checkpoint, damaged = find_checkpoint(self.folder, self.device, self.snapshot_images, self.averages.profiles)
+        if checkpoint is not None:
+            self.load_state_dict(checkpoint)
+        require_same_images(self.ranks.exchange(self.state.images), self.folder)
+        if self.ranks.is_writer:
+            set_aside(self.folder, damaged)
+            truncate_log(self.folder, self.state.images)
+        now = time.monotonic()
+        self.started, self.saved, self.logged = now - self.state.seconds, now, (self.state.images, now)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The content of a checkpoint."""
+        parts = {"weights": self.weights, "averages": self.averages, "optimizer": self.optimizer}
+        return {**{name: part.state_dict() for name, part in parts.items()}, "state": asdict(self.state)}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.weights.load_state_dict(saved["weights"])
+        self.averages.load_state_dict(saved["averages"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.state = TrainState(**saved["state"])
+
+
+def is_due(every_images: int, images: int, batch: int) -> bool:
+    """Whether the step that ended at `images` passed a multiple of `every_images`."""
+    return images // every_images > (images - batch) // every_images

@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
     caplog.set_level(logging.WARNING)
     assert run_cell(folder) == "done"
     assert "last.pt cannot be read" in caplog.text
-    assert "training goes on from the previous checkpoint, after " in caplog.text
+    assert "resuming from the previous checkpoint, after " in caplog.text
     assert results(folder) == undisturbed[1]
 
 
@@ -178,7 +178,7 @@ def test_with_no_checkpoint_left_training_starts_again_and_says_so(
         flip(folder / "checkpoints" / name, 4000)
     caplog.set_level(logging.WARNING)
     assert run_cell(folder) == "done"
-    assert "no checkpoint can be read: training starts from the beginning" in caplog.text
+    assert "no checkpoint is readable: training starts from the beginning" in caplog.text
     assert results(folder) == undisturbed[1]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import subprocess
@@ -19,16 +18,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl
 from consistency_bench.benchmarks.config.compose import compose_cells
-from consistency_bench.benchmarks.data.registry import load
 from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS, TRAIN_LOG
-from consistency_bench.benchmarks.training.model import build_model
-from consistency_bench.benchmarks.training.trainer import Outcome, train
+from consistency_bench.benchmarks.training.data_order import data_order
+from consistency_bench.benchmarks.training.trainer import Outcome
 
 from ..benchmarks.conftest import environment, put, tiny_cell
+from ..benchmarks.training.runs import after, left_behind, model_of, trainer_of
 from ..benchmarks.training.test_distributed import launched
 from .conftest import finish
 
-CPU = torch.device("cpu")
 STEPS = 20
 BUDGET = "train.images=5120"  # so many steps of 256 images
 Trained = tuple[Outcome, dict[str, bytes], list[dict[str, Any]]]
@@ -41,24 +39,17 @@ def trained(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """Train with images of the training set that are NaN; snapshots bit for bit, and the log without its speeds."""
-    dataset = load(config["data"]["name"], variant=config["data"]["variant"])
-    folder.mkdir(exist_ok=True)
-    model = build_model(config, dataset, CPU)
+    model = model_of(config)
     for index in poisoned:
         model.bank.images[index] = torch.nan
-    outcome = train(config, model, dataset, folder, CPU, should_stop=should_stop, report=lambda _: None)
-    paths = sorted((folder / "snapshots").glob("*")) if (folder / "snapshots").exists() else []
-    rows = [{k: v for k, v in row.items() if k != "images_per_s"} for row in read_jsonl(folder / TRAIN_LOG)]
-    return outcome, {path.name: path.read_bytes() for path in paths}, rows
+    trainer = trainer_of(config, folder, model=model)
+    trainer.log_every_images = 5 * 256  # a check of finiteness comes before every row of the log
+    outcome = trainer.train(should_stop)
+    return outcome, *left_behind(folder)
 
 
 def config_of(method: str, *settings: str) -> dict[str, Any]:
     return tiny_cell(method, BUDGET, *settings).config
-
-
-def stop_at(calls: int) -> Callable[[], bool]:
-    counter = itertools.count(1)
-    return lambda: next(counter) >= calls
 
 
 # Not finite
@@ -85,17 +76,19 @@ def test_looking_seldom_gives_the_bits_of_looking_at_every_step(
 def test_a_stop_between_two_looks_changes_no_bit(stop: int, tmp_path: Path) -> None:
     config = config_of("ect", "run.check_every=8", "network.dropout=0.1")
     expected = trained(config, tmp_path / "whole", (5,))
-    first = trained(config, tmp_path / "stopped", (5,), stop_at(stop))
+    first = trained(config, tmp_path / "stopped", (5,), after(stop))
     assert first[0].state == "interrupted"
     assert trained(config, tmp_path / "stopped", (5,))[1:] == expected[1:]
 
 
 def test_a_skipped_step_is_logged_with_its_noise_levels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    _, _, rows = trained(config_of("ect", "run.check_every=16"), tmp_path, (5,))
+    config = config_of("ect", "run.check_every=16")
+    images = len(model_of(config).bank)
+    found = data_order(images, 0, 0, images).tolist().index(5) // 256 + 1
+    _, _, rows = trained(config, tmp_path, (5,))
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == rows[-1]["skipped"] > 0
-    found = next(row["step"] for row in rows if row["skipped"])
     start = f"step {found}, after {256 * (found - 1)} images, skipped: loss nan, gradient norm nan, noise levels from "
     assert said[0].startswith(start)
 
@@ -103,8 +96,7 @@ def test_a_skipped_step_is_logged_with_its_noise_levels(tmp_path: Path, caplog: 
 @pytest.mark.parametrize("every", [1, 4, 16])
 def test_more_in_a_row_than_allowed_is_a_divergence_at_the_same_step(every: int, tmp_path: Path) -> None:
     config = config_of("ect", f"run.check_every={every}", "train.max_skipped=3")
-    dataset = load("toy2d")
-    outcome, snapshots, _ = trained(config, tmp_path, tuple(range(len(dataset))))
+    outcome, snapshots, _ = trained(config, tmp_path, tuple(range(len(model_of(config).bank))))
     assert (outcome.state, outcome.images, snapshots) == ("diverged", 4 * 256, {})
 
 
@@ -134,17 +126,20 @@ def test_between_two_looks_nobody_waits_for_the_device(method: str, tmp_path: Pa
     for name, images in (("short", 8), ("long", 16)):
         settings = ("train.batch=16", f"train.images={16 * images}", "run.snapshots=1", "run.check_every=1000")
         config = tiny_cell(method, *settings).config
-        with Looks() as looks, pytest.MonkeyPatch.context() as patch:
-            patch.setattr("consistency_bench.benchmarks.training.trainer.LOG_ROWS", 1)
-            trained(config, tmp_path / name)
+        trainer = trainer_of(config, tmp_path / name)
+        trainer.log_every_images = trainer.budget_images
+        with Looks() as looks:
+            trainer.train()
         counts.append(looks.count)
-    assert counts[0] > 0
     assert counts[1] == counts[0]
+    with Looks() as looks:
+        torch.ones(()).item()
+    assert looks.count == 1
 
 
 def test_several_processes_make_the_steps_since_the_last_look_again(tmp_path: Path) -> None:
     """A loss that is NaN once, in one process: made again the step is sound, and nothing is left of it."""
-    settings = ("run.check_every=4", "run.checkpoint_seconds=1000", "run.snapshots=1")
+    settings = ("train.batch=8", "train.images=3360", "run.check_every=16", "run.snapshots=1")  # 3 steps per row
     jobs = {
         name: {"folder": put(tiny_cell("ect", *settings), tmp_path / name), **extra}
         for name, extra in {"sound": {}, "spoilt": {"spoil": [1, [5]]}}.items()
@@ -166,11 +161,13 @@ import json, logging, resource, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from consistency_bench.benchmarks import cell, scoring, train
+from consistency_bench.benchmarks.evaluation import scoring
+from consistency_bench.benchmarks.execution import cell
+from consistency_bench.benchmarks.training import trainer
 from consistency_bench.benchmarks.common.errors import UsageError
 
 logging.basicConfig(format="%(message)s")
-module, name = {"train": (train, "make_optimizer"), "sample": (scoring, "load_snapshot")}[sys.argv[3]]
+module, name = {"train": (trainer, "make_optimizer"), "sample": (scoring, "load_snapshot")}[sys.argv[3]]
 begin = getattr(module, name)
 
 def limited(*given):
@@ -223,7 +220,7 @@ def test_a_pass_that_does_not_fit_is_named_with_the_one_that_does(tmp_path: Path
 def test_asked_to_it_goes_on_with_passes_that_fit(tmp_path: Path) -> None:
     said = with_memory(folder := wide(tmp_path / "split", "run.on_oom=split"), 300 << 20)
     assert "done" in said.stdout.splitlines(), said.stderr
-    assert "a pass of 8192 images does not fit into memory: passes of " in said.stderr
+    assert "a pass of 8192 images does not fit into memory: continuing with passes of " in said.stderr
     finish(whole := wide(tmp_path / "whole"), tmp_path / "list")
     losses = [[row["loss"] for row in read_jsonl(path / TRAIN_LOG)] for path in (folder, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
@@ -240,7 +237,7 @@ def test_sampling_that_does_not_fit_names_the_batch_that_does_and_nothing_is_tra
     assert wide(tmp_path / "runs", *settings, "run.on_oom=split") == folder
     again = with_memory(folder, 100 << 20, "sample")
     assert "done" in again.stdout.splitlines(), again.stderr
-    assert "a pass of 50000 images does not fit into memory: passes of " in again.stderr
+    assert "a pass of 50000 images does not fit into memory: continuing with passes of " in again.stderr
     assert (folder / TRAIN_LOG).read_bytes() == trained
     finish(whole := wide(tmp_path / "whole", *settings), tmp_path / "list")
     values = [[row["value"] for row in read_jsonl(path / RECORDS)] for path in (folder, whole)]

@@ -19,8 +19,8 @@ from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.training import ema
 from consistency_bench.benchmarks.training.checkpoint import load_snapshot, save_snapshot
+from consistency_bench.benchmarks.training.ddp import Replica
 from consistency_bench.benchmarks.training.model import Model
-from consistency_bench.benchmarks.training.trainer import accumulate
 from consistency_bench.methods.loss import draw, loss
 from consistency_bench.methods.parts.base import LossTerms
 from consistency_bench.methods.parts.options import OptionError
@@ -114,9 +114,8 @@ def test_micro_batches_change_neither_loss_nor_gradient(method_name: str, digits
     results = []
     for micro_batch in (BATCH, 20):
         model = small_model(method_name, digits)
-        terms = accumulate(
-            model, batch_of(digits), None, 0.6, generator("test", 1), micro_batch, average=predictor(model)
-        )
+        replica = Replica(model, predictor(model))
+        terms = replica.forward_backward(torch.arange(BATCH), 0.6, generator("test", 1), micro_batch)
         results.append((terms, [p.grad for p in model.weights.parameters()]))
     (whole, gradients), (split, split_gradients) = results
     torch.testing.assert_close(whole.total, split.total, rtol=1e-5, atol=0)

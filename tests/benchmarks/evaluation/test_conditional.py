@@ -23,8 +23,9 @@ from consistency_bench.benchmarks.metrics.extractors import registry as extracto
 from consistency_bench.benchmarks.runs.folder import RECORDS
 from consistency_bench.benchmarks.training.checkpoint import load_snapshot
 from consistency_bench.benchmarks.training.cost import measure_compute
+from consistency_bench.benchmarks.training.data_order import batch_index, data_order
+from consistency_bench.benchmarks.training.ddp import Replica
 from consistency_bench.benchmarks.training.model import Model, build_model
-from consistency_bench.benchmarks.training.trainer import accumulate, batch_index, data_order
 from consistency_bench.methods.loss import draw
 
 from ..conftest import put, tiny_cell
@@ -75,8 +76,7 @@ def test_labels_reach_both_passes_and_the_encoder(conditional: str) -> None:
     model, dataset = built("vct", f"data.conditional={conditional}")
     network, encoder = heard(model.network), heard(model.method.modules["encoder"])
     index = torch.tensor([5, 0, 900])
-    x, labels = model.batch(index)
-    accumulate(model, x, labels, 0.5, generator("test", 0), 2, index=index)
+    Replica(model).forward_backward(index, 0.5, generator("test", 0), 2)
     expected = [dataset.labels[index[:2]]] * 2 + [dataset.labels[index[2:]]] * 2
     if conditional == "true":
         assert all(torch.equal(said, wanted) for said, wanted in zip(network, expected, strict=True))

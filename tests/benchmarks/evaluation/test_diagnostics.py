@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from consistency_bench.benchmarks.cli.diagnose import diagnose as command
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_jsonl
-from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation import diagnostics
 from consistency_bench.benchmarks.evaluation.diagnostics import (
     Inputs,
     Row,
     Settings,
+    TrainingDiagnostics,
     add_rows,
     batch_loss,
     bin_edges,
@@ -43,12 +43,13 @@ from consistency_bench.benchmarks.evaluation.estimators import (
 from consistency_bench.benchmarks.evaluation.posterior import bank_noise_posterior, posterior_draws
 from consistency_bench.benchmarks.training.checkpoint import kept_snapshots
 from consistency_bench.benchmarks.training.model import Model, build_model
-from consistency_bench.benchmarks.training.trainer import is_due, train
+from consistency_bench.benchmarks.training.trainer import is_due
 from consistency_bench.methods.parts.bank import Bank
 from consistency_bench.methods.parts.distances import Huber
 from consistency_bench.methods.parts.times import KarrasBins
 
 from ..conftest import Bench, put, tiny_cell
+from ..training.runs import after, trainer_of
 
 CPU = torch.device("cpu")
 HALF = 0.5  # the two points of the closed forms lie at ±HALF on the first axis
@@ -443,35 +444,19 @@ def test_a_model_is_left_as_it_was(method: str) -> None:
     assert all(module.training for module in model.weights.modules())
 
 
-def run_training(
-    config: dict[str, Any], model: Model, dataset: Dataset, folder: Path, should_stop: Callable[[], bool]
-) -> None:
-    """Train as a cell does, with the diagnostics that its configuration asks for."""
-    train(
-        config,
-        model,
-        dataset,
-        folder,
-        CPU,
-        should_stop=should_stop,
-        report=lambda _: None,
-        diagnose=lambda images: diagnostics.diagnose_training(config, model, folder, images),
-    )
+def train(config: dict[str, Any], folder: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+    """Train with diagnostics every `run.diagnose_every` images."""
+    model, every = build_model(config, load_dataset(config), CPU), config["run"]["diagnose_every"]
+    hooks = [TrainingDiagnostics(config, model, folder, every, QUICK)] if every else []
+    trainer_of(config, folder, model=model, hooks=hooks).train(should_stop)
 
 
 @pytest.mark.parametrize("method", ["ict", "sct", "vct", "ect+gc"])
-def test_training_is_the_same_bit_for_bit_with_diagnostics(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(diagnostics, "DURING", QUICK)
+def test_training_is_the_same_bit_for_bit_with_diagnostics(method: str, tmp_path: Path) -> None:
     found = {}
     for every in ("null", "512"):
         config = tiny_cell(method, "network.dropout=0.2", f"run.diagnose_every={every}").config
-        folder = tmp_path / every
-        folder.mkdir()
-        dataset = load_dataset(config)
-        model = build_model(config, dataset, CPU)
-        run_training(config, model, dataset, folder, lambda: False)
+        train(config, folder := tmp_path / every)
         state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
         found[every] = {
             "snapshots": [path.read_bytes() for path in sorted((folder / "snapshots").iterdir())],
@@ -489,32 +474,19 @@ def test_training_is_the_same_bit_for_bit_with_diagnostics(
     assert {row["weights"] for row in rows} == {"trained"}
 
 
-def test_an_interrupted_training_ends_with_the_same_diagnostics(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(diagnostics, "DURING", QUICK)
+def test_an_interrupted_training_ends_with_the_same_diagnostics(tmp_path: Path) -> None:
     config = tiny_cell("vct", "run.diagnose_every=256", "run.checkpoint_seconds=1000").config
-    dataset = load_dataset(config)
-
-    def attempt(folder: Path, calls: int) -> None:
-        left = iter([False] * calls)
-        model = build_model(config, dataset, CPU)
-        run_training(config, model, dataset, folder, lambda: next(left, True))
-
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-    attempt(tmp_path / "whole", 100)
-    attempt(tmp_path / "parts", 3)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", after(4))
     held = read_jsonl(tmp_path / "parts" / "diagnostics.jsonl")
     assert {row["images"] for row in held} == {256, 512, 768, 1024}
-    attempt(tmp_path / "parts", 100)
+    train(config, tmp_path / "parts")
     assert read_jsonl(tmp_path / "parts" / "diagnostics.jsonl") == read_jsonl(tmp_path / "whole" / "diagnostics.jsonl")
 
 
 def test_how_often_it_is_due() -> None:
     assert [images for images in range(128, 1400, 128) if is_due(500, images, 128)] == [512, 1024]
     assert [images for images in range(128, 640, 128) if is_due(1, images, 128)] == [128, 256, 384, 512]
-    assert not any(is_due(None, images, 128) for images in range(128, 640, 128))
 
 
 def test_an_id_does_not_depend_on_it() -> None:

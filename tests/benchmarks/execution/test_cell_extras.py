@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl
 from consistency_bench.benchmarks.common.precision import float32_products
-from consistency_bench.benchmarks.config import plan
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation.sample import Guide, latents, sample
 from consistency_bench.benchmarks.execution.cell import run_cell
@@ -23,9 +23,12 @@ from consistency_bench.benchmarks.runs.folder import RECORDS, RUN, is_finished
 from consistency_bench.benchmarks.training.checkpoint import load_snapshot
 from consistency_bench.benchmarks.training.cost import measure_compute
 from consistency_bench.benchmarks.training.model import build_model
-from consistency_bench.benchmarks.training.trainer import accumulate
+from consistency_bench.methods.parts.base import Draw, Method, Pair
+from consistency_bench.methods.parts.couplings import GeneratorAugmented
+from consistency_bench.methods.parts.process import Denoise
 
 from ..conftest import put, tiny_cell
+from ..training.runs import model_of, trainer_of
 
 CPU = torch.device("cpu")
 
@@ -97,26 +100,27 @@ def test_the_pass_that_generates_is_charged(predictor: str, passes: int) -> None
     assert costs["parameters"] == usual["parameters"]
 
 
-def test_training_predicts_with_the_average_and_not_with_the_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from consistency_bench.benchmarks.training import trainer as training
+class WatchedCoupling(GeneratorAugmented):
+    """Keeps what the network that generates images says of a fixed input."""
 
-    given = []
+    predictions: ClassVar[list[Tensor]] = []
 
-    def watched(*arguments: Any, **named: Any) -> Any:
-        x = torch.ones(4, 2)
-        given.append(named["average"](x, torch.ones(4), None))
-        return accumulate(*arguments, **named)
+    def __call__(self, method: Method, x: Tensor, labels: Tensor | None, draw: Draw, predict: Denoise) -> Pair:
+        self.predictions.append(predict(torch.ones(4, 2), torch.ones(4), None))
+        return super().__call__(method, x, labels, draw, predict)
 
-    monkeypatch.setattr(training, "accumulate", watched)
-    run_cell(put(tiny_cell("ect+gc", "run.snapshots=10", "train.ema={kind: constant, factor: 0.5}"), tmp_path))
+
+def test_training_predicts_with_the_average_and_not_with_the_network(tmp_path: Path) -> None:
     cell = tiny_cell("ect+gc", "run.snapshots=10", "train.ema={kind: constant, factor: 0.5}")
-    model = build_model(cell.config, load_dataset(cell.config), CPU).averaged()
-    for number, images in enumerate(plan.snapshot_images(cell.config)[:-1], start=1):
-        load_snapshot(cell.path(tmp_path), images, model.weights)
-        expected = model.denoiser(evaluating=True)(torch.ones(4, 2), torch.ones(4), None)
-        assert torch.equal(given[number], expected)
+    model = model_of(cell.config)
+    coupling = WatchedCoupling(**vars(model.method.coupling))
+    model = replace(model, method=replace(model.method, coupling=coupling))
+    trainer_of(cell.config, tmp_path, model=model).train()
+    average = model.averaged()
+    for number, images in enumerate(range(256, 2560, 256), start=1):
+        load_snapshot(tmp_path, images, average.weights)
+        expected = average.denoiser(evaluating=True)(torch.ones(4, 2), torch.ones(4), None)
+        assert torch.equal(coupling.predictions[number], expected)
 
 
 # Where training starts, and in which precision it runs

@@ -2,9 +2,9 @@
 
 JOBS is a JSON list of {"folder": of a cell, ...}; further keys bring about what tests want to see:
     stop:  [rank, call], the process that is asked to stop, and from which question on
-    spoil: [rank, calls], whose loss is NaN in these passes
-    fail:  [rank, name], who fails in this function of the module `scoring` or `replicas`
-    kill:  in place of that the process is gone at once
+    spoil: [rank, calls], whose loss is NaN in these steps
+    fail:  [rank, name], which process fails in a training step ("step") or in this function of the module `scoring`
+    kill:  in place of that the process is killed
     costly: features of real data are kept on disk
 ANSWERS-<rank>.json gets how each ended, a digest of the weights, and which files this process wrote, moved or removed.
 """
@@ -29,7 +29,7 @@ from consistency_bench.benchmarks.common.distributed import OutOfStepError, Rank
 from consistency_bench.benchmarks.evaluation import scoring
 from consistency_bench.benchmarks.execution import cell
 from consistency_bench.benchmarks.metrics.extractors import registry as extractors
-from consistency_bench.benchmarks.training import ddp as replicas
+from consistency_bench.benchmarks.training.trainer import Outcome, Trainer
 from consistency_bench.methods.parts.base import LossTerms
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -51,40 +51,43 @@ def watch(written: list[str], below: str) -> None:
 
 def run(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     answer: dict[str, Any] = {}
-    calls, passes = itertools.count(1), itertools.count()
+    calls = itertools.count(1)
 
     def should_stop() -> bool:
         call = next(calls)
         return "stop" in job and ranks.rank == job["stop"][0] and call >= job["stop"][1]
-
-    def trained(config: dict[str, Any], model: Any, *arguments: Any, **named: Any) -> Any:
-        outcome = train(config, model, *arguments, **named)
-        content = b"".join(value.numpy().tobytes() for value in model.weights.state_dict().values())
-        answer["digest"] = hashlib.sha256(content).hexdigest()
-        return outcome
-
-    def spoiled(*arguments: Any) -> LossTerms:
-        terms = loss(*arguments)
-        if "spoil" in job and ranks.rank == job["spoil"][0] and next(passes) in job["spoil"][1]:
-            return LossTerms(total=terms.total * math.nan, consistency=terms.consistency, penalty=terms.penalty)
-        return terms
 
     def failing(*_: Any, **__: Any) -> None:
         if "kill" in job:
             os._exit(9)
         raise RuntimeError("the disk is on fire")
 
+    class Watched(Trainer):
+        steps = itertools.count()
+
+        def train(self, *arguments: Any) -> Outcome:
+            outcome = super().train(*arguments)
+            content = b"".join(value.numpy().tobytes() for value in self.weights.state_dict().values())
+            answer["digest"] = hashlib.sha256(content).hexdigest()
+            return outcome
+
+        def accumulate(self, *arguments: Any) -> LossTerms:
+            if job.get("fail") == [ranks.rank, "step"]:
+                failing()
+            terms = super().accumulate(*arguments)
+            if "spoil" in job and ranks.rank == job["spoil"][0] and next(self.steps) in job["spoil"][1]:
+                terms.total.fill_(math.nan)
+            return terms
+
     def kept_on_disk(*given: Any) -> Any:
         return dataclasses.replace(build(*given), costly=True)
 
-    train, loss, build = cell.train, replicas.loss, extractors.build
-    rank, name = job.get("fail", (None, "sample"))
-    module = replicas if name == "loss" else scoring
+    build = extractors.build
+    rank, name = job.get("fail", (None, "step"))
     with contextlib.ExitStack() as patches:
-        patches.enter_context(mock.patch.object(cell, "train", trained))
-        patches.enter_context(mock.patch.object(replicas, "loss", spoiled))
-        if rank == ranks.rank:
-            patches.enter_context(mock.patch.object(module, name, failing))
+        patches.enter_context(mock.patch.object(cell, "Trainer", Watched))
+        if rank == ranks.rank and name != "step":
+            patches.enter_context(mock.patch.object(scoring, name, failing))
         if "costly" in job:
             patches.enter_context(mock.patch.object(extractors, "build", kept_on_disk))
         try:

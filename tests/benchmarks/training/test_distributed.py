@@ -369,7 +369,7 @@ def test_a_batch_of_fewer_rows_than_processes_is_refused(two: Launched) -> None:
 def test_a_failure_in_the_midst_of_training_ends_all_processes(tmp_path: Path) -> None:
     """The other one is waiting for gradients then, and learns of it by the end of the first."""
     folder = put(tiny_cell("ect"), tmp_path / "cells")
-    failed = launched(2, {"cell": {"folder": folder, "fail": [1, "loss"]}}, tmp_path)
+    failed = launched(2, {"cell": {"folder": folder, "fail": [1, "step"]}}, tmp_path)
     waiting, failing = (answer["error"] for answer in failed.answers["cell"])
     assert failing == "OutOfStepError: RuntimeError: the disk is on fire"
     assert waiting == "OutOfStepError: process 1 of 2: RuntimeError: the disk is on fire"
@@ -379,7 +379,7 @@ def test_a_failure_in_the_midst_of_training_ends_all_processes(tmp_path: Path) -
 
 def test_a_process_that_is_killed_interrupts_the_cell(tmp_path: Path) -> None:
     folder = put(tiny_cell("ect"), tmp_path / "cells")
-    (answer,) = launch(2, [{"folder": str(folder), "fail": [1, "loss"], "kill": True}], tmp_path, killed=1)
+    (answer,) = launch(2, [{"folder": str(folder), "fail": [1, "step"], "kill": True}], tmp_path, killed=1)
     assert answer["results"][0]["error"].startswith("LostError: another process of this cell is gone")
     assert read_json(folder / STATUS)["state"] == "interrupted"
     assert run_cell(folder) == "done"

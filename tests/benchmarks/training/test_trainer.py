@@ -17,53 +17,25 @@ from torch import nn
 
 from consistency_bench.benchmarks.common.files import append_jsonl, read_jsonl
 from consistency_bench.benchmarks.common.seeding import generator
-from consistency_bench.benchmarks.config import plan
+from consistency_bench.benchmarks.config.schema import RunConfig, TrainConfig
 from consistency_bench.benchmarks.data.registry import load
 from consistency_bench.benchmarks.runs.folder import TRAIN_LOG
-from consistency_bench.benchmarks.training import trainer as training
 from consistency_bench.benchmarks.training.checkpoint import load_checkpoint, snapshot_path
-from consistency_bench.benchmarks.training.model import Model, build_model
-from consistency_bench.benchmarks.training.trainer import Outcome, Progress, accumulate, data_order, train
+from consistency_bench.benchmarks.training.data_order import data_order
+from consistency_bench.benchmarks.training.ddp import Replica
+from consistency_bench.benchmarks.training.model import build_model
+from consistency_bench.benchmarks.training.optimizer import learning_rate, zero_nonfinite
+from consistency_bench.benchmarks.training.trainer import Progress
 from consistency_bench.methods.parts.base import LossTerms
 
 from ..conftest import tiny_cell
+from .runs import CPU, after, left_behind, run, spoilt_trainer, trainer_of
 
-CPU = torch.device("cpu")
 STEPS = 10  # of a tiny cell
 
 
 def config_of(method: str, *overrides: str, seed: int = 0) -> dict[str, Any]:
     return tiny_cell(method, *overrides, seed=seed).config
-
-
-def never() -> bool:
-    return False
-
-
-def after(calls: int) -> Callable[[], bool]:
-    """A request to stop that comes with the given call, counted from 1."""
-    counter = itertools.count(1)
-    return lambda: next(counter) >= calls
-
-
-def run(
-    config: dict[str, Any],
-    folder: Path,
-    should_stop: Callable[[], bool] = never,
-    report: Callable[[Progress], None] = lambda _: None,
-) -> Outcome:
-    """Train as a fresh process would: nothing but the folder is carried over."""
-    dataset = load(config["data"]["name"], variant=config["data"]["variant"])
-    folder.mkdir(exist_ok=True)
-    model = build_model(config, dataset, CPU)
-    return train(config, model, dataset, folder, CPU, should_stop=should_stop, report=report)
-
-
-def left_behind(folder: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
-    """Snapshots bit for bit, and the log without its speeds."""
-    snapshots = {path.name: path.read_bytes() for path in sorted((folder / "snapshots").iterdir())}
-    rows = read_jsonl(folder / TRAIN_LOG)
-    return snapshots, [{key: value for key, value in row.items() if key != "images_per_s"} for row in rows]
 
 
 # The order of the data
@@ -116,9 +88,8 @@ def test_micro_batches_give_the_gradient_of_one_pass(method: str, micro_batch: i
 
     def gradient(size: int) -> tuple[LossTerms, torch.Tensor]:
         model = build_model(config, dataset, CPU)
-        predict = model.averaged().denoiser(evaluating=True)
-        x, labels = model.batch(torch.arange(64))
-        terms = accumulate(model, x, labels, 0.5, generator("test", 1), size, average=predict)
+        replica = Replica(model, model.averaged().denoiser(evaluating=True))
+        terms = replica.forward_backward(torch.arange(64), 0.5, generator("test", 1), size)
         return terms, torch.cat([p.grad.flatten() for p in model.weights.parameters() if p.grad is not None])
 
     terms, whole = gradient(64)
@@ -225,7 +196,7 @@ def test_snapshots_asked_for_later_are_those_of_a_run_that_kept_them(tmp_path: P
     run(config_of("ect", "run.snapshots=5"), tmp_path / "at once")
     run(config_of("ect", "run.snapshots=2"), tmp_path / "later")
     assert run(config_of("ect", "run.snapshots=5"), tmp_path / "later").state == "done"
-    for images in plan.snapshot_images(config_of("ect", "run.snapshots=5")):
+    for images in RunConfig.from_dict(config_of("ect", "run.snapshots=5")).snapshot_images:
         one, other = (snapshot_path(tmp_path / folder, images).read_bytes() for folder in ("at once", "later"))
         assert one == other
 
@@ -238,23 +209,23 @@ def test_snapshots_asked_for_later_are_those_of_a_run_that_kept_them(tmp_path: P
 )
 def test_the_learning_rate_falls_as_an_inverse_square_root(step: int, expected: float) -> None:
     """The values of ECT's ImageNet runs: 2000 steps of 128 images at full rate."""
-    recipe = {"lr": 1e-3, "lr_cooldown": 0.0, "lr_decay": 2000 * 128}
-    assert training.learning_rate(recipe, step * 128, 100_000 * 128) == pytest.approx(expected, rel=1e-4)
+    recipe = TrainConfig(images=10**9, batch=128, lr=1e-3, lr_decay=2000 * 128)
+    assert learning_rate(recipe, step * 128, 100_000 * 128) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_cooldown_goes_on_top_of_the_decay() -> None:
-    recipe = {"lr": 1.0, "lr_cooldown": 0.5, "lr_decay": 25}
-    rates = [training.learning_rate(recipe, images, 100) for images in (0, 25, 50, 75, 100)]
+    recipe = TrainConfig(images=100, batch=1, lr=1.0, lr_cooldown=0.5, lr_decay=25)
+    rates = [learning_rate(recipe, images, 100) for images in (0, 25, 50, 75, 100)]
     assert rates == pytest.approx([1, 1, 1 / math.sqrt(2), 0.5 / math.sqrt(3), 0])
 
 
-# What it tells and keeps
+# The log and the snapshots
 
 
 def test_the_log_has_a_row_for_every_two_hundredth_of_the_budget(tmp_path: Path) -> None:
     config = config_of("vct", "train.batch=8", "train.images=4000")  # 500 steps
     reports: list[Progress] = []
-    run(config, tmp_path, report=reports.append)
+    trainer_of(config, tmp_path, report=reports.append).train()
     rows = read_jsonl(tmp_path / TRAIN_LOG)
     assert [row["images"] for row in rows] == [24 * n for n in range(1, 167)] + [4000]
     assert [row["images"] for row in rows] == [report.images for report in reports]
@@ -282,83 +253,49 @@ def test_seeds_and_methods_train_different_networks(tmp_path: Path) -> None:
 # Steps that are not finite
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int], what: str) -> list[dict[str, torch.Tensor]]:
-    """Make the loss or a gradient of these steps (from 0) not finite; returns the weights before each step."""
-    counter, seen = itertools.count(), []
-
-    def spoiled(model: Model, *arguments: Any, **named: Any) -> LossTerms:
-        seen.append({name: value.clone() for name, value in model.weights.state_dict().items()})
-        terms = accumulate(model, *arguments, **named)
-        if next(counter) in steps:
-            if what == "loss":
-                return LossTerms(total=terms.total * math.nan, consistency=terms.consistency, penalty=terms.penalty)
-            # "norm": finite entries, the sum of whose squares is not.
-            next(model.weights.parameters()).grad[0] = 3e38 if what == "norm" else math.inf  # type: ignore[index]
-        return terms
-
-    monkeypatch.setattr(training, "accumulate", spoiled)
-    return seen
-
-
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize("clip", ["null", "1"])
-def test_steps_that_are_not_finite_are_skipped_and_counted(
-    what: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = spoil(monkeypatch, {2, 3, 6}, what)
-    assert run(config_of("ect", f"train.clip={clip}"), tmp_path).state == "done"
-    changed = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in itertools.pairwise(seen)]
-    assert changed == [step not in {2, 3, 6} for step in range(STEPS - 1)]
+def test_steps_that_are_not_finite_are_skipped_and_counted(what: str, clip: str, tmp_path: Path) -> None:
+    trainer = spoilt_trainer(config_of("ect", f"train.clip={clip}"), tmp_path, {2, 3, 6}, what)
+    assert trainer.train().state == "done"
+    assert trainer.changed() == [step not in {2, 3, 6} for step in range(STEPS - 1)]
     rows = read_jsonl(tmp_path / TRAIN_LOG)
     assert [row["skipped"] for row in rows] == [0, 0, 1, 2, 2, 2, 3, 3, 3, 3]
     assert [row["loss"] is None for row in rows] == [step in {2, 3, 6} for step in range(STEPS)]
 
 
-def test_zero_in_place_of_what_is_not_finite_takes_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = spoil(monkeypatch, {2, 3, 6}, "gradient")
-    assert run(config_of("ect", "train.nonfinite=zero", "train.clip=1"), tmp_path).state == "done"
-    assert all(torch.isfinite(value).all() for weights in seen for value in weights.values())
-    changed = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in itertools.pairwise(seen)]
-    assert all(changed)
+def test_nonfinite_zero_takes_the_step(tmp_path: Path) -> None:
+    config = config_of("ect", "train.nonfinite=zero", "train.clip=1")
+    trainer = spoilt_trainer(config, tmp_path, {2, 3, 6}, "gradient")
+    assert trainer.train().state == "done"
+    assert all(torch.isfinite(value).all() for weights in trainer.seen for value in weights.values())
+    assert all(trainer.changed())
     rows = read_jsonl(tmp_path / TRAIN_LOG)
     assert [row["skipped"] for row in rows] == [0, 0, 1, 2, 2, 2, 3, 3, 3, 3]
 
 
-def test_zero_stands_in_for_the_entry_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_entries_that_are_not_finite_become_zero() -> None:
     layer = nn.Linear(2, 1, bias=False)
     layer.weight.grad = torch.tensor([[math.nan, 3.0]])
-    norm, sound = training.settle_gradients({"nonfinite": "zero", "clip": 1.0}, list(layer.parameters()))
-    assert (norm.item(), sound) == (3.0, False)
-    torch.testing.assert_close(layer.weight.grad, torch.tensor([[0.0, 1.0]]))
-
-
-@pytest.mark.parametrize("clip", [None, 200.0])
-def test_gradients_whose_norm_overflows_are_left_alone(clip: float | None) -> None:
-    """All of them finite, but not their norm in float32: a factor from it would be 0 or NaN."""
-    layer = nn.Linear(2, 1, bias=False)
-    layer.weight.grad = torch.tensor([[3e38, 3e38]])
-    norm, sound = training.settle_gradients({"nonfinite": "zero", "clip": clip}, list(layer.parameters()))
-    assert (norm.item(), sound) == (math.inf, False)
-    assert torch.equal(layer.weight.grad, torch.tensor([[3e38, 3e38]]))
+    assert zero_nonfinite(list(layer.parameters())).item() == 3.0
+    assert torch.equal(layer.weight.grad, torch.tensor([[0.0, 3.0]]))
 
 
 @pytest.mark.parametrize("nonfinite", ["zero", "skip"])
 @pytest.mark.parametrize("clip", ["null", "200"])
-def test_a_step_whose_norm_overflows_is_skipped(
-    nonfinite: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = spoil(monkeypatch, {2, 3, 6}, "norm")
+def test_a_step_whose_norm_overflows_is_skipped(nonfinite: str, clip: str, tmp_path: Path) -> None:
+    """Every gradient is finite, but not their norm in float32: a factor from it would be 0 or NaN."""
     settings = (f"train.nonfinite={nonfinite}", f"train.clip={clip}")
-    assert run(config_of("ect", *settings), tmp_path).state == "done"
-    assert all(torch.isfinite(value).all() for weights in seen for value in weights.values())
-    changed = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in itertools.pairwise(seen)]
-    assert changed == [step not in {2, 3, 6} for step in range(STEPS - 1)]
+    trainer = spoilt_trainer(config_of("ect", *settings), tmp_path, {2, 3, 6}, "norm")
+    assert trainer.train().state == "done"
+    assert all(torch.isfinite(value).all() for weights in trainer.seen for value in weights.values())
+    assert trainer.changed() == [step not in {2, 3, 6} for step in range(STEPS - 1)]
     assert read_jsonl(tmp_path / TRAIN_LOG)[-1]["skipped"] == 3
 
 
-def test_too_many_in_a_row_are_a_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, {1, 2, 4, 5, 6}, "loss")  # two in a row are borne, the third is one too many
-    outcome = run(config_of("ect", "train.max_skipped=2"), tmp_path)
+def test_too_many_in_a_row_are_a_divergence(tmp_path: Path) -> None:
+    # Two in a row are tolerated, the third is one too many.
+    outcome = spoilt_trainer(config_of("ect", "train.max_skipped=2"), tmp_path, {1, 2, 4, 5, 6}, "loss").train()
     assert (outcome.state, outcome.images) == ("diverged", 7 * 256)
 
 
