@@ -73,13 +73,13 @@ class Hook(Protocol):
 class Trainer:
     """Trains a model in its run folder: writes `checkpoints/`, `snapshots/` and `train.jsonl` there.
 
-    A run that was stopped at any moment and started again ends in the same weights, bit for bit on the same hardware
-    and number of threads. Several processes, each with a model of its own, compute their rows of every batch; rank 0
-    writes. All stop at the same step if one is asked to, and a run may be resumed with another number of them.
+    A run that is stopped at any moment and resumed ends in the same weights, bit for bit on the same hardware and
+    number of threads. With several processes, each with a model of its own, every process computes its rows of every
+    batch, and rank 0 writes. All stop at the same step if one is asked to. Another number of processes may resume.
 
     Args:
         report: called on rank 0 with every row of the log.
-        hooks: the same in all processes.
+        hooks: actions at fixed image counts, such as diagnostics; the same in all processes.
     """
 
     def __init__(
@@ -135,9 +135,9 @@ class Trainer:
     def train_window(self, should_stop: Callable[[], bool]) -> bool:
         """Train up to the next check of finiteness; whether any process was asked to stop.
 
-        The device is waited for once: after the gradient of the last step, before its update. If a step was not
-        finite, a window of several is repeated from a copy of the state, one step at a time: everything random has an
-        address, so that the finite steps come out the same.
+        The host waits for the device once: after the last step's gradient, before its update. If a step of several was
+        not finite, all are repeated from a copy of the state, one by one. Random streams are addressed by images seen,
+        so the repeated steps are the same to the last bit.
         """
         size = self.steps_to_check()
         before = copy.deepcopy(self.state_dict()) if size > 1 else None
@@ -206,6 +206,7 @@ class Trainer:
             self.end_step()
 
     def end_step(self) -> None:
+        """Drop the gradients and move on to the next batch."""
         self.optimizer.zero_grad(set_to_none=True)
         self.state.images += self.batch
         self.state.seconds = time.monotonic() - self.started
@@ -239,6 +240,7 @@ class Trainer:
         return regularly or written or any(is_due(hook.every_images, images, self.batch) for hook in self.hooks)
 
     def is_logged_at(self, images: int) -> bool:
+        """Whether the log gets a row after so many images."""
         return images % self.log_every_images == 0 or images == self.budget_images
 
     def log(self) -> None:

@@ -58,7 +58,7 @@ def config_of(method: str, *settings: str) -> dict[str, Any]:
 @pytest.mark.parametrize("method", ["ect", "vct"])
 @pytest.mark.parametrize("settings", [(), ("train.clip=1", "train.nonfinite=zero")], ids=["skip", "zero"])
 @pytest.mark.parametrize("poisoned", [(), (5, 700)], ids=["sound", "poisoned"])
-def test_looking_seldom_gives_the_bits_of_looking_at_every_step(
+def test_checks_every_n_steps_give_the_bits_of_checks_at_every_step(
     method: str, settings: tuple[str, ...], poisoned: tuple[int, ...], tmp_path: Path
 ) -> None:
     run = [
@@ -73,7 +73,7 @@ def test_looking_seldom_gives_the_bits_of_looking_at_every_step(
 
 
 @pytest.mark.parametrize("stop", [1, 2, 7, STEPS - 1])
-def test_a_stop_between_two_looks_changes_no_bit(stop: int, tmp_path: Path) -> None:
+def test_a_stop_between_two_checks_changes_no_bit(stop: int, tmp_path: Path) -> None:
     config = config_of("ect", "run.check_every=8", "network.dropout=0.1")
     expected = trained(config, tmp_path / "whole", (5,))
     first = trained(config, tmp_path / "stopped", (5,), after(stop))
@@ -100,10 +100,10 @@ def test_more_in_a_row_than_allowed_is_a_divergence_at_the_same_step(every: int,
     assert (outcome.state, outcome.images, snapshots) == ("diverged", 4 * 256, {})
 
 
-class Looks(TorchDispatchMode):
-    """Counts what makes the host wait for a device: reading a number of a tensor.
+class HostReads(TorchDispatchMode):
+    """Counts operations for which the host waits for the device: reading a number from a tensor.
 
-    The optimiser's step counts and the schedule of the levels lie on the CPU, whatever the device.
+    The optimiser's step counts and the schedule of the noise levels are on the CPU, whatever the device.
     """
 
     ON_THE_CPU = ("torch/optim/", "methods/parts/times.py")
@@ -120,25 +120,26 @@ class Looks(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("method", ["ect", "ict", "vct", "sct"])
-def test_between_two_looks_nobody_waits_for_the_device(method: str, tmp_path: Path) -> None:
-    """Eight steps more without a row of the log read no more numbers of tensors."""
+def test_between_two_checks_the_host_never_waits_for_the_device(method: str, tmp_path: Path) -> None:
+    """Eight more steps without a row of the log read no more numbers from tensors."""
     counts = []
     for name, images in (("short", 8), ("long", 16)):
         settings = ("train.batch=16", f"train.images={16 * images}", "run.snapshots=1", "run.check_every=1000")
         config = tiny_cell(method, *settings).config
         trainer = trainer_of(config, tmp_path / name)
         trainer.log_every_images = trainer.budget_images
-        with Looks() as looks:
+        with HostReads() as reads:
             trainer.train()
-        counts.append(looks.count)
+        counts.append(reads.count)
     assert counts[1] == counts[0]
-    with Looks() as looks:
+    with HostReads() as reads:
         torch.ones(()).item()
-    assert looks.count == 1
+    assert reads.count == 1
 
 
-def test_several_processes_make_the_steps_since_the_last_look_again(tmp_path: Path) -> None:
-    """A loss that is NaN once, in one process: made again the step is sound, and nothing is left of it."""
+@pytest.mark.slow
+def test_several_processes_repeat_the_steps_since_the_last_check(tmp_path: Path) -> None:
+    """A loss that is NaN once, in one process: repeated, the step is finite and leaves no trace of the first try."""
     settings = ("train.batch=8", "train.images=3360", "run.check_every=16", "run.snapshots=1")  # 3 steps per row
     jobs = {
         name: {"folder": put(tiny_cell("ect", *settings), tmp_path / name), **extra}
@@ -204,6 +205,7 @@ def with_memory(folder: Path, size: int, when: str = "train") -> subprocess.Comp
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=300)
 
 
+@pytest.mark.slow
 def test_a_pass_that_does_not_fit_is_named_with_the_one_that_does(tmp_path: Path) -> None:
     folder = wide(tmp_path)
     said = with_memory(folder, 300 << 20)
@@ -213,11 +215,12 @@ def test_a_pass_that_does_not_fit_is_named_with_the_one_that_does(tmp_path: Path
     assert fits in (1024, 2048, 4096)
     assert read_json(folder / STATUS)["state"] == "failed"
     assert f"set run.micro_batch={fits}, or run.on_oom=split" in read_json(folder / STATUS)["error"]
-    again = with_memory(wide(tmp_path, f"run.micro_batch={fits}"), 300 << 20)  # what it says is so
+    again = with_memory(wide(tmp_path, f"run.micro_batch={fits}"), 300 << 20)  # the advice holds
     assert "done" in again.stdout.splitlines(), again.stderr
 
 
-def test_asked_to_it_goes_on_with_passes_that_fit(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_split_continues_with_passes_that_fit(tmp_path: Path) -> None:
     said = with_memory(folder := wide(tmp_path / "split", "run.on_oom=split"), 300 << 20)
     assert "done" in said.stdout.splitlines(), said.stderr
     assert "a pass of 8192 images does not fit into memory: continuing with passes of " in said.stderr
@@ -226,6 +229,7 @@ def test_asked_to_it_goes_on_with_passes_that_fit(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_sampling_that_does_not_fit_names_the_batch_that_does_and_nothing_is_trained_again(tmp_path: Path) -> None:
     settings = ("eval.metrics=[fd_points_50k]", "eval.batch=50000", "run.micro_batch=512", "train.images=8192")
     said = with_memory(folder := wide(tmp_path / "runs", *settings), 100 << 20, "sample")
@@ -251,7 +255,7 @@ def test_settings_of_both_are_checked() -> None:
 
 
 def test_an_image_that_is_not_finite_reaches_the_log_of_the_cell(tmp_path: Path) -> None:
-    """As the command runs it: a learning rate that no network survives, looked at every fourth step."""
+    """As the command runs it: a learning rate that no network survives, checked every fourth step."""
     folder = put(tiny_cell("ect", "train.lr=1e30", "train.max_skipped=3", "run.check_every=4"), tmp_path)
     finish(folder, tmp_path / "list")
     assert read_json(folder / STATUS)["state"] == "diverged"

@@ -1,6 +1,6 @@
-"""Several processes on one cell: the same numbers as one, one writer, and nobody who waits for ever.
+"""Several processes on one cell: the same numbers as with one process, one writer, and no process that waits forever.
 
-Real processes that talk over gloo, launched as few times as can be: a launch takes many cells, one after another.
+The processes are real and communicate over gloo. Launches are slow, so that each one runs many cells in turn.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from consistency_bench.benchmarks.metrics.extractors import registry as extracto
 from consistency_bench.benchmarks.runs.folder import RECORDS, RUN, STATUS, TRAIN_LOG
 
 from ..conftest import environment, put, tiny_cell
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("run_cells.py")
 #: A hundred steps of 64 images: a row of the log each, and shares that differ where three processes have them.
