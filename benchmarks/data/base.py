@@ -6,6 +6,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -124,3 +125,18 @@ class Dataset:
     def from_model(self, x: Tensor, *, truncate: bool = False) -> Tensor:
         """See `DataInfo.from_model`."""
         return self.info.from_model(x, truncate=truncate)
+
+
+class Source(Protocol):
+    """Where a data set is read from."""
+
+    def describe(self) -> DataInfo:
+        """The data set without its samples. Nothing is downloaded.
+
+        Raises UsageError if files are missing, unless `load` may download them.
+        """
+        ...
+
+    def load(self) -> Dataset:
+        """The data set. Raises UsageError if files are missing, damaged or cannot be downloaded."""
+        ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,25 +27,25 @@ MD5 = {
 }
 
 
-def describe(root: Path, download: bool = False) -> DataInfo:
-    """The data set without its samples; no file is opened and nothing is downloaded.
-
-    Raises UsageError if there is no copy and `download` does not allow fetching one later.
-    """
-    _find(root, download)
-    return DataInfo(name="fashion_mnist", count=60_000, shape=(1, 28, 28), classes=10)
-
-
-def load(root: Path, download: bool = False) -> Dataset:
+@dataclass(frozen=True)
+class FashionMnist:
     """The training images, uint8 [60000, 1, 28, 28]; ten classes.
 
-    Looks in `root`, in torchvision's layout below it (`root/FashionMNIST/raw`) and in the system's folder, packed
-    (`.gz`) or not; then, if `download` allows it, fetches the files with torchvision into `root`.
-    Raises UsageError if there is no copy or a file is damaged.
+    Searched in `root`, in torchvision's layout below it (`root/FashionMNIST/raw`) and in the system's folder, packed
+    (`.gz`) or not; else, if `download` allows it, fetched by torchvision into `root`.
     """
-    files = _find(root, download) or _download(root)
-    images, labels = (_tensor(file, MD5[name]) for name, file in files.items())
-    return Dataset("fashion_mnist", images[:, None], labels.long(), classes=10)
+
+    root: Path
+    download: bool = False
+
+    def describe(self) -> DataInfo:
+        _find(self.root, self.download)
+        return DataInfo(name="fashion_mnist", count=60_000, shape=(1, 28, 28), classes=10)
+
+    def load(self) -> Dataset:
+        files = _find(self.root, self.download) or _download(self.root)
+        images, labels = (_tensor(file, MD5[name]) for name, file in files.items())
+        return Dataset("fashion_mnist", images[:, None], labels.long(), classes=10)
 
 
 def _find(root: Path, download: bool) -> dict[str, Path]:

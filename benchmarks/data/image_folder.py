@@ -37,7 +37,7 @@ LABELS = "dataset.json"
 IMAGE_BYTES, LABEL_BYTES = 2**20, 2**28
 
 
-class Source(Protocol):
+class Files(Protocol):
     """Files by name, with `/` between folders."""
 
     def names(self) -> list[str]: ...
@@ -90,51 +90,53 @@ class Archive:
         return f"{info.file_size} {info.CRC}"
 
 
-def describe(name: str, path: Path) -> DataInfo:
-    """The data set without its samples: reads file names, labels and the header of the first image.
-
-    Raises UsageError as `load` does, for what it reads.
-    """
-    with _opened(name, path) as source:
-        names = _image_names(source, name, path)
-        _labels(source, path, names, CLASSES[name])
-        _check_header(source.read(names[0], IMAGE_BYTES), f"{path}: {names[0]}")
-    return DataInfo(name=name, count=len(names), shape=SHAPE, classes=CLASSES[name])
-
-
-def load(name: str, path: Path) -> Dataset:
+@dataclass(frozen=True)
+class ImageFolder:
     """The images below `path` (a folder or a zip file) in the order of their names, uint8 [N, 3, 64, 64].
 
     They are decoded once per machine and content of `path`, and mapped from the user's cache from then on.
 
-    Raises UsageError if there are no images, if a file is not an image of exactly this size, and for labels that are
+    UsageError is raised if there are no images, if a file is not an image of exactly this size, and for labels that are
     missing, do not fit the files or are out of range.
     """
-    with _opened(name, path) as source:
-        names = _image_names(source, name, path)
-        labels = torch.tensor(_labels(source, path, names, CLASSES[name]), dtype=torch.int64)
-        pixels = (_pixels(source.read(item, IMAGE_BYTES), f"{path}: {item}") for item in names)
-        images = decode_once(f"{name}-{_key(source, names)}", (len(names), *SHAPE), pixels)
-    return Dataset(name, images, labels, CLASSES[name])
+
+    name: str
+    path: Path
+
+    def describe(self) -> DataInfo:
+        """Reads file names, labels and the header of the first image."""
+        with _opened(self.name, self.path) as files:
+            names = _image_names(files, self.name, self.path)
+            _labels(files, self.path, names, CLASSES[self.name])
+            _check_header(files.read(names[0], IMAGE_BYTES), f"{self.path}: {names[0]}")
+        return DataInfo(name=self.name, count=len(names), shape=SHAPE, classes=CLASSES[self.name])
+
+    def load(self) -> Dataset:
+        with _opened(self.name, self.path) as files:
+            names = _image_names(files, self.name, self.path)
+            labels = torch.tensor(_labels(files, self.path, names, CLASSES[self.name]), dtype=torch.int64)
+            pixels = (_pixels(files.read(item, IMAGE_BYTES), f"{self.path}: {item}") for item in names)
+            images = decode_once(f"{self.name}-{_key(files, names)}", (len(names), *SHAPE), pixels)
+        return Dataset(self.name, images, labels, CLASSES[self.name])
 
 
-def _image_names(source: Source, name: str, path: Path) -> list[str]:
-    names = sorted(item for item in source.names() if PurePosixPath(item).suffix.lower() in SUFFIXES)
+def _image_names(files: Files, name: str, path: Path) -> list[str]:
+    names = sorted(item for item in files.names() if PurePosixPath(item).suffix.lower() in SUFFIXES)
     if not names:
         raise UsageError(f"data set '{name}': {path} holds no images ({', '.join(SUFFIXES)})")
     return names
 
 
-def _key(source: Source, names: Sequence[str]) -> str:
+def _key(files: Files, names: Sequence[str]) -> str:
     """16 hexadecimal digits that change with the names of the images, their order or their content."""
     digest = hashlib.sha256()
     for name in names:
-        digest.update(f"{name}\0{source.stamp(name)}\n".encode())
+        digest.update(f"{name}\0{files.stamp(name)}\n".encode())
     return digest.hexdigest()[:16]
 
 
 @contextmanager
-def _opened(name: str, path: Path) -> Iterator[Source]:
+def _opened(name: str, path: Path) -> Iterator[Files]:
     if path.is_dir():
         yield Folder(path)
     elif path.is_file():
@@ -150,12 +152,12 @@ def _opened(name: str, path: Path) -> Iterator[Source]:
         )
 
 
-def _labels(source: Source, path: Path, names: list[str], classes: int) -> list[int]:
+def _labels(files: Files, path: Path, names: list[str], classes: int) -> list[int]:
     """The class of each image: from `dataset.json`, else from the folders, else, for data of one class, 0."""
     if classes == 1:
         return [0] * len(names)
-    if LABELS in source.names():
-        known = _label_file(source.read(LABELS, LABEL_BYTES), path)
+    if LABELS in files.names():
+        known = _label_file(files.read(LABELS, LABEL_BYTES), path)
         if missing := [item for item in names if item not in known]:
             raise UsageError(f"{path}: {LABELS} has no label for {missing[0]} ({len(missing)} images without)")
         labels = [known[item] for item in names]

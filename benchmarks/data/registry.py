@@ -1,4 +1,4 @@
-"""Data sets by name. Importing this module is cheap: each loader is imported when it is needed."""
+"""Data sets by name. Importing this module is cheap: each data set's module is imported when it is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..common.cache import cache_folder
 from ..common.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from .base import DataInfo, Dataset
+    from .base import DataInfo, Dataset, Source
 
 NAMES = ("cifar10", "digits", "fashion_mnist", "ffhq64", "imagenet64", "toy2d")
 
@@ -21,26 +21,7 @@ def describe(name: str, root: Path | None = None, download: bool = False, varian
 
     Raises UsageError for an unknown name or variant, and for missing files.
     """
-    folder = _folder(name, root, variant)
-    if name == "cifar10":
-        from . import cifar10
-
-        return cifar10.describe(folder, download)
-    if name == "fashion_mnist":
-        from . import fashion_mnist
-
-        return fashion_mnist.describe(folder, download)
-    if name in ("ffhq64", "imagenet64"):
-        from . import image_folder
-
-        return image_folder.describe(name, folder)
-    if name == "toy2d":
-        from . import toy2d
-
-        return toy2d.describe(variant)
-    from . import digits
-
-    return digits.describe()
+    return _source(name, root, download, variant).describe()
 
 
 def load(name: str, root: Path | None = None, download: bool = False, variant: str | None = None) -> Dataset:
@@ -53,41 +34,36 @@ def load(name: str, root: Path | None = None, download: bool = False, variant: s
 
     Raises UsageError for an unknown name or variant, and for files that are missing or damaged.
     """
-    folder = _folder(name, root, variant)
-    if name == "cifar10":
-        from . import cifar10
-
-        return cifar10.load(folder, download)
-    if name == "fashion_mnist":
-        from . import fashion_mnist
-
-        return fashion_mnist.load(folder, download)
-    if name in ("ffhq64", "imagenet64"):
-        from . import image_folder
-
-        return image_folder.load(name, folder)
-    if name == "toy2d":
-        from . import toy2d
-
-        return toy2d.load(variant)
-    from . import digits
-
-    return digits.load()
+    return _source(name, root, download, variant).load()
 
 
-def _folder(name: str, root: Path | None, variant: str | None) -> Path:
-    """Where the files of a data set are. Raises UsageError for an unknown name or a variant of what has none."""
+def _source(name: str, root: Path | None, download: bool, variant: str | None) -> Source:
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
     if variant is not None and name != "toy2d":
         raise UsageError(f"data set {name!r} has no variants, so {variant!r} has no meaning; only toy2d has them")
-    if root is not None:
-        return root.expanduser()
-    folder = cache_folder("data")
-    if name not in ("ffhq64", "imagenet64"):
-        return folder
-    archive = folder / f"{name}.zip"
-    return archive if archive.is_file() else folder / name
+    folder = cache_folder("data") if root is None else root.expanduser()
+    if name == "cifar10":
+        from .cifar10 import Cifar10
+
+        return Cifar10(folder, download)
+    if name == "fashion_mnist":
+        from .fashion_mnist import FashionMnist
+
+        return FashionMnist(folder, download)
+    if name in ("ffhq64", "imagenet64"):
+        from .image_folder import ImageFolder
+
+        archive = folder / f"{name}.zip"
+        default = archive if archive.is_file() else folder / name
+        return ImageFolder(name, default if root is None else folder)
+    if name == "toy2d":
+        from .toy2d import Toy2d
+
+        return Toy2d(variant)
+    from .digits import Digits
+
+    return Digits()
 
 
 def load_dataset(config: dict[str, Any]) -> Dataset:

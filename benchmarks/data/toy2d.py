@@ -1,8 +1,9 @@
-"""`toy2d`: points in the plane from an exactly known distribution, to test methods and to see their transport maps."""
+"""`toy2d`: points in the plane from an exactly known distribution, to test methods and to show their transport maps."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -24,22 +25,24 @@ VARIANTS: dict[str, Distribution] = {
 }
 
 
-def describe(variant: str | None = None) -> DataInfo:
-    """The data set without its samples. The first variant if None. Raises UsageError for an unknown one."""
-    exact = _exact(variant)
-    return DataInfo(
-        name="toy2d", count=TRAINING_POINTS, shape=(2,), classes=exact.classes, quantised=False, exact=exact
-    )
-
-
-def load(variant: str | None = None) -> Dataset:
+@dataclass(frozen=True)
+class Toy2d:
     """The fixed training set of a variant: 20,000 points, float32 [20000, 2].
 
-    The first variant if None. Raises UsageError for an unknown one.
+    variant: one of `VARIANTS`, the first one if None; UsageError is raised for an unknown one.
     """
-    exact = _exact(variant)
-    points, labels = exact.sample(TRAINING_POINTS, torch.Generator().manual_seed(SEED))
-    return Dataset("toy2d", points, labels, exact.classes, exact)
+
+    variant: str | None = None
+
+    def describe(self) -> DataInfo:
+        exact = _exact(self.variant)
+        count = TRAINING_POINTS
+        return DataInfo(name="toy2d", count=count, shape=(2,), classes=exact.classes, quantised=False, exact=exact)
+
+    def load(self) -> Dataset:
+        exact = _exact(self.variant)
+        points, labels = exact.sample(TRAINING_POINTS, torch.Generator().manual_seed(SEED))
+        return Dataset("toy2d", points, labels, exact.classes, exact)
 
 
 def _exact(variant: str | None) -> Distribution:

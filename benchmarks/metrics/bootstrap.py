@@ -13,11 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What resampling says of a value.
+    """The sampling error of a value.
 
     standard_error: the standard deviation of the value over resamples.
     low, high:      95 % interval, value ± t · standard_error.
-    bias:           the mean over resamples minus the value: how much repeating rows moves it.
+    bias:           the mean over resamples minus the value: the effect of repeated rows.
     """
 
     standard_error: float
@@ -30,12 +30,12 @@ def bootstrap(value: Callable[[Tensor], float], count: int, resamples: int, seed
     """The bootstrap (Efron 1979) of `value`, a function of row indices, int64 [count] on the CPU.
 
     A resample draws `count` of `count` rows with repetition. The interval is value ± t · standard error and not the
-    percentiles of the resamples: a resample holds only 63 % of the rows, and to a Fréchet distance fewer rows are a
-    larger distance (as to a kernel distance are pairs of equal ones), so its resamples lie above the value, often all
-    of them. Their spread says what is asked, their place does not. t has as many degrees of freedom as the smaller of
-    rows and resamples, less one. The interval is that of the value at this count: it covers neither the bias of a
-    finite count nor what another training run would give.
-    Raises ValueError for fewer than two rows or resamples, and where a value is NaN or infinite.
+    percentiles of the resamples: a resample holds only 63 % of the rows, and Fréchet distances grow with fewer rows (as
+    kernel distances do with pairs of equal ones), so resampled values lie above the value, often all of them. Their
+    spread is informative, their location is not. t has as many degrees of freedom as the smaller of rows and resamples,
+    less one. The interval is for the value at this count: it covers neither the bias of a finite count nor the
+    variation over training runs.
+    Raises ValueError for fewer than two rows or resamples, and if a value is NaN or infinite.
     """
     if count < 2 or resamples < 2:
         raise ValueError(f"a bootstrap needs at least 2 rows and 2 resamples, got {count} and {resamples}")

@@ -1,4 +1,4 @@
-"""Distances between two sets of features. Pure functions in float64, where cancellation leaves digits to spare."""
+"""Distances between two sets of features. Pure functions in float64, where cancellation costs no significant digits."""
 
 from __future__ import annotations
 
@@ -12,24 +12,12 @@ from torch import Tensor
 from .moments import Moments, check
 
 
-def frechet(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> float:
-    """|μ₁ − μ₂|² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½ of two Gaussians: means [D], covariances [D, D].
-
-    The squared 2-Wasserstein distance of the Gaussians (Dowson & Landau 1982), the form of FID (Heusel et al. 2017).
-    The trace is taken as tr (Rᵀ Σ₂ R)^½ with R Rᵀ = Σ₁: a symmetric matrix with the same eigenvalues as Σ₁Σ₂, so the
-    result is always real, where a general matrix root of a singular product is not. Rounding below zero is cut off.
-    """
-    mu1, cov1, mu2, cov2 = (tensor.double() for tensor in (mu1, cov1, mu2, cov2))
-    cross = _trace_of_root(_product(square_root(cov1), cov2))
-    return _assemble(mu1 - mu2, torch.trace(cov1) + torch.trace(cov2), cross)
-
-
 def square_root(cov: Tensor) -> Tensor:
     """A matrix R [D, D] with R Rᵀ = `cov` [D, D], symmetric and without negative eigenvalues: float64.
 
-    Cholesky's factor where there is one, ten times as fast as eigenvectors; these where the matrix is singular. Whether
-    rounding lets a singular matrix pass is no matter: a factor that is found reproduces `cov` to rounding (Higham 2002,
-    theorem 10.3). Eigenvalues that rounding put below zero count as zero.
+    Cholesky's factor if there is one, ten times as fast as eigenvectors; these for a singular matrix. Rounding
+    may let a singular matrix pass, which does not matter: a factor that is found reproduces `cov` to
+    rounding (Higham 2002, theorem 10.3). Negative eigenvalues, which come from rounding, count as zero.
     """
     cov = cov.double()
     factor, failed = torch.linalg.cholesky_ex(cov)
@@ -40,12 +28,16 @@ def square_root(cov: Tensor) -> Tensor:
 
 
 def frechet_moments(a: Moments, b: Moments, root: Tensor | None = None) -> float:
-    """`frechet` of two fitted Gaussians. `root` is `square_root(a.cov)` where the caller keeps it.
+    """|μ₁ − μ₂|² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½ of two fitted Gaussians.
 
-    A covariance of n rows has rank n − 1 at most, so that many eigenvalues count: the others are zero but for rounding,
-    whose root would be 1e-8 of the largest each. Raises ValueError for unequal D.
+    The squared 2-Wasserstein distance of the Gaussians (Dowson & Landau 1982), the form of FID (Heusel et al. 2017).
+    The trace is taken as tr (Rᵀ Σ₂ R)^½ with R Rᵀ = Σ₁: a symmetric matrix with the same eigenvalues as Σ₁Σ₂, so the
+    result is always real, unlike a general matrix root of a singular product. Rounding below zero is cut off.
+    A covariance of n rows has rank n − 1 at most, so only that many eigenvalues count: the others are zero but for
+    rounding, whose root would be 1e-8 of the largest each.
+    `root` is `square_root(a.cov)` if the caller has it. Raises ValueError for unequal D.
     """
-    _same_space(a, b.mean)
+    _check_width(a, b.mean)
     root = square_root(a.cov) if root is None else root
     cross = _trace_of_root(_product(root, b.cov), min(a.count, b.count) - 1)
     return _assemble(a.mean - b.mean, torch.trace(a.cov) + torch.trace(b.cov), cross)
@@ -54,12 +46,12 @@ def frechet_moments(a: Moments, b: Moments, root: Tensor | None = None) -> float
 def frechet_mixed(a: Moments, b: Tensor) -> float:
     """`frechet_moments(a, Moments.of(b))` for features `b` [N, D] with N < D, from an [N, N] matrix.
 
-    With B the centred features over √(N − 1), the eigenvalues of B Σ_a Bᵀ are those of Σ_a Bᵀ B that are not zero: no
+    With B the centred features over √(N − 1), the eigenvalues of B Σ_a Bᵀ are the non-zero ones of Σ_a Bᵀ B: no
     matrix [D, D] is decomposed and no root is needed.
     Raises ValueError for fewer than two rows, another D than that of `a`, and non-finite features.
     """
     check(b)
-    _same_space(a, b[0])
+    _check_width(a, b[0])
     b = b.double()
     mean = b.mean(dim=0)
     b = (b - mean) / (len(b) - 1) ** 0.5
@@ -68,11 +60,11 @@ def frechet_mixed(a: Moments, b: Tensor) -> float:
 
 
 def frechet_from_features(a: Tensor, b: Tensor) -> float:
-    """`frechet` of the Gaussians fitted to two sets of features, [N, D] and [M, D], with unbiased covariances.
+    """The Fréchet distance of the Gaussians fitted to features [N, D] and [M, D], with unbiased covariances.
 
-    Where both sets are smaller than D the trace is the nuclear norm of A Bᵀ (A, B: the centred features over
-    √(N − 1) and √(M − 1)), the same value from an [N, M] matrix without forming a covariance. Where one of them is,
-    it is `frechet_mixed`. Raises ValueError unless both sets have at least two rows, equal D and finite values.
+    If both sets are smaller than D, the trace is the nuclear norm of A Bᵀ (A, B: the centred features over √(N − 1) and
+    √(M − 1)), the same value from an [N, M] matrix without a covariance. If one of them is, this is `frechet_mixed`.
+    Raises ValueError unless both sets have at least two rows, equal D and finite values.
     """
     check(a, b)
     few, many = sorted((a, b), key=len)
@@ -91,12 +83,12 @@ def frechet_of_rows(reference: Moments, features: Tensor, root: Tensor | None = 
     """The distance from `reference` to any choice of rows of `features` [N, D], as a function of the rows' indices.
 
     The function takes int64 indices [n], n at least 2 and repeats allowed: `frechet_moments(reference,
-    Moments.of(features[rows]), root)`. What does not depend on the choice is done once, so that many subsets or
-    bootstrap resamples are cheap: up to N = 2 D this is the matrix X Σ Xᵀ [N, N], of which a choice takes a part and
-    centres it. Raises ValueError for fewer than two rows, another D than the reference's, and non-finite features.
+    Moments.of(features[rows]), root)`. What does not depend on the choice is computed once, so that many subsets or
+    bootstrap resamples are cheap: up to N = 2 D this is the matrix X Σ Xᵀ [N, N], of which a choice takes and centres a
+    part. Raises ValueError for fewer than two rows, another D than the reference's, and non-finite features.
     """
     check(features)
-    _same_space(reference, features[0])
+    _check_width(reference, features[0])
     size = features.shape[1]
     if len(features) <= 2 * size:
         return _of_few_rows(reference, features.double())
@@ -118,11 +110,11 @@ def extrapolated_frechet(
 
     The bias of a Fréchet distance falls with 1/N (Chong & Forsyth 2020): distances of random subsets of `points` sizes,
     evenly from N/10 to N, are fitted by a line in 1/N, whose value at zero this is. Unbiased only to that order: it can
-    fall below zero, and it keeps the bias of a finite `reference`. Where subsets are not larger than D the law does not
-    hold yet. Measured on Gaussians of 64 features whose standard deviations fall by 1.5 orders of magnitude, at a true
-    distance of 0.09 (mean of 12): −0.07 at N = 2 D, 0.008 at 5 D, 0.065 at 10 D and 0.091 at 25 D, where the plain
-    distances are 0.68, 0.31, 0.20 and 0.13. So trust it from N = 25 D, the paper's 50,000 for Inception.
-    `root` as in `frechet_moments`. Raises ValueError as `frechet_of_rows`, for fewer than two points, and where N is
+    fall below zero, and it keeps the bias of a finite `reference`. The relation does not hold for subsets smaller than
+    D. Measured on Gaussians of 64 features whose standard deviations fall by 1.5 orders of magnitude, at a true
+    distance of 0.09 (mean of 12): −0.07 at N = 2 D, 0.008 at 5 D, 0.065 at 10 D and 0.091 at 25 D, while the plain
+    distances are 0.68, 0.31, 0.20 and 0.13. It is reliable from N = 25 D, the paper's 50,000 for Inception.
+    `root` as in `frechet_moments`. Raises ValueError as `frechet_of_rows`, for fewer than two points, and if N is
     below twice the points.
     """
     if points < 2:
@@ -153,13 +145,15 @@ def w2(a: Tensor, b: Tensor) -> float:
 
 
 def coverage(predictions: Tensor, share: float = 0.01) -> int:
-    """How many classes get at least `share` of the predictions, int64 [N]; negative ones belong to no class."""
+    """The number of classes with at least `share` of the predictions, int64 [N]; negative ones belong to no class."""
     counts = torch.bincount(predictions[predictions >= 0])
     return int((counts >= max(share * len(predictions), 1)).sum())
 
 
 def _of_few_rows(reference: Moments, features: Tensor) -> Callable[[Tensor], float]:
-    centre = features.mean(dim=0)  # taken off first: centring the matrix afterwards would cancel a large mean
+    centre = features.mean(
+        dim=0
+    )  # subtracted first: centring the matrix afterwards would cancel digits of a large mean
     features = features - centre
     inner = features @ reference.cov @ features.T
     squares = features.square().sum(dim=1)
@@ -190,14 +184,14 @@ def _product(root: Tensor, cov: Tensor) -> Tensor:
 
 
 def _trace_of_root(matrix: Tensor, rank: int | None = None) -> Tensor:
-    """tr M^½ of a symmetric matrix [K, K] without negative eigenvalues, from its `rank` largest where that is known."""
+    """tr M^½ of a symmetric matrix [K, K] without negative eigenvalues, from its `rank` largest if that is known."""
     values = torch.linalg.eigvalsh((matrix + matrix.T) / 2).clamp_min(0).sqrt()  # in ascending order
     return values.sum() if rank is None else values[max(len(values) - rank, 0) :].sum()
 
 
-def _same_space(reference: Moments, row: Tensor) -> None:
+def _check_width(reference: Moments, row: Tensor) -> None:
     if len(row) != len(reference.mean):
-        raise ValueError(f"features must be of one space, got {len(reference.mean)} and {len(row)} of them")
+        raise ValueError(f"features must be equally wide, got {len(reference.mean)} and {len(row)}")
 
 
 def _assemble(shift: Tensor, traces: Tensor, cross: Tensor) -> float:

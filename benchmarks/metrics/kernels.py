@@ -16,8 +16,8 @@ def kernel_distance(a: Tensor, b: Tensor, within_a: float | None = None) -> floa
     """Unbiased squared MMD between features [N, D] and [M, D] with the kernel (x·y/D + 1)³.
 
     The estimator of KID (Bińkowski et al. 2018), over all samples at once rather than random subsets: no seed, and
-    the least variance the samples allow. Being unbiased it can fall below zero for equal distributions.
-    `within_a` is `kernel_within(a)` where the caller already has it: for a large `a` that is most of the work.
+    the least variance that the samples allow. Being unbiased it can fall below zero for equal distributions.
+    `within_a` is `kernel_within(a)` if the caller has it: for a large `a` that is most of the work.
     Raises ValueError unless both sets have at least two rows, equal D and finite values.
     """
     check(a, b)
@@ -34,10 +34,10 @@ def kernel_within(a: Tensor) -> float:
 def kid(a: Tensor, b: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0) -> tuple[float, float]:
     """KID as published codes report it: the mean of `kid_subsets`, and the standard error of that mean.
 
-    The standard error is the standard deviation over the subsets / √subsets. It says how well the number of subsets
-    settles the mean, **not** how far the mean is from what other samples would give: subsets share their rows, so it
-    goes to zero with ever more of them, and is zero where a subset takes all rows. torchmetrics and torch-fidelity
-    print the standard deviation itself: `kid_subsets(...).std(correction=0)`.
+    The standard error is the standard deviation over the subsets / √subsets. It measures how well the number of subsets
+    determines the mean, **not** how much the mean would vary with other samples: subsets share rows, so it goes to zero
+    with their number, and is zero if a subset takes all rows. torchmetrics and torch-fidelity print the standard
+    deviation itself: `kid_subsets(...).std(correction=0)`.
     Raises ValueError as `kid_subsets`, and for fewer than two subsets.
     """
     if subsets < 2:
@@ -50,8 +50,9 @@ def kid_subsets(a: Tensor, b: Tensor, subsets: int, size: int, generator: torch.
     """`kernel_distance` of random subsets of features [N, D] and [M, D]: float64 [subsets] on the CPU.
 
     A subset takes `size` rows of either set without repetition, at most min(N, M). `generator` (on the CPU) draws a
-    permutation of N and then one of M for each subset, whose first `size` entries count: torchmetrics' order, whose
-    values come out with `torch.default_generator` seeded alike. clean-fid and torch-fidelity draw the same law.
+    permutation of N and then one of M for each subset, whose first `size` entries count: in torchmetrics' order, so
+    with `torch.default_generator` and the same seed the values are torchmetrics'. The distribution of subsets is also
+    that of clean-fid and torch-fidelity.
     Raises ValueError for fewer than two rows or fewer than one subset, unequal D, and non-finite features.
     """
     check(a, b)
@@ -62,7 +63,7 @@ def kid_subsets(a: Tensor, b: Tensor, subsets: int, size: int, generator: torch.
         [torch.randperm(len(values), generator=generator)[:size].to(values.device) for values in (a, b)]
         for _ in range(subsets)
     ]
-    # Small sets appear in many subsets: then every kernel value is computed once and summed for all subsets at once.
+    # Rows of small sets are in many subsets: then every kernel value is computed once and summed for all subsets.
     if len(a) ** 2 + len(b) ** 2 + len(a) * len(b) > 3 * subsets * size**2:
         return torch.tensor([kernel_distance(a[i], b[j]) for i, j in drawn], dtype=torch.float64)
     chosen_a, chosen_b = (
@@ -96,7 +97,7 @@ def _sum_kernel(a: Tensor, b: Tensor) -> float:
 
 
 def _sums_kernel(a: Tensor, b: Tensor, chosen_a: Tensor, chosen_b: Tensor) -> Tensor:
-    """The sum of the kernel over the rows that each subset chose: [S, N] and [S, M] of zeros and ones to [S]."""
+    """The sum of the kernel over the rows of each subset: [S, N] and [S, M] of zeros and ones to [S]."""
     total = torch.zeros(len(chosen_a), dtype=torch.float64, device=a.device)
     for i, j in _tiles(len(a), len(b)):
         total += ((chosen_a[:, i] @ _kernel(a[i], b[j])) * chosen_b[:, j]).sum(dim=1)

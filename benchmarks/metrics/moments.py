@@ -1,4 +1,4 @@
-"""Mean and covariance of features that arrive in batches: D² numbers in memory, however many rows there are."""
+"""Mean and covariance of features that arrive in batches: D² numbers in memory for any number of rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHUNK = 4096  # rows turned to float64 at once: 64 MB at 2,048 features
 class Moments:
     """The Gaussian fitted to a set of features.
 
-    count: rows it was fitted to. It bounds the rank of the covariance; where it is not known, say a large one.
+    count: number of rows it was fitted to, which bounds the rank of the covariance; a large one if unknown.
     mean:  float64 [D].
     cov:   float64 [D, D], unbiased (divided by count − 1).
 
@@ -48,10 +48,10 @@ class Moments:
 
 
 class MomentAccumulator:
-    """Moments of rows that come batch by batch, on the device of the first batch, in float64.
+    """Moments of rows that arrive in batches, on the device of the first batch, in float64.
 
     Every chunk is centred on its own mean before it is squared and then merged (Chan, Golub & LeVeque 1979), so a
-    mean that is large against the spread costs no digits, and how the rows are cut into batches hardly shows.
+    mean that is large relative to the spread costs no digits, and the split into batches has next to no effect.
     """
 
     def __init__(self) -> None:
@@ -60,13 +60,13 @@ class MomentAccumulator:
         self._scatter = torch.zeros(0)
 
     def add(self, values: Tensor) -> None:
-        """Take in the rows of `values` [B, D], any B. Raises ValueError for NaN, infinity or another D than before.
+        """Add the rows of `values` [B, D], any B. Raises ValueError for NaN, infinity or another D than before.
 
-        What is refused leaves the moments as they were.
+        The moments are then unchanged.
         """
         check(values, least=0)
         if self.count and values.shape[1] != len(self._mean):
-            raise ValueError(f"features must keep their number: {len(self._mean)} before, now {values.shape[1]}")
+            raise ValueError(f"features must be equally wide: {len(self._mean)} before, now {values.shape[1]}")
         if not len(values):
             return
         if not self.count:
@@ -80,7 +80,7 @@ class MomentAccumulator:
         """The moments of all rows so far. Raises ValueError for fewer than two."""
         if self.count < 2:
             raise ValueError(f"moments need at least 2 rows, got {self.count}")
-        # A matrix product need not be symmetric to the last bit, a covariance is.
+        # A matrix product may be asymmetric in the last bit, a covariance is not.
         return Moments(self.count, self._mean.clone(), (self._scatter + self._scatter.T) / (2 * (self.count - 1)))
 
     def _merge(self, chunk: Tensor) -> None:
@@ -100,7 +100,7 @@ def check(*sets: Tensor, least: int = 2) -> None:
     if any(values.ndim != 2 or len(values) < least for values in sets):
         raise ValueError(f"features must be [N, D] with N at least {least}, got {shapes}")
     if len({values.shape[1] for values in sets}) != 1:
-        raise ValueError(f"features must be of one space, got {shapes}")
+        raise ValueError(f"features must be equally wide, got {shapes}")
     # By chunks, because isfinite of a whole set needs several times its memory.
     if not all(torch.isfinite(chunk).all() for values in sets for chunk in values.split(_CHUNK)):
         raise ValueError("features hold NaN or infinity")

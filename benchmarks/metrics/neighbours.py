@@ -1,9 +1,8 @@
-"""Nearest neighbours in feature space: precision and recall, density and coverage, and whether training data is copied.
+"""Nearest neighbours among features: precision and recall, density and coverage, and copies of training data.
 
-All of it is distances between rows of two sets, taken tile by tile: no [N, M] matrix is ever held. Squares are
-expanded, because a matrix product is the fast way, in float64 and with the mean taken off. What rounding still leaves
-(about 1e-7 of the length of a row) decides no comparison, and distances that are returned are computed again from the
-difference.
+Distances between rows of two sets are computed tile by tile: no [N, M] matrix is ever held. Squares are expanded,
+because a matrix product is fast, in float64 and with the mean subtracted. The remaining rounding (about 1e-7 of the
+length of a row) decides no comparison, and distances that are returned are computed again from the difference.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from torch import Tensor
 
 from .moments import check
 
-_ROWS, _COLUMNS = 2048, 4096  # of a tile: 64 MB
+_ROWS, _COLUMNS = 2048, 4096  # in a tile: 64 MB
 _ROUNDING = 64 * torch.finfo(torch.float64).eps  # of an expanded square, relative to the squared lengths of its rows
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3, radii: Tensor | None = None) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019) of features `real` [N, D] and `fake` [M, D].
 
-    Precision is the share of fake rows inside a ball of a real row, which reaches to its k-th nearest other real row;
-    recall is the same with the sets exchanged. The edge belongs to the ball. Both depend on N and M: only equal counts
-    compare.
-    `radii` is `kth_distances(real, k)` where the caller keeps it.
+    Precision is the share of fake rows inside the ball of a real row, whose radius is the distance to its k-th nearest
+    other real row; recall is the same with the sets exchanged. Balls are closed. Both depend on N and M: only values at
+    equal counts are comparable.
+    `radii` is `kth_distances(real, k)` if the caller has it.
     Raises ValueError for k or fewer rows in a set, unequal D, and non-finite features.
     """
     radii = _radii(real, fake, k, radii)
@@ -36,22 +35,22 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3, radii: Tensor | Non
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5, radii: Tensor | None = None) -> tuple[float, float]:
     """Density and coverage (Naeem et al. 2020) of features `real` [N, D] and `fake` [M, D].
 
-    Density is the number of real balls (as in `precision_recall`) that hold a fake row, on average over the rows and
-    over k: about 1 for samples of the data's distribution, and above it where samples crowd together. Coverage is the
-    share of real balls that hold a fake row: for samples of the distribution about 1 − 2⁻ᵏ where N = M.
-    `radii` is `kth_distances(real, k)` where the caller keeps it.
+    Density is the mean number of real balls (as in `precision_recall`) that contain a fake row, over k: about 1 for
+    samples from the data's distribution, and above 1 for samples that concentrate. Coverage is the share of real balls
+    that contain a fake row: for samples from the distribution about 1 − 2⁻ᵏ if N = M.
+    `radii` is `kth_distances(real, k)` if the caller has it.
     Raises ValueError for k or fewer real rows, no fake ones, unequal D, and non-finite features.
     """
     radii = _radii(real, fake, k, radii)
-    inside, holding, _ = _balls(real, radii, fake, fake.new_zeros(len(fake)))
-    return float(inside.double().mean()) / k, _share(holding)
+    inside, containing, _ = _balls(real, radii, fake, fake.new_zeros(len(fake)))
+    return float(inside.double().mean()) / k, _share(containing)
 
 
 def authenticity(real: Tensor, fake: Tensor) -> float:
-    """The share of `fake` rows [M, D] that are no copies of rows of `real` [N, D] (Alaa et al. 2022).
+    """The share of `fake` rows [M, D] that are not copies of rows of `real` [N, D] (Alaa et al. 2022).
 
-    A row is a copy where it is at most as far from its nearest real row as that one is from its own nearest other real
-    row. Honest samples fall there too by chance: compare with the value of held-out data, which is far below 1.
+    A row is a copy if it is at most as far from its nearest real row as that one is from its own nearest other real
+    row. New samples may be so by chance: compare with the value of held-out data, which is far below 1.
     Raises ValueError for fewer than two real rows, no fake ones, unequal D, and non-finite features.
     """
     distances, indices = nearest(fake, real)
@@ -63,9 +62,9 @@ def authenticity(real: Tensor, fake: Tensor) -> float:
 def nearest(queries: Tensor, rows: Tensor, exclude_self: bool = False) -> tuple[Tensor, Tensor]:
     """For each of `queries` [N, D] the distance to its nearest of `rows` [M, D], float64 [N], and its index, int64 [N].
 
-    With `exclude_self` query i is row i, which is not its own neighbour: the queries are the first of the rows. As a
-    check for memorisation: samples against the training set, beside the training set against itself; samples that are
-    much nearer than training rows are to each other are copies. Among equally near rows the index is any of them.
+    With `exclude_self` query i is row i, which is not its own neighbour: the queries are the first of the rows. To
+    check for memorisation, compare samples with the training set, and the training set with itself: samples much nearer
+    than training rows are to each other are copies. Among equally near rows the index is any of them.
     Raises ValueError for no queries, no (other) row, unequal D, and non-finite features.
     """
     if exclude_self and len(queries) > len(rows):
@@ -84,11 +83,11 @@ def kth_distances(rows: Tensor, k: int) -> Tensor:
 
 
 def _nearest_k(queries: Tensor, rows: Tensor, k: int, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Distance and index of the k-th nearest row of each query; row `excluded[i]` does not count for query i."""
+    """Distance and index of the k-th nearest row of each query; row `excluded[i]` is skipped for query i."""
     check(queries, rows, least=1)
     others = len(rows) - (excluded is not None)
     if not 1 <= k <= others:
-        raise ValueError(f"the neighbour's rank k must be between 1 and the {others} rows there are to choose, got {k}")
+        raise ValueError(f"k must be between 1 and {others}, the number of other rows, got {k}")
     centre = _mean(rows)
     best = []
     for i in range(0, len(queries), _ROWS):
@@ -114,12 +113,12 @@ def _nearest_k(queries: Tensor, rows: Tensor, k: int, excluded: Tensor | None) -
 def _balls(a: Tensor, radii_a: Tensor, b: Tensor, radii_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Which rows of `a` [N, D] and `b` [M, D] lie in balls around rows of the other set, in one pass.
 
-    Returns how many balls of `a` hold each row of `b`, int64 [M]; whether each ball of `a` holds a row of `b`,
-    bool [N]; and whether each row of `a` lies in a ball of `b`, bool [N].
+    Returns the number of balls of `a` around each row of `b`, int64 [M]; whether each ball of `a` contains a row of
+    `b`, bool [N]; and whether each row of `a` lies in a ball of `b`, bool [N].
     """
     middle = _mean(a)
     count = torch.zeros(len(b), dtype=torch.int64, device=b.device)
-    holding, held = (torch.zeros(len(a), dtype=torch.bool, device=b.device) for _ in range(2))
+    containing, contained = (torch.zeros(len(a), dtype=torch.bool, device=b.device) for _ in range(2))
     limits_a, limits_b = radii_a.to(b.device).square(), radii_b.to(b.device).square()
     for i in range(0, len(a), _ROWS):
         rows = slice(i, i + _ROWS)
@@ -127,15 +126,15 @@ def _balls(a: Tensor, radii_a: Tensor, b: Tensor, radii_b: Tensor) -> tuple[Tens
             squares.sub_(lengths.mul_(_ROUNDING))
             inside = squares <= limits_a[rows, None]
             count[columns] += inside.sum(dim=0)
-            holding[rows] |= inside.any(dim=1)
-            held[rows] |= (squares <= limits_b[columns]).any(dim=1)
-    return count, holding, held
+            containing[rows] |= inside.any(dim=1)
+            contained[rows] |= (squares <= limits_b[columns]).any(dim=1)
+    return count, containing, contained
 
 
 def _tiles(block: Tensor, rows: Tensor, centre: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Squared distances from `block` [B, D] to the rows, tile by tile.
 
-    Yields (which rows, squared distances [B, C], the sum of both squared lengths [B, C]), in tensors of their own.
+    Yields (which rows, squared distances [B, C], the sum of both squared lengths [B, C]), in new tensors.
     """
     block = block.double() - centre
     own = block.square().sum(dim=1)
@@ -151,7 +150,7 @@ def _lengths(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _mean(rows: Tensor) -> Tensor:
-    # By chunks, because a mean in float64 first makes a copy of everything in float64.
+    # In chunks: a mean in float64 would first copy all rows in float64.
     return torch.stack([chunk.double().sum(dim=0) for chunk in rows.split(_COLUMNS)]).sum(dim=0) / len(rows)
 
 
@@ -160,7 +159,7 @@ def _radii(real: Tensor, fake: Tensor, k: int, radii: Tensor | None) -> Tensor:
     if radii is None:
         return kth_distances(real, k)
     if radii.shape != (len(real),):
-        raise ValueError(f"radii must be one a real row, [{len(real)}], got {list(radii.shape)}")
+        raise ValueError(f"radii must hold one value per real row, [{len(real)}], got {list(radii.shape)}")
     return radii
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._utils import _rebuild_tensor_v2
+
+from .pickles import Function, Record, RefusedError, RestrictedUnpickler
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +41,16 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     """
     with path.open("rb") as file:
         try:
-            content = _Reader(file).load()
+            content = RestrictedUnpickler(file, _lookup).load()
             return dict(_tensors(content["ema"]))
-        except CheckpointError as error:
+        except (CheckpointError, RefusedError) as error:
             raise CheckpointError(f"{path}: {error}") from None
         except Exception as error:  # a damaged pickle may fail in any way
             what = f"{type(error).__name__}: {error}".splitlines()[0]
             raise CheckpointError(f"{path} is not a readable pickle of EDM or EDM2 ({what})") from None
 
 
-class _Record:
-    """Stands in for an object of the file: takes any arguments, keeps its state, does nothing."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        self.state: Any = {}
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _Persistent(_Record):
+class _Persistent(Record):
     """An object saved with its source; the source stays text."""
 
     def __init__(self, meta: Mapping[str, Any]) -> None:
@@ -80,30 +71,21 @@ _INERT = frozenset(
 )
 
 
-class _Function:
-    """A function that a file may call and nothing else: without slots or a dictionary there is nothing to write to.
-
-    A file can set attributes of whatever it names (the opcode BUILD), and a function or method would keep them.
-    """
-
-    __slots__ = ()
-
-
-class _BuildTensor(_Function):
+class _BuildTensor(Function):
     __slots__ = ()
 
     def __call__(self, *arguments: Any) -> Tensor:
         return _rebuild_tensor_v2(*arguments)
 
 
-class _BuildParameter(_Function):
+class _BuildParameter(Function):
     __slots__ = ()
 
     def __call__(self, data: Tensor, *_: object) -> Tensor:
         return data
 
 
-class _LoadStorage(_Function):
+class _LoadStorage(Function):
     __slots__ = ()
 
     def __call__(self, content: bytes) -> Any:
@@ -111,7 +93,7 @@ class _LoadStorage(_Function):
         try:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception:
-            raise CheckpointError("refused, because a tensor's storage in it holds something else") from None
+            raise RefusedError("refused, because a tensor's storage in it holds something else") from None
 
 
 #: What a file may name, beside the inert records. Nothing in it takes attributes: types of the standard library do not,
@@ -130,19 +112,13 @@ _TABLE: Mapping[str, Callable[..., Any]] = MappingProxyType(
 )
 
 
-class _Reader(pickle.Unpickler):
-    """Unpickles through the table above and imports nothing."""
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        full = f"{module}.{name}"
-        if full in _TABLE:
-            return _TABLE[full]
-        if full in _INERT or module == "torch.nn" or module.startswith("torch.nn."):
-            return _Record
-        raise CheckpointError(f"refused, because it asks for {full}, which no checkpoint of EDM or EDM2 needs")
+def _lookup(name: str) -> Any | None:
+    if name in _TABLE:
+        return _TABLE[name]
+    return Record if name in _INERT or name.startswith("torch.nn.") else None
 
 
-def _tensors(record: _Record, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _tensors(record: Record, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     state = record.state
     for name, parameter in state["_parameters"].items():
         if parameter is not None:

@@ -21,7 +21,7 @@ import consistency_bench.benchmarks.execution.cell
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from consistency_bench.benchmarks.config.compose import compose_cells, parse_methods
-from consistency_bench.benchmarks.data.image_folder import load as load_images
+from consistency_bench.benchmarks.data.image_folder import ImageFolder
 from consistency_bench.benchmarks.runs.folder import CellFiles
 from consistency_bench.benchmarks.training import pretrained as weights
 from consistency_bench.benchmarks.training.checkpoint import LAST, _seal, load_checkpoint, load_snapshot, snapshot_path
@@ -71,8 +71,14 @@ def as_config(path: Path) -> object:
     return CellFiles(path.parent / "cell").config
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded images do not go to the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def as_images(path: Path) -> object:
-    return load_images("ffhq64", path)
+    return ImageFolder("ffhq64", path).load()
 
 
 def as_samples(path: Path) -> object:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from consistency_bench.methods.networks import checkpoints
 from consistency_bench.methods.networks.checkpoints import CheckpointError, match_weights, read_pickle
+from consistency_bench.methods.networks.pickles import RestrictedUnpickler
 from consistency_bench.methods.networks.registry import build_factory
 
 from ..published_files import Module, published_modules, write_edm, write_edm2
@@ -129,7 +130,9 @@ PLACES = [in_ema, beside_ema, among_state, argument_of_an_inert_record, argument
 @pytest.mark.parametrize("place", PLACES)
 def test_a_foreign_global_is_refused_by_name(name: str, place: Callable[[Call], object], tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    with pytest.raises(CheckpointError, match=rf"file\.pkl: refused, because it asks for {name}, which no .*needs$"):
+    with pytest.raises(
+        CheckpointError, match=rf"file\.pkl: refused, because it asks for {name}, which weights do not need$"
+    ):
         read(tmp_path, place(CALLS[name](mark)))
     assert not mark.exists()
 
@@ -239,7 +242,7 @@ def test_the_table_cannot_be_written_to() -> None:
 def test_sets_are_read_under_both_their_names(protocol: int) -> None:
     content = pickle.dumps({"not_kept"}, protocol=protocol)
     assert (b"__builtin__\nset" in content) == (protocol == 2)
-    assert checkpoints._Reader(io.BytesIO(content)).load() == {"not_kept"}
+    assert RestrictedUnpickler(io.BytesIO(content), checkpoints._lookup).load() == {"not_kept"}
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------

@@ -53,14 +53,14 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, ...]:
     )
 
 
-def load_digits_classifier() -> DigitsClassifier:
+def load_digits_classifier(path: Path = WEIGHTS) -> DigitsClassifier:
     """The classifier with its shipped weights, in evaluation mode.
 
     Raises RuntimeError if the file is not the shipped one: numbers from other weights are not comparable.
     """
-    content = WEIGHTS.read_bytes()
+    content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise RuntimeError(f"{WEIGHTS} is not the file this version was released with: reinstall consistency-bench")
+        raise RuntimeError(f"{path} is not the file this version was released with: reinstall consistency-bench")
     with torch.random.fork_rng(
         devices=[]
     ):  # initial values, overwritten at once, must not advance the caller's generator

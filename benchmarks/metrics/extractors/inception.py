@@ -3,7 +3,7 @@
 It is the classifier `inception-2015-12-05` of Szegedy et al. 2016 ("Rethinking the Inception Architecture"), which
 Heusel et al. 2017 took for FID. torchvision's network of that name is another one: here the average pools leave out
 the border (`count_include_pad=False`), the last block pools the maximum, batch norm has no scale and ε = 10⁻³, and the
-classifier has 1,008 classes. The head is not read: features are what is in front of it.
+classifier has 1,008 classes. The head is not read: features are its inputs.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ....methods.networks.pickles import Function, Record, RestrictedUnpickler
 from ...common.files import DamagedError
 from . import preprocessing
 from .network import FeatureNetwork
@@ -33,14 +34,11 @@ EPSILON = 1e-3  # of batch norm
 #: same tensors in different wrappings, so it is these that are compared.
 SHA256 = "faa37c74cec4860f41dc8c4119526a526ca710982b3cdf79831003fc5f4382b4"
 
-#: Where features can be taken: their number, and the last layer in front. FID's are the 2,048.
-TAPS = {64: "pool0", 192: "pool1", 768: "mixed_7", 2048: "mixed_10"}
-
 
 class Conv(nn.Module):
     """Convolution, batch norm with fixed statistics, ReLU.
 
-    `fold` makes one convolution with bias of the first two, which is the same function and half the memory traffic.
+    `fold` turns the first two into one convolution with bias: the same function with half the memory traffic.
     """
 
     weight: Tensor
@@ -59,7 +57,7 @@ class Conv(nn.Module):
         self.bias: Tensor | None = None
 
     def fold(self) -> None:
-        """Multiply batch norm into the convolution; mean and variance are gone afterwards."""
+        """Multiply batch norm into the convolution; its statistics are removed."""
         scale = (self.var.double() + EPSILON).rsqrt()
         bias = (self.beta.double() - self.mean.double() * scale).float()
         self.weight = (self.weight.double() * scale[:, None, None, None]).float()
@@ -88,7 +86,7 @@ class Pooled(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Branches side by side, their channels concatenated in the order given."""
+    """Parallel branches, their channels concatenated in the order given."""
 
     def __init__(self, **branches: nn.Module) -> None:
         super().__init__()
@@ -100,7 +98,7 @@ class Mixed(nn.Module):
 
 
 class Split(nn.Module):
-    """The blocks at 8×8: two of the branches end in a row and a column filter side by side."""
+    """The blocks at 8×8: two of the branches end in a row filter and a column filter in parallel."""
 
     def __init__(self, inputs: int, pool: nn.Module) -> None:
         super().__init__()
@@ -173,16 +171,11 @@ class Inception(nn.Module):
             )
         )
 
-    def forward(self, x: Tensor, tap: int = 2048) -> Tensor:
-        """Features [N, tap], the mean over the image of what leaves one of the layers in `TAPS`."""
-        for name, layer in self.layers.named_children():
-            x = layer(x)
-            if name == TAPS[tap]:
-                break
-        return x.mean(dim=(2, 3))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).mean(dim=(2, 3))
 
     def fold(self) -> Inception:
-        """Fold every batch norm into its convolution, in place, and lay weights out channels last."""
+        """Fold every batch norm into its convolution, in place; weights become channels last."""
         for module in self.modules():
             if isinstance(module, Conv):
                 module.fold()
@@ -198,7 +191,7 @@ def _average() -> nn.Module:
 
 
 def _pool_and_convolve(pool: nn.Module, conv: Conv, x: Tensor) -> Tensor:
-    """`conv` (1×1) of `pool`. Folded, an average changes places with all but ReLU: the same, of far fewer channels."""
+    """`conv` (1×1) of `pool`. Folded, the average is taken after the convolution: the same on far fewer channels."""
     if conv.bias is None or not isinstance(pool, nn.AvgPool2d):
         return conv(pool(x))
     return F.relu_(pool(conv.affine(x)))
@@ -237,15 +230,13 @@ def _at_17(inner: int) -> Mixed:
 def load(path: Path) -> Inception:
     """The network with the weights of a file, not folded, in evaluation mode, on the CPU.
 
-    The file is a TorchScript archive of the network, NVIDIA's or one made of it. Tensors are read by name as raw
-    bytes; the program in the archive is not looked at.
+    The file is a TorchScript archive of the network, NVIDIA's or one derived from it. Tensors are read by name as raw
+    bytes; the program in the archive is ignored.
 
     Raises DamagedError for a file that is damaged or whose tensors are not those of the network.
     """
     try:
         tensors = read_archive(path)
-    except DamagedError:
-        raise
     except FileNotFoundError:
         raise DamagedError(f"there is no file {path}") from None
     except Exception as error:  # a damaged archive may fail in any way
@@ -275,24 +266,14 @@ def digest(weights: dict[str, Tensor]) -> str:
 def read_archive(path: Path) -> dict[str, Tensor]:
     """The float32 tensors below `layers` in a TorchScript archive, by their names from there on.
 
-    Raises DamagedError where the archive's index asks for anything that tensors in modules do not need; a damaged
-    file raises whatever zipfile, pickle or numpy says of it.
+    Raises RefusedError if the archive's index names anything that weights do not need; other errors of a damaged file
+    are those of zipfile, pickle and numpy.
     """
     with zipfile.ZipFile(path) as archive:
         (index,) = (name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl"))
-        content = _Index(archive, index, path).load()
+        content = _Index(archive, index).load()
         below = ((name.partition("layers.")[1:], stored) for name, stored in _stored(content))
         return {"".join(name): stored.read() for name, stored in below if all(name)}
-
-
-class _Module:
-    """Stands in for a module of the archive: keeps its attributes, does nothing."""
-
-    def __init__(self, *_: object) -> None:
-        self.state: Any = {}
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
 
 
 class _Stored:
@@ -309,37 +290,43 @@ class _Stored:
         return torch.from_numpy(values.astype(np.float32).reshape(self.size))
 
 
-class _Index(pickle.Unpickler):
-    """Reads the index of an archive. Every global it asks for is looked up here, and none is imported."""
+class _BuildStored(Function):
+    __slots__ = ()
 
-    def __init__(self, archive: zipfile.ZipFile, name: str, path: Path) -> None:
-        super().__init__(io.BytesIO(archive.read(name)))
-        self._archive, self._folder, self._path = archive, name.rpartition("/")[0], path
+    def __call__(self, *arguments: Any) -> _Stored:
+        return _Stored(*arguments)
 
-    def find_class(self, module: str, name: str, /) -> Any:
-        full = f"{module}.{name}"
-        if full == "torch._utils._rebuild_tensor_v2":
-            return _Stored
-        if full == "collections.OrderedDict":
-            return OrderedDict
-        if module.startswith("__torch__.") or module == "torch.jit._pickle":
-            return _Module
-        if module == "torch" and name.endswith("Storage"):
-            return name
-        raise DamagedError(f"{self._path} is refused: it asks for {full}, which weights do not need")
+
+#: What the index of an archive may name, besides modules.
+_TABLE = MappingProxyType(
+    {
+        "torch._utils._rebuild_tensor_v2": _BuildStored(),
+        "collections.OrderedDict": OrderedDict,
+        "torch.FloatStorage": "FloatStorage",
+    }
+)
+
+
+class _Index(RestrictedUnpickler):
+    """Reads the index of an archive, with tensors as `_Stored`."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+        super().__init__(io.BytesIO(archive.read(name)), _lookup)
+        self._archive, self._folder = archive, name.rpartition("/")[0]
 
     def persistent_load(self, pid: Any, /) -> tuple[zipfile.ZipFile, str]:
-        _, kind, key, *_ = pid
-        if kind != "FloatStorage":
-            raise DamagedError(f"{self._path} holds a {kind}, and the weights are float32")
-        return self._archive, f"{self._folder}/data/{key}"
+        return self._archive, f"{self._folder}/data/{pid[2]}"
 
 
-def _stored(module: _Module, prefix: str = "") -> Iterator[tuple[str, _Stored]]:
+def _lookup(name: str) -> Any | None:
+    return Record if name.startswith(("__torch__.", "torch.jit._pickle.")) else _TABLE.get(name)
+
+
+def _stored(module: Record, prefix: str = "") -> Iterator[tuple[str, _Stored]]:
     for name, value in module.state.items():
         if isinstance(value, _Stored):
             yield prefix + name, value
-        elif isinstance(value, _Module) and isinstance(value.state, dict):
+        elif isinstance(value, Record) and isinstance(value.state, dict):
             yield from _stored(value, f"{prefix}{name}.")
 
 

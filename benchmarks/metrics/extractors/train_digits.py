@@ -1,12 +1,12 @@
 """Train the classifier behind the `digits` metrics and write its weights.
 
-    python -m consistency_bench.benchmarks.metrics.train_digits_classifier --out FILE
+    python -m consistency_bench.benchmarks.metrics.extractors.train_digits --out FILE
 
 It learns from 1,437 of the 1,797 scans and recognises 99.7 % of the other 360 (98.1 % when the last 360 in
 scikit-learn's order are held out instead). Random shifts by up to a pixel, small turns and faint noise keep the
-features smooth: they tell digits from what is no digit, without memorising scans. The seeds are fixed and the work
-is done on one CPU thread, so one machine gives the same file every time; another processor may round differently,
-which is why the shipped file is the reference and this script its origin.
+features smooth: they tell digits from other images, without memorising scans. The seeds are fixed and one CPU thread
+is used, so one machine writes the same file every time; another processor may round differently, so the reference is
+the shipped file and not this script.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ...data import digits
+from ...data.digits import Digits
 from .digits import DigitsClassifier
 
 SEED = 0
@@ -32,7 +32,7 @@ HELD_OUT = 360
 
 
 def split(count: int) -> tuple[Tensor, Tensor]:
-    """Indices of the training and the held-out scans, shuffled by NumPy's frozen generator: the same for ever."""
+    """Indices of the training and the held-out scans, shuffled by NumPy's frozen generator, the same everywhere."""
     order = torch.from_numpy(np.random.RandomState(SEED).permutation(count))
     return order[HELD_OUT:], order[:HELD_OUT]
 
@@ -45,7 +45,7 @@ def augment(x: Tensor, generator: Generator) -> Tensor:
     cos, sin = angle.cos(), angle.sin()
     rows = (torch.stack((cos, -sin, shift[:, 0]), dim=1), torch.stack((sin, cos, shift[:, 1]), dim=1))
     grid = F.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
-    moved = F.grid_sample(x + 1, grid, align_corners=False) - 1  # what comes in from outside is black
+    moved = F.grid_sample(x + 1, grid, align_corners=False) - 1  # pixels from outside are black
     return moved + 0.1 * torch.randn(x.shape, generator=generator)
 
 
@@ -70,7 +70,7 @@ def train(x: Tensor, labels: Tensor, epochs: int = EPOCHS) -> DigitsClassifier:
 
 @torch.no_grad()
 def accuracy(classifier: DigitsClassifier, x: Tensor, labels: Tensor) -> float:
-    """The share of images, float32 [N, 1, 8, 8] in [-1, 1], that the classifier gives their label."""
+    """The share of correctly classified images, float32 [N, 1, 8, 8] in [-1, 1]."""
     _, logits = classifier(x)
     return float((logits.argmax(dim=1) == labels).double().mean())
 
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    scans = digits.load()
+    scans = Digits().load()
     x, labels = scans.to_model(scans.images), scans.labels
     training, held_out = split(len(scans))
     classifier = train(x[training], labels[training], options.epochs)

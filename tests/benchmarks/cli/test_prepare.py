@@ -124,7 +124,7 @@ def test_a_malicious_file_is_refused_by_name(call: Callable[..., Said]) -> None:
 
     Path("file.pkl").write_bytes(pickle.dumps({"ema": Malicious()}))
     said = call("edm-small", "--from", "file.pkl")
-    refused(said, "file.pkl: refused, because it asks for posix.system, which no checkpoint of EDM or EDM2 needs")
+    refused(said, "file.pkl: refused, because it asks for posix.system, which weights do not need")
     assert not Path("mark").exists()
 
 

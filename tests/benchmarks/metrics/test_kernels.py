@@ -50,12 +50,11 @@ def test_kernel_distance_equals_brute_force_and_is_invariant(n, m, d, seed):
     assert kernels.kernel_distance(b, a) == pytest.approx(value, rel=1e-9, abs=scale)
 
 
-def test_kernel_distance_is_the_kid_formula_across_tiles(monkeypatch):
-    a, b = features(150, 16, 0), features(150, 16, 1)
+@pytest.mark.parametrize("count", [150, kernels._TILE + 7])
+def test_kernel_distance_is_the_kid_formula_across_tiles(count):
+    a, b = features(count, 16, 0), features(count, 16, 1)
     expected = by_sklearn(a, b)
-    for tile in (7, 150, 1024):
-        monkeypatch.setattr(kernels, "_TILE", tile)
-        assert kernels.kernel_distance(a, b) == pytest.approx(expected, rel=1e-10)
+    assert kernels.kernel_distance(a, b) == pytest.approx(expected, rel=1e-10)
     within = kernels.kernel_within(a)
     assert kernels.kernel_distance(a, b, within_a=within) == pytest.approx(expected, rel=1e-10)
 
@@ -70,14 +69,14 @@ def test_kernel_distance_is_unbiased():
     assert min(values) < 0
 
 
-@pytest.mark.parametrize("tile", [17, 1024])
-@pytest.mark.parametrize(("n", "m", "subsets", "size"), [(60, 90, 40, 50), (300, 200, 5, 20)])
-def test_subsets_are_torchmetrics_subsets(monkeypatch, n, m, subsets, size, tile):
+@pytest.mark.parametrize(
+    ("n", "m", "subsets", "size"), [(60, 90, 40, 50), (300, 200, 5, 20), (60, kernels._TILE + 7, 1100, 50)]
+)
+def test_subsets_are_torchmetrics_subsets(n, m, subsets, size):
     """Its recipe: with the default generator, a permutation of each set per subset, of which the first rows count.
 
-    The first case takes every kernel value once, the second each subset on its own.
+    The second case computes each subset on its own, the others every kernel value once; the last has two tiles.
     """
-    monkeypatch.setattr(kernels, "_TILE", tile)
     a, b = features(n, 8, 0), features(m, 8, 1, shift=0.3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)

@@ -21,7 +21,8 @@ from consistency_bench.benchmarks.metrics.extractors.preprocessing import PROTOC
 from ....conftest import require
 from ....inception_reference import reference, weights_file, without_download
 
-TAPS = (64, 192, 768, 2048)
+#: Number of features, and the last layer before them.
+TAPS = {64: "pool0", 192: "pool1", 768: "mixed_7", 2048: "mixed_10"}
 
 
 @functools.cache
@@ -43,6 +44,14 @@ def expected() -> dict[int, torch.Tensor]:
     return dict(zip(TAPS, reference(*map(str, TAPS))(images()), strict=True))
 
 
+def tapped(network: Inception, x: torch.Tensor, tap: int) -> torch.Tensor:
+    for name, layer in network.layers.named_children():
+        x = layer(x)
+        if name == TAPS[tap]:
+            break
+    return x.mean(dim=(2, 3))
+
+
 # Features
 
 
@@ -52,7 +61,7 @@ def test_features_are_torch_fidelity_s(folded, tap):
     x = PROTOCOLS["legacy_tensorflow"](images())
     assert x.is_contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        features = network(folded)(x, tap)
+        features = tapped(network(folded), x, tap)
     assert features.shape == (4, tap)
     assert expected()[tap].std() > 0.05
     torch.testing.assert_close(features, expected()[tap], rtol=0, atol=1e-4)
@@ -131,7 +140,7 @@ def torchmetrics_images(metric: str, options: tuple[tuple[str, int], ...]) -> tu
 
 def features_at(images: torch.Tensor, tap: int) -> torch.Tensor:
     with torch.no_grad():
-        return torch.cat([network(True)(PROTOCOLS["clean"](batch), tap) for batch in images.split(20)])
+        return torch.cat([tapped(network(True), PROTOCOLS["clean"](batch), tap) for batch in images.split(20)])
 
 
 @pytest.mark.slow
@@ -261,6 +270,6 @@ def test_nothing_in_an_archive_is_run(tmp_path):
     path = tmp_path / "evil.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(Evil(), protocol=2))
-    with pytest.raises(DamagedError, match=r"is refused: it asks for posix\.system"):
+    with pytest.raises(DamagedError, match=r"refused, because it asks for posix\.system"):
         inception.load(path)
     assert not (tmp_path / "executed").exists()
