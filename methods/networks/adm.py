@@ -2,60 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .unet import (
-    BlockStyle,
-    PositionalEmbedding,
-    ResidualBlock,
-    Step,
-    UNet,
-    decoder_steps,
-    encoder_steps,
-    group_norm,
-    heads_per_64_channels,
-    label_rows,
-)
+from ..parts.checks import check_at_least
+from .layers import PositionalEmbedding, group_norm, label_rows
+from .plan import Step, decoder_steps, encoder_steps, heads_per_64_channels
+from .unet import BlockStyle, ResidualBlock, UNet, UNetOptions
 
 EPS = 1e-5
 
 
-class DhariwalUNet(UNet):
-    """F(u, c_noise, labels) of EDM for square images.
+@dataclass(frozen=True, kw_only=True)
+class ADMOptions(UNetOptions):
+    """Options of ADM; defaults for ImageNet-64. Both halves attend, with one head per 64 channels.
 
-    Args:
-        resolution: height and width. in_channels, out_channels: of the images.
-        channels, channel_mult: width of level l is channels · channel_mult[l], its resolution resolution / 2^l.
-        blocks: per level of the encoding half. attn_resolutions: where both halves attend, one head per 64 channels.
-        classes: number of classes for conditional data, 0 for none.
-        dropout, label_dropout: probabilities inside the blocks, and that a training sample's label is withheld.
-        dropout_res: the largest resolution whose blocks drop out; None for all.
-
-    Raises:
-        ValueError: the resolution cannot be halved once a level, or channels cannot be divided among heads.
+    dropout_res: the largest resolution whose blocks drop out; null for all, as in EDM.
     """
 
-    def __init__(
-        self,
-        resolution: int,
-        in_channels: int,
-        out_channels: int,
-        *,
-        channels: int,
-        channel_mult: Sequence[int],
-        blocks: int,
-        attn_resolutions: Sequence[int],
-        classes: int = 0,
-        dropout: float = 0.0,
-        dropout_res: int | None = None,
-        label_dropout: float = 0.0,
-    ) -> None:
+    channels: int = 192
+    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    blocks: int = 3
+    attn_resolutions: tuple[int, ...] = (32, 16, 8)
+    dropout_res: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dropout_res is not None:
+            check_at_least("dropout_res", self.dropout_res, 1)
+
+    def dropout_at(self, resolution: int) -> float:
+        """The dropout probability of blocks of this resolution."""
+        return self.dropout if self.dropout_res is None or resolution <= self.dropout_res else 0.0
+
+    def unet(self, shape: tuple[int, ...], classes: int, out_channels: int) -> UNet:
+        return DhariwalUNet(self, shape, classes, out_channels)
+
+
+class DhariwalUNet(UNet):
+    """F(u, c_noise, labels) of EDM for square images; see `UNetOptions.unet`."""
+
+    def __init__(self, options: ADMOptions, shape: tuple[int, ...], classes: int, out_channels: int) -> None:
         super().__init__()
-        self.classes, self.label_dropout = classes, label_dropout
+        self.classes, self.label_dropout = classes, options.label_dropout
+        in_channels, resolution, _ = shape
+        channels, widths = options.channels, options.widths
         embedding = 4 * channels
         self.map_noise = PositionalEmbedding(channels, end_point=False, sine_first=False)
         self.map_layer0 = nn.Linear(channels, embedding)
@@ -65,12 +59,12 @@ class DhariwalUNet(UNet):
         style = BlockStyle(embedding, (1.0, 1.0), EPS, scale_shift=True, gain=1.0, conv_on_resampled_skip=False)
 
         def block(step: Step) -> ResidualBlock:
-            drops = dropout_res is None or step.resolution <= dropout_res
-            return ResidualBlock(step, style, heads=heads_per_64_channels(step), dropout=dropout if drops else 0.0)
+            dropout = options.dropout_at(step.resolution)
+            return ResidualBlock(step, style, heads=heads_per_64_channels(step), dropout=dropout)
 
-        widths = [channels * mult for mult in channel_mult]
-        encoder = encoder_steps(resolution, in_channels, widths[0], widths, blocks, attn_resolutions)
-        decoder = decoder_steps(encoder, widths, blocks, attn_resolutions, last_only=False)
+        blocks, attention = options.blocks, options.attn_resolutions
+        encoder = encoder_steps(resolution, in_channels, widths[0], widths, blocks, attention)
+        decoder = decoder_steps(encoder, widths, blocks, attention, last_only=False)
         first = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         self.enc = nn.ModuleDict({step.name: first if step.kind == "conv" else block(step) for step in encoder})
         self.dec = nn.ModuleDict({step.name: block(step) for step in decoder})

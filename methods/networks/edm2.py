@@ -1,63 +1,46 @@
-"""EDM2: a U-Net whose layers keep the magnitude of what passes through them (Karras et al. 2024, configuration G)."""
+"""EDM2: a U-Net whose layers preserve the magnitude of their inputs (Karras et al. 2024, configuration G)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .unet import (
-    Step,
-    UNet,
-    UNetBlock,
-    attend,
-    decoder_steps,
-    encoder_steps,
-    heads_per_64_channels,
-    label_rows,
-    split_heads,
-)
+from .adm import ADMOptions
+from .layers import attend, label_rows, split_heads
+from .plan import Step, decoder_steps, encoder_steps, heads_per_64_channels
+from .unet import UNet, UNetBlock
 
 LARGEST = 256.0
 """Activations are clipped to ± this at the end of a block."""
 
 
-class EDM2UNet(UNet):
-    """F(u, c_noise, labels) of EDM for square images; F = 0 at the start.
+@dataclass(frozen=True, kw_only=True)
+class EDM2Options(ADMOptions):
+    """Options of EDM2; 192 channels are the published size S, 256 M, 320 L, 384 XL. Defaults: S for ImageNet-64.
 
-    Args:
-        resolution: height and width. in_channels, out_channels: of the images.
-        channels, channel_mult: width of level l is channels · channel_mult[l], its resolution resolution / 2^l.
-        blocks: per level of the encoding half. attn_resolutions: where both halves attend, one head per 64 channels.
-        classes: number of classes for conditional data, 0 for none.
-        dropout, label_dropout: probabilities inside the blocks, and that a training sample's label is withheld.
-        dropout_res: the largest resolution whose blocks drop out; None for all.
-
-    Raises:
-        ValueError: the resolution cannot be halved once a level, or channels cannot be divided among heads.
+    dropout_res: as in ADM; 16 is what consistency tuning uses (ECT, Geng et al. 2025).
     """
 
-    def __init__(
-        self,
-        resolution: int,
-        in_channels: int,
-        out_channels: int,
-        *,
-        channels: int,
-        channel_mult: Sequence[int],
-        blocks: int,
-        attn_resolutions: Sequence[int],
-        classes: int = 0,
-        dropout: float = 0.0,
-        dropout_res: int | None = None,
-        label_dropout: float = 0.0,
-    ) -> None:
+    attn_resolutions: tuple[int, ...] = (16, 8)
+    dropout_res: int | None = 16
+
+    def unet(self, shape: tuple[int, ...], classes: int, out_channels: int) -> UNet:
+        return EDM2UNet(self, shape, classes, out_channels)
+
+
+class EDM2UNet(UNet):
+    """F(u, c_noise, labels) of EDM for square images; F = 0 at the start. See `UNetOptions.unet`."""
+
+    def __init__(self, options: EDM2Options, shape: tuple[int, ...], classes: int, out_channels: int) -> None:
         super().__init__()
-        self.classes, self.label_dropout = classes, label_dropout
-        widths = [channels * mult for mult in channel_mult]
+        self.classes, self.label_dropout = classes, options.label_dropout
+        in_channels, resolution, _ = shape
+        widths = options.widths
         embedding = max(widths)
         self.out_gain = nn.Parameter(torch.zeros([]))
         self.emb_fourier = MPFourier(widths[0])
@@ -65,12 +48,12 @@ class EDM2UNet(UNet):
         self.emb_label = MPConv(classes, embedding) if classes else None
 
         def block(step: Step, *, decodes: bool) -> Block:
-            drops = dropout_res is None or step.resolution <= dropout_res
-            return Block(step, embedding, decodes=decodes, dropout=dropout if drops else 0.0)
+            return Block(step, embedding, decodes=decodes, dropout=options.dropout_at(step.resolution))
 
-        # One more channel, of ones, stands in for the biases that no layer has.
-        encoder = encoder_steps(resolution, in_channels + 1, widths[0], widths, blocks, attn_resolutions)
-        decoder = decoder_steps(encoder, widths, blocks, attn_resolutions, last_only=False)
+        # One more channel, of ones, replaces the biases, which no layer has.
+        blocks, attention = options.blocks, options.attn_resolutions
+        encoder = encoder_steps(resolution, in_channels + 1, widths[0], widths, blocks, attention)
+        decoder = decoder_steps(encoder, widths, blocks, attention, last_only=False)
         first = MPConv(in_channels + 1, widths[0], 3)
         self.enc = nn.ModuleDict(
             {step.name: first if step.kind == "conv" else block(step, decodes=False) for step in encoder}

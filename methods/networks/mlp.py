@@ -3,10 +3,45 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ..parts.checks import check_at_least, check_probability
+from ..parts.variational import encoder_size
+from .encoder import Encoder
+
+#: VCT's encoders: share of the network's width, and blocks.
+ENCODERS = {"small": (0.5, 1), "big": (0.5, 2)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPOptions:
+    """Options of the residual MLP: hidden width (a multiple of 4), residual blocks, dropout probability."""
+
+    width: int = 128
+    blocks: int = 3
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width < 4 or self.width % 4:
+            raise ValueError(f"width is {self.width}, must be a positive multiple of 4")
+        check_at_least("blocks", self.blocks, 1)
+        check_probability("dropout", self.dropout)
+
+    def network(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        return ResidualMLP(self, shape, classes)
+
+    def encoder(self, shape: tuple[int, ...], classes: int, size: str) -> nn.Module:
+        parsed = encoder_size(size)
+        if isinstance(parsed, str):
+            share, blocks = ENCODERS[parsed]
+            width = 4 * math.ceil(self.width * share / 4)  # rounded up to a valid width
+        else:
+            width, blocks = parsed
+        return Encoder(ResidualMLP(replace(self, width=width, blocks=blocks), shape, classes, out_factor=2))
 
 
 class ResidualMLP(nn.Module):
@@ -14,27 +49,12 @@ class ResidualMLP(nn.Module):
 
     Args:
         shape: of one sample; the output has `out_factor` times its first dimension.
-        width: of the hidden layers, a multiple of 4. blocks: residual blocks.
         classes: number of classes for conditional data, 0 for none.
-        dropout: probability inside the blocks.
-
-    Raises:
-        ValueError: a width whose half, the noise embedding's, is not even.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        *,
-        width: int,
-        blocks: int,
-        dropout: float = 0.0,
-        classes: int = 0,
-        out_factor: int = 1,
-    ) -> None:
+    def __init__(self, options: MLPOptions, shape: tuple[int, ...], classes: int = 0, out_factor: int = 1) -> None:
         super().__init__()
-        if width % 4:
-            raise ValueError(f"width is {width}, must be a multiple of 4")
+        width = options.width
         self.out_shape = (out_factor * shape[0], *shape[1:])
         self.classes = classes
         embedding = width // 2
@@ -42,7 +62,7 @@ class ResidualMLP(nn.Module):
         self.embed_label = nn.Linear(classes, embedding, bias=False) if classes else None
         self.embed = nn.Linear(embedding, embedding)
         self.input = nn.Linear(math.prod(shape), width)
-        self.blocks = nn.ModuleList(Block(width, embedding, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block(width, embedding, options.dropout) for _ in range(options.blocks))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, math.prod(self.out_shape))
         with torch.no_grad():  # as in DDPM++: F ≈ 0 at the start, so D is the best linear denoiser
@@ -82,7 +102,7 @@ class Block(nn.Module):
 
 
 class NoiseEmbedding(nn.Module):
-    """Sine and cosine features of c_noise = ln(σ) / 4, frequencies from 1 to 16 in a geometric row."""
+    """Sine and cosine features of c_noise = ln(σ) / 4, frequencies from 1 to 4 in geometric progression."""
 
     frequencies: Tensor
 

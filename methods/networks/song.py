@@ -3,62 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .unet import (
-    BlockStyle,
-    FourierEmbedding,
-    PositionalEmbedding,
-    ResampleConv,
-    ResidualBlock,
-    Step,
-    UNet,
-    decoder_steps,
-    encoder_steps,
-    group_norm,
-    label_rows,
-)
+from ..parts.checks import check_above
+from .layers import FourierEmbedding, PositionalEmbedding, group_norm, label_rows
+from .plan import Step, decoder_steps, encoder_steps
+from .resampling import ResampleConv
+from .unet import BlockStyle, ResidualBlock, UNet, UNetOptions
 
 EPS = 1e-6
 
 
+@dataclass(frozen=True, kw_only=True)
+class DDPMppOptions(UNetOptions):
+    """Options of DDPM++; defaults for CIFAR-10. Attention has one head."""
+
+    def unet(self, shape: tuple[int, ...], classes: int, out_channels: int) -> UNet:
+        return SongUNet(self, shape, classes, out_channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NCSNppOptions(UNetOptions):
+    """Options of NCSN++; defaults for CIFAR-10. Attention has one head.
+
+    fourier_scale: standard deviation of the noise embedding's frequencies. Consistency models need 0.02 (iCT, Song &
+        Dhariwal 2024), EDM has 16; a checkpoint of EDM replaces it by EDM's frequencies.
+    """
+
+    fourier_scale: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_above("fourier_scale", self.fourier_scale, 0)
+
+    def unet(self, shape: tuple[int, ...], classes: int, out_channels: int) -> UNet:
+        return SongUNet(self, shape, classes, out_channels, self.fourier_scale)
+
+
 class SongUNet(UNet):
-    """F(u, c_noise, labels) of EDM for square images.
+    """F(u, c_noise, labels) of EDM for square images; see `UNetOptions.unet`.
 
-    Args:
-        resolution: height and width. in_channels, out_channels: of the images.
-        channels, channel_mult: width of level l is channels · channel_mult[l], its resolution resolution / 2^l.
-        blocks: per level of the encoding half. attn_resolutions: where they attend, with one head.
-        classes: number of classes for conditional data, 0 for none.
-        dropout, label_dropout: probabilities inside the blocks, and that a training sample's label is withheld.
-        fourier_scale: None gives DDPM++; a number gives NCSN++, whose noise embedding has random frequencies of this
-            standard deviation, with a residual branch down the encoding half and smoother resampling.
-
-    Raises:
-        ValueError: the resolution cannot be halved once a level.
+    fourier_scale: None gives DDPM++; a number gives NCSN++, whose noise embedding has random frequencies of this
+        standard deviation, with a residual branch down the encoding half and smoother resampling.
     """
 
     def __init__(
         self,
-        resolution: int,
-        in_channels: int,
+        options: UNetOptions,
+        shape: tuple[int, ...],
+        classes: int,
         out_channels: int,
-        *,
-        channels: int,
-        channel_mult: Sequence[int],
-        blocks: int,
-        attn_resolutions: Sequence[int],
-        classes: int = 0,
-        dropout: float = 0.0,
-        label_dropout: float = 0.0,
         fourier_scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.classes, self.label_dropout = classes, label_dropout
+        self.classes, self.label_dropout = classes, options.label_dropout
+        in_channels, resolution, _ = shape
+        channels, widths = options.channels, options.widths
         if fourier_scale is None:
             width, taps = channels, (1.0, 1.0)
             self.map_noise = PositionalEmbedding(width, end_point=True, sine_first=True)
@@ -73,10 +77,10 @@ class SongUNet(UNet):
         style = BlockStyle(embedding, taps, EPS, scale_shift=False, gain=math.sqrt(0.5), conv_on_resampled_skip=True)
 
         def block(step: Step) -> ResidualBlock:
-            return ResidualBlock(step, style, heads=1 if step.attention else None, dropout=dropout)
+            return ResidualBlock(step, style, heads=1 if step.attention else None, dropout=options.dropout)
 
-        widths = [channels * mult for mult in channel_mult]
-        encoder = encoder_steps(resolution, in_channels, channels, widths, blocks, attn_resolutions)
+        blocks, attention = options.blocks, options.attn_resolutions
+        encoder = encoder_steps(resolution, in_channels, channels, widths, blocks, attention)
         self.enc = nn.ModuleDict()
         aux = in_channels
         for step in encoder:
@@ -88,7 +92,7 @@ class SongUNet(UNet):
                 name = f"{step.resolution}x{step.resolution}_aux_residual"
                 self.enc[name] = ResidualBranch(aux, step.width_out, 3, "down", taps)
                 aux = step.width_out
-        decoder = decoder_steps(encoder, widths, blocks, attn_resolutions, last_only=True)
+        decoder = decoder_steps(encoder, widths, blocks, attention, last_only=True)
         self.dec = nn.ModuleDict({step.name: block(step) for step in decoder})
         self.dec[f"{resolution}x{resolution}_aux_norm"] = group_norm(widths[0], EPS)
         self.dec[f"{resolution}x{resolution}_aux_conv"] = nn.Conv2d(widths[0], out_channels, 3, padding=1)

@@ -18,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from consistency_bench.benchmarks.config.compose import FOLDER
 from consistency_bench.methods.networks.edm2 import MPConv
 from consistency_bench.methods.networks.encoder import Encoder
-from consistency_bench.methods.networks.mlp import ResidualMLP
+from consistency_bench.methods.networks.layers import attention, group_norm
 from consistency_bench.methods.networks.registry import build_factory
-from consistency_bench.methods.networks.unet import UNet, attention, group_norm, resample, resampling_kernel
+from consistency_bench.methods.networks.resampling import resample, resampling_kernel
+from consistency_bench.methods.networks.unet import UNet
 from consistency_bench.methods.parts.options import OptionError
 from consistency_bench.methods.parts.variational import encoder_size
 
@@ -516,7 +517,7 @@ REFUSED = {
     "attention": ({"kind": "adm", "attn_resolutions": [0]}, r"network.attn_resolutions is \[0\], must be resolutions"),
     "dropout": ({"kind": "ncsnpp", "dropout": 1}, "network.dropout is 1, must be from 0 to below 1"),
     "label_dropout": ({"kind": "adm", "label_dropout": -1}, "network.label_dropout is -1, must be from 0 to below 1"),
-    "dropout_res": ({"kind": "edm2", "dropout_res": 0}, "network.dropout_res is 0, must be a resolution in pixels"),
+    "dropout_res": ({"kind": "edm2", "dropout_res": 0}, "network.dropout_res is 0, must be at least 1"),
     "fourier_scale": ({"kind": "ncsnpp", "fourier_scale": 0}, "network.fourier_scale is 0, must be above 0"),
     "not its option": ({"kind": "ddpmpp", "fourier_scale": 1}, "unknown key 'network.fourier_scale'. Available: cha"),
     "type": ({"kind": "edm2", "channel_mult": 2}, "network.channel_mult is 2, must be a list in square brackets"),
@@ -614,5 +615,5 @@ def test_an_encoder_of_the_mlp_runs_beside_every_width(width: int, expected: int
 
 
 def test_a_width_without_a_noise_embedding_is_refused() -> None:
-    with pytest.raises(ValueError, match="width is 50, must be a multiple of 4"):
-        ResidualMLP((1, 8, 8), width=50, blocks=1)
+    with pytest.raises(OptionError, match="width is 50, must be a positive multiple of 4"):
+        build_factory({"kind": "mlp", "width": 50}, (1, 8, 8), 0)
