@@ -1,9 +1,14 @@
-"""The one loss that all methods share, and the draw of everything random in it.
+"""The loss that all methods share, and the draw of everything random in it.
 
-iCT, ECT, SCT and VCT differ in their parts (`parts.base.Method`) and in nothing else. Randomness is drawn in `draw`,
-arithmetic is done in `loss`: with its draw given, the loss is a pure function of its arguments (dropout masks aside,
-which follow the state of the device's default generator). Golden values, exact resume and paired comparisons rest on
-that.
+iCT, ECT, SCT and VCT differ in their parts (`parts.base.Method`) and in nothing else. Everything random is
+drawn in `draw`; given the draw, `loss` is a pure function of its arguments (dropout masks aside, which follow the
+state of the device's default generator). Golden values, exact resume and paired comparisons depend on this.
+
+Example, for a batch x [B, ...] at half of the budget:
+
+    drawn = draw(method, x, labels, 0.5, generator)
+    terms = loss(method, method.process.denoiser(network), x, labels, 0.5, drawn)
+    terms.total.backward()
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names to methods: the one place that knows them all.
+"""Names to methods: the only module that lists them all.
 
 A method `foo` is the function `foo(parts, context)` of the module `methods/foo.py`; a `+` composes.
 """
@@ -47,7 +47,7 @@ def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Conte
         sampler: the section `sample`.
 
     Raises:
-        OptionError: an unknown name, kind or key, a value of the wrong type or range, or parts that do not go together.
+        OptionError: an unknown name, kind or key, a value of the wrong type or range, or incompatible parts.
     """
     name, version = options["name"], options["version"]
     unknown = set(options) - {"name", "version", *KINDS}

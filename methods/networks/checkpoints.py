@@ -1,4 +1,4 @@
-"""Published checkpoints: NVIDIA's pickles read without running anything in them, and the rule by which weights load.
+"""Published checkpoints: reading NVIDIA's pickles without executing anything in them, and matching weights by name.
 
 The pickles of EDM and EDM2 hold modules together with their Python source, which unpickling normally executes. Here
 every global of the file is looked up in a closed table: tensors are rebuilt, modules become inert records of their
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
-    """A file that does not hold what it should, or holds what must not be run; one sentence."""
+    """A file with other content than expected, or with content that must not be executed; one sentence."""
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -96,8 +96,8 @@ class _LoadStorage(Function):
             raise RefusedError("refused, because a tensor's storage in it holds something else") from None
 
 
-#: What a file may name, beside the inert records. Nothing in it takes attributes: types of the standard library do not,
-#: functions are as above, and `_Persistent` answers BUILD with its own `__setstate__`, which needs an instance.
+#: The globals that a file may name, beside the inert records. None accepts attributes: types of the standard library
+#: do not, functions are as above, and `_Persistent` defines `__setstate__`, which needs an instance.
 _TABLE: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "torch._utils._rebuild_tensor_v2": _BuildTensor(),
@@ -142,7 +142,7 @@ def _checked(name: str, value: object) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """Weights under the names of a network, float32, parameters and buffers; names of the file that were left out."""
+    """Parameters and buffers under the names of a network, float32; `ignored`: names of the file that are not used."""
 
     weights: dict[str, Tensor]
     ignored: tuple[str, ...]
@@ -153,7 +153,7 @@ def match_weights(
 ) -> Matched:
     """The weights for a network (which may be on the meta device) out of a file's tensors.
 
-    prefix: what the file puts before the network's names. ignorable: full names that may be there and are not used.
+    prefix: of the network's names in the file. ignorable: full names that may be present and are not used.
 
     Raises:
         CheckpointError: names of the network that are missing, further names that are not ignorable, other shapes,
@@ -180,7 +180,7 @@ def match_weights(
     for name, value in weights.items():
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{name} holds values that are not finite")
-    _tell_fourier_scale(wanted, weights)
+    _log_fourier_scale(wanted, weights)
     return Matched(weights=weights, ignored=ignored)
 
 
@@ -188,7 +188,7 @@ FOURIER = "map_noise.freqs"
 """The buffer of NCSN++ with the frequencies of its noise embedding."""
 
 
-def _tell_fourier_scale(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+def _log_fourier_scale(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     """Log the scale of the frequencies that come with the weights: `network.fourier_scale` is that of random ones.
 
     EDM's is 16, where consistency training from random weights diverges and needs 0.02 (iCT, Song & Dhariwal 2024).

@@ -110,11 +110,11 @@ class UNetBlock(nn.Module):
 
 @dataclass(frozen=True)
 class BlockStyle:
-    """What is common to all blocks of a network.
+    """The settings that all blocks of a network share.
 
     embedding: width of the noise embedding. taps: of the resampling filter. eps: of the group normalisation.
     scale_shift: whether the embedding scales and shifts (ADM) or shifts alone (DDPM++, NCSN++).
-    gain: what the sum of branch and skip is multiplied by.
+    gain: factor of the sum of branch and skip.
     conv_on_resampled_skip: whether a resampling block convolves its skip although the width stays.
     """
 

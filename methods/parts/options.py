@@ -1,4 +1,4 @@
-"""From a section of the configuration to a part: names and types are checked, and said in one sentence."""
+"""From a section of the configuration to a part, with names and types checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class OptionError(ValueError):
-    """An option that cannot be: one sentence for the user, with the valid choices."""
+    """An invalid option: one sentence for the user, with the valid choices."""
 
 
 def option_names(part: type) -> list[str]:
@@ -27,7 +27,7 @@ def part_from_options(part: type, options: Mapping[str, Any], where: str) -> Any
         where: the section's name for messages, such as "method.times"; empty for a whole configuration.
 
     Raises:
-        OptionError: an unknown name, a value of the wrong type, or one that the part refuses.
+        OptionError: an unknown name, a value of the wrong type, or one that the part rejects.
     """
     fields, hints = option_names(part), typing.get_type_hints(part)
     values = {}

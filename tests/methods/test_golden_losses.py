@@ -9,64 +9,29 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from consistency_bench.methods.loss import loss
 from consistency_bench.methods.parts.base import Draw, Method
 from consistency_bench.methods.parts.couplings import Independent
 from consistency_bench.methods.parts.distances import Huber, HuberElementwiseSum
 from consistency_bench.methods.parts.process import ForwardProcess
-from consistency_bench.methods.parts.samplers import Multistep
-from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
 from consistency_bench.methods.parts.variational import Variational
 from consistency_bench.methods.parts.weights import InverseGap, Snr
 
+from .helpers import ClosedForm, ClosedFormEncoder, images, method_with, noise
+
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "losses.json").read_text())["cases"]
-SHAPE = (3, 2, 4, 4)
-
-
-class ClosedForm(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Parameter(torch.tensor(0.7)), nn.Parameter(torch.tensor(0.1))
-
-    def forward(self, u: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.a * torch.sin(1.3 * u + c_noise.view(-1, 1, 1, 1)) + self.b * u
-
-
-class ClosedFormEncoder(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.m, self.s = nn.Parameter(torch.tensor(0.15)), nn.Parameter(torch.tensor(0.25))
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        u = x / 0.5
-        return self.m * u, F.softplus(self.s * u - 1)
-
-
-def images(dtype: torch.dtype = torch.float32) -> Tensor:
-    i = torch.arange(96, dtype=torch.float64)
-    return (0.9 * torch.sin(0.37 * i)).to(dtype).view(SHAPE)
-
-
-def noise(dtype: torch.dtype = torch.float32) -> Tensor:
-    i = torch.arange(96, dtype=torch.float64)
-    return (1.3 * torch.sin(0.37 * i * 4 + 0.33)).to(dtype).view(SHAPE)
 
 
 def method_of(case: dict) -> Method:
     ict = case["method"] == "ict"
-    return Method(
-        name=case["method"],
-        version=1,
+    return method_with(
         process=ForwardProcess(kind=case["process"], boundary="always" if ict else "never"),
         times=KarrasBins() if ict else LognormalGap(q=case["q"], stages=8 if case["q"] == 2 else 4),
         coupling=Variational(kl_weight=case["kl_weight"]) if case["coupling"] == "vae" else Independent(),
-        teacher=SamePoint(),
         distance=HuberElementwiseSum() if ict else Huber(c=case["c"]),
         weight=Snr() if case.get("weighting") == "karras" else InverseGap(),
-        sampler=Multistep(),
         modules=nn.ModuleDict({"encoder": ClosedFormEncoder()} if case["coupling"] == "vae" else {}),
     )
 

@@ -13,7 +13,6 @@ from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.methods.loss import draw, loss
 from consistency_bench.methods.parts.base import Draw, Method
 from consistency_bench.methods.parts.couplings import GeneratorAugmented, Independent, OptimalTransport, assign_noise
-from consistency_bench.methods.parts.distances import Huber
 from consistency_bench.methods.parts.options import OptionError
 from consistency_bench.methods.parts.process import Denoise, ForwardProcess, consistency_function
 from consistency_bench.methods.parts.samplers import Multistep, Phased, guided
@@ -23,31 +22,7 @@ from consistency_bench.methods.parts.variational import Variational, variance_ru
 from consistency_bench.methods.parts.weights import InverseGap
 
 from .conftest import small_model
-from .test_golden_losses import ClosedForm, ClosedFormEncoder, images, noise
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def method_with(**parts: object) -> Method:
-    base = Method(
-        name="test",
-        version=1,
-        process=ForwardProcess(boundary="never"),
-        times=LognormalGap(),
-        coupling=Independent(),
-        teacher=SamePoint(),
-        distance=Huber(c=1e-8),
-        weight=InverseGap(),
-        sampler=Multistep(),
-    )
-    return replace(base, **parts)  # type: ignore[arg-type]
-
-
-def halve(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-    return x / 2
-
+from .helpers import ClosedForm, ClosedFormEncoder, generator, halve, images, method_with, noise
 
 # --- times -----------------------------------------------------------------------------------------------------------
 
@@ -87,7 +62,7 @@ def test_the_smooth_mapping_has_no_steps_and_the_staircase_s_ends() -> None:
     assert smooth.last(0.5)[1] == pytest.approx(80 * (1 - 2**-4.5), rel=1e-9)  # 8 sigmoid(-80) is nothing
 
 
-def test_truncated_times_follow_the_restricted_law() -> None:
+def test_truncated_times_follow_the_truncated_distribution() -> None:
     whole = LognormalGap().sample(400_000, 0.5, generator())[0]
     cut = LognormalGap(truncate=(0.002, 80)).sample(400_000, 0.5, generator(1))[0]
     assert cut.min() >= 0.002
@@ -123,7 +98,7 @@ def test_r_stays_in_its_phase(phases: int, progress: float) -> None:
     torch.testing.assert_close(times.phase_boundary(boundaries[1:]), boundaries[:-1])
 
 
-def test_edges_lie_on_the_karras_grid() -> None:
+def test_phase_boundaries_lie_on_the_karras_grid() -> None:
     expected = KarrasBins(s0=4).grid(0.0)
     torch.testing.assert_close(LognormalGap(phases=4).phase_boundaries()[1:], expected[1:])
 
@@ -147,39 +122,11 @@ def test_the_finest_grid_has_s1_intervals(s1: int, finest: int) -> None:
         assert len(times.grid(3999 / 4000)) == finest + 1
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"k": -4}, "k is -4, must be at least 0"),
-        ({"q": 256}, r"q = 256 and stages = 8: .* q\^-8 must be at least 1e-06"),
-        ({"q": 4, "stages": 16}, r"q\^-16 must be"),
-        ({"q": 256, "stages": 8, "mapping": "smooth"}, r"q\^-8 must be"),
-    ],
-)
-def test_times_that_would_not_stay_under_t_are_refused(options: dict[str, float], reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        LognormalGap(**options)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("options", [{"q": 9.9, "stages": 6}, {"q": 1000, "stages": 3, "first_exponent": 0}, {"k": 0}])
 def test_the_nearest_times_that_are_let_through_are_apart_in_float32(options: dict[str, float]) -> None:
     t, r = LognormalGap(**options).sample(100_000, 0.9999, generator())  # type: ignore[arg-type]
     assert (r < t).all()
     assert torch.isfinite(InverseGap()(t, r)).all()
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"rho": 0}, "rho is 0, must be from 0.1 to 1000"),
-        ({"rho": -7}, "rho is -7, must be"),
-        ({"s1": 10**7}, "must be 1 <= s0 <= s1 <= 1000000"),
-        ({"s1": 10**6, "rho": 0.5}, "s1 = 1000000: with rho = 0.5, float32 can hardly tell the neighbours"),
-    ],
-)
-def test_grids_that_cannot_be_are_refused(options: dict[str, float], reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        KarrasBins(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["ect", "sct", "vct"])
@@ -199,19 +146,16 @@ def test_times_of_li_end_where_its_image_does(method: str, sigma_max: int, digit
 # --- phases ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("t", "boundary", "expected"), [(4, 1.5, 0.9375), (4, 0.9 * 1.5, 0.87375), (1.5, 1.5, 2.0)])
+@pytest.mark.parametrize(
+    ("t", "boundary", "expected"), [(4, 1.5, 0.9375), (4, 1.35, 0.87375), (1.5, 1.5, 2), (4, 0, 0.3)]
+)
 def test_consistency_function_of_a_phase(t: float, boundary: float, expected: float) -> None:
-    """At D = 0.3 and x = 2; the second case skips the edge with eta = 0.9."""
+    """At D = 0.3 and x = 2; the second case lands at 0.9 times the boundary, the last is D itself."""
     arguments = (torch.tensor([value]) for value in (0.3, 2.0, t, boundary))
     assert consistency_function(*arguments).item() == pytest.approx(expected)
 
 
-def test_one_phase_changes_nothing() -> None:
-    denoised, x = torch.randn(5, 3, generator=generator()), torch.randn(5, 3, generator=generator(1))
-    assert torch.equal(consistency_function(denoised, x, torch.rand(5) + 0.1, torch.zeros(5)), denoised)
-
-
-def test_a_perfect_phased_model_has_no_loss_and_lands_on_the_edge() -> None:
+def test_a_perfect_phased_model_has_no_loss() -> None:
     """For data at one point every flow is a straight line, so D = 0 is the solution in every phase."""
     method = method_with(times=LognormalGap(phases=4))
     x = torch.zeros(64, 3)
@@ -388,7 +332,7 @@ def test_uncoupled_rows_keep_their_noise_and_pay_nothing() -> None:
     assert (pair.penalty[[0, 2]] > 0).all()
 
 
-def test_without_coupled_rows_the_law_is_not_used_in_sampling(digits: Dataset) -> None:
+def test_without_coupled_rows_the_encoder_is_not_used_in_sampling(digits: Dataset) -> None:
     noise_ = torch.randn(2, 16, 1, 8, 8, generator=generator())
     samples = {}
     for name, settings in {

@@ -14,17 +14,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from consistency_bench.methods.parts.bank import Bank, all_references
-from consistency_bench.methods.parts.base import Draw, Gaussian, Method, Pair
-from consistency_bench.methods.parts.couplings import Independent, OptimalTransport
+from consistency_bench.methods.parts.base import Draw, Gaussian, Pair
+from consistency_bench.methods.parts.couplings import OptimalTransport
 from consistency_bench.methods.parts.distances import Huber, HuberElementwiseMean, HuberElementwiseSum, paper_c
 from consistency_bench.methods.parts.options import OptionError, part_from_options
 from consistency_bench.methods.parts.posterior import log_likelihood
 from consistency_bench.methods.parts.process import ForwardProcess
 from consistency_bench.methods.parts.samplers import Multistep
-from consistency_bench.methods.parts.teachers import PosteriorMean, SamePoint
+from consistency_bench.methods.parts.teachers import PosteriorMean
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
 from consistency_bench.methods.parts.variational import Variational, kl_to_standard_normal
 from consistency_bench.methods.parts.weights import InverseGap, Snr
+
+from .helpers import method_with
 
 
 def levels(*values: float) -> torch.Tensor:
@@ -239,7 +241,7 @@ def test_transport_is_the_best_permutation_and_leaves_images_alone() -> None:
     assert cost(matched) == pytest.approx(best)
     labels = torch.arange(6)
     draw = Draw(t=torch.ones(6), r=torch.zeros(6), z=matched)
-    pair = coupling(method_with(SamePoint()), x, labels, draw, lambda x, t, labels: x)
+    pair = coupling(method_with(), x, labels, draw, lambda x, t, labels: x)
     assert pair.x is x
     assert pair.labels is labels
 
@@ -247,24 +249,10 @@ def test_transport_is_the_best_permutation_and_leaves_images_alone() -> None:
 # --- the teacher of SCT ----------------------------------------------------------------------------------------------
 
 
-def method_with(teacher: PosteriorMean | SamePoint) -> Method:
-    return Method(
-        name="test",
-        version=1,
-        process=ForwardProcess(boundary="never"),
-        times=LognormalGap(),
-        coupling=Independent(),
-        teacher=teacher,
-        distance=Huber(c=1e-8),
-        weight=InverseGap(),
-        sampler=Multistep(),
-    )
-
-
 def test_posterior_weights_and_step() -> None:
     bank = Bank(images=levels(0, 1, -1, 0.5)[:, None])
     references, teacher = all_references(bank), PosteriorMean(references="all", bank=bank)
-    method, x_t = method_with(teacher), levels(0.7)[:, None]
+    method, x_t = method_with(teacher=teacher), levels(0.7)[:, None]
     cases = [
         (1.0, 0.5, (0.264906, 0.323557, 0.079788, 0.331748), 0.409643, 0.554822),
         (2.0, 1.0, (0.259744, 0.273061, 0.192423, 0.274773), 0.218025, 0.459012),
@@ -287,24 +275,13 @@ def test_learned_noise_of_unit_variance_gives_the_plain_weights() -> None:
         def forward(self, x: torch.Tensor, labels: None = None) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.zeros_like(x), torch.ones_like(x)
 
-    plain = method_with(SamePoint())
+    plain = method_with()
     learned = replace(plain, coupling=Variational(), modules=nn.ModuleDict({"encoder": Standard()}))
     posterior = learned.coupling.noise_posterior(bank.images, None, learned.modules)
     one, other = (
         log_likelihood(m.process, x_t, t, bank, None, g).softmax(1) for m, g in ((plain, None), (learned, posterior))
     )
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-
-
-def test_without_references_sct_is_ect_bit_for_bit() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, z = torch.randn(4, 3, generator=generator), torch.randn(4, 3, generator=generator)
-    t, r = torch.tensor([1.0, 2, 3, 40]), torch.tensor([0.0, 1, 2, 39])
-    pair, draw = Pair(x=x, z=z, labels=None, penalty=x.new_zeros(4)), Draw(t=t, r=r, z=z)
-    teacher = PosteriorMean(references="none")
-    method = method_with(teacher)
-    x_t = method.process.perturb(x, t, z)
-    assert torch.equal(teacher(method, pair, x_t, draw), SamePoint()(method, pair, x_t, draw))
 
 
 # --- the sampler -----------------------------------------------------------------------------------------------------
@@ -319,7 +296,7 @@ def test_sampling_steps() -> None:
         calls.append(t.item())
         return x / 2
 
-    method = method_with(SamePoint())
+    method = method_with()
     assert Multistep()(method, halve, noise[:1]).item() == 20.0
     two = Multistep(sigma_mid=(0.8,))(method, halve, noise).item()
     assert two == pytest.approx((20 + 0.8 * 0.5) / 2)
@@ -340,6 +317,14 @@ def test_sampling_steps() -> None:
         (ForwardProcess, {"sigma_min": 90}, "must be 0 < min < max"),
         (KarrasBins, {"s0": 2.5}, "must be a whole number"),
         (KarrasBins, {"s0": True}, "must be a whole number"),
+        (KarrasBins, {"rho": 0}, "rho is 0, must be from 0.1 to 1000"),
+        (KarrasBins, {"rho": -7}, "rho is -7, must be from 0.1 to 1000"),
+        (KarrasBins, {"s1": 10**7}, "must be 1 <= s0 <= s1 <= 1000000"),
+        (KarrasBins, {"s1": 10**6, "rho": 0.5}, "s1 = 1000000: with rho = 0.5, float32 can hardly tell the neighbours"),
+        (LognormalGap, {"k": -4}, "k is -4, must be at least 0"),
+        (LognormalGap, {"q": 256}, "q^-8 must be at least 1e-06"),
+        (LognormalGap, {"q": 4, "stages": 16}, "q^-16 must be"),
+        (LognormalGap, {"q": 256, "stages": 8, "mapping": "smooth"}, "q^-8 must be"),
         (PosteriorMean, {"bank": 1}, "unknown key"),
         (Multistep, {"sigma_mid": 3}, "must be a list in square brackets"),
         (Multistep, {"sigma_mid": [1, 2]}, "noisiest first"),
