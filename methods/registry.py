@@ -55,9 +55,9 @@ def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Conte
         raise OptionError(f"unknown key 'method.{min(unknown)}'. Available: {', '.join(KINDS)}")
     parts = Parts(
         version=version,
-        sampler=_part(samplers.KINDS, {"kind": "multistep", **sampler}, "sample"),
-        times=replace(build_part("times", options["times"]), total_steps=context.steps),
-        **{section: build_part(section, options[section]) for section in KINDS if section != "times"},
+        sampler=_of_kind(samplers.KINDS, {"kind": "multistep", **sampler}, "sample"),
+        times=replace(_part("times", options["times"]), total_steps=context.steps),
+        **{section: _part(section, options[section]) for section in KINDS if section != "times"},
     )
     base, *compositions = name.split("+")
     builder = getattr(importlib.import_module(f".{base}", __package__), base)
@@ -69,12 +69,12 @@ def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Conte
     return validated(method)
 
 
-def build_part(section: str, options: Mapping[str, Any]) -> Any:
-    """One part from its section: `kind` chooses the class, the other keys are its options."""
-    return _part(KINDS[section], options, f"method.{section}")
+def _part(section: str, options: Mapping[str, Any]) -> Any:
+    """One part of `method` from its section: `kind` chooses the class, the other keys are its options."""
+    return _of_kind(KINDS[section], options, f"method.{section}")
 
 
-def _part(kinds: Mapping[str, type], options: Mapping[str, Any], where: str) -> Any:
+def _of_kind(kinds: Mapping[str, type], options: Mapping[str, Any], where: str) -> Any:
     kind = options["kind"]
     if not isinstance(kind, str) or kind not in kinds:
         raise OptionError(f"{where}.kind is '{kind}', must be one of: {', '.join(kinds)}")

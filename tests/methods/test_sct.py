@@ -165,7 +165,7 @@ def test_sampled_sets_hold_n_images_and_the_own_one_once(n: int) -> None:
 
 
 def test_every_other_image_is_drawn_equally_often() -> None:
-    bank, index, n, rounds = Bank(images=torch.eye(6)), torch.arange(6), 3, 3000
+    bank, index, n, rounds = Bank(images=torch.eye(6)), torch.arange(6), 3, 1000
     method = sct(bank, references=f"sampled:{n}")
     t = torch.full((6,), 1e6)
     counts = torch.zeros(6, 6)
@@ -303,6 +303,7 @@ def test_coarse_steps_and_targets_at_zero_can_use_the_image() -> None:
     assert as_ect(r0_target="image") == [True, False, False, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ve", "li"])
 def test_heun_takes_out_most_of_the_bias_of_a_moderate_step(kind: str) -> None:
     """Against the exact flow of the empirical distribution (tiny Euler steps with the same estimate)."""
@@ -424,6 +425,7 @@ def test_a_part_of_the_batch_keeps_its_distribution_among_the_references() -> No
     torch.testing.assert_close(posterior.std, 0.3 + 0.4 * factor * x.abs())
 
 
+@pytest.mark.slow
 def test_weights_with_dropout_in_the_encoder_are_unbiased() -> None:
     """x̂ = E[x | x_t] is orthogonal to what it leaves of x; over rows and masks its mean product with that is 0."""
 
