@@ -1,6 +1,6 @@
-"""Clusters: what jobs ask a site for, read from a yaml file. `--cluster NAME` is a shipped one or the path of a file.
+"""Clusters: what jobs request from a site, read from a yaml file. `--cluster` takes a shipped name or a path.
 
-A cell runs as one process a GPU, or as one process where a cluster has no GPUs; cores and memory are said for a
+A cell runs as one process per GPU, or as one process where a cluster has no GPUs. Cores and memory are given per
 process, so that a cell on one of eight GPUs takes an eighth of the node.
 """
 
@@ -23,12 +23,13 @@ FOLDER = Path(__file__).parent / "clusters"
 
 @dataclass(frozen=True)
 class Requeue:
-    """What becomes of a cell that is not finished when its job ends.
+    """What happens to an unfinished cell when its job ends.
 
-    enabled: a job that was preempted, has lost its node or is out of time goes back into the queue and continues.
-    without_progress: jobs in a row that may end without having saved anything new; then the cell stops as failed.
-    notice_seconds: before the time limit, when the cell is told to save. SLURM is up to a minute early, and a
-        preemption gives what the site's grace time gives.
+    Attributes:
+        enabled: Whether a job that was preempted, lost its node or reached its time limit is requeued and resumes.
+        without_progress: The number of jobs in a row that may end without saving anything before the cell has failed.
+        notice_seconds: The time before the time limit at which the cell is signalled to save. SLURM is up to a minute
+            early, and a preemption gives the site's grace time.
     """
 
     enabled: bool = True
@@ -40,10 +41,15 @@ class Requeue:
 class Cluster:
     """A site, or a part of it. None leaves the choice to the site.
 
-    name: how messages call it. gpu_type: as in `--gpus=TYPE:1`, where a site has several. memory_per_gpu: MB of host
-    memory. time_limit: minutes of one job; a cell may take many. array_parallelism: jobs of one array at once.
-    setup: lines of shell that run before a cell, as in a job script. environment: variables of the job.
-    sbatch: further options by their long names, without dashes; true for one that takes no value.
+    Attributes:
+        name: For messages.
+        gpu_type: TYPE in `--gpus=TYPE:1`, where a site has several.
+        memory_per_gpu: Host memory in MB.
+        time_limit: Minutes of one job; a cell may take many.
+        array_parallelism: The number of jobs of one array that run at once.
+        setup: Lines of shell that run before a cell, as in a job script.
+        environment: Variables of the job.
+        sbatch: Further options by their long names, without dashes; true for one that takes no value.
     """
 
     name: str
@@ -64,7 +70,7 @@ class Cluster:
     sbatch: Mapping[str, str | int | bool] = field(default_factory=dict)
 
 
-#: Options of sbatch that follow from the keys of a file, and the key.
+#: Options of sbatch that follow from a key of the file, with that key.
 GOVERNED = {
     "partition": "partition",
     "account": "account",
@@ -90,7 +96,7 @@ def choices() -> list[str]:
 def load(name: str) -> Cluster:
     """The cluster of that name, or in that file.
 
-    Raises UsageError: no such cluster or file, a file that cannot be read, an unknown key, a value that cannot be.
+    Raises UsageError for an unknown name, a missing or damaged file, an unknown key or an invalid value.
     """
     is_path = "/" in name or name.endswith((".yaml", ".yml"))
     if not is_path and name not in choices():
@@ -102,7 +108,7 @@ def load(name: str) -> Cluster:
 
 
 def read(path: Path) -> Cluster:
-    """The cluster in a yaml file, its name that of the file. Raises UsageError as `load` does."""
+    """The cluster in a yaml file, named like the file. Raises UsageError as `load` does."""
     import yaml
 
     try:
@@ -127,38 +133,40 @@ def read(path: Path) -> Cluster:
 
 
 def from_record(record: Mapping[str, Any]) -> Cluster:
-    """The cluster whose fields a file of a sweep holds, for jobs that are to run as those of the sweep did.
+    """The cluster in the record of a sweep, for jobs that are to run as those of the sweep did.
 
-    Results travel, and a file among them shall run nothing: lines of shell, variables and options of sbatch are taken
-    where they are those of the shipped cluster of that name, and from nowhere else. Raises UsageError for others, and
-    for fields that no cluster of this version has.
+    Results are shared, and a file among them must not run anything: lines of shell, variables and options of sbatch
+    are accepted only where they equal those of the shipped cluster of that name. Raises UsageError for others, and for
+    unknown fields.
     """
     name = record.get("name")
     choose = f"name a cluster with --cluster: the path of its file, or {', '.join(choices())}"
     try:
-        fields = {key: value for key, value in record.items() if key != "name" and value is not None}
+        fields = {key: value for key, value in record.items() if key != "name"}
         cluster = Cluster(name=str(name), **_values("", fields, RECORDED))
     except UsageError as error:
-        raise UsageError(f"the cluster {name!r} that the sweep remembers cannot be used ({error}); {choose}") from None
+        raise UsageError(
+            f"the cluster {name!r} in the record of the sweep cannot be used ({error}); {choose}"
+        ) from None
     shipped = read(FOLDER / f"{name}.yaml") if name in choices() else None
     if any(getattr(cluster, key) and getattr(cluster, key) != getattr(shipped, key, None) for key in RUNNING):
         raise UsageError(
-            f"the cluster {name!r} that the sweep remembers has {' or '.join(RUNNING)} of its own, and what files of "
-            f"results say is not run; {choose}"
+            f"the cluster {name!r} in the record of the sweep has {' or '.join(RUNNING)} of its own, which are never "
+            f"taken from files of results; {choose}"
         )
     return cluster
 
 
 @dataclass(frozen=True)
 class Key:
-    """How the value of a key is read, and what it must be, in words. The reader raises ValueError for all else."""
+    """How the value of a key is read, and what it must be, in words. `read` raises ValueError for everything else."""
 
     read: Callable[[Any], Any]
     wanted: str
 
 
 def _values(prefix: str, content: Mapping[Any, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
-    """What a mapping sets, each value read by its key. `prefix`: of the keys in messages, such as `requeue.`."""
+    """The values that a mapping sets, null and missing ones left out. prefix: of the keys in messages (`requeue.`)."""
     for key in content:
         if key not in keys:
             raise unknown(f"key of {prefix.rstrip('.')}" if prefix else "key", str(key), keys)
@@ -168,91 +176,80 @@ def _values(prefix: str, content: Mapping[Any, Any], keys: Mapping[str, Key]) ->
     values = {}
     for key, value in content.items():
         try:
-            values[key] = keys[key].read(value)
+            if value is not None:
+                values[key] = keys[key].read(value)
         except ValueError:
-            raise UsageError(f"{prefix}{key} is {_shown(value)}, must be {keys[key].wanted}") from None
+            raise UsageError(f"{prefix}{key} is {_quoted(value)}, must be {keys[key].wanted}") from None
     return values
 
 
-def _shown(value: Any) -> str:
-    """A value as a yaml file has it: text in quotes, null, true."""
+def _quoted(value: Any) -> str:
+    """A value as in a yaml file: text in quotes, true, [a, b]."""
     return repr(value) if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _refuse(when: bool) -> None:
-    if when:
+def _must(holds: bool) -> None:
+    if not holds:
         raise ValueError
 
 
-def _name(value: Any) -> str | None:
-    if value is None:
-        return None
-    _refuse(not isinstance(value, str) or not re.fullmatch(r"[^\s\"'\\$`]+", value))
+def _name(value: Any) -> str:
+    _must(isinstance(value, str) and re.fullmatch(r"[^\s\"'\\$`]+", value) is not None)
     return value
 
 
 def _count(least: int) -> Callable[[Any], int]:
     def read_count(value: Any) -> int:
-        _refuse(not isinstance(value, int) or isinstance(value, bool) or value < least)
+        _must(isinstance(value, int) and not isinstance(value, bool) and value >= least)
         return value
 
     return read_count
 
 
-def _rate(value: Any) -> float | None:
-    if value is None:
-        return None
-    _refuse(isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf)
+def _rate(value: Any) -> float:
+    _must(not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < math.inf)
     return float(value)
 
 
-def _truth(value: Any) -> bool:
-    _refuse(not isinstance(value, bool))
+def _flag(value: Any) -> bool:
+    _must(isinstance(value, bool))
     return value
 
 
-def _megabytes(value: Any) -> int | None:
-    return None if value is None else megabytes(value)
-
-
 def _lines(value: Any) -> tuple[str, ...]:
-    value = [] if value is None else value
-    _refuse(not isinstance(value, list | tuple))
-    _refuse(not all(isinstance(line, str) and line.strip() and "\n" not in line for line in value))
+    _must(isinstance(value, list | tuple))
+    _must(all(isinstance(line, str) and line.strip() and "\n" not in line for line in value))
     return tuple(value)
 
 
 def _environment(value: Any) -> dict[str, str]:
-    value = {} if value is None else value
-    _refuse(not isinstance(value, dict))
+    _must(isinstance(value, dict))
     for name, text in value.items():
-        _refuse(not re.fullmatch(r"[A-Za-z_]\w*", str(name), re.ASCII))
-        # YAML reads yes, on and off as truth values: quotes say what is meant.
-        _refuse(isinstance(text, bool) or not isinstance(text, str | int | float) or "\n" in str(text))
+        _must(re.fullmatch(r"[A-Za-z_]\w*", str(name), re.ASCII) is not None)
+        # YAML reads yes, on and off as truth values, unless they are in quotes.
+        _must(isinstance(text, str | int | float) and not isinstance(text, bool) and "\n" not in str(text))
     return {str(name): str(text) for name, text in value.items()}
 
 
 def _options(value: Any) -> dict[str, str | int | bool]:
-    value = {} if value is None else value
-    _refuse(not isinstance(value, dict))
+    _must(isinstance(value, dict))
     for name, given in value.items():
         if name in GOVERNED:
             raise UsageError(f"sbatch.{name} is not set this way: use the key {GOVERNED[name]}")
-        _refuse(not re.fullmatch(r"[a-z][a-z-]+", str(name)))
-        _refuse(given is False or not isinstance(given, str | int) or "\n" in str(given))
+        _must(re.fullmatch(r"[a-z][a-z-]+", str(name)) is not None)
+        _must(given is not False and isinstance(given, str | int) and "\n" not in str(given))
     return value
 
 
 def _requeue(value: Any) -> Requeue:
-    value = {} if value is None else value
-    _refuse(not isinstance(value, dict))
+    _must(isinstance(value, dict))
     return Requeue(**_values("requeue.", value, REQUEUE_KEYS))
 
 
 NAME = "a name without spaces or quotes, or null for the site's default"
 
 REQUEUE_KEYS = {
-    "enabled": Key(_truth, "true or false"),
+    "enabled": Key(_flag, "true or false"),
     "without_progress": Key(_count(1), "a whole number of at least 1"),
     "notice_seconds": Key(_count(1), "a whole number of at least 1"),
 }
@@ -265,7 +262,7 @@ KEYS = {
     "gpus_per_node": Key(_count(0), "a whole number, 0 for nodes without GPUs"),
     "gpu_type": Key(_name, NAME),
     "cpus_per_gpu": Key(_count(1), "a whole number of at least 1"),
-    "memory_per_gpu": Key(_megabytes, f"{MEMORY}, or null for the site's default"),
+    "memory_per_gpu": Key(megabytes, f"{MEMORY}, or null for the site's default"),
     "tflops": Key(_rate, "a number above 0, or null where it is not known"),
     "time_limit": Key(minutes, DURATION),
     "array_parallelism": Key(_count(1), "a whole number of at least 1"),
@@ -277,11 +274,11 @@ KEYS = {
 
 REQUIRED = ("gpus_per_node", "cpus_per_gpu", "time_limit", "array_parallelism")
 
-#: As a record holds them: minutes and megabytes as numbers, and tuples as lists.
+#: In a record: minutes and megabytes are numbers.
 RECORDED = KEYS | {
     "memory_per_gpu": Key(_count(1), "megabytes"),
     "time_limit": Key(_count(1), "minutes"),
 }
 
-#: What a job runs or hands on as it is.
+#: What a job runs or passes on unchanged.
 RUNNING = ("setup", "environment", "sbatch")

@@ -1,8 +1,8 @@
-"""Job arrays through submitit, whose elements need nothing more of the process that submits them.
+"""Job arrays through submitit, whose elements do not depend on the process that submits them.
 
-submitit gives each pickle the name of its job once sbatch has told the job's number; a submitter that is killed in
-between leaves jobs that wait for a file in vain. Here the pickles have their places before sbatch is called, and
-each element takes its own. Imported by `submit` when it is needed: submitit is slow to import.
+submitit names each pickle after its job once sbatch has returned the job's number; a submitter that is killed in
+between leaves jobs without a pickle. Here the pickles are written before sbatch is called, and each element copies its
+own. Imported by `submit` when it is needed: submitit is slow to import.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from .clusters import Cluster
 from .job import CellsJob
 from .resources import Resources
 
-FOREVER = 10**9  # starts after a time limit that submitit allows: we count those without progress ourselves
+UNLIMITED = 10**9  # timeouts that submitit allows: starts without progress are counted by the worker
 
 
 class ArrayExecutor(submitit.SlurmExecutor):
     """Submits one array, named `name`, with its files in `folder`."""
 
     def __init__(self, folder: Path, name: str, resources: Resources, cluster: Cluster, elements: int) -> None:
-        super().__init__(folder, max_num_timeout=FOREVER)
+        super().__init__(folder, max_num_timeout=UNLIMITED)
         self.update_parameters(**parameters(folder, name, resources, cluster))
         for key, value in {**self.parameters, **self.parameters.get("additional_parameters", {})}.items():
             if isinstance(value, str) and not value.isprintable():  # it would end its line of the job's script
-                raise UsageError(f"{key} is {value!r}, must be one line of characters that can be seen")
+                raise UsageError(f"{key} is {value!r}, must be one line of printable characters")
         self.parameters["map_count"] = elements  # what submitit's own map_array sets
 
     @classmethod
     def affinity(cls) -> int:
-        return 1  # without srun, too: the text of a job can be looked at anywhere
+        return 1  # on machines without srun, too, so that --dry-run works there
 
     def text(self) -> str:
-        """What sbatch is given."""
+        """The job script that sbatch gets."""
         return self._make_submission_file_text(self._submitit_command_str, "")
 
     def submit_all(self, jobs: Sequence[CellsJob]) -> str:
-        """Submit the array and return its job number. Raises UsageError with sbatch's own words where it refuses."""
+        """Submit the array and return its job number. Raises UsageError with the message of sbatch where it refuses."""
         folder = Path(self.folder)
         folder.mkdir(parents=True)
         for index, job in enumerate(jobs):
@@ -60,11 +60,11 @@ class ArrayExecutor(submitit.SlurmExecutor):
 
 @contextlib.contextmanager
 def _clean_environment() -> Iterator[None]:
-    """Without what a job around this process would hand on to the array, but with the way to its cluster."""
+    """Within, the variables of a surrounding job are unset, except for SLURM_CONF."""
     conf = os.environ.get("SLURM_CONF")
     with clean_env():
         if conf is not None:
-            os.environ["SLURM_CONF"] = conf  # clean_env puts all back as it was
+            os.environ["SLURM_CONF"] = conf  # clean_env restores the whole environment
         yield
 
 
@@ -80,8 +80,8 @@ def parameters(folder: Path, name: str, resources: Resources, cluster: Cluster) 
         "array_parallelism": cluster.array_parallelism,
         "stderr_to_stdout": True,
         "setup": _setup(folder, resources, cluster),
-        # A rank that dies takes the others along, which would wait for it; and a step has the cores of its job, which
-        # SLURM has not passed on by itself since 22.05.
+        # A task that fails ends the others, which would wait for it. The step gets the cores of its job, which SLURM
+        # does not pass on by itself since 22.05.
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus}"],
     }
     for key in ("partition", "account", "qos", "constraint"):
@@ -107,6 +107,6 @@ def _setup(folder: Path, resources: Resources, cluster: Cluster) -> list[str]:
 
 
 def _reason(said: str) -> str:
-    """What sbatch wrote, in one line."""
+    """The error message of sbatch, in one line."""
     lines = [re.sub(r"^sbatch: (error: )?", "", line.strip()) for line in said.splitlines() if "sbatch: " in line]
     return "; ".join(dict.fromkeys(lines)) or said.strip().splitlines()[-1]

@@ -1,7 +1,7 @@
-"""What SLURM knows of jobs: asked from squeue, and from sacct for what squeue has forgotten.
+"""What SLURM knows of jobs: from squeue, and from sacct for jobs that squeue has purged.
 
-Jobs are found by name, whoever submitted them: nothing depends on a number that somebody wrote down. Where both know a
-job, squeue is right: the accounts lag by seconds, and keep the state before a requeue that long.
+Jobs are found by name, so that a lost job number does not matter. Where both know a job, squeue is right: the accounts
+lag by seconds, and show the state before a requeue for that long.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SACCT_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
 
 Key = tuple[str, int]
 
-#: In place of a task where SLURM names none: a job that is no array, or what is left of an array that was cancelled
-#: while it waited, which then stands for all tasks without a row of their own.
+#: In place of a task where SLURM names none: a job that is no array, or the rest of an array that was cancelled while
+#: it waited, which stands for all tasks without a row of their own.
 REST = -1
 
 
@@ -41,8 +41,8 @@ REST = -1
 class Job:
     """One job, or one task of an array.
 
-    id: such as 123_4. state: SLURM's, in capitals, without a tail. reason: why it waits, or how it ended; "" without
-    one. node: where it runs or ran, "" before. exit_code: as sacct has it, STATUS:SIGNAL.
+    id: such as 123_4. state: SLURM's, in capitals, one word. reason: why it is pending, or how it ended; "" without
+    one. node: where it runs or ran, "" before. exit_code: STATUS:SIGNAL, as in sacct.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Job:
 
     @property
     def is_live(self) -> bool:
-        """Whether it runs or may yet run."""
+        """Whether it is running or may still run."""
         return self.is_pending or self.is_running
 
 
@@ -80,18 +80,18 @@ class Queue:
 
 
 class _RefusedError(Exception):
-    """A command that did not answer, and what it said."""
+    """A command that failed, with its message."""
 
 
 def is_installed() -> bool:
-    """Whether this machine can ask SLURM at all."""
+    """Whether this machine has the commands of SLURM."""
     return shutil.which("squeue") is not None
 
 
 def query(wanted: Collection[Key], since: datetime) -> Queue:
-    """The jobs of these names and tasks, and others of these names. Nobody is asked where nothing is wanted.
+    """The jobs of these names and tasks, and others of these names. Without keys, SLURM is not queried.
 
-    since: when the oldest of them was submitted, with its time zone; the accounts are searched from there on.
+    since: when the oldest of them was submitted, with its time zone; the accounts are searched from then on.
     """
     if not wanted:
         return Queue()
@@ -102,10 +102,10 @@ def query(wanted: Collection[Key], since: datetime) -> Queue:
         jobs = _newest(row for part in _parts(names) for row in _squeue(part))
     except _RefusedError as error:
         return Queue(unreachable=f"SLURM does not answer ({error})")
-    forgotten = sorted({key[0] for key in wanted if key not in jobs and not _rest_lives(jobs, key)})
+    purged = sorted({key[0] for key in wanted if key not in jobs and not _rest_lives(jobs, key)})
     try:
-        ended = _newest(row for part in _parts(forgotten) for row in _sacct(part, since))
-    except _RefusedError:  # most often it says that there are no accounts on this cluster
+        ended = _newest(row for part in _parts(purged) for row in _sacct(part, since))
+    except _RefusedError:  # usually because this cluster keeps no accounts
         return Queue(_with_rests(jobs, wanted), accounted=False)
     return Queue(_with_rests({**ended, **jobs}, wanted))
 
@@ -116,15 +116,15 @@ def _rest_lives(jobs: Mapping[Key, Job], key: Key) -> bool:
 
 
 def _with_rests(jobs: Mapping[Key, Job], wanted: Collection[Key]) -> dict[Key, Job]:
-    """The jobs, with those for which no row of their own but one of the rest of their array stands."""
+    """The jobs, with the rest of an array in place of tasks that have no row of their own."""
     rests = {key: jobs[key[0], REST] for key in wanted if key not in jobs and (key[0], REST) in jobs}
     return {key: job for key, job in jobs.items() if key[1] != REST} | rests
 
 
 def cancel(ids: Collection[str]) -> None:
-    """Cancel jobs by their ids, all in one call where that is possible. Those that have ended are left alone.
+    """Cancel jobs by their ids, in as few calls as possible; ended ones are ignored.
 
-    Raises OSError with SLURM's words where it refuses.
+    Raises OSError with SLURM's message where it refuses.
     """
     for part in _parts(list(ids)):
         try:
@@ -138,7 +138,7 @@ def indices(text: str) -> list[int]:
     found: list[int] = []
     for part in text.partition("%")[0].split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part.strip())
-        if match:  # a long list ends in "...", where --array is not understood
+        if match:  # a long list may end in "..."
             first, last, step = match[1], match[2] or match[1], match[3] or "1"
             found.extend(range(int(first), int(last) + 1, max(1, int(step))))
     return found
@@ -160,7 +160,7 @@ def _squeue(names: list[str]) -> list[tuple[Key, Job]]:
 
 
 def _sacct(names: list[str], since: datetime) -> list[tuple[Key, Job]]:
-    # A day more than needed: this machine's time zone need not be the cluster's.
+    # A day earlier: this machine's time zone may differ from the cluster's.
     start = (since.astimezone() - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%S")
     span = [f"--starttime={start}", "--endtime=now", f"--state={SACCT_STATES}"]
     choice = [f"--name={','.join(names)}", "--allusers", *span]
@@ -175,7 +175,7 @@ def _sacct(names: list[str], since: datetime) -> list[tuple[Key, Job]]:
 
 
 def _jobs(name: str, number: str, state: str, reason: str, node: str, code: str) -> list[tuple[Key, Job]]:
-    """One row: several jobs where it is the rest of an array, `123_[4-9%2]`."""
+    """The jobs of one row: several where it is the rest of an array, `123_[4-9%2]`."""
     array, _, tasks = number.partition("_")
     state = state.split(" ")[0].rstrip("+")
     reason = "" if reason == "None" else reason
@@ -185,8 +185,8 @@ def _jobs(name: str, number: str, state: str, reason: str, node: str, code: str)
 
 
 def _newest(rows: Iterable[tuple[Key, Job]]) -> dict[Key, Job]:
-    """By name and task; of several with one name, the one that is live, else that which was submitted last."""
-    # The row of an array's rest may still count a task in that has a row of its own, without a node by then.
+    """Jobs by name and task; of several with one name, the live one, else the one submitted last."""
+    # The row of an array's rest, which has no node, may still include a task that has a row of its own.
     single = {(key, job.id): job for key, job in sorted(rows, key=lambda row: bool(row[1].node))}
     found: dict[Key, Job] = {}
     for (key, _), job in single.items():
@@ -201,7 +201,7 @@ def _rank(job: Job) -> tuple[bool, int]:
 
 
 def _exit_code(text: str) -> str:
-    """squeue's exit code, as `wait` gives it, in sacct's form."""
+    """squeue's exit code, a status as in wait(2), in sacct's form."""
     number = int(text) if text.isdecimal() else 0
     return f"0:{number & 127}" if number & 127 else f"{number >> 8}:0"
 
@@ -211,7 +211,7 @@ def _parts(names: list[str]) -> list[list[str]]:
 
 
 def _call(*command: str) -> str:
-    """What a command prints. Raises _RefusedError with the last line of its complaint."""
+    """The output of a command. Raises _RefusedError with the last line of its error message."""
     try:
         done = subprocess.run(
             command,

@@ -1,4 +1,4 @@
-"""What the job of a cell asks for: the cluster's file, and what the cell asks beyond it."""
+"""The resources of a cell's job: those of the cluster's file, changed by the cell's `train.resources`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from .clusters import Cluster
 
 @dataclass(frozen=True)
 class Resources:
-    """Of one job. Cells that ask for the same can share an array.
+    """The resources of one job. Cells with equal resources can share an array.
 
-    devices: processes, each with a GPU where the cluster has them; over `nodes` nodes, evenly.
-    cpus, memory: of one device, memory in MB of the host's or None for the site's default.
-    time_limit: minutes.
+    devices: processes, each with a GPU where the cluster has them, spread evenly over `nodes` nodes. cpus, memory: per
+    device; host memory in MB, or None for the site's default. time_limit: in minutes.
     """
 
     devices: int
@@ -33,11 +32,7 @@ class Resources:
 
 
 def resources(config: Mapping[str, Any], cluster: Cluster) -> Resources:
-    """What a cell asks of this cluster: `train.resources`, and for the rest what the cluster's file says.
-
-    Raises:
-        UsageError: the cluster's nodes cannot hold it.
-    """
+    """The resources of a cell's job on this cluster. Raises UsageError where the cluster's nodes cannot hold it."""
     asked = config["train"].get("resources") or {}  # runs of older versions have none
     devices = asked.get("devices") or 1
     nodes = asked.get("nodes") or _nodes(devices, cluster)
@@ -57,12 +52,12 @@ def resources(config: Mapping[str, Any], cluster: Cluster) -> Resources:
     if cluster.requeue.notice_seconds >= 60 * found.time_limit:
         raise UsageError(
             f"train.resources.time_limit is {limit}, must be longer than the {cluster.requeue.notice_seconds} s that "
-            f"{cluster.name} gives for saving (requeue.notice_seconds)"
+            f"{cluster.name} allows for saving (requeue.notice_seconds)"
         )
     return found
 
 
 def _nodes(devices: int, cluster: Cluster) -> int:
-    """As few nodes as hold the devices evenly."""
+    """The fewest nodes that hold the devices evenly."""
     most = cluster.gpus_per_node or devices
     return next(nodes for nodes in range(1, devices + 1) if devices % nodes == 0 and devices // nodes <= most)

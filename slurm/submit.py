@@ -1,4 +1,4 @@
-"""Submitting cells to a cluster: one job array for each set of resources, and a record of what was submitted."""
+"""Submitting cells to a cluster: one job array per set of resources, and a record of what was submitted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """Arrays that are not submitted yet: what each asks for, and the folders of the cells of its elements."""
+    """Arrays to submit: the resources of each, and the folders of the cells of its elements."""
 
     cluster: Cluster
     arrays: tuple[tuple[Resources, tuple[tuple[Path, ...], ...]], ...]
@@ -31,11 +31,11 @@ class Plan:
 
 
 def make_plan(cells: Sequence[tuple[Path, Config]], cluster: Cluster, *, pack: int, share: int, most: int) -> Plan:
-    """Group cells, (folder, configuration) each, by what they ask for; `pack` of them an element.
+    """Group cells, (folder, configuration) each, by their resources, with `pack` cells per element.
 
-    most: elements of one array, see `largest_array`; what is beyond goes into another one.
+    most: elements per array, see `largest_array`; more elements make further arrays.
 
-    Raises UsageError where a cell asks for what the cluster does not have.
+    Raises UsageError where a cell requests resources that the cluster does not have.
     """
     groups: dict[Resources, list[Path]] = {}
     for folder, config in cells:
@@ -50,7 +50,7 @@ def make_plan(cells: Sequence[tuple[Path, Config]], cluster: Cluster, *, pack: i
 
 
 def script(plan: Plan, number: int, out: Path) -> str:
-    """What sbatch would be given for an array of the plan, with a made-up name for the sweep."""
+    """The job script of an array of the plan, with a placeholder for the name of the sweep."""
     from .executor import ArrayExecutor
 
     wanted, elements = plan.arrays[number]
@@ -61,15 +61,15 @@ def script(plan: Plan, number: int, out: Path) -> str:
 def submit_cells(
     cells: Sequence[tuple[Path, Config]], out: Path, cluster: Cluster, *, pack: int, share: int, command: str
 ) -> Sweep:
-    """Submit cells whose folders hold their configurations already, and leave at once.
+    """Submit cells whose folders hold their configurations, without waiting for them.
 
     Args:
         cells: folder and configuration of each; folders below `out`.
-        pack: cells of one job. share: of these how many run at once, on the same device.
-        command: what the person typed, for the record.
+        pack: cells per job. share: how many of these run at once, on the same device.
+        command: the command line, for the record.
 
     Raises:
-        UsageError: there is no SLURM here, or it refuses; a cell asks for what the cluster does not have.
+        UsageError: there is no SLURM here, or it refuses; a cell requests resources that the cluster does not have.
     """
     check_slurm()
     check_name(out)
@@ -95,13 +95,13 @@ def submit_cells(
         )
         for number, (wanted, elements) in enumerate(plan.arrays)
     ]
-    # Before anything is submitted: whoever looks for these jobs finds them by name, whatever happens to this process.
+    # Before anything is submitted: its jobs can be found by name even if this process is killed.
     sweep = dataclasses.replace(sweep, arrays=tuple(planned))
     save(out, sweep)
     for number in range(len(planned)):
         try:
             job = _submit(plan, number, out, sweep)
-        except UsageError as error:  # refused; of anything else nobody knows whether SLURM has the array
+        except UsageError as error:  # refused; after any other error SLURM may have the array
             _forget(out, sweep, number)
             before = ", ".join(str(array.job) for array in sweep.arrays[:number])
             raise UsageError(f"{error}; submitted before it: job {before}" if before else str(error)) from None
@@ -133,7 +133,7 @@ def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> str:
 
 
 def _forget(out: Path, sweep: Sweep, number: int) -> None:
-    """Take arrays that were not submitted out of the record; the record, too, where nothing was."""
+    """Remove arrays that were not submitted from the record, and the record where none was."""
     if number:
         save(out, dataclasses.replace(sweep, arrays=sweep.arrays[:number]))
     else:
@@ -155,19 +155,19 @@ def check_slurm() -> None:
 
 
 def check_name(out: Path) -> None:
-    """Raise UsageError for a folder whose name SLURM would read as something else."""
+    """Raise UsageError for a folder with characters that SLURM substitutes in names of logs."""
     if odd := sorted(set("%\\\n") & set(str(out.absolute()))):
         raise UsageError(
-            f"output folder {str(out)!r}: SLURM reads {odd[0]!r} in names of logs otherwise; choose another --out"
+            f"output folder {str(out)!r}: SLURM substitutes {odd[0]!r} in names of logs; choose another --out"
         )
 
 
 def largest_array() -> int:
-    """Elements that an array may have at this site. Raises UsageError where its controller does not answer."""
+    """The most elements of an array at this site. Raises UsageError where its controller does not answer."""
     done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         key, _, value = line.partition("=")
         if key.strip() == "MaxArraySize":
-            return max(1, int(value) - 1)  # the first number that no element may have, and some sites say 0
+            return max(1, int(value) - 1)  # the first index that is too large; some sites report 0
     said = (done.stderr.strip() or "no answer").splitlines()[-1]
     raise UsageError(f"SLURM's controller does not answer ({said}); nothing was submitted")

@@ -1,6 +1,6 @@
-"""What the daemons of a cluster on one machine are told: the text of their configuration files.
+"""The configuration files of the daemons of a local cluster.
 
-Written for SLURM 22.05, which Debian 12 has. Root may start such a cluster, and any user who may make user namespaces.
+Written for SLURM 22.05 of Debian 12. Root can start such a cluster, and any user who may create user namespaces.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ...benchmarks.common.errors import UsageError
 
-#: Devices that every machine has. SLURM numbers GPUs by their device files and restricts nobody to them here, so any
-#: will do: a job sees CUDA_VISIBLE_DEVICES as on a GPU node. It drops GPUs that have no such file.
+#: Devices that every machine has. SLURM numbers GPUs by their device files and does not restrict access to them here,
+#: so any will do: a job sees CUDA_VISIBLE_DEVICES as on a GPU node. SLURM drops GPUs without a device file.
 STAND_INS = ("null", "zero", "full", "random", "urandom", "tty", "ptmx")
 
 #: A step's socket lies below the folder, and the path of a socket has 107 bytes.
@@ -27,9 +27,9 @@ PORTS = range(20_000, 32_000)
 
 @dataclass(frozen=True)
 class Options:
-    """The size of a cluster, which the machine need not have, and its patience in seconds.
+    """The size of a cluster, which need not be that of the machine, and its timeouts in seconds.
 
-    gpus: per node, pretended. node_timeout: until a silent node is DOWN and its jobs are requeued. requeue_delay: until
+    gpus: per node, simulated. node_timeout: until a silent node is DOWN and its jobs are requeued. requeue_delay: until
     a requeued job may start. kill_wait: from SIGTERM to SIGKILL. grace: from a preemption to its SIGTERM.
     accounting: with a database, without which there is no `sacct`.
     """
@@ -51,20 +51,20 @@ class Options:
 
 
 def check(folder: Path, options: Options) -> None:
-    """Raise UsageError for what no cluster can be made of."""
+    """Raise UsageError for options or a folder that no cluster can have."""
     for key in ("nodes", "cpus", "memory", "node_timeout", "requeue_delay", "kill_wait"):
         if getattr(options, key) < 1:
             raise UsageError(f"{key} is {getattr(options, key)}, must be at least 1")
     if not 0 <= options.gpus <= len(STAND_INS):
-        raise UsageError(f"gpus is {options.gpus}, must be from 0 to {len(STAND_INS)}, which is what can be pretended")
+        raise UsageError(f"gpus is {options.gpus}, must be from 0 to {len(STAND_INS)}, which is what can be simulated")
     if len(str(folder).encode()) > LONGEST_PATH:
         raise UsageError(f"folder {folder} has more than {LONGEST_PATH} bytes, too long for the sockets in it")
     if not re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII):
-        raise UsageError(f"folder '{folder}' has characters other than letters, digits and ._+-/, as SLURM wants them")
+        raise UsageError(f"folder '{folder}' has characters other than letters, digits and ._+-/, as SLURM requires")
 
 
 def free_ports(names: list[str]) -> dict[str, int]:
-    """A port for each name on which nobody listens on the loopback address."""
+    """A free port of the loopback address for each name."""
     free: Iterator[int] = filter(_is_free, random.sample(PORTS, len(PORTS)))
     return {name: next(free) for name in names}
 
@@ -81,19 +81,19 @@ def _is_free(port: int) -> bool:
 def files(folder: Path, options: Options, ports: Mapping[str, int], user: str, hosts: str) -> dict[str, str]:
     """Names and texts of all configuration files.
 
-    ports: of each node, of `slurmctld` and of `slurmdbd`. hosts: what the machine's /etc/hosts says.
+    ports: of each node, of `slurmctld` and of `slurmdbd`. hosts: the text of the machine's /etc/hosts.
     """
-    told = {
+    texts = {
         "slurm.conf": _slurm(folder, options, ports, user),
         "gres.conf": "".join(f"Name=gpu File=/dev/{device}\n" for device in STAND_INS[: options.gpus]),
         # slurmd loads a cgroup plugin though nothing uses it; the default one does not start on every machine.
         "cgroup.conf": "CgroupPlugin=cgroup/v1\n",
-        # What the nodes see as /etc/hosts: as on a real cluster, their names resolve everywhere on it.
+        # /etc/hosts of the nodes: as on a real cluster, their names resolve on all of them.
         "hosts": "".join(f"127.0.0.1 {name}\n" for name in options.names) + hosts,
     }
     if options.accounting:
-        told |= {"slurmdbd.conf": _slurmdbd(folder, ports, user), "mariadb.cnf": _mariadb(folder, user)}
-    return told
+        texts |= {"slurmdbd.conf": _slurmdbd(folder, ports, user), "mariadb.cnf": _mariadb(folder, user)}
+    return texts
 
 
 def _slurm(folder: Path, options: Options, ports: Mapping[str, int], user: str) -> str:
@@ -111,14 +111,14 @@ SlurmctldLogFile={folder}/log/slurmctld.log
 SlurmdLogFile={folder}/log/%n.log
 MailProg=/bin/true
 
-# On the loopback address alone, which all nodes share: they differ in their ports.
+# On the loopback address only, which all nodes share: they differ in their ports.
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 
 # A munged of our own. A requeued job waits as long as a credential lives, two minutes by default.
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket,cred_expire={options.requeue_delay}
 
-# Nothing of the machine but its processes is asked for or restricted.
+# Processes are tracked, and nothing is restricted.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
@@ -129,7 +129,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 GresTypes=gpu
 
-# A job in `urgent` takes the place of one in `main`, which gets its --signal at once and is requeued.
+# A job in `urgent` preempts one in `main`, which gets its --signal at once and is requeued.
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
@@ -176,7 +176,7 @@ StorageLoc=slurm
 
 
 def _mariadb(folder: Path, user: str) -> str:
-    # On a socket alone, where the system's user is the database's: no port, no password. Durability is not wanted.
+    # On a socket only, where the system's user is the database's: no port, no password. Durability is not needed.
     return f"""\
 [mariadbd]
 user={user}

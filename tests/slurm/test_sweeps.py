@@ -97,7 +97,7 @@ def test_a_torn_file_is_named(tmp_path: Path) -> None:
 
 def test_a_cluster_of_another_version_is_refused() -> None:
     record = {**asdict(clusters.load("local")), "colour": "blue"}
-    with pytest.raises(UsageError, match=r"the cluster 'local' that the sweep remembers .*unknown key 'colour'"):
+    with pytest.raises(UsageError, match=r"the cluster 'local' in the record of the sweep .*unknown key 'colour'"):
         clusters.from_record(record)
 
 
@@ -118,7 +118,7 @@ def test_a_shipped_cluster_comes_back_from_a_record(name: str) -> None:
 )
 def test_what_a_file_of_results_says_is_never_run(name: str, harm: dict, tmp_path: Path) -> None:
     record = json.loads(json.dumps({**asdict(clusters.load("local")), "name": name, **harm}))
-    with pytest.raises(UsageError, match=r"what files of results say is not run; name a cluster with --cluster"):
+    with pytest.raises(UsageError, match=r"which are never taken from files of results; name a cluster with --cluster"):
         clusters.from_record(record)
 
 
