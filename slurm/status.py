@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,26 +18,10 @@ from typing import Any
 
 from ..benchmarks.common.lock import is_held
 from ..benchmarks.runs.folder import CellFiles
+from ..benchmarks.runs.view import FINAL, CellStatus, LiveJob, View, name_of
 from . import queue, sweeps
 from .queue import Job, Queue
 from .sweeps import Sweep, Task
-
-#: The states of a cell, the most urgent first. status.json holds one of: queued, running, interrupted, failed,
-#: diverged, done. The others follow from the queue: "requeued", queued again after it had started; "cancelled";
-#: "lost", its job is gone and SLURM does not know how it ended.
-STATES = (
-    "running",
-    "failed",
-    "lost",
-    "cancelled",
-    "diverged",
-    "interrupted",
-    "requeued",
-    "queued",
-    "done",
-)
-FINAL = ("done", "diverged")
-RERUN = ("failed", "cancelled", "lost", "interrupted", "queued")
 
 #: The exit code of a job whose output file could not be opened: slurmd's error 4021, cut to a signal's range.
 NO_LOG = "0:53"
@@ -49,63 +33,6 @@ SUBMISSION = timedelta(minutes=1)
 #: How long all cells must be inactive before a sweep counts as ended: a worker moves from cell to cell, and shared
 #: file systems show changes late.
 SETTLE_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class CellStatus:
-    """What is known of one cell.
-
-    Attributes:
-        name: Its folder below the output folder.
-        status: The content of status.json.
-        state: One of STATES.
-        reason: Why it waits, or why it ended; "" where the state says all.
-        job, node: Where it runs or ran, "" outside SLURM.
-        live: Pending and running tasks that hold it.
-        held: Whether a living process holds its lock.
-        submitting: Whether its job may not be in the queue yet.
-        failed_in_job: Whether its job ended without the cell recording why.
-    """
-
-    name: str
-    files: CellFiles
-    status: Mapping[str, Any]
-    state: str
-    reason: str = ""
-    job: str = ""
-    node: str = ""
-    live: tuple[tuple[Task, Job], ...] = ()
-    held: bool = False
-    submitting: bool = False
-    failed_in_job: bool = False
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it runs, or will run without further action."""
-        return self.held or self.submitting or bool(self.live)
-
-    @property
-    def needs_rerun(self) -> bool:
-        """Whether `bench retry --failed` picks it: unfinished and inactive."""
-        return self.state in RERUN and not self.is_active
-
-
-@dataclass(frozen=True)
-class View:
-    """The status of several cells. unreachable: why nothing is known of their jobs, None where SLURM answered."""
-
-    cells: tuple[CellStatus, ...]
-    unreachable: str | None = None
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether no cell is active. While SLURM is unreachable, every unfinished cell may be."""
-        return not any(cell.is_active or (self.unreachable and cell.state not in FINAL) for cell in self.cells)
-
-    def counts(self) -> dict[str, int]:
-        """The number of cells in each state, in the order of STATES; states without cells are left out."""
-        found = [cell.state for cell in self.cells]
-        return {state: found.count(state) for state in STATES if state in found}
 
 
 def poll(cells: Sequence[CellFiles], out: Path) -> View:
@@ -162,11 +89,6 @@ def combine(cells: Sequence[CellFiles], out: Path, submitted: Sequence[Sweep], j
     return View(tuple(found), unknown or None)
 
 
-def name_of(files: CellFiles, out: Path) -> str:
-    """The name of a cell: its folder below the output folder."""
-    return files.path.relative_to(out).as_posix()
-
-
 def resolve(name: str, files: CellFiles, held: bool, tasks: Sequence[Task], jobs: Queue) -> CellStatus:
     """The status of one cell. held: whether its lock is. tasks: those that hold it, newest last."""
     status = files.status
@@ -176,16 +98,17 @@ def resolve(name: str, files: CellFiles, held: bool, tasks: Sequence[Task], jobs
     if state in FINAL:
         return cell(state, "", number, node, held=held)
     known = [(task, jobs.jobs[task.key]) for task in tasks if task.key in jobs.jobs]
-    live = tuple((task, job) for task, job in known if job.is_live)
+    jobs_left = [job for _, job in known if job.is_live]
+    live = tuple(LiveJob(job.id, task.sweep.user, task.cells) for task, job in known if job.is_live)
     if held:
-        if live and not number:
-            number, node = live[-1][1].id, live[-1][1].node
+        if jobs_left and not number:
+            number, node = jobs_left[-1].id, jobs_left[-1].node
         return cell("running", "", number, node, live, held=True)
     if state == "failed":  # a worker whose task holds other cells, too, does not try it again
         return cell(state, _first_line(status), number, node)
     if live:
         started = state != "queued"
-        job = next((job for _, job in reversed(live) if job.is_running), live[-1][1])
+        job = next((job for job in reversed(jobs_left) if job.is_running), jobs_left[-1])
         starting = "its job starts" if started else "its job has not come to it yet"
         waiting = starting if job.is_running else job.reason
         return cell("requeued" if started else "queued", waiting, job.id, job.node, live)

@@ -52,7 +52,7 @@ def shared(slurm: LocalCluster) -> Iterator[Place]:
     folder = slurm.folder.parent / f"out-{time.monotonic_ns()}"
     folder.mkdir()
     folder.chmod(0o777)
-    yield Place(folder / "runs")
+    yield Place(folder / "my runs")
     for line in jobs():
         subprocess.run(["scancel", line.split()[0]], check=False)
     until(lambda: not jobs(), "the end of the jobs")

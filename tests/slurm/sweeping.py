@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 BENCH = [sys.executable, "-c", "from consistency_bench.benchmarks.cli.main import main; main()"]
-PATIENCE_SECONDS = 600.0  # of a slow machine; nothing here is a measurement
+TIMEOUT_SECONDS = 600.0  # for a slow machine; nothing here is a measurement
 
 #: A cluster file for the cluster that the tests start: one core a cell, and little notice.
 CLUSTER = """\
@@ -102,7 +102,7 @@ Undisturbed = Callable[[Place], dict[str, bytes]]
 
 
 def until(reached: Callable[[], Any], what: str = "it") -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not reached():
         assert time.monotonic() < deadline, f"{what} did not happen: {slurm_says()}"
         time.sleep(0.1)

@@ -191,6 +191,7 @@ def test_the_local_one_fits_the_local_cluster() -> None:
     assert cluster.gpus_per_node * cluster.memory_per_gpu <= size.memory
 
 
+@pytest.mark.slow
 def test_the_local_cluster_accepts_what_the_local_one_asks_for(slurm: LocalCluster) -> None:
     cluster = load("local")
     assert cluster.memory_per_gpu is not None

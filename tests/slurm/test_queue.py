@@ -208,6 +208,7 @@ def submit(slurm: LocalCluster) -> Iterator[Submit]:
     wait_for(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.slow
 def test_jobs_of_a_real_cluster(submit: Submit) -> None:
     now = datetime.now(UTC)
     stamp = f"bench-{time.time_ns()}"
@@ -247,6 +248,7 @@ def test_jobs_of_a_real_cluster(submit: Submit) -> None:
     assert {jobs()[2, index].state for index in range(40)} == {"CANCELLED"}
 
 
+@pytest.mark.slow
 def test_a_sweep_is_looked_after_on_a_real_cluster(submit: Submit, tmp_path: Path) -> None:
     names = [f"toy2d/ect/s{seed}-0000000{seed}" for seed in range(4)]
     for name in names:
@@ -284,6 +286,7 @@ def test_a_sweep_is_looked_after_on_a_real_cluster(submit: Submit, tmp_path: Pat
     assert "0 of 4 done, 1 failed, 3 cancelled" in bench("status")
 
 
+@pytest.mark.slow
 def test_what_squeue_has_forgotten_is_in_the_accounts(submit: Submit, fake: Fake) -> None:
     now = datetime.now(UTC)
     name = f"bench-{time.time_ns()}-0"

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +12,10 @@ from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.slurm.clusters import Cluster, Requeue
 from consistency_bench.slurm.executor import parameters
 from consistency_bench.slurm.job import CellsJob
-from consistency_bench.slurm.local.cluster import LocalCluster, start
-from consistency_bench.slurm.local.config import Options
 from consistency_bench.slurm.resources import Resources, resources
 from consistency_bench.slurm.submit import make_plan, script
-from consistency_bench.slurm.sweeps import read
 
-from .conftest import needs_slurm
-from .sweeping import Place, jobs, until
-from .sweeping import slurm as call
+from .sweeping import Place
 
 SITE = Cluster(name="site", gpus_per_node=4, cpus_per_gpu=8, time_limit=60, array_parallelism=3, memory_per_gpu=2048)
 PLAIN = Resources(devices=1, nodes=1, cpus=8, memory=2048, time_limit=60)
@@ -198,101 +189,3 @@ def test_the_same_cells_run_here(tmp_path: Path, launcher: str) -> None:
     said = place.bench("run", "--methods", "ect", "--seeds", "0", "--no-mlflow", "--launcher", launcher, *SMALL)
     assert place.the("state") == "done"
     assert ("attempt ended: done" in said) == (launcher == "debug")
-
-
-# On a real cluster
-
-
-@pytest.fixture
-def bare(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
-    """A cluster without accounting, that commands find."""
-    needs_slurm(accounting=False)
-    cluster = start(place / "c", Options(accounting=False))
-    monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
-    yield cluster
-    cluster.stop()
-
-
-@pytest.fixture
-def out(slurm: LocalCluster) -> Iterator[Place]:
-    folder = slurm.folder.parent / f"submit-{os.getpid()}"
-    folder.mkdir()
-    yield Place(folder / "my runs")
-    for line in jobs():
-        call("scancel", line.split()[0].split("_")[0])
-    until(lambda: not jobs(), "the end of the jobs")
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def test_what_sbatch_refuses_leaves_nothing_behind(out: Place) -> None:
-    site = Path(out.cluster())
-    site.write_text(site.read_text().replace("partition: main", "partition: moon"))
-    said = out.bench("sweep", "--cluster", str(site), *SMALL, status=2)
-    assert "sbatch refused the array: " in said
-    assert "invalid partition specified: moon" in said
-    assert list(out.out.glob("sweeps/*")) == []
-    assert out.statuses() == {}  # as if nobody had asked
-
-
-def test_a_refused_retry_forgets_no_failure(out: Place) -> None:
-    out.bench("run", "--no-mlflow", "--methods", "ect", "--seeds", "0", *SMALL)
-    (status,) = out.out.glob("*/*/*/status.json")
-    status.write_text(json.dumps({**json.loads(status.read_text()), "state": "failed", "error": "out of memory"}))
-    site = Path(out.cluster())
-    site.write_text(site.read_text().replace("partition: main", "partition: moon"))
-    assert "sbatch refused" in out.bench("retry", "--failed", "--cluster", str(site), status=2)
-    assert (out.the("state"), out.the("error")) == ("failed", "out of memory")
-
-
-def test_a_sweep_from_within_a_job_takes_nothing_of_it_along(out: Place) -> None:
-    around = ("SLURM_MEM_PER_CPU=100", "SLURM_MEM_PER_NODE=1", "SLURM_RESTART_COUNT=3", "SLURM_NTASKS=2", "RANK=1")
-    inside = Place(out.out, wrap=("env", *around))
-    inside.sweep("--methods", "ect", "--seeds", "0", *SMALL)
-    out.finish()
-    assert out.attempts() == [1]
-
-
-def test_packed_cells_share_jobs_and_devices(out: Place) -> None:
-    said = out.sweep("--methods", "ect", "--seeds", "0-4", "--pack", "3", "--share", "2", *SMALL)
-    assert "2 jobs of up to 3 cells each" in said
-    out.finish()
-    assert [status["state"] for status in out.statuses().values()] == ["done"] * 5
-    assert sorted({status["job"].split("_")[1] for status in out.statuses().values()}) == ["0", "1"]
-    assert out.attempts() == [1] * 5
-    threads = [json.loads(path.read_text())["attempts"][0]["threads"] for path in out.out.glob("*/*/*/run.json")]
-    assert threads == [1] * 5
-
-
-def test_a_cell_that_fails_fails_its_job_and_no_other(out: Place) -> None:
-    out.sweep("--methods", "ect", "--seeds", "0-1", *SMALL)
-    first = min(out.out.glob("[!.]*/[!.]*/*/config.yaml"))
-    first.write_text(first.read_text().replace("name: toy2d", "name: nothing"))  # the data set, behind everybody's back
-    said = out.bench("wait", status=1)
-    assert "1 of 2 done, 1 failed" in said
-    assert "Traceback" not in said
-    (job,) = [s["job"] for s in out.statuses().values() if s["state"] == "failed"]
-    assert "FAILED" in call("sacct", "--noheader", "-X", f"--jobs={job}", "--format=State")
-
-
-def test_a_sweep_says_which_cells_are_in_jobs_already(out: Place) -> None:
-    held = Path(out.cluster())
-    held.write_text(held.read_text() + "sbatch: {hold: true}\n")
-    assert "2 to submit" in out.sweep("--methods", "ect", "--seeds", "0-1", *SMALL, cluster=str(held))
-    said = out.sweep("--methods", "ect", "--seeds", "0-2", *SMALL, cluster=str(held))
-    assert "cells: 3, 0 done, 2 in jobs already, 1 to submit" in said
-    assert [len(sweep.arrays[0].elements) for sweep in read(out.out)] == [2, 1]
-
-
-def test_without_accounting_everything_but_history_works(bare: LocalCluster) -> None:
-    place = Place(bare.folder.parent / "runs")
-    place.sweep("--methods", "ect", "--seeds", "0-1", *SMALL)
-    place.finish()
-    held = Path(place.cluster())
-    held.write_text(held.read_text() + "sbatch: {hold: true}\n")
-    place.sweep("--methods", "ect", "--seeds", "2", *SMALL, cluster=str(held))
-    assert "JobHeldUser" in place.bench("status", status=1)
-    place.bench("cancel", "--all")
-    assert "cancelled" in place.bench("wait", status=1)
-    place.bench("retry", "--failed", "--cluster", place.cluster())
-    place.finish()
-    assert [status["state"] for status in place.statuses().values()] == ["done"] * 3

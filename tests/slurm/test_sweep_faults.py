@@ -36,7 +36,7 @@ def test_a_job_that_an_operator_requeues(shared: Place, undisturbed: Undisturbed
     assert shared.results() == undisturbed(shared)
 
 
-def test_a_job_that_gives_way_to_a_more_urgent_one(shared: Place, undisturbed: Undisturbed) -> None:
+def test_a_job_that_is_preempted(shared: Place, undisturbed: Undisturbed) -> None:
     shared.sweep(*CELL)
     until(training(shared, 50_000))
     call("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")

@@ -8,28 +8,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from consistency_bench.benchmarks.common.distributed import (
-    ALONE,
-    VARIABLES,
-    PeerError,
-    Ranks,
-    check_batch,
-    joined,
-    ranks_from_environment,
-)
-from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.common.distributed import PeerError
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl
 from consistency_bench.benchmarks.execution.cell import run_cell
+from consistency_bench.benchmarks.execution.spawn import free_port
 from consistency_bench.benchmarks.metrics.extractors import registry as extractors
 from consistency_bench.benchmarks.runs.folder import RECORDS, RUN, STATUS, TRAIN_LOG
 
@@ -61,15 +50,10 @@ def launch(size: int, jobs: list[dict[str, Any]], root: Path, killed: int | None
     """Run cells by `size` processes; what each of them answers, in the order of ranks, but one that is `killed`."""
     listing = root / f"jobs-{size}.json"
     listing.write_text(json.dumps(jobs), encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    extra = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    extra |= {"XDG_CACHE_HOME": str(root / "cache")}
-    answers, command = (
-        root / f"answers-{size}",
-        [sys.executable, str(SCRIPT), str(listing), str(root / f"answers-{size}")],
-    )
+    extra = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    extra |= {"XDG_CACHE_HOME": str(root / "cache"), "OMP_NUM_THREADS": "1"}
+    answers = root / f"answers-{size}"
+    command = [sys.executable, str(SCRIPT), str(listing), str(answers)]
     processes = [
         subprocess.Popen(
             command,
@@ -158,75 +142,6 @@ def two(alone: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Lau
     jobs["few rows"] = {"folder": put(tiny_cell("ect", "train.batch=1", "train.images=2"), out / "few rows")}
     jobs["costly"] = {"folder": scored_cell(out / "costly"), "costly": True}
     return launched(2, jobs, root)
-
-
-# Who is there, and whose rows
-
-
-@given(st.integers(1, 40), st.integers(0, 400))
-def test_shares_are_whole_in_order_and_even(size: int, more: int) -> None:
-    count = size + more
-    shares = [Ranks(rank, size).rows(count) for rank in range(size)]
-    assert [row for share in shares for row in range(count)[share]] == list(range(count))
-    lengths = {len(range(count)[share]) for share in shares}
-    assert min(lengths) >= 1
-    assert max(lengths) - min(lengths) <= 1
-
-
-@given(st.integers(2, 40), st.data())
-def test_every_process_must_get_a_row(size: int, data: st.DataObject) -> None:
-    count, rank = data.draw(st.integers(0, size - 1)), data.draw(st.integers(0, size - 1))
-    with pytest.raises(UsageError, match=f"a batch of {count} cannot be shared by {size} processes"):
-        Ranks(rank, size).rows(count)
-    check_batch(size, size)
-
-
-def test_a_single_process_talks_to_nobody() -> None:
-    value = object()
-    assert ALONE.is_writer
-    assert ALONE.rows(7) == slice(0, 7)
-    assert ALONE.exchange(value) == [value]
-    assert ALONE.broadcast(value) is value
-    assert ALONE.gather(value) == [value]
-    assert (ALONE.agree(True), ALONE.agree(False)) == (True, False)
-    ALONE.barrier()
-    ALONE.fail(ValueError("nobody hears it"))
-    with joined(ALONE) as ranks:
-        assert ranks is ALONE
-
-
-def test_streams_of_one_s_own_leave_those_of_rank_0_as_they_are() -> None:
-    assert [Ranks(rank, 3).address for rank in range(3)] == [(), (1,), (2,)]
-
-
-TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
-
-
-def test_the_environment_says_who_is_there() -> None:
-    assert ranks_from_environment({}) == ALONE
-    assert ranks_from_environment({"RANK": "", "PATH": "/bin"}) == ALONE
-    assert ranks_from_environment(TORCHRUN) == Ranks(3, 8, 1)
-    assert ranks_from_environment({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}) == ALONE
-
-
-@pytest.mark.parametrize("name", VARIABLES)
-def test_half_an_environment_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"set, but not {name}: several processes need all of RANK, WORLD_SIZE"):
-        ranks_from_environment({key: value for key, value in TORCHRUN.items() if key != name})
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("RANK", "8", "process 8 of 8"),
-        ("RANK", "-1", "process -1 of 8"),
-        ("WORLD_SIZE", "many", "WORLD_SIZE is 'many', must be a whole number"),
-        ("MASTER_PORT", "ssh", "MASTER_PORT is 'ssh'"),
-    ],
-)
-def test_numbers_that_cannot_be_are_refused(name: str, value: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        ranks_from_environment({**TORCHRUN, name: value})
 
 
 # The same numbers
