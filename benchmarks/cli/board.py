@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...slurm.status import STATES, CellStatus, View
+from ..runs.view import STATES, CellStatus, View
 
 if TYPE_CHECKING:
     from rich.table import Table

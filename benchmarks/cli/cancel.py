@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from ...slurm import queue
-from ...slurm.status import FINAL, poll
-from ...slurm.sweeps import Task
+from ...slurm.status import poll
 from ..common.errors import UsageError
 from ..runs.folder import find_cells
+from ..runs.view import FINAL, LiveJob
 from . import options
 from .cells import resolve
 
@@ -36,7 +36,7 @@ def cancel(
     view = poll(find_cells(out), out)  # all cells: their jobs may hold others than the named ones
     if view.unreachable:
         raise UsageError(f"{view.unreachable}: nothing was cancelled")
-    jobs = {job.id: task for cell in view.cells if cell.files.path in named for task, job in cell.live}
+    jobs = {job.id: job for cell in view.cells if cell.files.path in named for job in cell.live}
     if not jobs:
         print("nothing to cancel: these cells have no jobs" if cells else f"nothing to cancel: no jobs in {out}")
         for cell in view.cells:
@@ -50,17 +50,17 @@ def cancel(
     except OSError as error:
         raise UsageError(f"{error}; see `bench status` for what was cancelled") from None
     unnamed = {cell.name for cell in view.cells if cell.files.path not in named and cell.state not in FINAL}
-    for number, task in jobs.items():
-        stopped = ", ".join(name for name in task.cells if name not in unnamed)
-        others = ", ".join(name for name in task.cells if name in unnamed)
+    for number, job in jobs.items():
+        stopped = ", ".join(name for name in job.cells if name not in unnamed)
+        others = ", ".join(name for name in job.cells if name in unnamed)
         print(f"cancelled {number}: {stopped}" + (f"; it also held {others}" if others else ""))
     return 0
 
 
-def _own(jobs: Mapping[str, Task]) -> dict[str, Task]:
+def _own(jobs: Mapping[str, LiveJob]) -> dict[str, LiveJob]:
     """The jobs that this user submitted; the others are listed."""
     user = getpass.getuser()
-    own = {number: task for number, task in jobs.items() if task.sweep.user == user}
+    own = {number: job for number, job in jobs.items() if job.user == user}
     if others := [number for number in jobs if number not in own]:
         print(f"left alone, since other users submitted them: {', '.join(others)}; name their cells to cancel them")
     return own

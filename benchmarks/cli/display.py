@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...slurm.status import CellStatus, Poller, View, name_of
 from ..common.text import plain
 from ..runs.folder import CellFiles
+from ..runs.view import CellStatus, View, name_of
 from .board import LOG, doing, footer, progress, share, table
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def watch(
 
     Returns the last view, and whether no cell was active any more.
     """
+    from ...slurm.status import Poller
+
     poller = Poller(find, out)
     with display(out) as show:
         while True:

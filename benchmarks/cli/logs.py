@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from ...slurm.status import CellStatus, poll
+from ...slurm.status import poll
 from ...slurm.sweeps import Task, read, tasks
 from ..common.text import visible
+from ..runs.view import CellStatus
 from . import options
 from .board import LOG
 from .cells import resolve

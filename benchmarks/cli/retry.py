@@ -12,11 +12,12 @@ import typer
 
 from ...slurm import clusters
 from ...slurm.clusters import Cluster
-from ...slurm.status import FINAL, CellStatus, View, poll
+from ...slurm.status import poll
 from ...slurm.sweeps import Sweep, read, tasks
 from ..common.errors import UsageError
 from ..common.redact import typed
 from ..common.text import plain
+from ..runs.view import FINAL, CellStatus, View
 from . import options
 from .cells import resolve
 from .display import exit_status, remarks, watch_local

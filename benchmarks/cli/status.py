@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ...slurm.status import View, poll
+from ...slurm.status import poll
+from ..runs.view import View
 from . import options
 from .board import table
 from .cells import resolve

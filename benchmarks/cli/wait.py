@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from ...slurm import queue
-from ...slurm.status import FINAL, View
 from ..common.errors import UsageError
+from ..runs.view import FINAL, View
 from . import options
 from .board import footer
 from .cells import resolve

@@ -13,10 +13,11 @@ import pytest
 from consistency_bench.benchmarks.common.files import DamagedError, write_json, write_text
 from consistency_bench.benchmarks.common.lock import acquire
 from consistency_bench.benchmarks.runs.folder import CellFiles, find_cells
+from consistency_bench.benchmarks.runs.view import FINAL, STATES, CellStatus
 from consistency_bench.slurm import queue, sweeps
 from consistency_bench.slurm import status as view
 from consistency_bench.slurm.queue import Job, Queue
-from consistency_bench.slurm.status import FINAL, STATES, CellStatus, Poller, combine, poll
+from consistency_bench.slurm.status import Poller, combine, poll
 from consistency_bench.slurm.sweeps import Array, Sweep
 
 CELL, OTHER = "toy/ect/s0-aaaa", "toy/ect/s1-bbbb"
