@@ -86,7 +86,7 @@ class _Measurement:
 
         kept, config = kept_snapshots(cell.path), cell.config
         if not kept:
-            print(f"{cell.path}: left out: it has no snapshot yet", file=sys.stderr)
+            print(f"{cell.path} is left out: it has no snapshot yet", file=sys.stderr)
             return None
         name = self.shared.name if self.shared else "averaged"
         snapshots = kept[-1:] if self.only_last else kept

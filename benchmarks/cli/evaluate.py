@@ -59,7 +59,7 @@ def evaluate(
     unfinished = [cell for cell in asked if cell.status["state"] != "done"]
     for cell in unfinished:
         state = cell.status["state"]
-        print(f"{cell.path}: left out: it is {state}, and only finished trainings are evaluated", file=sys.stderr)
+        print(f"{cell.path} is {state} and left out: only finished trainings are evaluated", file=sys.stderr)
     pending = {cell: config for cell, config in asked.items() if cell not in unfinished and _is_open(cell, config)}
     if not pending:
         print("all rows are there already" if len(unfinished) < len(asked) else "nothing to evaluate")
@@ -122,7 +122,7 @@ def _score_cell(cell: CellFiles, config: dict[str, Any], evaluator: Evaluator) -
 
     lock = acquire(cell.path / "lock")
     if lock is None:
-        print(f"{cell.path}: left out: another process is working on it", file=sys.stderr)
+        print(f"{cell.path} is left out: another process is working on it", file=sys.stderr)
         return False
     with lock:
         before = read_jsonl(cell.path / RECORDS)

@@ -78,17 +78,14 @@ def main() -> None:
     try:
         app(prog_name="bench")
     except UsageError as error:
-        sys.exit(_complain(str(error)))
+        message = str(error)
     except OSError as error:  # no permission, no space left, …
         if error.filename is None:
             raise
-        sys.exit(_complain(f"{error.filename}: {error.strerror}"))
+        message = f"{error.filename}: {error.strerror}"
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("interrupted; rerun the command to resume", file=sys.stderr)
         raise
-
-
-def _complain(message: str) -> int:
     print(f"bench: {plain(message)}", file=sys.stderr)
-    return 2
+    sys.exit(2)

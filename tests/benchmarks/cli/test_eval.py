@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,9 @@ from consistency_bench.reports.analysis.cells import reference_values
 
 from ..conftest import Bench, put, tiny_cell
 
-USUAL = {
-    "metrics": None,
-    "nfe": None,
-    "draws": None,
-    "snapshots": "last",
-    "bootstrap": None,
-    "batch": None,
-    "device": "cpu",
-}
+pytestmark = pytest.mark.slow  # cells are trained and scored
+#: The command as a function, with its own defaults.
+score = functools.partial(evaluate, device="cpu")
 
 
 def rows_of(out: Path) -> dict[Path, list[dict]]:
@@ -40,7 +35,7 @@ def weights(out: Path) -> dict[Path, bytes]:
 
 def test_rows_are_added_and_those_that_are_there_are_kept(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, snapshots = rows_of(trained), weights(trained)
-    assert evaluate([trained], **{**USUAL, "metrics": "fd_points_500,kd_points_200", "nfe": "1,4", "draws": 2}) == 0
+    assert score([trained], metrics="fd_points_500,kd_points_200", nfe="1,4", draws=2) == 0
     shown = capsys.readouterr().out
     for path, rows in rows_of(trained).items():
         assert [row for row in rows if row in before[path]] == before[path]
@@ -63,19 +58,18 @@ def test_rows_are_added_and_those_that_are_there_are_kept(trained: Path, capsys:
 
 
 def test_a_second_time_there_is_nothing_to_do(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = {**USUAL, "metrics": "w2_points_100"}
-    assert evaluate([trained], **asked) == 0
+    asked = {"metrics": "w2_points_100"}
+    assert score([trained], **asked) == 0
     before = rows_of(trained)
     capsys.readouterr()
-    assert evaluate([trained / "toy2d" / "ect"], **asked) == 0
+    assert score([trained / "toy2d" / "ect"], **asked) == 0
     assert "all rows are there already" in capsys.readouterr().out
     assert rows_of(trained) == before
 
 
 def test_earlier_snapshots_and_errors_of_the_sampling(trained: Path) -> None:
     (folder,) = (trained / "toy2d" / "vct").iterdir()
-    asked = {**USUAL, "metrics": "fd_points_300", "snapshots": "all", "bootstrap": 20}
-    assert evaluate([folder], **asked) == 0
+    assert score([folder], metrics="fd_points_300", snapshots="all", bootstrap=20) == 0
     rows = [row for row in read_jsonl(folder / "records.jsonl") if row["metric"] == "fd_points_300"]
     assert [row["images"] for row in rows] == [1280, 2560]
     assert rows[0]["error"] is None
@@ -91,7 +85,6 @@ def test_earlier_snapshots_and_errors_of_the_sampling(trained: Path) -> None:
         ({"nfe": "1,two"}, "--nfe is '1,two', must be step counts"),
         ({"nfe": "0"}, "eval.nfe"),
         ({"nfe": "2,2"}, "without repetition"),
-        ({"snapshots": "best"}, "--snapshots is 'best', must be one of: last, all"),
         ({"bootstrap": 3}, "eval.bootstrap is 3, must be 0, or at least 10"),
         ({"device": "tpu"}, "run.device is tpu, must be one of: auto"),
     ],
@@ -99,21 +92,21 @@ def test_earlier_snapshots_and_errors_of_the_sampling(trained: Path) -> None:
 def test_bad_input_is_one_sentence_and_changes_nothing(trained: Path, change: dict, message: str) -> None:
     before = rows_of(trained)
     with pytest.raises(UsageError, match=message):
-        evaluate([trained], **{**USUAL, **change})
+        score([trained], **change)
     assert rows_of(trained) == before
 
 
 def test_folders_without_cells_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere is not a folder of a cell and contains none"):
-        evaluate([tmp_path / "nowhere"], **USUAL)
+        score([tmp_path / "nowhere"])
 
 
 def test_trainings_that_are_not_done_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done, open_ = (put(tiny_cell("ect", seed=seed), tmp_path) for seed in (0, 1))
     run_cell(done)
     write_json(open_ / "status.json", {"state": "interrupted"})
-    assert evaluate([tmp_path], **{**USUAL, "metrics": "kd_points_200"}) == 1
-    assert "left out, it is interrupted" in capsys.readouterr().err
+    assert score([tmp_path], metrics="kd_points_200") == 1
+    assert "is interrupted and left out" in capsys.readouterr().err
     assert "kd_points_200" in {row["metric"] for row in read_jsonl(done / "records.jsonl")}
     assert not (open_ / "records.jsonl").exists()
 
@@ -124,8 +117,8 @@ def test_a_cell_in_other_hands_is_left_alone(trained: Path, capsys: pytest.Captu
     lock = acquire(folder / "lock")
     assert lock is not None
     with lock:
-        assert evaluate([folder], **{**USUAL, "metrics": "kd_points_300"}) == 1
-    assert "left out, another process is working on it" in capsys.readouterr().err
+        assert score([folder], metrics="kd_points_300") == 1
+    assert "left out: another process is working on it" in capsys.readouterr().err
     assert read_jsonl(folder / "records.jsonl") == before
 
 
@@ -133,7 +126,7 @@ def test_few_samples_leave_the_pictures_of_more(tmp_path: Path) -> None:
     folder = put(tiny_cell("ect", "eval.nfe=[1]"), tmp_path)
     run_cell(folder)
     before = (folder / "samples" / "nfe1.npz").read_bytes()
-    assert evaluate([folder], **{**USUAL, "metrics": "fd_points_20", "nfe": "1,2"}) == 0
+    assert score([folder], metrics="fd_points_20", nfe="1,2") == 0
     assert (folder / "samples" / "nfe1.npz").read_bytes() == before
     with np.load(folder / "samples" / "nfe2.npz") as arrays:  # where there is no picture yet, one of few
         assert {len(arrays[name]) for name in ("samples", "latents")} == {20}
@@ -145,14 +138,14 @@ def test_a_cell_of_an_older_version_gets_what_its_coupling_has_learned(tmp_path:
     path = folder / "samples" / "posterior.npz"
     before = path.read_bytes()
     path.unlink()
-    assert evaluate([folder], **{**USUAL, "nfe": "1,2", "batch": 7}) == 0
+    assert score([folder], nfe="1,2", batch=7) == 0
     assert path.read_bytes() == before
 
 
 def test_a_cell_is_named_from_within(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder,) = (trained / "toy2d" / "ect").iterdir()
     monkeypatch.chdir(folder)
-    assert evaluate([Path()], **{**USUAL, "metrics": "kd_points_400"}) == 0
+    assert score([Path()], metrics="kd_points_400") == 0
     assert "kd_points_400" in {row["metric"] for row in read_jsonl(folder / "records.jsonl")}
 
 
@@ -164,7 +157,7 @@ def test_a_damaged_snapshot_is_named(tmp_path: Path, damage: str) -> None:
     path.write_bytes(path.read_bytes()[:100]) if damage == "cut off" else path.unlink()
     before = read_jsonl(folder / "records.jsonl")
     with pytest.raises(UsageError, match=rf"the snapshot .*{path.name} cannot be read"):
-        evaluate([folder], **{**USUAL, "metrics": "kd_points_200"})
+        score([folder], metrics="kd_points_200")
     assert read_jsonl(folder / "records.jsonl") == before
 
 
@@ -174,7 +167,7 @@ def test_weights_that_blow_up_have_no_value_and_say_so(tmp_path: Path) -> None:
     path = max(folder.glob("snapshots/*"))
     weights = load_file(path)
     save_file({name: torch.full_like(value, torch.nan) for name, value in weights.items()}, path)
-    assert evaluate([folder], **{**USUAL, "metrics": "kd_points_200", "nfe": "1"}) == 1
+    assert score([folder], metrics="kd_points_200", nfe="1") == 1
     assert [row["value"] for row in read_jsonl(folder / "records.jsonl") if row["metric"] == "kd_points_200"] == [None]
 
 
@@ -218,7 +211,7 @@ def test_a_configuration_that_is_none_is_named(trained: Path, change: dict, mess
     write_text(path, yaml.safe_dump({**yaml.safe_load(before), **change}))
     try:
         with pytest.raises(UsageError, match=f"config.yaml.*{message}"):
-            evaluate([folder], **{**USUAL, "metrics": "kd_points_300"})
+            score([folder], metrics="kd_points_300")
     finally:
         write_text(path, before)
 
@@ -236,8 +229,8 @@ def test_no_function_is_run_because_a_stored_configuration_names_it(
     write_text(path, yaml.safe_dump(config))
     try:
         with pytest.raises(UsageError, match=r"fd_evil:f_100.*code that a file of results names is not run"):
-            evaluate([folder], **{**USUAL, "nfe": "1"})
-        assert evaluate([folder], **{**USUAL, "metrics": "kd_points_360"}) == 0
+            score([folder], nfe="1")
+        assert score([folder], metrics="kd_points_360") == 0
     finally:
         write_text(path, before)
     assert not (tmp_path / "canary").exists()
@@ -251,7 +244,7 @@ def test_a_configuration_of_an_older_version_gets_the_defaults(trained: Path) ->
     del older["train"]["resources"], older["eval"]["bootstrap"], older["run"]["on_oom"], older["sample"]["guide_at"]
     write_text(path, yaml.safe_dump(older))
     try:
-        assert evaluate([folder], **{**USUAL, "metrics": "kd_points_350"}) == 0
+        assert score([folder], metrics="kd_points_350") == 0
     finally:
         write_text(path, before)
     assert "kd_points_350" in {row["metric"] for row in read_jsonl(folder / "records.jsonl")}

@@ -532,16 +532,6 @@ def test_a_configuration_of_a_stranger_is_never_submitted(
     assert path.with_name("status.json").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "status", ["[]", '{"state": "x"}', '{"state": "queued", "images": "x"}', '{"state": "failed", "error": [1]}']
-)
-def test_a_damaged_status_is_named(status: str, call: Callable[..., Said], out: Path) -> None:
-    (CELLS[0].path(out) / STATUS).write_text(status)
-    said = call("status")
-    assert said.status == 2
-    assert "status.json" in said.err
-
-
 def test_nothing_in_a_status_reaches_the_terminal_as_a_command(
     call: Callable[..., Said], out: Path, answer: Callable
 ) -> None:
