@@ -87,5 +87,7 @@ def main() -> None:
         if end.code == INTERRUPTED:
             print("interrupted; rerun the command to resume", file=sys.stderr)
         raise
+    else:
+        return
     print(f"bench: {plain(message)}", file=sys.stderr)
     sys.exit(2)
