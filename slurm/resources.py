@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..benchmarks.common.errors import UsageError
 from ..benchmarks.common.units import megabytes, minutes
+from ..benchmarks.config.schema import RunConfig
 from .clusters import Cluster
 
 
@@ -31,16 +30,14 @@ class Resources:
         return self.devices // self.nodes
 
 
-def resources(config: Mapping[str, Any], cluster: Cluster) -> Resources:
+def resources(config: RunConfig, cluster: Cluster) -> Resources:
     """The resources of a cell's job on this cluster. Raises UsageError where the cluster's nodes cannot hold it."""
-    asked = config["train"].get("resources") or {}  # runs of older versions have none
-    devices = asked.get("devices") or 1
-    nodes = asked.get("nodes") or _nodes(devices, cluster)
-    memory, limit = asked.get("memory"), asked.get("time_limit")
+    asked = config.train.resources
+    memory, limit = asked.memory, asked.time_limit
     found = Resources(
-        devices=devices,
-        nodes=nodes,
-        cpus=asked.get("cpus") or cluster.cpus_per_gpu,
+        devices=asked.devices,
+        nodes=asked.nodes or _nodes(asked.devices, cluster),
+        cpus=asked.cpus or cluster.cpus_per_gpu,
         memory=megabytes(memory) if memory else cluster.memory_per_gpu,
         time_limit=minutes(limit) if limit else cluster.time_limit,
     )

@@ -8,17 +8,15 @@ import getpass
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..benchmarks.common.errors import UsageError
+from ..benchmarks.config.schema import RunConfig
 from .clusters import Cluster
 from .resources import Resources, resources
 from .sweeps import Array, Sweep, save
-
-Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Plan:
     share: int
 
 
-def make_plan(cells: Sequence[tuple[Path, Config]], cluster: Cluster, *, pack: int, share: int, most: int) -> Plan:
+def make_plan(cells: Sequence[tuple[Path, RunConfig]], cluster: Cluster, *, pack: int, share: int, most: int) -> Plan:
     """Group cells, (folder, configuration) each, by their resources, with `pack` cells per element.
 
     most: elements per array, see `largest_array`; more elements make further arrays.
@@ -59,7 +57,7 @@ def script(plan: Plan, number: int, out: Path) -> str:
 
 
 def submit_cells(
-    cells: Sequence[tuple[Path, Config]], out: Path, cluster: Cluster, *, pack: int, share: int, command: str
+    cells: Sequence[tuple[Path, RunConfig]], out: Path, cluster: Cluster, *, pack: int, share: int, command: str
 ) -> Sweep:
     """Submit cells whose folders hold their configurations, without waiting for them.
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from consistency_bench.benchmarks.config import averages, plan, schema
+from consistency_bench.benchmarks.config import averages, schema
 from consistency_bench.benchmarks.config.compose import GROUPS, choices
 from consistency_bench.methods.networks.registry import NETWORKS
 from consistency_bench.methods.parts.options import option_names
@@ -270,9 +270,8 @@ def unknown_options(path: Path) -> Iterator[str]:
         elif section == "network":
             yield from foreign("network", values, NETWORKS)
         elif section == "sample":
-            yield from (f"sample.{key}" for key in values if key not in (*option_names(Multistep), *plan.COMMON))
-        elif section in schema.SECTIONS:
-            known = schema.SECTIONS[section].__dataclass_fields__
+            yield from (f"sample.{key}" for key in values if key not in (*option_names(Multistep), *schema.SAMPLE_KEYS))
+        elif known := schema.keys_of(section):
             yield from (f"{section}.{key}" for key in values if key not in known)
             for profile in (values.get("ema", {}), *values.get("ema_extra", ())):
                 yield from foreign("train.ema", profile, averages.PROFILES)

@@ -35,11 +35,11 @@ def show_grid(grid: Grid) -> None:
     costs, pending, total = measured_costs(grid.out), {cell.name for cell in grid.pending}, 0.0
     for cell, cell_files, state in zip(grid.cells, files, states, strict=True):
         cost = costs.get(_key(cell)) if cell.name in pending else None
-        images = cell.config["train"]["images"]
+        images = cell.config.train.images
         total += (cost or 0.0) * images
         estimate = "-" if cost is None else f"{cost * images:.0f} s"
         state = state if cell_files.path.exists() else "new"
-        table.add_row(cell.name, cell.config["cell"]["variant"] or "-", state, f"{images:,}", estimate)
+        table.add_row(cell.name, cell.config.cell.variant or "-", state, f"{images:,}", estimate)
     is_terminal = sys.stdout.isatty()
     Console(soft_wrap=not is_terminal, width=None if is_terminal else 200).print(table)
     if total:
@@ -52,7 +52,7 @@ def measured_costs(out: Path) -> Costs:
     for files in find_cells(out):
         compute, attempts = files.run["compute"], files.run["attempts"]
         if files.status["state"] == "done" and compute.get("images") and attempts:
-            key = (files.identity["benchmark"], files.identity["method"])
+            key = (files.config.cell.benchmark, files.config.cell.method)
             processes = attempts[-1].get("processes") or 1
             costs[key] = processes * compute["train_seconds"] / compute["images"]
     return costs
@@ -63,9 +63,9 @@ def cost_lines(pending: Sequence[Cell], out: Path, tflops: float | None) -> Iter
     from ..data.registry import load_dataset
     from ..training.cost import footprint
 
-    first = {cell.config["cell"]["group"]: cell for cell in pending}
-    counts = Counter(cell.config["cell"]["group"] for cell in pending)
-    sizes = {group: footprint(cell.config, load_dataset(cell.config)) for group, cell in first.items()}
+    first = {cell.config.cell.group: cell for cell in pending}
+    counts = Counter(cell.config.cell.group for cell in pending)
+    sizes = {group: footprint(cell.config, load_dataset(cell.config.data)) for group, cell in first.items()}
     flops = sum(counts[group] * size.flops for group, size in sizes.items())
     disk = sum(counts[group] * size.disk for group, size in sizes.items())
     yield f"training: {flops:.3g} FLOPs for {count(len(pending), 'cell')}"
@@ -75,14 +75,14 @@ def cost_lines(pending: Sequence[Cell], out: Path, tflops: float | None) -> Iter
 
 
 def _key(cell: Cell) -> tuple[str, str]:
-    return cell.config["cell"]["benchmark"], cell.method
+    return cell.config.cell.benchmark, cell.method
 
 
 def _hours(pending: Sequence[Cell], out: Path, flops: float, tflops: float | None) -> str:
     costs = measured_costs(out)
     missing = sorted({f"{method} on {benchmark}" for benchmark, method in set(map(_key, pending)) - costs.keys()})
     if not missing:
-        seconds = sum(costs[_key(cell)] * cell.config["train"]["images"] for cell in pending)
+        seconds = sum(costs[_key(cell)] * cell.config.train.images for cell in pending)
         return f"{seconds / 3600:.3g} of training, at the speed of the finished cells of {out}"
     if tflops is not None:
         return f"{flops / tflops / 1e12 / 3600:.3g} of training at the {tflops:g} TFLOP/s of the cluster's file"

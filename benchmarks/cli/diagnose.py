@@ -93,9 +93,9 @@ class _Measurement:
         wanted = [images for images in snapshots if not held_rows(cell.path, images, name, self.settings)]
         if not wanted:
             return 0
-        key = repr(config["data"])
+        key = repr(config.data)
         if key not in self.datasets:
-            self.datasets[key] = load_dataset(config)
+            self.datasets[key] = load_dataset(config.data)
         model = build_model(config, self.datasets[key], self.device)
         added = 0
         for images in wanted:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from . import options
 from .cells import below
 
 if TYPE_CHECKING:
+    from ..config.schema import RunConfig
     from ..metrics.evaluate import Evaluator
 
 app = typer.Typer()
@@ -46,11 +48,12 @@ def evaluate(
     """
     from ..metrics.registry import expand, parse
 
-    wanted: dict[str, Any] = {"curve": [] if snapshots == "last" else None}
+    wanted: dict[str, object] = {"curve": () if snapshots == "last" else None}
     if metrics is not None:
-        wanted["metrics"] = expand(name.strip() for name in metrics.split(",") if name.strip())
-        for name in wanted["metrics"]:
+        names = expand(name.strip() for name in metrics.split(",") if name.strip())
+        for name in names:
             parse(name)
+        wanted["metrics"] = tuple(names)
     if nfe is not None:
         wanted["nfe"] = _numbers(nfe)
     numbers = {"draws": draws, "batch": batch, "bootstrap": bootstrap}
@@ -69,28 +72,25 @@ def evaluate(
     return 1 if left_out else 0
 
 
-def _asked(cell: CellFiles, wanted: dict[str, Any], device: str) -> dict[str, Any]:
-    """The cell's configuration with another section `eval`.
+def _asked(cell: CellFiles, wanted: Mapping[str, Any], device: str) -> RunConfig:
+    """The cell's configuration with `wanted` in its section `eval`.
 
-    Raises UsageError for values out of range and as `stored` does.
+    Raises UsageError for values out of range and as `trusted` does.
     """
-    from ..config.schema import check_values
-    from ..runs.stored import stored
+    from ..runs.stored import trusted
 
-    config = stored(cell, scored="metrics" not in wanted)
-    asked = {**config, "eval": {**config["eval"], **wanted}, "run": {**config["run"], "device": device}}
-    check_values(asked)
-    return asked
+    config = cell.config if "metrics" in wanted else trusted(cell)
+    return replace(config, eval=replace(config.eval, **wanted), run=replace(config.run, device=device))
 
 
-def _is_open(cell: CellFiles, config: dict[str, Any]) -> bool:
+def _is_open(cell: CellFiles, config: RunConfig) -> bool:
     """Whether rows are missing."""
     from ..config import plan
 
     return any(plan.missing(config, cell.records, evaluation) for evaluation in plan.evaluations(config))
 
 
-def _score(pending: dict[CellFiles, dict[str, Any]]) -> int:
+def _score(pending: dict[CellFiles, RunConfig]) -> int:
     """Evaluate cell after cell, and return how many could not be finished.
 
     Cells with the same data set and metrics share data, networks and reference.
@@ -105,16 +105,16 @@ def _score(pending: dict[CellFiles, dict[str, Any]]) -> int:
     left_out = 0
     evaluators: dict[str, Evaluator] = {}
     for cell, config in pending.items():
-        key = repr((config["data"], config["eval"]["metrics"]))
+        key = repr((config.data, config.eval.metrics))
         if key not in evaluators:
-            print(f"features of {config['data']['name']} …", flush=True)
-            device = pick_device(config["run"]["device"])
-            evaluators[key] = Evaluator(load_dataset(config), config["eval"]["metrics"], device)
+            print(f"features of {config.data.name} …", flush=True)
+            device = pick_device(config.run.device)
+            evaluators[key] = Evaluator(load_dataset(config.data), config.eval.metrics, device)
         left_out += not _score_cell(cell, config, evaluators[key])
     return left_out
 
 
-def _score_cell(cell: CellFiles, config: dict[str, Any], evaluator: Evaluator) -> bool:
+def _score_cell(cell: CellFiles, config: RunConfig, evaluator: Evaluator) -> bool:
     """Add the missing rows of a cell and print them. Returns whether all could be computed."""
     from ..common.devices import pick_device
     from ..evaluation.scoring import fill_records, write_reference
@@ -127,7 +127,7 @@ def _score_cell(cell: CellFiles, config: dict[str, Any], evaluator: Evaluator) -
     with lock:
         before = read_jsonl(cell.path / RECORDS)
         write_reference(config, evaluator, cell.path.parents[1] / REFERENCE)
-        device = pick_device(config["run"]["device"])
+        device = pick_device(config.run.device)
         model = build_model(config, evaluator.dataset, device)
         state = fill_records(config, model, evaluator, cell.path, device, should_stop=lambda: not lock.is_ours())
     print(cell.path)
@@ -144,8 +144,8 @@ def print_records(rows: Iterable[dict[str, Any]]) -> None:
         print(f"  {key}  {row['metric']:<24} {value}{error}")
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str) -> tuple[int, ...]:
     try:
-        return [int(part) for part in text.split(",")]
+        return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--nfe is {text!r}, must be step counts with commas between them, such as 1,2,4,8") from None

@@ -46,7 +46,7 @@ def retry(
 
     Exit status: 0 submitted, done, or nothing to retry; 1 a cell failed or diverged; 130 interrupted.
     """
-    from ..runs.stored import stored
+    from ..runs.stored import trusted
 
     if not failed and not cells:
         raise UsageError("name the cells to run again, or give --failed for all that failed or were interrupted")
@@ -60,7 +60,7 @@ def retry(
         print(f"nothing to retry: {_why(view)}")
         return 0
     for cell in wanted:
-        stored(cell.files)  # refuses what may not be run from a file of results, before anything is changed
+        trusted(cell.files)  # refuses what may not be run from a file of results, before anything is changed
     last = _last_sweep(wanted, out)
     if (launcher or ("slurm" if cluster or last else "local")) == "local":
         return _run_here(wanted, out)

@@ -51,15 +51,15 @@ def show(
     from ..config.compose import choices, compose_cells, parse_methods
 
     if cell := find(name, out):
-        _print_yaml({**cell.config, "state": cell.status["state"]})
+        _print_yaml({**cell.config.to_dict(), "state": cell.status["state"]})
         if cell.records:
             print("records:")
             print_records(cell.records)
         return 0
     if name in choices("benchmark"):
         (composed,) = compose_cells(["ect"], [0], [f"benchmark={name}", *(settings or [])])
-        sections = ("benchmark", "data", "network", "train", "sample", "eval", "run")
-        _print_yaml({section: composed.config[section] for section in sections})
+        hidden = ("cell", "method", "seed")
+        _print_yaml({name: value for name, value in composed.config.to_dict().items() if name not in hidden})
         return 0
     try:
         methods = parse_methods(name)
@@ -67,7 +67,7 @@ def show(
         benchmarks = ", ".join(choices("benchmark"))
         raise UsageError(f"{error}; nor is it a benchmark ({benchmarks}) or a cell in {out}") from None
     for composed in compose_cells(methods, [0], settings or []):
-        _print_yaml(composed.config)
+        _print_yaml(composed.config.to_dict())
     return 0
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-import numpy
 
 from ...methods.parts.options import OptionError, part_from_options
 
@@ -83,6 +81,8 @@ class Power:
     @property
     def gamma(self) -> float:
         """The exponent: sigma_rel² = (γ + 1) / ((γ + 2)² (γ + 3)), a cubic with one root above -1 (EDM2, eq. 126)."""
+        import numpy  # here: the command imports this module, and needs no numpy for most of what it does
+
         inverse = self.sigma_rel**-2
         return float(numpy.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
@@ -110,14 +110,14 @@ def build_profile(options: Mapping[str, Any], where: str = "train.ema") -> Profi
     return part_from_options(PROFILES[kind], {k: v for k, v in options.items() if k != "kind"}, where)
 
 
-def build_profiles(recipe: Mapping[str, Any]) -> dict[str, Profile]:
-    """All profiles of the section `train`: `ema` under the name HEADLINE, each of `ema_extra` under its own.
+def build_profiles(ema: Mapping[str, Any], extra: Sequence[Mapping[str, Any]]) -> dict[str, Profile]:
+    """All profiles of the section `train`: `ema` under the name HEADLINE, each of `extra` under its own.
 
     Raises:
         OptionError: as above, or two extra profiles that are the same.
     """
-    profiles = {HEADLINE: build_profile(recipe["ema"])}
-    for number, options in enumerate(recipe["ema_extra"]):
+    profiles = {HEADLINE: build_profile(ema)}
+    for number, options in enumerate(extra):
         profile = build_profile(options, f"train.ema_extra[{number}]")
         if profile.name in profiles:
             raise OptionError(f"train.ema_extra has {profile.name} twice")

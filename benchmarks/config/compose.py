@@ -7,20 +7,19 @@ submission; workers get the resolved result. Importing this module does not impo
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString, ValueType
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,8 +27,8 @@ from omegaconf.errors import OmegaConfBaseException
 from ..common.errors import UsageError, unknown
 from ..common.files import read_yaml
 from ..metrics.registry import expand
-from . import plan, schema
-from .schema import Config, check_values
+from .plan import apart
+from .schema import SAMPLE_KEYS, RunConfig, canonical, keys_of
 
 FOLDER = Path(__file__).parent
 GROUPS = ("benchmark", "preset")
@@ -43,26 +42,26 @@ PLACES = {"data": ("root", "download"), "train": ("resources",)}
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run: a resolved configuration with its identity in `config["cell"]`."""
+    """One training run: a resolved configuration and the names that follow from its identity."""
 
-    config: dict[str, Any]
+    config: RunConfig
 
     @property
     def id(self) -> str:
-        return self.config["cell"]["id"]
+        return self.config.cell.id
 
     @property
     def seed(self) -> int:
-        return self.config["cell"]["seed"]
+        return self.config.cell.seed
 
     @property
     def method(self) -> str:
-        return self.config["cell"]["method"]
+        return self.config.cell.method
 
     @property
     def name(self) -> str:
         """How a person refers to it: the folder below the output folder."""
-        return f"{self.config['cell']['benchmark']}/{self.method}/s{self.seed}-{self.id}"
+        return f"{self.config.cell.benchmark}/{self.method}/s{self.seed}-{self.id}"
 
     def path(self, out: Path) -> Path:
         return out / self.name
@@ -128,97 +127,61 @@ def compose_cells(methods: Sequence[str], seeds: Sequence[int], overrides: Seque
     Raises:
         UsageError: an unknown key or group, a value of the wrong type or out of range.
     """
-    parsed = _parse_overrides(overrides)
-    sweeps = [list(_alternatives(override)) for override in parsed]
-    cells = []
-    for method, values in itertools.product(methods, itertools.product(*sweeps)):
-        config = _resolve(method, list(zip(parsed, values, strict=True)))
-        for seed in seeds:
-            cells.append(_identified({**config, "seed": seed}))
-    return list({cell.name: cell for cell in cells}.values())
-
-
-def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    parsed: dict[str, Override] = {}
+    parsed: dict[str, list[Any]] = {}
     for text in overrides:
-        if not re.fullmatch(r"[A-Za-z]\w*(\.\w+)*=.*", text, re.ASCII | re.DOTALL):
-            raise UsageError(f"{text!r} is not of the form key=value, such as train.lr=1e-3 or benchmark=toy2d")
-        try:
-            override = parser.parse_override(text)
-        except HydraException:
-            raise UsageError(
-                f"{text!r} cannot be read: a value with spaces or special characters needs quotes inside the quotes "
-                "of the shell, such as data.root='\"/my data\"'"
-            ) from None
-        key = override.key_or_group
+        key, values = _parse(text)
         if key in parsed:
             raise UsageError(f"key '{key}' is given twice")
-        if key in ("method", "method.name", "seed"):
-            raise UsageError(f"'{key}=' is not set this way: use --{'seeds' if key == 'seed' else 'methods'}")
-        section, _, name = key.partition(".")
-        fixed = name.split(".")[0] in PLACES.get(section, ())
-        if override.is_sweep_override() and (fixed or section not in (*IDENTITY, *GROUPS)):
-            raise UsageError(f"key '{key}' cannot be swept: it changes no training run, so its values would share one")
-        parsed[key] = override
-    return list(parsed.values())
+        parsed[key] = values
+    cells: dict[str, Cell] = {}
+    for method, values in itertools.product(methods, itertools.product(*parsed.values())):
+        config = _resolve(method, dict(zip(parsed, values, strict=True)))
+        for cell in (_identified(config, seed) for seed in seeds):
+            cells[cell.name] = cell
+    return list(cells.values())
 
 
-def _alternatives(override: Override) -> Iterable[Any]:
+def _parse(text: str) -> tuple[str, list[Any]]:
+    """The key of a setting and its values: several for a sweep."""
+    if not re.fullmatch(r"[A-Za-z]\w*(\.\w+)*=.*", text, re.ASCII | re.DOTALL):
+        raise UsageError(f"{text!r} is not of the form key=value, such as train.lr=1e-3 or benchmark=toy2d")
+    parser = OverridesParser.create()
+    try:
+        override = parser.parse_override(text)
+    except HydraException:
+        raise UsageError(
+            f"{text!r} cannot be read: a value with spaces or special characters needs quotes inside the quotes "
+            "of the shell, such as data.root='\"/my data\"'"
+        ) from None
+    key = override.key_or_group
+    if key in ("method", "method.name", "seed"):
+        raise UsageError(f"'{key}=' is not set this way: use --{'seeds' if key == 'seed' else 'methods'}")
     if not override.is_sweep_override():
-        return [_settable(override.value(), override.key_or_group)]
+        return key, [override.value()]
+    section, _, name = key.partition(".")
+    if section not in (*IDENTITY, *GROUPS) or name.split(".")[0] in PLACES.get(section, ()):
+        raise UsageError(f"key '{key}' cannot be swept: it changes no training run, so its values would share one")
     if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
-        raise UsageError(f"'{override.input_line}' is no list of values: write {override.key_or_group}=1,2,3")
-    return [_settable(value, override.key_or_group) for value in override.sweep_iterator()]
+        raise UsageError(f"'{text}' is no list of values: write {key}=1,2,3")
+    return key, [parser.parse_override(f"{key}={value}").value() for value in override.sweep_string_iterator()]
 
 
-def _settable(value: Any, key: str) -> Any:
-    """The plain value. Raises UsageError for whole numbers that no computer counts with."""
-    plain = _plain(value)
-    for item in plain if isinstance(plain, list) else [plain]:
-        if isinstance(item, int) and abs(item) >= 2**63:
-            raise UsageError(f"{key} is a number of {len(str(abs(item)))} digits, must be below 2^63")
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, QuotedString):
-        return value.text
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
-    return _whole(value)
-
-
-def _whole(value: Any) -> Any:
-    """2.0 and 2e0 are the whole number 2: a person who types any of them means the same."""
-    exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
-    return int(value) if exact else value
-
-
-def _resolve(method: str, settings: list[tuple[Override, Any]]) -> dict[str, Any]:
-    groups = {o.key_or_group: value for o, value in settings if o.key_or_group in GROUPS}
-    values = {o.key_or_group: value for o, value in settings if o.key_or_group not in GROUPS}
-    for group, name in groups.items():
-        if name not in choices(group):
-            raise unknown(group, str(name), choices(group))
-    preset = groups.get("preset", "none")
+def _resolve(method: str, settings: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a method with these settings, by key; its identity is still empty."""
+    values = {key: value for key, value in settings.items() if key not in GROUPS}
+    for group in GROUPS:
+        if group in settings and settings[group] not in choices(group):
+            raise unknown(group, str(settings[group]), choices(group))
+    preset = settings.get("preset", "none")
     home = _home(preset)
-    benchmark = groups.get("benchmark", home.get("benchmark", DEFAULT_BENCHMARK))
+    benchmark = settings.get("benchmark", home.get("benchmark", DEFAULT_BENCHMARK))
     for what, given in (("method", method), ("benchmark", benchmark)):
         if given != home.get(what, given):
             raise UsageError(f"preset '{preset}' is for {what} {home[what]}, not {given}: {HINTS[what]}{home[what]}")
-    config = _composed(method, benchmark, preset)
+    below = _composed(method, benchmark, preset)
     for key in values:
-        _check_key(config, key)
-    for key, value in values.items():
-        if key.endswith(".kind"):
-            _change_kind(config, key.removesuffix(".kind"), value)
-    plain = _typed(config, values)
-    check_values(plain)
-    plain["eval"]["metrics"] = expand(plain["eval"]["metrics"])
-    return {"cell": {"variant": _variant(plain)}, **plain}
+        _check_key(below, key)
+    return _typed(below, values)
 
 
 DEFAULT_BENCHMARK = "digits"
@@ -242,13 +205,9 @@ def _loaded(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return plain  # type: ignore[return-value]
 
 
-def _composed(method: str, benchmark: str, preset: str) -> Any:
-    """A fresh copy of the configuration that these three files make."""
-    return OmegaConf.create(_composed_once(method, benchmark, preset))
-
-
 @lru_cache(maxsize=256)
-def _composed_once(method: str, benchmark: str, preset: str) -> dict[str, Any]:
+def _composed(method: str, benchmark: str, preset: str) -> Mapping[str, Any]:
+    """The configuration that these three files make, as plain data."""
     base = method if method in choices("method") else method.split("+")[0]
     # Interpolations stay: a user's value must reach all that follow it.
     plain = _loaded("config", [f"benchmark='{benchmark}'", f"method='{base}'"])
@@ -271,27 +230,22 @@ def _laid_over(below: Any, above: Any) -> Any:
     return below | {key: _laid_over(below.get(key), value) for key, value in above.items()}
 
 
-def _check_key(config: Any, key: str) -> None:
-    """Refuse a key that no section has. Options of parts are checked by the parts, which know their kinds."""
+#: Sections whose keys a user may set, and where these may have keys of their own.
+SETTABLE = ("method", "data", "network", "train", "sample", "eval", "run")
+NESTED = ("train.ema", "train.resources")
+
+
+def _check_key(below: Mapping[str, Any], key: str) -> None:
+    """Refuse a key that lies where no option can be. The options of a section are checked when it is built."""
     section, *names = key.split(".")
-    if key.startswith("train.resources."):
-        section, names = "train.resources", names[1:]
-    sections = [item.name for item in fields(Config) if item.name not in GROUPS]
-    if section not in (*sections, "train.resources"):
-        raise unknown("key", key, [*GROUPS, *(f"{name}.…" for name in sections)])
-    if section == "method":
-        parts = [name for name in config.method if name not in ("name", "version")]
-        if len(names) != 2 or names[0] not in parts:
-            raise unknown("key", key, [f"method.{part}.…" for part in parts])
-        return
-    typed = fields(schema.SECTIONS[section]) if section in schema.SECTIONS else ()
-    known = [item.name for item in typed] or list(config[section])
-    # Networks and samplers refuse what they do not know themselves: another kind has other options.
-    free = len(names) == 1 if section in ("network", "sample") else len(names) == 2 and names[0] == "ema"
-    if not names or (not free and (len(names) > 1 or names[0] not in known)):
-        near = difflib.get_close_matches(".".join(names), known)
-        guess = f" Did you mean: {section}.{near[0]}?" if near else ""
-        raise UsageError(f"unknown key '{key}'.{guess} Available: {', '.join(f'{section}.{name}' for name in known)}")
+    if section not in SETTABLE:
+        raise unknown("key", key, [*GROUPS, *(f"{name}.…" for name in SETTABLE)])
+    parts = [name for name in below["method"] if name not in ("name", "version")]
+    if section == "method" and (len(names) != 2 or names[0] not in parts):
+        raise unknown("key", key, [f"method.{part}.…" for part in parts])
+    if section != "method" and not 1 <= len(names) <= (2 if key.startswith(NESTED) else 1):
+        known = ", ".join(f"{section}.{name}" for name in keys_of(section) or below[section])
+        raise UsageError(f"unknown key '{key}'. Available: {known}")
 
 
 def _change_kind(config: Any, section: str, kind: Any) -> None:
@@ -307,41 +261,37 @@ def _change_kind(config: Any, section: str, kind: Any) -> None:
     part = kinds.get(section, {}).get(str(kind))
     if part is not None:  # an unknown kind is refused when the part is built
         options = OmegaConf.select(config, section)
-        common = plan.COMMON if section == "sample" else ()
+        common = SAMPLE_KEYS if section == "sample" else ()
         kept = {key: value for key, value in options.items() if key in (*option_names(part), *common)}
         OmegaConf.update(config, section, {"kind": kind, **kept}, merge=False)
 
 
-def _typed(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with `values` (by key) set, interpolations resolved and every type checked."""
-    resolved: Any = None
+def _typed(below: Mapping[str, Any], values: Mapping[str, Any]) -> RunConfig:
+    """The configuration `below` with `values` (by key) set, interpolations resolved and everything checked."""
+    config = OmegaConf.create(dict(below))
     try:
         for key, value in values.items():
-            if key in schema.SECTIONS and not isinstance(value, dict):
-                known = ", ".join(item.name for item in fields(schema.SECTIONS[key]))
-                raise UsageError(f"{key} is {_text(value)}, must be a mapping with some of: {known}")
+            if key.endswith(".kind"):
+                _change_kind(config, key.removesuffix(".kind"), value)
+        for key, value in values.items():
             OmegaConf.update(config, key, value, force_add=True, merge=False)
-        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-        merged = OmegaConf.merge(OmegaConf.structured(Config), resolved)
-        plain = OmegaConf.to_container(merged, throw_on_missing=True)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "configuration"
-        if resolved is not None and (wanted := schema.wanted(key)):
-            value = OmegaConf.select(resolved, key)
-            shown = repr(value) if isinstance(value, str) else _text(value)
-            raise UsageError(f"{key} is {shown}, must be {wanted}") from None
         reason = (getattr(error, "msg", None) or str(error)).splitlines()[0]
         raise UsageError(f"{key}: {reason}") from None
-    assert isinstance(plain, dict)
-    return plain  # type: ignore[return-value]
+    identity = {"id": "", "group": "", "seed": 0}
+    identity |= {name: plain[name]["name"] for name in ("benchmark", "method")}
+    typed = RunConfig.from_dict({"run": {}, "sample": {}, **plain, "seed": 0, "cell": identity})
+    return replace(typed, eval=replace(typed.eval, metrics=tuple(expand(typed.eval.metrics))))
 
 
-def _variant(config: dict[str, Any]) -> str:
-    """What differs from the defaults of method and benchmark, `key=value, …`: equal for cells of equal group.
+def _overrides(config: RunConfig) -> dict[str, Any]:
+    """What differs from the defaults of method and benchmark, by key: equal for cells of equal group.
 
-    Said from the nearest preset of this method and benchmark, typed or not: a paper's recipe is one name.
+    Relative to the nearest preset of this method and benchmark, typed or not: a paper's recipe is one name.
     """
-    method, benchmark = config["method"]["name"], config["benchmark"]["name"]
+    method, benchmark = config.method.name, config.benchmark.name
     home = {"method": method, "benchmark": benchmark}
     own = _leaves(_scientific(config))
     changed: dict[str, list[str]] = {}
@@ -349,9 +299,8 @@ def _variant(config: dict[str, Any]) -> str:
         usual = _default_leaves(method, benchmark, preset)
         changed[preset] = [key for key in sorted(own) if key not in usual or own[key] != usual[key]]
     nearest = min(changed, key=lambda preset: len(changed[preset]))
-    named = [] if nearest == "none" else [f"preset={nearest}"]
-    settings = {key: own[key] for key in changed[nearest]} | plan.apart(config)
-    return ", ".join([*named, *(f"{key}={_text(value)}" for key, value in settings.items())])
+    named = {} if nearest == "none" else {"preset": nearest}
+    return named | {key: own[key] for key in changed[nearest]} | apart(config)
 
 
 @lru_cache(maxsize=256)
@@ -368,40 +317,34 @@ def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _scientific(config: dict[str, Any]) -> Any:
+def _scientific(config: RunConfig) -> dict[str, Any]:
     """What of a configuration changes numbers, the seed apart, each value in one spelling."""
-    sections = {name: {k: v for k, v in config[name].items() if k not in PLACES.get(name, ())} for name in IDENTITY}
-    return _canonical(sections)
+    plain = config.to_dict()
+    return canonical(
+        {name: {k: v for k, v in plain[name].items() if k not in PLACES.get(name, ())} for name in IDENTITY}
+    )
 
 
-def _identified(config: dict[str, Any]) -> Cell:
+def _identified(config: RunConfig, seed: int) -> Cell:
     """The cell of a configuration: its id is a hash of what changes training, its group the same without the seed.
 
-    The group, which is a row of a table, also knows the settings of sampling that keep a number out of other rows.
+    The group, which is a row of a table, also contains the settings of sampling that keep a number out of other rows.
     """
-    scientific = _scientific(config)
-    identity = {
-        "id": _digest({**scientific, "seed": config["seed"]}),
-        "group": _digest({**scientific, **_canonical(plan.apart(config))}),
-        "benchmark": config["benchmark"]["name"],
-        "method": config["method"]["name"],
-        "seed": config["seed"],
-        **config["cell"],
-    }
-    return Cell({**config, "cell": identity})
+    scientific, overrides = _scientific(config), _overrides(config)
+    cell = replace(
+        config.cell,
+        id=_digest({**scientific, "seed": seed}),
+        group=_digest({**scientific, **apart(config)}),
+        seed=seed,
+        variant=", ".join(f"{key}={_text(value)}" for key, value in overrides.items()),
+        overrides=overrides,
+    )
+    return Cell(replace(config, seed=seed, cell=cell))
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _canonical(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _canonical(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_canonical(item) for item in value]
-    return _whole(value)
-
-
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=OmegaConf.to_container)
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,6 +1,6 @@
-"""The typed shape of a configuration, and the checks of its values. No torch here: the command imports this first.
+"""A configuration as frozen dataclasses, each with the checks of its values. No torch: the command imports this first.
 
-The parts of a method and of a network have options of their own, checked where the parts are
+The parts of a method, the network and the sampler have options of their own, checked where they are defined
 (`methods.registry`, `methods.networks.registry`); everything else is below.
 """
 
@@ -8,137 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
-
-from omegaconf import MISSING
+from typing import Any
 
 from ...methods.parts.options import WANTED, OptionError, part_from_options
 from ..common.errors import UsageError
 from ..common.units import DURATION, MEMORY, megabytes, minutes
+from .averages import HEADLINE, Profile, build_profiles
 
-# OmegaConf reads these classes at run time and knows Optional and list, not every spelling of a union.
-
-
-@dataclass
-class Benchmark:
-    """name, and a version that is bumped when data, recipe or evaluation change the numbers."""
-
-    name: str = MISSING
-    version: int = MISSING
-
-
-@dataclass
-class Data:
-    """The training set. root and download say where its files are and change no number.
-
-    conditional: the network, the method's parts and sampling are told each image's class.
-    flip: every image comes mirrored left to right half of the time.
-    """
-
-    name: str = MISSING
-    variant: Optional[str] = None  # noqa: UP045
-    root: Optional[str] = None  # noqa: UP045
-    download: bool = True
-    conditional: bool = False
-    flip: bool = False
-
-
-@dataclass
-class Resources:
-    """What a cell asks a cluster for, beyond what the cluster's file says. Changes no number, so it is in no id.
-
-    devices: processes that train the cell together, each with one GPU, or with cores alone on a cluster without GPUs.
-    nodes: over how many nodes they are spread; null: as few as hold them.
-    cpus, memory: of one device, the memory text such as 64G; time_limit: of one job, text such as 12h.
-    """
-
-    devices: int = 1
-    nodes: Optional[int] = None  # noqa: UP045
-    cpus: Optional[int] = None  # noqa: UP045
-    memory: Optional[str] = None  # noqa: UP045
-    time_limit: Optional[str] = None  # noqa: UP045
-
-
-@dataclass
-class Train:
-    """The recipe. Batch and duration are global and in images; device count and accumulation never enter."""
-
-    images: int = MISSING
-    batch: int = MISSING
-    optimizer: str = "radam"
-    lr: float = MISSING
-    lr_cooldown: float = 0.0
-    """Share of the budget, at its end, over which lr falls linearly to 0; 0 keeps it constant, as the papers do."""
-    lr_decay: Optional[float] = None  # noqa: UP045
-    """Images after which lr falls as 1 / sqrt(images seen / lr_decay) (EDM2, ECT on ImageNet-64); null: it does not."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    clip: Optional[float] = None  # noqa: UP045  global gradient norm
-    ema: dict[str, Any] = field(default_factory=dict)
-    """The averaged weights that are evaluated: the headline."""
-    ema_extra: list[dict[str, Any]] = field(default_factory=list)
-    """Further averages, kept with every snapshot under their own names, see `eval.ema`."""
-    precision: str = "fp32"
-    """Of training: fp32 (no TF32), tf32, or bf16 (autocast of the network alone)."""
-    nonfinite: str = "skip"
-    """What becomes of a step with a non-finite gradient: skip it, or put zero in the place of those entries."""
-    init: Optional[str] = None  # noqa: UP045
-    """Published weights to start from: a name that `bench prepare weights` knows, or a prepared file."""
-    max_skipped: int = 100
-    """Steps in a row with a non-finite loss or gradient after which the run is recorded as diverged."""
-    resources: Resources = field(default_factory=Resources)
-
-
-@dataclass
-class Eval:
-    """What is measured: metric names carry their extractor and sample count."""
-
-    metrics: list[str] = MISSING
-    nfe: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
-    curve: Optional[list[int]] = None  # noqa: UP045
-    """Those of nfe that snapshots before the last are evaluated at too; null is all of them."""
-    draws: int = 1
-    bootstrap: int = 0
-    """Resamples that give Fréchet distances of the last snapshot a standard error of the sampling; 0 is none."""
-    batch: int = 1000
-    ema: Optional[str] = None  # noqa: UP045  one of train.ema_extra by its name; null is the headline
-    quantise: str = "round"
-
-
-@dataclass
-class Run:
-    """How a cell is executed. Nothing here changes a number beyond rounding, so nothing here is in a cell's id."""
-
-    device: str = "auto"
-    micro_batch: Optional[int] = None  # noqa: UP045  images per forward pass; None takes the whole batch
-    snapshots: int = 8
-    on_oom: str = "stop"
-    """Where a pass does not fit into memory: stop and say which would, or split the batch further and go on."""
-    check_every: Optional[int] = None  # noqa: UP045
-    """Steps between two looks at whether losses and gradients were finite; null: 1 on the CPU, 16 on a GPU, which a
-    look makes wait. Where one was not, the steps since the last look are made again: the results are the same."""
-    checkpoint_seconds: float = 20.0
-    diagnose_every: Optional[int] = None  # noqa: UP045
-    """Images after which variances by noise level are measured, again and again; null: never (docs/diagnostics.md)."""
-
-
-@dataclass
-class Config:
-    """A whole configuration. `method`, `network` and `sample` are checked where their parts are."""
-
-    benchmark: Benchmark = field(default_factory=Benchmark)
-    method: dict[str, Any] = field(default_factory=dict)
-    data: Data = field(default_factory=Data)
-    network: dict[str, Any] = field(default_factory=dict)
-    train: Train = field(default_factory=Train)
-    sample: dict[str, Any] = field(default_factory=dict)
-    eval: Eval = field(default_factory=Eval)
-    run: Run = field(default_factory=Run)
-
-
-# --- typed configurations --------------------------------------------------------------------------------------------
+OPTIMIZERS = ("radam", "adam")
+PRECISIONS = ("fp32", "tf32", "bf16")
+NONFINITE = ("skip", "zero")
+ON_OOM = ("stop", "split")
+QUANTISE = ("round", "truncate")
+LABELS = ("data", "uniform")
+GUIDE_AT = (0.25, 0.5, 0.75)
+DEVICES = ("auto", "cpu", "cuda", "mps")
+#: Keys of the section `sample` that sampling in general has; the others are options of the method's sampler.
+SAMPLE_KEYS = ("labels", "guidance", "guide_at")
 
 #: The section of a part: its `kind` and the options of that kind, which the part itself checks.
 Part = Mapping[str, Any]
@@ -159,6 +47,11 @@ class MethodConfig:
     name: str
     version: int
     parts: Mapping[str, Part]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The section as `methods.registry.build` reads it."""
+        return {"name": self.name, "version": self.version, **self.parts}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +143,11 @@ class TrainConfig:
         _must(two, "train.betas", self.betas, "two numbers from 0 to below 1")
         devices = self.resources.devices
         _must(devices <= self.batch, "train.resources.devices", devices, f"at most train.batch ({self.batch})")
+
+    @property
+    def averages(self) -> dict[str, Profile]:
+        """The profile of each average by its name, the headline first. Raises OptionError for what is none."""
+        return build_profiles(self.ema, self.ema_extra)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,6 +276,20 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.sample.guidance != 1 and self.train.images <= self.train.batch:
             raise UsageError("sample.guidance needs a budget of several batches: an earlier snapshot is the guide")
+        try:
+            extra = [name for name in self.train.averages if name != HEADLINE]
+        except OptionError as error:
+            raise UsageError(str(error)) from None
+        if self.eval.ema is not None and self.eval.ema not in extra:
+            choices = f": {', '.join(extra)}" if extra else ", which is empty"
+            raise UsageError(
+                f"eval.ema is '{self.eval.ema}', must be null for train.ema or one of train.ema_extra{choices}"
+            )
+
+    @property
+    def evaluated_average(self) -> str:
+        """The name of the average of the weights that is evaluated."""
+        return self.eval.ema or HEADLINE
 
     @property
     def budget_images(self) -> int:
@@ -427,8 +339,21 @@ class RunConfig:
         return {**values, "method": method | method.pop("parts"), "sample": sample | sample.pop("options")}
 
 
-#: Keys of the section `sample` that sampling in general has; the others are options of the method's sampler.
-SAMPLE_KEYS = ("labels", "guidance", "guide_at")
+def keys_of(section: str) -> list[str]:
+    """The keys of a section with a fixed set of them; none for one whose options are those of a part."""
+    kinds: dict[str, type] = {"benchmark": BenchmarkConfig, "data": DataConfig, "train": TrainConfig}
+    kinds |= {"eval": EvalConfig, "run": ExecutionConfig}
+    return [item.name for item in dataclasses.fields(kinds[section])] if section in kinds else []
+
+
+def canonical(value: Any) -> Any:
+    """Plain data with each value in one spelling: 2.0 is the whole number 2, and keys are text."""
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if exact else value
 
 
 def _plain(value: Any) -> Any:
@@ -444,168 +369,6 @@ def _must(holds: bool, key: str, value: object, wanted: str) -> None:
 
 def _must_be_one_of(choices: Sequence[object], key: str, value: object) -> None:
     _must(value in choices, key, value, f"one of: {', '.join(map(str, choices))}")
-
-
-# --- mappings, until all of them are read as the above ---------------------------------------------------------------
-
-#: The sections with a fixed set of keys.
-SECTIONS: dict[str, type] = {
-    "benchmark": Benchmark,
-    "data": Data,
-    "train": Train,
-    "train.resources": Resources,
-    "eval": Eval,
-    "run": Run,
-}
-
-OPTIMIZERS = ("radam", "adam")
-PRECISIONS = ("fp32", "tf32", "bf16")
-NONFINITE = ("skip", "zero")
-ON_OOM = ("stop", "split")
-QUANTISE = ("round", "truncate")
-LABELS = ("data", "uniform")
-GUIDE_AT = (0.25, 0.5, 0.75)
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
-
-def wanted(key: str) -> str | None:
-    """The type of the value at `key`, in words; None where this schema knows no such key."""
-    section, _, name = key.rpartition(".")
-    name, element, _ = name.partition("[")
-    hint = typing.get_type_hints(SECTIONS[section]).get(name) if section in SECTIONS else None
-    if hint is None:
-        return None
-    arguments = typing.get_args(hint)
-    optional = type(None) in arguments
-    kind = arguments[0] if element or optional else typing.get_origin(hint) or hint
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        list: "a list in square brackets",
-    }
-    return words.get(kind, "a mapping such as {kind: …}") + (" or null" if optional else "")
-
-
-def completed(config: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration with the defaults of the keys that it lacks, being older.
-
-    Raises UsageError where a section is missing or no mapping, lacks a key that has no default, or holds a value of
-    another type.
-    """
-    filled = dict(config)
-    for name, kind in SECTIONS.items():  # a section comes before those within it
-        *outer, key = name.split(".")
-        holder = filled[outer[0]] if outer else filled
-        own = holder.get(key)
-        if not isinstance(own, dict):
-            raise UsageError(f"the section '{name}' is missing")
-        holder[key] = values = {**dataclasses.asdict(kind()), **own}
-        hints = typing.get_type_hints(kind)
-        for key, value in values.items():
-            if value == MISSING:
-                raise UsageError(f"{name}.{key} is missing")
-            if key in hints and not _fits(hints[key], value):
-                raise UsageError(f"{name}.{key} is {value!r:.80}, must be {wanted(f'{name}.{key}')}")
-    for name in ("method", "network", "sample"):
-        if not isinstance(config.get(name, {} if name == "sample" else None), dict):
-            raise UsageError(f"the section '{name}' is missing")
-    filled["sample"] = {"labels": LABELS[0], "guidance": 1, "guide_at": GUIDE_AT[1], **config.get("sample", {})}
-    return filled
-
-
-def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value read from a file is of a type of this schema."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if origin is typing.Union:
-        return any(_fits(argument, value) for argument in arguments)
-    if origin in (list, dict):
-        return isinstance(value, origin) and all(_fits(arguments[0], item) for item in value)
-    if dataclasses.is_dataclass(hint):
-        return isinstance(value, dict)
-    if hint is float:
-        return type(value) in (int, float)
-    return type(value) is hint  # True is no number
-
-
-def check_values(config: dict[str, Any]) -> None:
-    """Raise UsageError for the first value out of range, with what it must be."""
-    train, evaluation, run = config["train"], config["eval"], config["run"]
-
-    def must(key: str, value: Any, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise UsageError(f"{key} is {value}, must be {wanted}")
-
-    for key, items in (("train.betas", train["betas"]), ("eval.nfe", evaluation["nfe"])):
-        must(key, items, all(isinstance(item, int | float) for item in items), "a list of numbers")
-    metrics = evaluation["metrics"]
-    must("eval.metrics", metrics, all(isinstance(name, str) for name in metrics), "a list of names")
-    for key in ("images", "batch", "max_skipped"):
-        must(f"train.{key}", train[key], train[key] >= 1, "at least 1")
-    must("train.images", train["images"], train["images"] >= train["batch"], f"at least one batch ({train['batch']})")
-    must("train.lr", train["lr"], 0 < train["lr"] < float("inf"), "a number above 0")
-    must(
-        "train.lr_cooldown", train["lr_cooldown"], 0 <= train["lr_cooldown"] <= 1, "a share of the budget, from 0 to 1"
-    )
-    decay = train["lr_decay"]
-    must("train.lr_decay", decay, decay is None or decay > 0, "above 0, in images, or null")
-    must("train.clip", train["clip"], train["clip"] is None or train["clip"] > 0, "above 0, or null for no clipping")
-    for key, names in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("nonfinite", NONFINITE)):
-        must(f"train.{key}", train[key], train[key] in names, f"one of: {', '.join(names)}")
-    resources = train["resources"]
-    for key in ("devices", "nodes", "cpus"):
-        count = resources[key]
-        must(f"train.resources.{key}", count, count is None or count >= 1, "at least 1")
-    devices = resources["devices"]
-    must("train.resources.devices", devices, devices <= train["batch"], f"at most train.batch ({train['batch']})")
-    for key, read, text in (("memory", megabytes, MEMORY), ("time_limit", minutes, DURATION)):
-        value = resources[key]
-        must(f"train.resources.{key}", value, value is None or _reads(read, value), f"null, or {text}")
-    nodes = resources["nodes"]
-    spread = nodes is None or devices % nodes == 0
-    must("train.resources.nodes", nodes, spread, f"a number that divides train.resources.devices ({devices})")
-    betas = train["betas"]
-    must("train.betas", betas, len(betas) == 2 and all(0 <= b < 1 for b in betas), "two numbers from 0 to below 1")
-    nfe = evaluation["nfe"]
-    must("eval.nfe", nfe, bool(nfe) and all(n >= 1 for n in nfe), "a list of step counts, each at least 1")
-    must("eval.nfe", nfe, len(set(nfe)) == len(nfe), "a list without repetition")
-    curve = evaluation["curve"]
-    counts = curve is None or all(isinstance(n, int) and n >= 1 for n in curve)
-    must("eval.curve", curve, counts, "null, or a list of step counts, each at least 1")
-    must(
-        "eval.bootstrap",
-        evaluation["bootstrap"],
-        evaluation["bootstrap"] == 0 or evaluation["bootstrap"] >= 10,
-        "0, or at least 10",
-    )
-    must("eval.metrics", metrics, bool(metrics), "a list of at least one metric")
-    must("eval.metrics", metrics, len(set(metrics)) == len(metrics), "a list without repetition")
-    for key in ("draws", "batch"):
-        must(f"eval.{key}", evaluation[key], evaluation[key] >= 1, "at least 1")
-    quantise = evaluation["quantise"]
-    must("eval.quantise", quantise, quantise in QUANTISE, f"one of: {', '.join(QUANTISE)}")
-    must("run.device", run["device"], run["device"] in DEVICES, f"one of: {', '.join(DEVICES)}")
-    micro = run["micro_batch"]
-    must("run.micro_batch", micro, micro is None or micro >= 1, "at least 1, or null for the whole batch")
-    on_oom = run.get("on_oom", "stop")  # runs of older versions have none
-    must("run.on_oom", on_oom, on_oom in ON_OOM, f"one of: {', '.join(ON_OOM)}")
-    check = run.get("check_every")
-    must("run.check_every", check, check is None or check >= 1, "at least 1, in steps, or null for the device's own")
-    must("run.snapshots", run["snapshots"], run["snapshots"] >= 1, "at least 1")
-    every = run.get("diagnose_every")  # runs of older versions have none
-    must("run.diagnose_every", every, every is None or every >= 1, "at least 1, in images, or null for never")
-    must("run.checkpoint_seconds", run["checkpoint_seconds"], run["checkpoint_seconds"] >= 0, "at least 0")
-    sample = config["sample"]
-    must("sample.labels", sample["labels"], sample["labels"] in LABELS, f"one of: {', '.join(LABELS)}")
-    guidance, guide_at = sample["guidance"], sample["guide_at"]
-    weighs = isinstance(guidance, int | float) and not isinstance(guidance, bool) and 1 <= guidance < float("inf")
-    must("sample.guidance", guidance, weighs, "a number of at least 1, which turns guidance off")
-    must("sample.guide_at", guide_at, guide_at in GUIDE_AT, f"one of: {', '.join(map(str, GUIDE_AT))}")
-    if guidance != 1 and train["images"] <= train["batch"]:
-        raise UsageError("sample.guidance needs a budget of several batches: an earlier snapshot is the guide")
 
 
 def _reads(read: Callable[[str], object], value: str) -> bool:

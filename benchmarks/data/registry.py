@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from ..common.cache import cache_folder
 from ..common.errors import UsageError, unknown
@@ -66,15 +66,29 @@ def _source(name: str, root: Path | None, download: bool, variant: str | None) -
     return Digits()
 
 
-def load_dataset(config: dict[str, Any]) -> Dataset:
+class DataOptions(Protocol):
+    """What a configuration says about the training set, see `load`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def root(self) -> str | None: ...
+
+    @property
+    def download(self) -> bool: ...
+
+    @property
+    def variant(self) -> str | None: ...
+
+
+def load_dataset(data: DataOptions) -> Dataset:
     """The training set of a configuration. Raises UsageError where it is missing."""
-    data = config["data"]
-    root = None if data["root"] is None else Path(data["root"])
-    return load(data["name"], root=root, download=data["download"], variant=data["variant"])
+    root = None if data.root is None else Path(data.root)
+    return load(data.name, root=root, download=data.download, variant=data.variant)
 
 
-def describe_dataset(config: dict[str, Any]) -> DataInfo:
+def describe_dataset(data: DataOptions) -> DataInfo:
     """The training set of a configuration without its samples. Raises UsageError if files are missing."""
-    data = config["data"]
-    root = None if data["root"] is None else Path(data["root"])
-    return describe(data["name"], root=root, download=data["download"], variant=data["variant"])
+    root = None if data.root is None else Path(data.root)
+    return describe(data.name, root=root, download=data.download, variant=data.variant)

@@ -28,7 +28,7 @@ from ..common.files import read_jsonl, write_jsonl
 from ..common.lock import acquire
 from ..common.precision import float32_products
 from ..common.seeding import default_generator, generator
-from ..config.plan import budget_images
+from ..config.schema import RunConfig
 from ..runs.folder import DIAGNOSTICS
 from ..training.model import Model
 from .estimators import UNDEFINED, Estimate, conditional_variance, gradient_spread, inner_products, mean_estimate
@@ -279,15 +279,15 @@ def batch_loss(
     return terms, (terms.total.detach().double() - weight * terms.penalty.double()).cpu()
 
 
-def diagnose(config: dict[str, Any], model: Model, *, images: int, weights: str, settings: Settings) -> list[Row]:
+def diagnose(config: RunConfig, model: Model, *, images: int, weights: str, settings: Settings) -> list[Row]:
     """All rows of one cell's model after `images` training images. weights: what they are called in the rows."""
-    recipe, identity = config["train"], config["cell"]
+    recipe, identity = config.train, config.cell
     # The last step before these weights: the stage of the curriculum that they were trained in.
-    progress = max(0, images - recipe["batch"]) / budget_images(config)
+    progress = max(0, images - recipe.batch) / config.budget_images
     rows = []
-    with float32_products(tf32=recipe["precision"] == "tf32"):
+    with float32_products(tf32=recipe.precision == "tf32"):
         for low, high, found in measure(
-            model, benchmark=identity["benchmark"], seed=identity["seed"], progress=progress, settings=settings
+            model, benchmark=identity.benchmark, seed=identity.seed, progress=progress, settings=settings
         ):
             place = Row(
                 images=images, weights=weights, t_low=low, t_high=high, what="", value=None, error=None,
@@ -304,7 +304,7 @@ def diagnose(config: dict[str, Any], model: Model, *, images: int, weights: str,
 class TrainingDiagnostics:
     """A hook of training: measure the weights that are being trained, and write the rows into the run folder."""
 
-    config: dict[str, Any]
+    config: RunConfig
     model: Model
     folder: Path
     every_images: int

@@ -12,7 +12,7 @@ MLflow loads it through `_load_pyfunc`; nothing in the folder is executed or unp
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from torch import Tensor
 
 from ..common.devices import pick_device
 from ..common.errors import UsageError
-from ..common.files import DamagedError, read_json, read_yaml, write_json
+from ..common.files import DamagedError, read_json, write_json
 from ..common.precision import float32_products
-from ..config import averages, plan
+from ..config.schema import RunConfig
 from ..data.base import Dataset
 from ..data.registry import load_dataset
 from ..runs.folder import CONFIG, CellFiles
@@ -46,13 +46,13 @@ def pack(cell: CellFiles, folder: Path) -> None:
     config, state = cell.config, cell.status["state"]
     if state != "done":
         raise UsageError(f"{cell.path} is {state}; only a cell that is done can be registered")
-    dataset = load_dataset(config)
-    places = {WEIGHTS: plan.budget_images(config), GUIDE: plan.guide_images(config)}
+    dataset = load_dataset(config.data)
+    places = {WEIGHTS: config.budget_images, GUIDE: config.guide_images}
     folder.mkdir(parents=True, exist_ok=True)
     for name, images in places.items():
         if images is None:
             continue
-        path = snapshot_path(cell.path, images, config["eval"].get("ema") or averages.HEADLINE)
+        path = snapshot_path(cell.path, images, config.evaluated_average)
         if not path.is_file():
             raise UsageError(f"the snapshot {path} is not there; without it {cell.path} cannot be registered")
         shutil.copyfile(path, folder / name)
@@ -65,7 +65,7 @@ def pack(cell: CellFiles, folder: Path) -> None:
         "count": len(dataset),
     }
     write_json(folder / DATA, facts)
-    if config["data"]["conditional"]:
+    if config.data.conditional:
         save_file({"labels": dataset.labels.contiguous()}, folder / LABELS)
 
 
@@ -73,7 +73,7 @@ def pack(cell: CellFiles, folder: Path) -> None:
 class Served:
     """A packed cell, in memory. Samples are those of `bench run`: same latents, same arithmetic."""
 
-    config: dict[str, Any]
+    config: RunConfig
     model: Model
     guide: Model | None
     dataset: Dataset
@@ -88,20 +88,20 @@ class Served:
             if value < least:
                 raise ValueError(f"{name} is {value}, must be at least {least}")
         config, dataset = self.config, self.dataset
-        benchmark = config["benchmark"]["name"]
+        benchmark = config.benchmark.name
         labels = None
-        if config["data"]["conditional"]:
-            labels = sample_labels(benchmark, seed, n, dataset, config["sample"]["labels"])
+        if config.data.conditional:
+            labels = sample_labels(benchmark, seed, n, dataset, config.sample.labels)
         with torch.no_grad(), float32_products(tf32=False):
             return sample(
                 self.model,
                 dataset,
                 latents(benchmark, seed, nfe, n, dataset.shape),
-                config["eval"]["batch"],
+                config.eval.batch,
                 self.device,
                 labels=labels,
-                guide=self.guide and Guide(self.guide, config["sample"]["guidance"]),
-                truncate=config["eval"]["quantise"] == "truncate",
+                guide=self.guide and Guide(self.guide, config.sample.guidance),
+                truncate=config.eval.quantise == "truncate",
             )
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
@@ -112,21 +112,18 @@ class Served:
 
 def unpack(folder: Path) -> Served:
     """Load a packed cell. Raises DamagedError, naming the file, where one is missing, damaged or of another network."""
-    config, facts = read_yaml(folder / CONFIG), read_json(folder / DATA)
-    if not isinstance(config, dict) or not isinstance(facts, dict):
+    config, facts = CellFiles(folder).config, read_json(folder / DATA)
+    if not isinstance(facts, dict):
         raise DamagedError(f"{folder} does not hold a packed cell")
-    # All weights come from the folder, and the training set is stood in for by one sample repeated: sampling does not
-    # look at it, and it takes no memory.
-    config = {**config, "train": {**config["train"], "init": None}, "data": {**config["data"], "flip": False}}
-    labels = (
-        _tensors(folder / LABELS)["labels"] if config["data"]["conditional"] else torch.zeros(facts["count"]).long()
-    )
+    # All weights come from the folder. One repeated sample replaces the training set, which sampling does not use.
+    config = replace(config, train=replace(config.train, init=None), data=replace(config.data, flip=False))
+    labels = _tensors(folder / LABELS)["labels"] if config.data.conditional else torch.zeros(facts["count"]).long()
     kind = torch.uint8 if facts["quantised"] else torch.float32
     images = torch.zeros(1, *facts["shape"], dtype=kind).expand(facts["count"], *facts["shape"])
     dataset = Dataset(facts["name"], images, labels, facts["classes"])
     device = pick_device("auto")
     model = build_model(config, dataset, torch.device("cpu"))
-    guide = _loaded(model, folder / GUIDE, device) if plan.guide_images(config) is not None else None
+    guide = _loaded(model, folder / GUIDE, device) if config.guide_images is not None else None
     return Served(config, _loaded(model, folder / WEIGHTS, device), guide, dataset, device)
 
 

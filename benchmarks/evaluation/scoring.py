@@ -14,7 +14,8 @@ from ..common.distributed import ALONE, Ranks
 from ..common.files import atomic_path, read_jsonl, remove, write_jsonl
 from ..common.lock import acquire
 from ..common.oom import Memory
-from ..config import averages, plan
+from ..config import plan
+from ..config.schema import RunConfig
 from ..data.base import Dataset
 from ..metrics.evaluate import Evaluator, View
 from ..metrics.references import StoppedError
@@ -30,7 +31,7 @@ MEMORY = 1_000  # samples that are compared with the training images for a pictu
 
 
 def fill_records(
-    config: dict[str, Any],
+    config: RunConfig,
     model: Model,
     evaluator: Evaluator,
     folder: Path,
@@ -58,21 +59,21 @@ def fill_records(
     draw = _drawer(config, averaged, _guide(config, model, folder), dataset, device)
     kept = MEMORY if evaluator.watches_memory else shown(dataset)
     loaded: int | None = None
-    benchmark = config["benchmark"]["name"]
+    benchmark = config.benchmark.name
     for done, (evaluation, metrics) in enumerate(zip(wanted, missing, strict=True)):
         if not metrics:
             continue
         if ranks.agree(should_stop()):
             return "interrupted"
         if loaded != evaluation.images:
-            load_snapshot(folder, evaluation.images, averaged.weights, _evaluated(config))
+            load_snapshot(folder, evaluation.images, averaged.weights, config.evaluated_average)
             loaded = evaluation.images
         first: list[torch.Tensor] = []
         values: Mapping[str, Score | None] = {}
         stopped = False
         try:
-            views = _views(draw, evaluation, evaluator, metrics, config["eval"]["batch"], ranks, kept, first)
-            resamples = config["eval"]["bootstrap"] if evaluation.images == plan.budget_images(config) else 0
+            views = _views(draw, evaluation, evaluator, metrics, config.eval.batch, ranks, kept, first)
+            resamples = config.eval.bootstrap if evaluation.images == config.budget_images else 0
             if ranks.is_writer:
                 values = evaluator.score_views(views, resamples, metrics)
             else:
@@ -87,7 +88,7 @@ def fill_records(
         if not ranks.is_writer:
             continue
         rows += [_row(config, evaluation, metric, values[metric]) for metric in metrics]
-        if first and evaluation.images == plan.budget_images(config) and evaluation.draw == 0:
+        if first and evaluation.images == config.budget_images and evaluation.draw == 0:
             samples, path = torch.cat(first), files.samples(evaluation.nfe)
             # A metric of few samples that is added later leaves the pictures of more as they are.
             if len(samples) >= shown(dataset) or not path.exists():
@@ -96,14 +97,14 @@ def fill_records(
             if any(parse(metric).distance == "authenticity" for metric in metrics):
                 _save_arrays(files.nearest(evaluation.nfe), evaluator.nearest(samples[:MEMORY]))
             _save_arrays(files.coupling, _coupling_arrays(config, averaged, dataset))
-            conditional = config["data"]["conditional"]
+            conditional = config.data.conditional
             _save_arrays(files.posterior, posterior_arrays(averaged, dataset, benchmark, conditional=conditional))
         rows.sort(key=_place)  # however often a cell was interrupted or scored again, its file is the same
         write_jsonl(folder / RECORDS, rows)
         report(done + 1, len(wanted))
     if ranks.is_writer:
         _save_arrays(files.real, real_arrays(dataset, benchmark))
-    final = [row["value"] for row in rows if row["images"] == plan.budget_images(config)]
+    final = [row["value"] for row in rows if row["images"] == config.budget_images]
     return "diverged" if ranks.broadcast(None in final) else "done"
 
 
@@ -111,46 +112,39 @@ def _place(row: dict[str, Any]) -> tuple[int, int, int, str]:
     return row["images"], row["nfe"], row["draw"], row["metric"]
 
 
-def record_divergence(config: dict[str, Any], folder: Path) -> None:
+def record_divergence(config: RunConfig, folder: Path) -> None:
     """Divergence is a result: every row of the final snapshot is there, without a value."""
-    final = [item for item in plan.evaluations(config) if item.images == plan.budget_images(config)]
-    metrics = config["eval"]["metrics"]
+    final = [item for item in plan.evaluations(config) if item.images == config.budget_images]
+    metrics = config.eval.metrics
     rows = [_row(config, item, metric, None) for item in final for metric in metrics]
     write_jsonl(folder / RECORDS, sorted(rows, key=_place))
 
 
-def _evaluated(config: dict[str, Any]) -> str:
-    """The name of the average that is evaluated."""
-    return config["eval"]["ema"] or averages.HEADLINE
-
-
-def _guide(config: dict[str, Any], model: Model, folder: Path) -> Guide | None:
+def _guide(config: RunConfig, model: Model, folder: Path) -> Guide | None:
     """The earlier snapshot of this run that guides its sampling, where guidance is on."""
-    images = plan.guide_images(config)
+    images = config.guide_images
     if images is None:
         return None
     earlier = model.averaged()
-    load_snapshot(folder, images, earlier.weights, _evaluated(config))
-    return Guide(earlier, config["sample"]["guidance"])
+    load_snapshot(folder, images, earlier.weights, config.evaluated_average)
+    return Guide(earlier, config.sample.guidance)
 
 
 Draw = Callable[[plan.Evaluation, int, int], torch.Tensor]
 
 
-def _drawer(
-    config: dict[str, Any], averaged: Model, guide: Guide | None, dataset: Dataset, device: torch.device
-) -> Draw:
+def _drawer(config: RunConfig, averaged: Model, guide: Guide | None, dataset: Dataset, device: torch.device) -> Draw:
     """(which pass, from which sample on, of how many) -> a batch, by the sections `sample` and `eval`."""
-    benchmark, batch = config["benchmark"]["name"], config["eval"]["batch"]
-    truncate, law = config["eval"]["quantise"] == "truncate", config["sample"]["labels"]
+    benchmark, batch = config.benchmark.name, config.eval.batch
+    truncate, law = config.eval.quantise == "truncate", config.sample.labels
     # Of several processes each has batches of its own: none waits for another's pass.
-    memory = Memory(config["run"].get("on_oom", "stop"), batch, setting="eval.batch")
+    memory = Memory(config.run.on_oom, batch, setting="eval.batch")
 
     def draw(evaluation: plan.Evaluation, start: int, total: int) -> torch.Tensor:
         number, count = evaluation.draw, min(batch, total - start)
         noise = latents(benchmark, number, evaluation.nfe, count, dataset.shape, start)
         labels = None
-        if config["data"]["conditional"]:
+        if config.data.conditional:
             labels = sample_labels(benchmark, number, count, dataset, law, start)
 
         def at_most(size: int) -> torch.Tensor:
@@ -199,16 +193,16 @@ def _views(
             yield from views
 
 
-def _row(config: dict[str, Any], evaluation: plan.Evaluation, metric: str, score: Score | None) -> dict[str, Any]:
-    identity = config["cell"]
+def _row(config: RunConfig, evaluation: plan.Evaluation, metric: str, score: Score | None) -> dict[str, Any]:
+    identity = config.cell
     return {
-        "benchmark": identity["benchmark"],
-        "method": identity["method"],
-        "version": config["method"]["version"],
-        "variant": identity["variant"],
-        "group": identity["group"],
-        "cell": identity["id"],
-        "seed": identity["seed"],
+        "benchmark": identity.benchmark,
+        "method": identity.method,
+        "version": config.method.version,
+        "variant": identity.variant,
+        "group": identity.group,
+        "cell": identity.id,
+        "seed": identity.seed,
         "images": evaluation.images,
         "nfe": evaluation.nfe,
         "draw": evaluation.draw,
@@ -220,20 +214,20 @@ def _row(config: dict[str, Any], evaluation: plan.Evaluation, metric: str, score
     }
 
 
-def write_reference(config: dict[str, Any], evaluator: Evaluator, path: Path, ranks: Ranks = ALONE) -> None:
+def write_reference(config: RunConfig, evaluator: Evaluator, path: Path, ranks: Ranks = ALONE) -> None:
     """What the metrics say of two halves of the real data and of noise: once a benchmark, its data and metric.
 
     Raises StoppedError where a process is asked to stop.
     """
     data = evaluator.dataset.fingerprint
     held = {row["metric"] for row in read_jsonl(path) if row.get("data", data) == data} if ranks.is_writer else set()
-    if ranks.broadcast(set(config["eval"]["metrics"]) <= held):
+    if ranks.broadcast(set(config.eval.metrics) <= held):
         return
     evaluator.work_out_references(ranks)
     stopped = False
     if ranks.is_writer:
         try:
-            _add_reference(config["benchmark"]["name"], evaluator, path)
+            _add_reference(config.benchmark.name, evaluator, path)
         except StoppedError:
             stopped = True
     if ranks.agree(stopped):
@@ -253,9 +247,9 @@ def _add_reference(name: str, evaluator: Evaluator, path: Path) -> None:
         write_jsonl(path, rows)
 
 
-def _coupling_arrays(config: dict[str, Any], averaged: Model, dataset: Dataset) -> dict[str, torch.Tensor]:
-    batch, conditional = config["train"]["batch"], config["data"]["conditional"]
-    return coupling_arrays(averaged, dataset, config["benchmark"]["name"], batch, conditional=conditional)
+def _coupling_arrays(config: RunConfig, averaged: Model, dataset: Dataset) -> dict[str, torch.Tensor]:
+    batch, conditional = config.train.batch, config.data.conditional
+    return coupling_arrays(averaged, dataset, config.benchmark.name, batch, conditional=conditional)
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, torch.Tensor]) -> None:

@@ -26,7 +26,6 @@ from ..common.files import TakenError, read_json, remove, reserve, write_json
 from ..common.precision import float32_products
 from ..common.redact import command_line
 from ..common.system import git_state, hardware
-from ..config import averages, plan
 from ..config.schema import RunConfig
 from ..data.base import Dataset
 from ..data.registry import load_dataset
@@ -69,19 +68,19 @@ def run_cell(
     """
     files = CellFiles(folder)
     config = files.config
-    status = _Status(folder, plan.budget_images(config), job, ranks)
+    status = _Status(folder, config.budget_images, job, ranks)
     attempt = _Attempt(folder, config, threads, command, ranks)
     try:
         if ranks.is_writer:
             reserve(folder / RESERVE)
-        check_batch(config["train"]["batch"], ranks.size)
-        device = pick_device(config["run"]["device"], ranks)
+        check_batch(config.train.batch, ranks.size)
+        device = pick_device(config.run.device, ranks)
         refuse_different_devices(ranks, device)
-        dataset = load_dataset(config)
+        dataset = load_dataset(config.data)
         model = build_model(config, dataset, device)
         attempt.begin(device, model.start)
         # Before training, which may take days: what scoring needs is there, or its lack is said now.
-        evaluator = Evaluator(dataset, config["eval"]["metrics"], device, should_stop=should_stop)
+        evaluator = Evaluator(dataset, config.eval.metrics, device, should_stop=should_stop)
         status.write(state="running", phase="reference")
         write_reference(config, evaluator, folder.parents[1] / REFERENCE, ranks)
         outcome = _train_once(config, model, folder, should_stop, status, ranks)
@@ -121,15 +120,15 @@ def run_cell(
 
 
 def _train_once(
-    config: dict[str, Any],
+    config: RunConfig,
     model: Model,
     folder: Path,
     should_stop: Callable[[], bool],
     status: _Status,
     ranks: Ranks,
 ) -> Outcome:
-    names = averages.build_profiles(config["train"])
-    paths = [snapshot_path(folder, images, name) for images in plan.snapshot_images(config) for name in names]
+    names = config.train.averages
+    paths = [snapshot_path(folder, images, name) for images in config.snapshot_images for name in names]
     if ranks.is_writer:
         for path in damaged_snapshots(paths):
             remove(path)  # a missing one is made again, by training from a checkpoint before it
@@ -138,12 +137,12 @@ def _train_once(
         checkpoint = next(readable_checkpoints(folder, torch.device("cpu"), []), None)
         written = read_json(folder / RUN, {}).get("compute", {}).get("train_seconds", 0.0)
         seconds = checkpoint["state"]["seconds"] if checkpoint else written
-        return Outcome("done", plan.budget_images(config), seconds)
+        return Outcome("done", config.budget_images, seconds)
     status.write(state="running", phase="train")
-    every = config["run"]["diagnose_every"]
+    every = config.run.diagnose_every
     hooks = [] if every is None else [TrainingDiagnostics(config, model, folder, every)]
-    with float32_products(tf32=config["train"]["precision"] == "tf32"), stepping(ranks):
-        trainer = Trainer(RunConfig.from_dict(config), model, folder, ranks, status.progress, hooks)
+    with float32_products(tf32=config.train.precision == "tf32"), stepping(ranks):
+        trainer = Trainer(config, model, folder, ranks, status.progress, hooks)
         return trainer.train(should_stop)
 
 
@@ -184,7 +183,7 @@ class _Status:
 class _Attempt:
     """run.json: under what circumstances each attempt ran, and what the training cost."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], threads: int, command: str | None, ranks: Ranks) -> None:
+    def __init__(self, folder: Path, config: RunConfig, threads: int, command: str | None, ranks: Ranks) -> None:
         self.path, self.threads, self.ranks = folder / RUN, threads, ranks
         self.command = command_line(sys.argv) if command is None else command
         self.run = read_json(self.path, {"attempts": [], "compute": {}})
@@ -211,7 +210,7 @@ class _Attempt:
         self._write()
 
     def compute(
-        self, model: Model, config: dict[str, Any], dataset: Dataset, device: torch.device, outcome: Outcome
+        self, model: Model, config: RunConfig, dataset: Dataset, device: torch.device, outcome: Outcome
     ) -> None:
         if not self.ranks.is_writer:
             return

@@ -6,18 +6,17 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..common.errors import UsageError
 from ..common.files import read_json, write_json, write_text
 from ..common.lock import is_held
 from ..common.redact import typed
 from ..common.system import available_cores
-from ..config import plan
 from ..config.compose import Cell
+from ..config.schema import RunConfig
 from ..runs.folder import CONFIG, STATUS, CellFiles
 from .spawn import Slots, describe, run_workers
 from .worker import STARTS, StopFlag, Work, run_cells
@@ -36,9 +35,9 @@ def default_slots(cells: int, jobs: int | None = None, processes: int = 1) -> Sl
     return Slots(jobs=jobs, threads=max(1, cores // (jobs * processes)), gpus=gpus, processes=processes)
 
 
-def devices(config: Mapping[str, Any]) -> int:
+def devices(config: RunConfig) -> int:
     """The number of processes that train a cell together."""
-    return (config["train"].get("resources") or {}).get("devices") or 1
+    return config.train.resources.devices
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -57,7 +56,7 @@ def prepare(cells: Sequence[Cell], out: Path) -> list[Path]:
     for cell in cells:
         folder = cell.path(out)
         config = folder / CONFIG
-        text = yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(cell.config.to_dict(), sort_keys=False, allow_unicode=True)
         if not config.exists() or config.read_text(encoding="utf-8") != text:
             write_text(config, text)
         if not is_held(folder / "lock"):
@@ -83,11 +82,11 @@ def restore_if_refused(folders: Sequence[Path]) -> Iterator[None]:
         raise
 
 
-def enqueue(folder: Path, config: Mapping[str, Any]) -> None:
+def enqueue(folder: Path, config: RunConfig) -> None:
     """Set the state `queued`, so that workers also take a cell that has failed; what it has computed stays."""
     (folder / STARTS).unlink(missing_ok=True)
     before = read_json(folder / STATUS, {"images": 0})
-    total = plan.budget_images(dict(config))
+    total = config.budget_images
     write_json(folder / STATUS, {**before, "state": "queued", "total": total, "error": None})
 
 

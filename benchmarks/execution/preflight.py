@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -11,8 +10,8 @@ from ...methods.networks.registry import build_factory
 from ...methods.parts.options import OptionError
 from ..common.devices import check_device
 from ..common.errors import UsageError
-from ..config import averages
 from ..config.compose import Cell
+from ..config.schema import RunConfig
 from ..data.base import Dataset
 from ..data.registry import load_dataset
 from ..metrics.evaluate import Evaluator
@@ -30,39 +29,28 @@ def check_cells(cells: Sequence[Cell], *, here: bool = True) -> None:
     check_configurations([cell.config for cell in cells], here=here)
 
 
-def check_configurations(configs: Sequence[dict[str, Any]], *, here: bool = True) -> None:
+def check_configurations(configs: Sequence[RunConfig], *, here: bool = True) -> None:
     """The same for resolved configurations; of those of one group the first is looked at."""
     datasets: dict[str, Dataset] = {}
     served: set[str] = set()
-    for config in {config["cell"]["group"]: config for config in configs}.values():
+    for config in {config.cell.group: config for config in configs}.values():
         try:
-            _check_averages(config)
-            build_factory(config["network"], shape=(1,), classes=0)  # before data is looked for, or downloaded
+            build_factory(config.network, shape=(1,), classes=0)  # before data is looked for, or downloaded
             if here:
-                check_device(config["run"]["device"])
-            key = repr(config["data"])
+                check_device(config.run.device)
+            key = repr(config.data)
             if key not in datasets:
-                datasets[key] = load_dataset(config)
+                datasets[key] = load_dataset(config.data)
             model = build_model(config, datasets[key], torch.device("cpu"))
-            asked = repr((config["data"], config["eval"]["metrics"]))
+            asked = repr((config.data, config.eval.metrics))
             if asked not in served:
-                Evaluator(datasets[key], config["eval"]["metrics"], torch.device("cpu"))
+                Evaluator(datasets[key], config.eval.metrics, torch.device("cpu"))
                 served.add(asked)
-            for nfe in config["eval"]["nfe"]:
+            for nfe in config.eval.nfe:
                 _check_steps(model, nfe)
             del model
         except OptionError as error:
             raise UsageError(str(error)) from None
-
-
-def _check_averages(config: dict[str, Any]) -> None:
-    extra = [name for name in averages.build_profiles(config["train"]) if name != averages.HEADLINE]
-    asked = config["eval"]["ema"]
-    if asked is not None and asked not in extra:
-        raise UsageError(
-            f"eval.ema is '{asked}', must be null for train.ema or one of train.ema_extra"
-            + (f": {', '.join(extra)}" if extra else ", which is empty")
-        )
 
 
 def _check_steps(model: Model, nfe: int) -> None:

@@ -15,9 +15,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from ..common.errors import UsageError
 from ..common.files import GONE, DamagedError, read_json, read_jsonl, read_yaml
 from ..common.text import visible
 from ..config import plan
+from ..config.schema import RunConfig
 
 CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
     "config.yaml",
@@ -56,11 +58,8 @@ class CellFiles:
     path: Path
 
     @cached_property
-    def config(self) -> dict[str, Any]:
-        """The resolved configuration; `config["cell"]` holds id, group, benchmark, method, variant, seed.
-
-        Raises DamagedError where the file holds anything else.
-        """
+    def config(self) -> RunConfig:
+        """The resolved configuration. Raises DamagedError where the file holds anything else."""
         import yaml
 
         path = self.path / CONFIG
@@ -72,11 +71,10 @@ class CellFiles:
             raise DamagedError(f"{path} is nested too deeply") from None
         if not isinstance(config, dict) or "cell" not in config:
             raise DamagedError(f"{path} is not the configuration of a cell")
-        return config
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return self.config["cell"]
+        try:
+            return RunConfig.from_dict(config)
+        except UsageError as error:
+            raise DamagedError(f"{path}: {error}") from None
 
     @property
     def status(self) -> dict[str, Any]:
@@ -175,7 +173,7 @@ def read_reference(out: Path, benchmark: str) -> list[dict[str, Any]]:
     return read_jsonl(out / benchmark / REFERENCE)
 
 
-def is_finished(path: Path, config: dict[str, Any]) -> bool:
+def is_finished(path: Path, config: RunConfig) -> bool:
     """Whether a cell's folder holds all that `config` asks for (a diverged cell is finished: that is its result)."""
     state = CellFiles(path).status["state"]
     if state != "done" or not (path / STATUS).exists():

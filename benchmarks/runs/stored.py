@@ -1,39 +1,29 @@
-"""The configuration of a cell as its file has it, which may be a stranger's: checked before anything is made of it."""
+"""A configuration in a file may be someone else's: what is refused before anything is computed from it."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from ..common.errors import UsageError
-from ..common.files import DamagedError
-from ..config.schema import check_values, completed
+from ..config.schema import RunConfig
 from .folder import CONFIG, CellFiles
 
 #: A metric on features of a function: its module would be imported.
 OWN_CODE = re.compile(r"_?[\w.]+:\w+", re.ASCII)
 
 
-def stored(cell: CellFiles, *, scored: bool = True) -> dict[str, Any]:
-    """The configuration with the defaults of keys that it lacks, being older, and with values that can be.
+def trusted(cell: CellFiles) -> RunConfig:
+    """The configuration of a cell whose metrics are going to be computed, if none of them names a function.
 
-    scored: whether the metrics that it names will be worked out. Then none may name a function: results travel, and
-    nobody's code is imported because a file among them says so.
+    Results are shared, and no code is imported because a file among them names it.
 
-    Raises DamagedError where it is no configuration of this version, UsageError for such a metric.
+    Raises UsageError for such a metric.
     """
-    path = cell.path / CONFIG
-    try:
-        config = completed(cell.config)
-        check_values(config)
-    except UsageError as error:
-        raise DamagedError(f"{path}: {error}") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DamagedError(f"{path} is no configuration of this version ({type(error).__name__}: {error})") from None
-    for name in config["eval"]["metrics"] if scored else ():
+    for name in cell.config.eval.metrics:
         if OWN_CODE.search(name):
             raise UsageError(
-                f"{path} names the metric {name!r}, which runs a function of a module: code that a file of results "
-                f"names is not run, so name it yourself (--metrics of `bench eval`, eval.metrics of `bench run`)"
+                f"{cell.path / CONFIG} names the metric {name!r}, which runs a function of a module: code that a file "
+                f"of results names is not run, so name it yourself (--metrics of `bench eval`, eval.metrics of `bench "
+                f"run`)"
             )
-    return config
+    return cell.config

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from ...methods.parts.base import LossTerms
 from ..common.oom import Memory
 from ..common.seeding import default_generator, generator
-from ..config import averages, plan
+from ..config.schema import RunConfig
 from ..data.base import Dataset
 from .ddp import Replica
 from .model import Model, build_model
@@ -43,14 +42,14 @@ class Footprint:
         return self.state + self.data + self.activations
 
 
-def footprint(config: dict[str, Any], dataset: Dataset) -> Footprint:
+def footprint(config: RunConfig, dataset: Dataset) -> Footprint:
     """What a configuration needs, by a pass of two images on the CPU.
 
     FLOPs and activations grow with the images, which is exact for all parts but those that look across the batch.
     """
     model = build_model(config, dataset, torch.device("cpu"))
-    batch = min(PROBE, config["train"]["batch"])
-    small = {**config, "train": {**config["train"], "batch": batch}}
+    batch = min(PROBE, config.train.batch)
+    small = replace(config, train=replace(config.train, batch=batch))
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.weights.parameters()}
 
@@ -62,23 +61,23 @@ def footprint(config: dict[str, Any], dataset: Dataset) -> Footprint:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         compute = measure_compute(model, small, dataset, torch.device("cpu"))
-    parameters, copies = int(compute["parameters"]), len(averages.build_profiles(config["train"]))
-    devices = (config["train"].get("resources") or {}).get("devices") or 1
-    share = -(-config["train"]["batch"] // devices)
-    images = min(config["run"]["micro_batch"] or share, share)
+    parameters, copies = int(compute["parameters"]), len(config.train.averages)
+    devices = config.train.resources.devices
+    share = -(-config.train.batch // devices)
+    images = min(config.run.micro_batch or share, share)
     moments = 2  # of the optimiser
     checkpoint, generations = 1 + moments + copies, 2
     return Footprint(
         parameters=parameters,
-        flops=compute["flops_per_image"] * plan.budget_images(config),
+        flops=compute["flops_per_image"] * config.budget_images,
         state=FLOAT32 * parameters * (2 + moments + copies),
         data=model.bank.images.nbytes,
         activations=sum(kept.values()) * images // batch,
-        disk=FLOAT32 * parameters * (generations * checkpoint + copies * len(plan.snapshot_images(config))),
+        disk=FLOAT32 * parameters * (generations * checkpoint + copies * len(config.snapshot_images)),
     )
 
 
-def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, device: torch.device) -> dict[str, float]:
+def measure_compute(model: Model, config: RunConfig, dataset: Dataset, device: torch.device) -> dict[str, float]:
     """Parameters (modules included), network passes and FLOPs of one training step, counted on a small batch.
 
     FLOPs are those of matrix products and convolutions, forward and backward, a multiplication and an addition each.
@@ -92,10 +91,10 @@ def measure_compute(model: Model, config: dict[str, Any], dataset: Dataset, devi
         nonlocal passes
         passes += 1
 
-    batch = min(config["train"]["batch"], len(dataset))
+    batch = min(config.train.batch, len(dataset))
     index = torch.arange(batch, device=device)
     replica = Replica(model, average.denoiser(evaluating=True) if average else None)
-    memory = Memory("split", min(config["run"]["micro_batch"] or batch, batch))
+    memory = Memory("split", min(config.run.micro_batch or batch, batch))
 
     def step(micro_batch: int) -> LossTerms:
         nonlocal passes, flops

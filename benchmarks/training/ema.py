@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config.averages import build_profiles
 from ..config.schema import TrainConfig
 
 
@@ -20,7 +19,7 @@ class Averages:
     """
 
     def __init__(self, recipe: TrainConfig, headline: nn.Module) -> None:
-        self.profiles = build_profiles({"ema": recipe.ema, "ema_extra": recipe.ema_extra})
+        self.profiles = recipe.averages
         self.weights = {name: averaged_copy(headline) if name else headline for name in self.profiles}
 
     def update(self, weights: nn.Module, step: int, batch: int) -> None:

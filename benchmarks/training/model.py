@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from ...methods.registry import build
 from ..common.errors import UsageError
 from ..common.precision import in_bf16
 from ..common.seeding import default_generator
-from ..config.plan import budget_images, sampler_options
+from ..config.schema import DataConfig, RunConfig
 from ..data.base import Dataset
 from .ema import averaged_copy
 from .pretrained import load_prepared
@@ -59,7 +58,7 @@ class Model:
         return replace(self, method=replace(self.method, modules=modules), network=averaged_copy(self.network))
 
 
-def build_model(config: dict[str, Any], dataset: Dataset, device: torch.device) -> Model:
+def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Model:
     """The model of a configuration, with the initial weights of its seed, or those that `train.init` names.
 
     Random weights come from a stream that does not name the method: all methods start from the same point.
@@ -68,35 +67,35 @@ def build_model(config: dict[str, Any], dataset: Dataset, device: torch.device) 
         UsageError: the data set cannot be used as the section `data` asks for; weights are not there or do not fit.
         OptionError: an unknown kind or key of a part or network, a value it refuses, parts that do not go together.
     """
-    seed, recipe = config["seed"], config["train"]
-    bank = training_bank(config["data"], dataset, device)
+    seed, recipe = config.seed, config.train
+    bank = training_bank(config.data, dataset, device)
     classes = 0 if bank.labels is None else dataset.classes
-    factory = build_factory(config["network"], dataset.shape, classes)
+    factory = build_factory(config.network, dataset.shape, classes)
     with default_generator("init network", seed):
         network = factory.network()
-    start = load_prepared(recipe["init"], network) if recipe["init"] else None
-    context = Context(encoder=factory.encoder, bank=bank, steps=budget_images(config) // recipe["batch"])
+    start = load_prepared(recipe.init, network) if recipe.init else None
+    context = Context(encoder=factory.encoder, bank=bank, steps=config.budget_images // recipe.batch)
     with default_generator("init modules", seed):
-        method = build(config["method"], sampler_options(config), context)
+        method = build(config.method.options, config.sample.options, context)
     method.modules.to(device)
     # Convolutions are faster with channels last, by a third on a CPU; weights of other shapes are not affected.
     network = network.to(device).to(memory_format=torch.channels_last)
-    return Model(method, network, bank, start, bf16=recipe["precision"] == "bf16")
+    return Model(method, network, bank, start, bf16=recipe.precision == "bf16")
 
 
-def training_bank(options: Mapping[str, Any], dataset: Dataset, device: torch.device) -> Bank:
+def training_bank(data: DataConfig, dataset: Dataset, device: torch.device) -> Bank:
     """The training set on the device: images 0 to N - 1, and with flips their mirror images N to 2N - 1.
 
-    Labels are in it where training is conditional. options: the section `data`.
+    Labels are in it where training is conditional.
 
     Raises:
         UsageError: labels are asked for and all are the same, or mirror images of what is no image.
     """
-    if options["conditional"] and dataset.classes < 2:
+    if data.conditional and dataset.classes < 2:
         raise UsageError(f"data.conditional is true, but data set '{dataset.name}' has one class")
-    if options["flip"] and not dataset.quantised:
+    if data.flip and not dataset.quantised:
         raise UsageError(f"data.flip is true, but data set '{dataset.name}' does not hold images")
     images, labels = dataset.images.to(device), dataset.labels.to(device)
-    if options["flip"]:
+    if data.flip:
         images, labels = torch.cat([images, images.flip(-1)]), labels.repeat(2)
-    return Bank(images, labels if options["conditional"] else None, dataset.to_model)
+    return Bank(images, labels if data.conditional else None, dataset.to_model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import sys
 import types
 import typing
@@ -35,7 +36,9 @@ def part_from_options(part: type, options: Mapping[str, Any], where: str) -> Any
         key = f"{where}.{option}" if where else option
         if option not in fields:
             choices = ", ".join(fields) or "none, this part has no options"
-            raise OptionError(f"unknown key '{key}'. Available: {choices}")
+            near = difflib.get_close_matches(str(option), fields, 1)
+            guess = f" Did you mean: {near[0]}?" if near else ""
+            raise OptionError(f"unknown key '{key}'.{guess} Available: {choices}")
         values[option] = _converted(value, hints[option], key)
     for field in dataclasses.fields(part):
         if field.default is field.default_factory is dataclasses.MISSING and field.name not in values:
@@ -72,7 +75,7 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         if kind is float:
             return float(value)
-        if kind is int and value == int(value):
+        if kind is int and value == int(value) and abs(value) < 2**63:
             return int(value)
     if kind in (str, bool, Mapping) and isinstance(value, kind):
         return value

@@ -116,7 +116,7 @@ def ablations(board: Board, values: Iterable[SeedValue]) -> tuple[Ablation, ...]
     finals = final_values(names, values, board.cells)
     families: dict[tuple[Any, ...], dict[str, Cell]] = defaultdict(dict)
     for cell in board.cells:
-        version = (cell.files.config.get("benchmark") or {}).get("version")
+        version = cell.files.config.benchmark.version
         families[cell.method, cell.version, cell.sampling, str(version)].setdefault(cell.group, cell)
     return tuple(
         ablation
@@ -167,7 +167,7 @@ def swept(cells: Sequence[Cell]) -> list[Factor]:
     Keys that say nothing of their own are left out: options of a part (`method.times.k`) that follow from its kind.
     Keys that always change together make one factor.
     """
-    settings = [_leaves({name: cell.files.config.get(name) for name in SECTIONS}) for cell in cells]
+    settings = [_settings(cell) for cell in cells]
     keys = sorted({key for leaves in settings for key in leaves if not key.startswith(PLACES)})
     columns = {key: tuple(_value(leaves.get(key, ABSENT)) for leaves in settings) for key in keys}
     columns = {key: column for key, column in columns.items() if len({value.text for value in column}) > 1}
@@ -191,6 +191,12 @@ def swept(cells: Sequence[Cell]) -> list[Factor]:
             told |= {key, *along}
             factors.append(_factor(key, columns[key], along, cells))
     return sorted(factors, key=lambda factor: factor.key)
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    """The leaves of the sections that may be swept."""
+    config = cell.files.config.to_dict()
+    return _leaves({name: config[name] for name in SECTIONS})
 
 
 def natural_order(values: Iterable[Value]) -> list[Value]:
@@ -228,7 +234,7 @@ def _follows(column: Sequence[Value], other: Sequence[Value]) -> bool:
 
 def _places(cell: Cell, factors: Sequence[Factor]) -> tuple[int, ...]:
     """Where a configuration stands: the place of its value in each factor."""
-    leaves = _leaves({name: cell.files.config.get(name) for name in SECTIONS})
+    leaves = _settings(cell)
     texts = [_value(leaves.get(factor.key, ABSENT)).text for factor in factors]
     return tuple(
         [value.text for value in factor.values].index(text) for factor, text in zip(factors, texts, strict=True)

@@ -14,6 +14,7 @@ import yaml
 
 from ...benchmarks.common.files import DamagedError
 from ...benchmarks.common.text import plain
+from ...benchmarks.config.schema import RunConfig
 from ...benchmarks.runs.folder import (
     CONFIG,
     RECORDS,
@@ -102,24 +103,21 @@ def naming(path: Path) -> Iterator[None]:
 
 def _read(files: CellFiles) -> Cell:
     with naming(files.path / CONFIG):
-        config, identity = files.config, files.config["cell"]
+        config, identity = files.config, files.config.cell
         facts = {
-            "id": str(identity["id"]),
-            "group": str(identity["group"]),
-            "benchmark": plain(str(identity["benchmark"])),
-            "method": plain(str(identity["method"])),
-            "variant": _variant(plain(str(identity["variant"])), sampling := _sampling(config)),
+            "id": identity.id,
+            "group": identity.group,
+            "benchmark": plain(identity.benchmark),
+            "method": plain(identity.method),
+            "variant": _variant(plain(identity.variant), sampling := _sampling(config)),
             "sampling": sampling,
-            "seed": int(identity["seed"]),
-            "version": int(config["method"]["version"]),
-            "batch": (batch := int(config["train"]["batch"])),
-            # A training ends with a whole batch, and so does what its last rows are made of.
-            "budget": math.ceil(int(config["train"]["images"]) / batch) * batch,
-            "nfe": tuple(int(nfe) for nfe in config["eval"]["nfe"]),
-            "metrics": tuple(str(metric) for metric in config["eval"]["metrics"]),
+            "seed": identity.seed,
+            "version": config.method.version,
+            "batch": config.train.batch,
+            "budget": config.budget_images,
+            "nfe": config.eval.nfe,
+            "metrics": config.eval.metrics,
         }
-        if not facts["nfe"] or not facts["metrics"]:
-            raise ValueError("eval.nfe and eval.metrics must name something to measure")
     with naming(files.path / STATUS):
         status = files.status
         facts |= {"state": str(status["state"]), "images": int(status.get("images") or 0)}
@@ -143,14 +141,13 @@ def _variant(text: str, sampling: str) -> str:
     return ", ".join(filter(None, [_SAMPLING_KEYS.sub("", text).removeprefix(", "), sampling]))
 
 
-def _sampling(config: dict[str, Any]) -> str:
+def _sampling(config: RunConfig) -> str:
     """`guided w=1.3 by 50 %, EMA power-0.05`: a number made so is never to be taken for a plain one."""
-    sample, words = config.get("sample") or {}, []
-    if (weight := float(sample.get("guidance", 1))) != 1:
-        share = sample.get("guide_at")
-        words.append(f"guided w={weight:g}" + ("" if share is None else f" by {100 * float(share):g} %"))
-    if (average := config["eval"].get("ema")) is not None:
-        words.append(f"EMA {plain(str(average))}")
+    words = []
+    if config.sample.guidance != 1:
+        words.append(f"guided w={config.sample.guidance:g} by {100 * config.sample.guide_at:g} %")
+    if config.eval.ema is not None:
+        words.append(f"EMA {plain(config.eval.ema)}")
     return ", ".join(words)
 
 

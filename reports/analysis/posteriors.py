@@ -140,7 +140,7 @@ def _course(cell: Cell) -> dict[int, float]:
     if not any(values.values()):
         return values
     with naming(cell.files.path / CONFIG):
-        share = float(cell.files.config["method"].get("coupling", {}).get("share", 1))
+        share = float(cell.files.config.method.parts.get("coupling", {}).get("share", 1))
         if not 0 < share <= 1:
             raise ValueError(f"method.coupling.share is {share:g}, but the training log has penalties")
     return {images: max(0.0, value / share) for images, value in values.items()}  # below 0 by rounding alone

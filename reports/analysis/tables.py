@@ -276,9 +276,9 @@ def _setup(entry: Entry) -> Setup:
         method=cell.method,
         dataset=cell.benchmark,
         mimg=entry.compute.mimg,
-        network=config.get("network") or {},
-        init=(config.get("train") or {}).get("init"),
-        conditional=bool((config.get("data") or {}).get("conditional")),
+        network=config.network,
+        init=config.train.init,
+        conditional=config.data.conditional,
         sampling=cell.sampling,
     )
 

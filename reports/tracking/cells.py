@@ -43,7 +43,7 @@ class Content:
 
 def params(cell: Cell) -> dict[str, str]:
     """The leaves of the configuration that make the cell what it is."""
-    fixed = {key: value for key, value in cell.files.config.items() if key not in CHANGEABLE}
+    fixed = {key: value for key, value in cell.files.config.to_dict().items() if key not in CHANGEABLE}
     return {_name(key): _text(value) for key, value in flattened(fixed)}
 
 
@@ -70,7 +70,8 @@ def tags(cell: Cell, sweeps: Sequence[str]) -> dict[str, str]:
     found = {f"bench.{key}": str(value) for key, value in identity.items() if value is not None}
     if git.get("commit"):
         found["mlflow.source.git.commit"] = str(git["commit"])  # MLflow's page has a place for it
-    changeable = {key: cell.files.config.get(key) for key in CHANGEABLE if key != "cell"}
+    config = cell.files.config.to_dict()
+    changeable = {key: config[key] for key in CHANGEABLE if key != "cell"}
     leaves = flattened({key: value for key, value in changeable.items() if value})
     return {key: _text(value) for key, value in (*found.items(), *((_name(k), v) for k, v in leaves))}
 

@@ -45,7 +45,7 @@ def tiny_cell(method: str, *settings: str, seed: int = 0) -> Cell:
 def put(cell: Cell, out: Path) -> Path:
     """Write the configuration of a cell into its folder below `out`, and return the folder."""
     folder = cell.path(out)
-    write_text(folder / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False))
+    write_text(folder / "config.yaml", yaml.safe_dump(cell.config.to_dict(), sort_keys=False))
     return folder
 
 

@@ -28,7 +28,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from consistency_bench.benchmarks.common.files import read_json
-from consistency_bench.benchmarks.config import plan
 from consistency_bench.benchmarks.runs.folder import STATUS, find_cells
 
 SWEEP = ("run", "--launcher", "debug", "--methods", "ect,vct", "--seeds", "0", "benchmark=toy2d", "network.width=16")
@@ -119,7 +118,7 @@ def phase(out: Path) -> str:
     running = next((cell for cell in find_cells(out) if cell.status["state"] == "running"), None)
     if running is None:
         return "between cells"
-    trained = (running.path / "snapshots" / f"{plan.budget_images(running.config):012d}.safetensors").exists()
+    trained = (running.path / "snapshots" / f"{running.config.budget_images:012d}.safetensors").exists()
     return "sample" if trained else str(running.status.get("phase"))
 
 

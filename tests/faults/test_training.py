@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl
 from consistency_bench.benchmarks.config.compose import compose_cells
+from consistency_bench.benchmarks.config.schema import RunConfig
 from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS, TRAIN_LOG
 from consistency_bench.benchmarks.training.data_order import data_order
 from consistency_bench.benchmarks.training.trainer import Outcome
@@ -33,7 +34,7 @@ Trained = tuple[Outcome, dict[str, bytes], list[dict[str, Any]]]
 
 
 def trained(
-    config: dict[str, Any],
+    config: RunConfig,
     folder: Path,
     poisoned: tuple[int, ...] = (),
     should_stop: Callable[[], bool] = lambda: False,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
 from consistency_bench.benchmarks.config.compose import choices, compose_cells
+from consistency_bench.benchmarks.config.schema import RunConfig
 from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.training.model import Model, build_model
@@ -15,7 +14,7 @@ from consistency_bench.benchmarks.training.model import Model, build_model
 METHODS = choices("method")
 
 
-def config_of(method: str, *settings: str, seed: int = 0) -> dict[str, Any]:
+def config_of(method: str, *settings: str, seed: int = 0) -> RunConfig:
     (cell,) = compose_cells([method], [seed], ["network.width=32", "network.blocks=2", *settings])
     return cell.config
 

@@ -185,10 +185,10 @@ def test_one_smoke_cell(method_name: str, tmp_path: Path) -> None:
     config = config_of(method_name, "preset=smoke", "train.images=2560", "benchmark=toy2d")
     folder = tmp_path / "toy2d" / method_name / "s0-x"
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
     assert run_cell(folder) == "done"
     rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-    assert len(rows) == len(list(plan.evaluations(config))) * len(config["eval"]["metrics"])
+    assert len(rows) == len(list(plan.evaluations(config))) * len(config.eval.metrics)
     assert all(isinstance(row["value"], int | float) for row in rows)
     assert {row["method"] for row in rows} == {method_name}
 

@@ -64,14 +64,16 @@ class Sweep:
                 "method": method,
                 "variant": variant,
                 "seed": seed,
+                "overrides": {key: value for key, value in (settings or {}).items() if f"{key}=" in variant},
             },
+            "benchmark": {"name": benchmark, "version": 1},
             "method": {"name": method, "version": version, "coupling": {"kl_weight": 3.0}, "process": {}},
             "data": {"name": benchmark},
             "network": {"kind": "mlp", "width": [128, 128]},
-            "train": {"images": budget, "batch": 256},
-            "sample": {"latents_seed": 0},
-            "eval": {"samples": 2048, "nfe": [1, 2], "metrics": list(metrics)},
-            "run": {"threads": 1},
+            "train": {"images": budget, "batch": 256, "lr": 0.002, "ema": {"kind": "constant"}},
+            "sample": {},
+            "eval": {"nfe": [1, 2], "metrics": list(metrics)},
+            "run": {},
             "seed": seed,
         }
         for key, value in (settings or {}).items():
@@ -171,7 +173,7 @@ class Sweep:
             benchmark, number = ("digits", "second")[rest % 2], rest // 2
             variant = f"train.lr={number}" if number else ""
             level = LEVELS[method] + number + 4 * math.sin(place**2)  # no two pairs of rows differ alike
-            settings = {"train.lr": number}
+            settings = {"train.lr": number} if number else {}
             self.cell(method, seed, benchmark=benchmark, variant=variant, settings=settings, level=level)
         return self
 

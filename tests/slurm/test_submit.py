@@ -9,20 +9,23 @@ from typing import Any
 import pytest
 
 from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.config.schema import ResourcesConfig, RunConfig
 from consistency_bench.slurm.clusters import Cluster, Requeue
 from consistency_bench.slurm.executor import parameters
 from consistency_bench.slurm.job import CellsJob
 from consistency_bench.slurm.resources import Resources, resources
 from consistency_bench.slurm.submit import make_plan, script
 
+from ..benchmarks.conftest import tiny_cell
 from .sweeping import Place
 
 SITE = Cluster(name="site", gpus_per_node=4, cpus_per_gpu=8, time_limit=60, array_parallelism=3, memory_per_gpu=2048)
 PLAIN = Resources(devices=1, nodes=1, cpus=8, memory=2048, time_limit=60)
 
 
-def config(**asked: Any) -> dict[str, Any]:
-    return {"train": {"resources": asked}}
+def config(**asked: Any) -> RunConfig:
+    usual = tiny_cell("ect").config
+    return dataclasses.replace(usual, train=dataclasses.replace(usual.train, resources=ResourcesConfig(**asked)))
 
 
 @pytest.mark.parametrize(
@@ -40,10 +43,6 @@ def config(**asked: Any) -> dict[str, Any]:
 )
 def test_a_cell_asks_for_what_the_cluster_says_and_more(asked: dict[str, Any], found: Resources) -> None:
     assert resources(config(**asked), SITE) == found
-
-
-def test_a_configuration_of_an_older_version_asks_for_nothing() -> None:
-    assert resources({"train": {}}, SITE) == PLAIN
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_the_text_of_a_job(tmp_path: Path) -> None:
 )
 def test_no_value_ends_its_line_of_the_script(site: Cluster, cpus: object, tmp_path: Path) -> None:
     asked = config()
-    asked["train"]["resources"]["cpus"] = cpus
+    object.__setattr__(asked.train.resources, "cpus", cpus)
     with pytest.raises(UsageError, match="must be one line"):
         script(make_plan([(tmp_path / "a", asked)], site, pack=1, share=1, most=9), 0, tmp_path)
 

@@ -201,7 +201,8 @@ def test_the_command(trained: Path, bench: Bench) -> None:
         ({"sample": {"labels": []}}, "sample.labels"),
         ({"run": {"snapshots": "many"}}, "run.snapshots is 'many', must be a whole number"),
         ({"network": None}, "the section 'network' is missing"),
-        ({"train": {"resources": 1, "images": 2560, "batch": 128}}, "train.lr is missing"),
+        ({"train": {"images": 2560, "batch": 128}}, "train.lr is missing"),
+        ({"train": {"resources": 1, "images": 2560, "batch": 128}}, "train.resources is 1, must be a mapping"),
     ],
 )
 def test_a_configuration_that_is_none_is_named(trained: Path, change: dict, message: str) -> None:
@@ -234,17 +235,3 @@ def test_no_function_is_run_because_a_stored_configuration_names_it(
     finally:
         write_text(path, before)
     assert not (tmp_path / "canary").exists()
-
-
-def test_a_configuration_of_an_older_version_gets_the_defaults(trained: Path) -> None:
-    (folder,) = (trained / "toy2d" / "ect").iterdir()
-    path = folder / "config.yaml"
-    before = path.read_text(encoding="utf-8")
-    older = yaml.safe_load(before)
-    del older["train"]["resources"], older["eval"]["bootstrap"], older["run"]["on_oom"], older["sample"]["guide_at"]
-    write_text(path, yaml.safe_dump(older))
-    try:
-        assert score([folder], metrics="kd_points_350") == 0
-    finally:
-        write_text(path, before)
-    assert "kd_points_350" in {row["metric"] for row in read_jsonl(folder / "records.jsonl")}

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from consistency_bench.benchmarks.common.errors import UsageError
-from consistency_bench.benchmarks.config import averages, plan
 from consistency_bench.benchmarks.config.compose import choices, compose_cells
 from consistency_bench.methods.compose import Context
 from consistency_bench.methods.networks.registry import build_factory
@@ -33,11 +32,10 @@ def accepted(method: str, settings: list[str]) -> dict[str, Any] | None:
     try:
         (cell,) = compose_cells([method], [0], ["benchmark=cifar10", *settings])
         config = cell.config
-        averages.build_profiles(config["train"])
         with torch.device("meta"):
-            factory = build_factory(config["network"], (3, 32, 32), 0)
+            factory = build_factory(config.network, (3, 32, 32), 0)
             context = Context(encoder=factory.encoder, bank=Bank(torch.zeros(4, 3, 32, 32)), steps=1000)
-            build(config["method"], plan.sampler_options(config), context)
+            build(config.method.options, config.sample.options, context)
     except (UsageError, OptionError):
         return None
     return config

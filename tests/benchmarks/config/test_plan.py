@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,40 @@ from hypothesis import strategies as st
 
 from consistency_bench.benchmarks.common.files import write_json, write_jsonl
 from consistency_bench.benchmarks.config import plan
+from consistency_bench.benchmarks.config.schema import RunConfig
 from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS, is_finished
 
-CONFIG: dict[str, Any] = {
-    "train": {"images": 1000, "batch": 100},
+PLAIN: dict[str, Any] = {
+    "cell": {"id": "1", "group": "2", "benchmark": "toy2d", "method": "ect", "seed": 0},
+    "benchmark": {"name": "toy2d", "version": 1},
+    "method": {"name": "ect", "version": 1},
+    "data": {"name": "toy2d"},
+    "network": {"kind": "mlp"},
+    "train": {
+        "images": 1000,
+        "batch": 100,
+        "lr": 0.1,
+        "ema": {"kind": "constant"},
+        "ema_extra": [{"kind": "power", "sigma_rel": 0.05}],
+    },
     "run": {"snapshots": 2},
-    "eval": {"nfe": [1, 2], "draws": 2, "metrics": ["a", "b"], "ema": None, "quantise": "round"},
-    "data": {"conditional": False},
-    "sample": {"sigma_mid": [0.4], "renoise": "sigma", "labels": "data", "guidance": 1, "guide_at": 0.5},
+    "eval": {"nfe": [1, 2], "draws": 2, "metrics": ["a", "b"]},
+    "sample": {"sigma_mid": [0.4], "renoise": "sigma"},
+    "seed": 0,
 }
 
 
-def changed(**changes: Any) -> dict[str, Any]:
-    config = copy.deepcopy(CONFIG)
-    for section, values in changes.items():
-        config[section] |= values
-    return config
+def changed(**changes: Any) -> RunConfig:
+    return RunConfig.from_dict(PLAIN | {section: PLAIN[section] | values for section, values in changes.items()})
+
+
+CONFIG = changed()
 
 
 @given(st.integers(1, 10**9), st.integers(1, 5000), st.integers(1, 100))
 def test_snapshots_share_the_budget_in_whole_batches(images: int, batch: int, count: int) -> None:
     images = max(images, batch)
-    points = plan.snapshot_images(changed(train={"images": images, "batch": batch}, run={"snapshots": count}))
+    points = changed(train={"images": images, "batch": batch}, run={"snapshots": count}).snapshot_images
     assert points == sorted(set(points))
     assert 1 <= len(points) <= count
     assert all(point % batch == 0 and point > 0 for point in points)
@@ -43,7 +54,7 @@ def test_snapshots_share_the_budget_in_whole_batches(images: int, batch: int, co
 
 
 def test_the_budget_does_not_depend_on_how_many_snapshots_are_kept() -> None:
-    budgets = {plan.budget_images({**CONFIG, "run": {"snapshots": count}}) for count in range(1, 40)}
+    budgets = {changed(run={"snapshots": count}).budget_images for count in range(1, 40)}
     assert budgets == {1000}
 
 
@@ -61,7 +72,7 @@ def all_rows() -> list[dict[str, Any]]:
     return [
         row(item.images, item.nfe, item.draw, metric)
         for item in plan.evaluations(CONFIG)
-        for metric in CONFIG["eval"]["metrics"]
+        for metric in CONFIG.eval.metrics
     ]
 
 
@@ -73,7 +84,7 @@ def test_missing_metrics_are_those_without_a_row_of_the_same_pass() -> None:
 
 
 def test_the_sampler_of_a_row_does_not_depend_on_the_order_of_its_options() -> None:
-    turned = {**CONFIG, "sample": dict(reversed(CONFIG["sample"].items()))}
+    turned = RunConfig.from_dict(PLAIN | {"sample": dict(reversed(PLAIN["sample"].items()))})
     assert plan.sampler_text(turned) == plan.sampler_text(CONFIG)
 
 
@@ -126,15 +137,15 @@ def test_a_new_wish_opens_a_finished_cell(tmp_path: Path, changes: dict[str, Any
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_the_guide_is_kept_and_later_snapshots_alone_are_evaluated(share: float, guide: int, count: int) -> None:
     guided = changed(sample={"guidance": 1.3, "guide_at": share}, run={"snapshots": count})
-    usual = plan.snapshot_images(changed(run={"snapshots": count}))
-    assert plan.snapshot_images(guided) == sorted({guide, *usual})
+    usual = changed(run={"snapshots": count}).snapshot_images
+    assert guided.snapshot_images == sorted({guide, *usual})
     assert {item.images for item in plan.evaluations(guided)} == {images for images in usual if images > guide}
 
 
 def test_without_guidance_there_is_no_guide() -> None:
     unguided = changed(sample={"guide_at": 0.25}, run={"snapshots": 1})
-    assert plan.guide_images(unguided) is None
-    assert plan.snapshot_images(unguided) == [1000]
+    assert unguided.guide_images is None
+    assert unguided.snapshot_images == [1000]
 
 
 @pytest.mark.parametrize(
@@ -155,4 +166,4 @@ def test_what_keeps_a_number_apart(changes: dict[str, Any], said: dict[str, Any]
 
 
 def test_the_sampler_gets_its_own_options_alone() -> None:
-    assert plan.sampler_options(CONFIG) == {"sigma_mid": [0.4], "renoise": "sigma"}
+    assert CONFIG.sample.options == {"sigma_mid": [0.4], "renoise": "sigma"}

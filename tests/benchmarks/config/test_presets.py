@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from consistency_bench.benchmarks.common.errors import UsageError
-from consistency_bench.benchmarks.config import averages, plan
 from consistency_bench.benchmarks.config.compose import choices, compose_cells
+from consistency_bench.benchmarks.config.schema import RunConfig
 from consistency_bench.benchmarks.training.pretrained import PUBLISHED
 from consistency_bench.methods.compose import Context
 from consistency_bench.methods.networks.registry import build_factory
@@ -208,7 +208,7 @@ TABLE: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def composed(name: str) -> dict[str, Any]:
+def composed(name: str) -> RunConfig:
     method, _, _ = TABLE[name]
     (cell,) = compose_cells([method], [0], [f"preset=paper/{name}"])
     return cell.config
@@ -228,25 +228,25 @@ def test_every_preset_of_a_paper_is_in_the_table() -> None:
 def test_a_preset_has_the_values_of_its_paper(name: str) -> None:
     method, benchmark, values = TABLE[name]
     config = composed(name)
-    assert (config["cell"]["method"], config["cell"]["benchmark"]) == (method, benchmark)
-    assert {key: value(config, key) for key in values} == values
+    assert (config.cell.method, config.cell.benchmark) == (method, benchmark)
+    assert {key: value(config.to_dict(), key) for key in values} == values
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_what_a_preset_describes_can_be_built(name: str) -> None:
     config, benchmark = composed(name), TABLE[name][1]
-    classes = CLASSES[benchmark] if config["data"]["conditional"] else 0
-    profiles = averages.build_profiles(config["train"])
-    assert len(profiles) == 1 + len(config["train"]["ema_extra"])
+    classes = CLASSES[benchmark] if config.data.conditional else 0
+    profiles = config.train.averages
+    assert len(profiles) == 1 + len(config.train.ema_extra)
     with torch.device("meta"):
-        factory = build_factory(config["network"], SHAPES[benchmark], classes)
+        factory = build_factory(config.network, SHAPES[benchmark], classes)
         network = factory.network()
         bank = Bank(torch.zeros(classes or 1, *SHAPES[benchmark]), torch.arange(classes) if classes else None)
         context = Context(encoder=factory.encoder, bank=bank, steps=1000)
-        method = build(config["method"], plan.sampler_options(config), context)
-    for nfe in config["eval"]["nfe"]:
+        method = build(config.method.options, config.sample.options, context)
+    for nfe in config.eval.nfe:
         method.sampler.check_nfe(method.times, nfe)
-    if (init := config["train"]["init"]) is not None:
+    if (init := config.train.init) is not None:
         published = PUBLISHED[init]
         with torch.device("meta"):
             same = build_factory(published.network, published.shape, published.classes).network()
@@ -258,13 +258,13 @@ def test_what_a_preset_describes_can_be_built(name: str) -> None:
 def test_a_preset_s_variant_is_its_name(name: str) -> None:
     method, benchmark, _ = TABLE[name]
     typed = compose_cells([method], [0], [f"preset=paper/{name}", f"benchmark={benchmark}"])[0]
-    assert typed.config["cell"]["variant"] == f"preset=paper/{name}"
+    assert typed.config.cell.variant == f"preset=paper/{name}"
     assert typed.id == compose_cells([method], [0], [f"preset=paper/{name}"])[0].id
 
 
 def test_a_change_of_a_preset_is_said_beside_its_name() -> None:
     (cell,) = compose_cells(["ict"], [0], ["preset=paper/ict_cifar10", "train.images=1024000"])
-    assert cell.config["cell"]["variant"] == "preset=paper/ict_cifar10, train.images=1024000"
+    assert cell.config.cell.variant == "preset=paper/ict_cifar10, train.images=1024000"
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 
 from consistency_bench.benchmarks.common.errors import UsageError
-from consistency_bench.benchmarks.config import plan
 from consistency_bench.benchmarks.config.compose import choices, compose_cells
 from consistency_bench.benchmarks.config.schema import RunConfig
 
 
 def plain(method: str = "ect", *overrides: str) -> dict[str, Any]:
     (cell,) = compose_cells([method], [3], overrides)
-    return copy.deepcopy(cell.config)
+    return cell.config.to_dict()
 
 
 @pytest.mark.parametrize("method", choices("method"))
@@ -31,7 +29,7 @@ def test_a_configuration_survives_the_way_there_and_back(method: str) -> None:
 def test_derived_quantities_count_whole_batches() -> None:
     values = plain("ect", "train.images=1000", "train.batch=300", "run.snapshots=2", "sample.guidance=1.5")
     config = RunConfig.from_dict(values)
-    assert config.budget_images == 1200 == plan.budget_images(values)
+    assert config.budget_images == 1200
     assert config.guide_images == 600
     assert config.snapshot_images == [600, 1200]
 

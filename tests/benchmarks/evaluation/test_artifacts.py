@@ -60,7 +60,7 @@ def test_a_learned_coupling_is_that_of_the_averaged_encoder(tmp_path: Path) -> N
     files = CellFiles(put(cell, tmp_path))
     run_cell(files.path)
     kept = arrays(files.coupling)
-    dataset = load_dataset(cell.config)
+    dataset = load_dataset(cell.config.data)
     averaged = build_model(cell.config, dataset, torch.device("cpu")).averaged()
     load_snapshot(files.path, 2560, averaged.weights)
     with torch.no_grad():
@@ -105,7 +105,7 @@ class Known(nn.Module):
 
 def known(encoder: nn.Module, *settings: str) -> tuple[Model, Dataset]:
     config = tiny_cell("vct", *settings).config
-    dataset = load_dataset(config)
+    dataset = load_dataset(config.data)
     model = build_model(config, dataset, torch.device("cpu"))
     model.method.modules["encoder"] = encoder
     return model, dataset
@@ -132,7 +132,7 @@ def test_a_learned_law_is_kept_for_the_data_that_every_cell_shows(settings: tupl
         assert np.array_equal(kept["x"], lines["x"])
         assert np.array_equal(kept["modes"], lines["modes"])
         assert lines["coupled"] == pytest.approx(kept["mean"] + kept["std"] * lines["noise"], abs=1e-6)
-    dataset = load_dataset(cell.config)
+    dataset = load_dataset(cell.config.data)
     averaged = build_model(cell.config, dataset, torch.device("cpu")).averaged()
     load_snapshot(files.path, 2560, averaged.weights)
     with torch.no_grad():

@@ -36,7 +36,7 @@ DIGITS = ("benchmark=digits", "eval.metrics=[fd_digits_500]")
 
 def built(method: str, *settings: str) -> tuple[Model, Dataset]:
     config = tiny_cell(method, *DIGITS, *settings).config
-    dataset = load_dataset(config)
+    dataset = load_dataset(config.data)
     return build_model(config, dataset, CPU), dataset
 
 
@@ -147,7 +147,7 @@ def test_a_trained_model_draws_the_class_that_it_is_asked_for(tmp_path: Path) ->
     cell = tiny_cell("ect", *DIGITS, "data.conditional=true", *settings)
     folder = put(cell, tmp_path)
     assert run_cell(folder) == "done"
-    dataset = load_dataset(cell.config)
+    dataset = load_dataset(cell.config.data)
     model = build_model(cell.config, dataset, CPU).averaged()
     load_snapshot(folder, 76_800, model.weights)
     labels = sample_labels("digits", 0, 500, dataset, "uniform")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from consistency_bench.benchmarks.cli.diagnose import diagnose as command
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_jsonl
+from consistency_bench.benchmarks.config.schema import RunConfig
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation import diagnostics
 from consistency_bench.benchmarks.evaluation.diagnostics import (
@@ -58,7 +59,7 @@ QUICK = Settings(bins=4, samples=24, repeats=3)
 
 def model_of(method: str, *settings: str) -> Model:
     config = tiny_cell(method, *settings).config
-    return build_model(config, load_dataset(config), CPU)
+    return build_model(config, load_dataset(config.data), CPU)
 
 
 def with_bank(model: Model, images: Tensor, labels: Tensor | None = None) -> Model:
@@ -444,9 +445,9 @@ def test_a_model_is_left_as_it_was(method: str) -> None:
     assert all(module.training for module in model.weights.modules())
 
 
-def train(config: dict[str, Any], folder: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+def train(config: RunConfig, folder: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Train with diagnostics every `run.diagnose_every` images."""
-    model, every = build_model(config, load_dataset(config), CPU), config["run"]["diagnose_every"]
+    model, every = build_model(config, load_dataset(config.data), CPU), config.run.diagnose_every
     hooks = [TrainingDiagnostics(config, model, folder, every, QUICK)] if every else []
     trainer_of(config, folder, model=model, hooks=hooks).train(should_stop)
 

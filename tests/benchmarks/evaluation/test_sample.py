@@ -54,7 +54,7 @@ def test_the_default_generator_is_neither_read_nor_moved() -> None:
 
 def built(method: str, *settings: str) -> tuple[Model, Dataset]:
     config = tiny_cell(method, *settings).config
-    dataset = load(config["data"]["name"])
+    dataset = load(config.data.name)
     return build_model(config, dataset, CPU).averaged(), dataset
 
 

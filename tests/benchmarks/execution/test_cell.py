@@ -13,7 +13,6 @@ import pytest
 
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl
-from consistency_bench.benchmarks.config import plan
 from consistency_bench.benchmarks.config.compose import Cell
 from consistency_bench.benchmarks.evaluation import scoring
 from consistency_bench.benchmarks.execution import cell as cells
@@ -53,7 +52,7 @@ def test_a_cell_leaves_complete_rows(tmp_path: Path) -> None:
     expected = itertools.product(passes, (0, 1), metrics)
     assert keys == [(*place, draw, *metric) for place, draw, metric in expected]
     identity = {"benchmark": "toy2d", "method": "vct", "version": 1, "cell": cell.id, "seed": 3}
-    identity |= {"variant": cell.config["cell"]["variant"], "group": cell.config["cell"]["group"]}
+    identity |= {"variant": cell.config.cell.variant, "group": cell.config.cell.group}
     assert "train.lr=0.002" in identity["variant"]
     for row in rows:
         assert set(COLUMNS) <= set(row)
@@ -175,7 +174,7 @@ def test_more_snapshots_asked_for_later(tmp_path: Path) -> None:
     assert run_cell(folder) == "done"
     at_once = put(tiny_cell("ect", "run.snapshots=5"), tmp_path / "at once")
     run_cell(at_once)
-    wanted = plan.snapshot_images(tiny_cell("ect", "run.snapshots=5").config)
+    wanted = tiny_cell("ect", "run.snapshots=5").config.snapshot_images
     kept = [row for row in rows_of(folder) if row["images"] in wanted]
     assert kept == rows_of(at_once)
 

@@ -51,8 +51,8 @@ def test_guided_rows_replace_unguided_ones_without_training_and_say_so(tmp_path:
     rows = rows_of(folder)
     assert {path: path.stat().st_mtime_ns for path in (folder / "snapshots").iterdir()} == when
     assert sorted({row["images"] for row in rows}) == [2048, 2560]  # later than the guide, at 1280
-    assert {row["variant"] for row in rows} == {guided.config["cell"]["variant"]}
-    assert "sample.guidance=1.5" in guided.config["cell"]["variant"]
+    assert {row["variant"] for row in rows} == {guided.config.cell.variant}
+    assert "sample.guidance=1.5" in guided.config.cell.variant
     assert {row["group"] for row in rows}.isdisjoint(row["group"] for row in unguided)
     plain = {(row["images"], row["nfe"]): row["value"] for row in unguided}
     assert all(row["value"] != plain[row["images"], row["nfe"]] for row in rows)
@@ -69,7 +69,7 @@ def test_guided_samples_lead_away_from_the_guide(tmp_path: Path) -> None:
     cell = tiny_cell("ect", "run.snapshots=2", "train.lr=3e-2", "train.ema={kind: constant, factor: 0.1}")
     folder = put(cell, tmp_path)
     run_cell(folder)
-    dataset = load_dataset(cell.config)
+    dataset = load_dataset(cell.config.data)
     model = build_model(cell.config, dataset, CPU)
     strong, weak = model.averaged(), model.averaged()
     load_snapshot(folder, 2560, strong.weights)
@@ -91,7 +91,7 @@ def test_guided_samples_lead_away_from_the_guide(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("predictor", "passes"), [("ema", 3), ("online", 3)])
 def test_the_pass_that_generates_is_charged(predictor: str, passes: int) -> None:
     cell = tiny_cell("ect+gc", f"method.coupling.predictor={predictor}")
-    dataset = load_dataset(cell.config)
+    dataset = load_dataset(cell.config.data)
     costs = measure_compute(build_model(cell.config, dataset, CPU), cell.config, dataset, CPU)
     plain = tiny_cell("ect")
     usual = measure_compute(build_model(plain.config, dataset, CPU), plain.config, dataset, CPU)
@@ -128,7 +128,7 @@ def test_training_predicts_with_the_average_and_not_with_the_network(tmp_path: P
 
 def test_training_starts_from_weights_that_are_given(tmp_path: Path) -> None:
     plain = tiny_cell("vct", "train.lr=1e-30")
-    network = build_model(plain.config, load_dataset(plain.config), CPU).network
+    network = build_model(plain.config, load_dataset(plain.config.data), CPU).network
     weights = {name: value + 0.25 for name, value in network.state_dict().items()}
     path = tmp_path / "weights.safetensors"
     save_file(weights, path)
@@ -137,7 +137,7 @@ def test_training_starts_from_weights_that_are_given(tmp_path: Path) -> None:
     assert cell.id != plain.id
     folder = put(cell, tmp_path)
     assert run_cell(folder) == "done"
-    model = build_model(plain.config, load_dataset(plain.config), CPU).averaged()
+    model = build_model(plain.config, load_dataset(plain.config.data), CPU).averaged()
     load_snapshot(folder, 2560, model.weights)
     for name, value in model.network.state_dict().items():
         torch.testing.assert_close(value, weights[name])
@@ -167,7 +167,7 @@ def test_weights_that_are_not_there_are_found_missing_before_anything_is_written
 
 def test_bfloat16_runs_the_network_alone_and_is_left_in_evaluation() -> None:
     cell = tiny_cell("ect", "train.precision=bf16")
-    model = build_model(cell.config, load_dataset(cell.config), CPU)
+    model = build_model(cell.config, load_dataset(cell.config.data), CPU)
     seen: list[torch.dtype] = []
     linear = next(module for module in model.network.modules() if isinstance(module, torch.nn.Linear))
     linear.register_forward_hook(lambda _module, _arguments, output: seen.append(output.dtype))

@@ -18,13 +18,13 @@ from ..conftest import put, tiny_cell
 
 def of(*settings: str, method: str = "ect") -> Footprint:
     cell = tiny_cell(method, *settings)
-    return footprint(cell.config, load_dataset(cell.config))
+    return footprint(cell.config, load_dataset(cell.config.data))
 
 
 @pytest.mark.parametrize("method", ["ect", "vct", "sct"])
 def test_parameters_flops_and_disk_are_those_of_the_run(method: str, tmp_path: Path) -> None:
     cell = tiny_cell(method, "network.width=128")
-    expected = footprint(cell.config, load_dataset(cell.config))
+    expected = footprint(cell.config, load_dataset(cell.config.data))
     folder = put(cell, tmp_path)
     assert run_cell(folder) == "done"
     compute = json.loads((folder / "run.json").read_text())["compute"]
@@ -50,7 +50,7 @@ def test_device_hours_are_measured_counted_or_not_known(tmp_path: Path) -> None:
     unknown, known = list(cost_lines([cell], tmp_path, None)), list(cost_lines([cell], tmp_path, 1e-6))
     assert "device-hours: unknown" in unknown[1]
     assert "ect on toy2d" in unknown[1]
-    hours = footprint(cell.config, load_dataset(cell.config)).flops / 1e6 / 3600
+    hours = footprint(cell.config, load_dataset(cell.config.data)).flops / 1e6 / 3600
     assert known[1] == f"device-hours: {hours:.3g} of training at the 1e-06 TFLOP/s of the cluster's file"
     folder = put(cell, tmp_path)
     assert run_cell(folder) == "done"

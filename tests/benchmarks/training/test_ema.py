@@ -125,4 +125,4 @@ def test_an_extra_average_is_the_headline_of_a_run_that_has_it_as_such(tmp_path:
     rows = read_jsonl(folder / RECORDS)
     assert [row["value"] for row in rows] == [row["value"] for row in read_jsonl(other / RECORDS)] != headline
     assert all("eval.ema=constant-0.5" in row["variant"] and "constant-0.5" in row["sampler"] for row in rows)
-    assert {row["group"] for row in rows} == {asked.config["cell"]["group"]} != {both.config["cell"]["group"]}
+    assert {row["group"] for row in rows} == {asked.config.cell.group} != {both.config.cell.group}

@@ -422,7 +422,7 @@ def trained(sweep: Sweep, method: str, *settings: str) -> Path:
 def own_samples(folder: Path, draw: int, nfe: int, count: int) -> torch.Tensor:
     """What the benchmark samples, from the cell's folder and its data set."""
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    dataset = load_dataset(config)
+    dataset = load_dataset(config.data)
     model = build_model(config, dataset, torch.device("cpu"))
     averaged, guide = model.averaged(), None
     load_snapshot(folder, 2560, averaged.weights)
