@@ -112,7 +112,7 @@ def dropout_replay(device: torch.device) -> Callable[[], contextlib.AbstractCont
     masks that a pass started now would see, on CPU and on any accelerator (iCT paper: shared dropout).
     """
     cpu_state = torch.get_rng_state()
-    module = torch.get_device_module(device) if device.type != "cpu" else None
+    module = torch.get_device_module(device) if device.type not in ("cpu", "meta") else None
     device_state = module.get_rng_state(device) if module else None
 
     @contextlib.contextmanager

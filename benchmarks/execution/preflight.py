@@ -10,6 +10,7 @@ from ...methods.networks.registry import build_factory
 from ...methods.parts.options import OptionError
 from ..common.devices import check_device
 from ..common.errors import UsageError
+from ..config.averages import HEADLINE
 from ..config.compose import Cell
 from ..config.schema import RunConfig
 from ..data.base import Dataset
@@ -35,6 +36,7 @@ def check_configurations(configs: Sequence[RunConfig], *, here: bool = True) -> 
     served: set[str] = set()
     for config in {config.cell.group: config for config in configs}.values():
         try:
+            _check_average(config)
             build_factory(config.network, shape=(1,), classes=0)  # before data is looked for, or downloaded
             if here:
                 check_device(config.run.device)
@@ -51,6 +53,15 @@ def check_configurations(configs: Sequence[RunConfig], *, here: bool = True) -> 
             del model
         except OptionError as error:
             raise UsageError(str(error)) from None
+
+
+def _check_average(config: RunConfig) -> None:
+    extra = [name for name in config.train.averages if name != HEADLINE]
+    if config.eval.ema is not None and config.eval.ema not in extra:
+        choices = f": {', '.join(extra)}" if extra else ", which is empty"
+        raise UsageError(
+            f"eval.ema is '{config.eval.ema}', must be null for train.ema or one of train.ema_extra{choices}"
+        )
 
 
 def _check_steps(model: Model, nfe: int) -> None:

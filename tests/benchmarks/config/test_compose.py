@@ -326,8 +326,7 @@ def test_overrides_are_data() -> None:
     "setting", ["sample.guidance=1.3", "eval.ema=power-0.05", "eval.quantise=truncate"], ids=lambda text: text
 )
 def test_a_number_of_another_kind_is_another_row_of_the_same_training(setting: str) -> None:
-    extra = "train.ema_extra=[{kind: power, sigma_rel: 0.05}]"
-    usual, other = one(extra).config.cell, one(extra, setting).config.cell
+    usual, other = one().config.cell, one(setting).config.cell
     assert other.id == usual.id
     assert other.group != usual.group
     assert setting in other.variant

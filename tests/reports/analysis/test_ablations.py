@@ -334,7 +334,7 @@ HOSTILE = "<img src=x onerror=alert(1)>|**y**\n# heading `z` [a](http://b) $q$ \
 
 def test_hostile_keys_and_values_stay_text(sweep):
     for seed, value in itertools.product(range(2), ("plain", HOSTILE, HOSTILE * 20)):
-        sweep.cell("vct", seed, variant=f"x={value}", settings={f"train.{'../' * 9}{HOSTILE} k_": value})
+        sweep.cell("vct", seed, variant=f"x={value}", settings={f"network.{'../' * 9}{HOSTILE} k_": value})
     paths = build_report(sweep.out, mlflow=False)
     (page,) = paths.ablations
     assert page.parent == sweep.out / "ablations"

@@ -53,7 +53,7 @@ def test_import_is_idempotent_and_takes_up_changes(sweep):
 
 def strange(sweep):
     """A cell with much that MLflow writes in another way than it is given."""
-    settings = {"method.note": "x" * 7000, "eval.odd key!": "ä"}
+    settings = {"network.note": "x" * 7000, "sample.odd key!": "ä"}
     folder = sweep.cell("ict", 9, settings=settings, error="half a pair: \ud800")
     points = ((1, 1e308), (2, math.inf), (2, 0.5), (3, -0.0), (4, -math.inf), (5, math.nan), (6, 1))
     log = [{"images": images, "step": 1, "loss": loss} for images, loss in points]

@@ -310,14 +310,14 @@ def test_an_import_that_was_killed_is_completed(sweep: Sweep, store: Store) -> N
 def test_a_configuration_of_many_keys_and_many_points_is_imported_in_parts(sweep: Sweep, store: Store) -> None:
     folder = sweep.cell("ect", 0, benchmark=store.experiment)
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    config["method"] |= {f"option{k}": k for k in range(250)}
-    config["eval"] |= {f"option{k}": k for k in range(150)}
+    config["network"] |= {f"option{k}": k for k in range(250)}
+    config["sample"] |= {f"option{k}": k for k in range(150)}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     write_lines(folder / "train.jsonl", [{"images": k, "loss": k / 7} for k in range(2500)])
     made = export(sweep.out, read_cells(sweep.out), store.uri)
     run = open_store(made.uri).get_run(*made.runs.values())
-    assert run.data.params["method.option249"] == "249"
-    assert run.data.tags["eval.option149"] == "149"
+    assert run.data.params["network.option249"] == "249"
+    assert run.data.tags["sample.option149"] == "149"
     assert run.data.metrics["train_loss"] == 2499 / 7
     assert store.counts()["metrics"] == 2500 + 8 * 6
 
@@ -429,10 +429,10 @@ def own_samples(folder: Path, draw: int, nfe: int, count: int) -> torch.Tensor:
     if (images := guide_images(config)) is not None:
         earlier = model.averaged()
         load_snapshot(folder, images, earlier.weights)
-        guide = Guide(earlier, config["sample"]["guidance"])
+        guide = Guide(earlier, config.sample.guidance)
     noise = latents("toy2d", draw, nfe, count, dataset.shape)
-    labels = sample_labels("toy2d", draw, count, dataset, "data") if config["data"]["conditional"] else None
-    return sample(averaged, dataset, noise, config["eval"]["batch"], torch.device("cpu"), labels=labels, guide=guide)
+    labels = sample_labels("toy2d", draw, count, dataset, "data") if config.data.conditional else None
+    return sample(averaged, dataset, noise, config.eval.batch, torch.device("cpu"), labels=labels, guide=guide)
 
 
 @pytest.mark.parametrize(
