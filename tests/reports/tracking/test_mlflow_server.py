@@ -27,7 +27,6 @@ from consistency_bench.benchmarks.cli.report import report
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.redact import without_password
 from consistency_bench.benchmarks.config.compose import compose_cells
-from consistency_bench.benchmarks.config.plan import guide_images
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation.sample import Guide, latents, sample, sample_labels
 from consistency_bench.benchmarks.execution.cell import run_cell
@@ -426,7 +425,7 @@ def own_samples(folder: Path, draw: int, nfe: int, count: int) -> torch.Tensor:
     model = build_model(config, dataset, torch.device("cpu"))
     averaged, guide = model.averaged(), None
     load_snapshot(folder, 2560, averaged.weights)
-    if (images := guide_images(config)) is not None:
+    if (images := config.guide_images) is not None:
         earlier = model.averaged()
         load_snapshot(folder, images, earlier.weights)
         guide = Guide(earlier, config.sample.guidance)
