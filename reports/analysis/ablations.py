@@ -24,7 +24,7 @@ from .tables import Board, Finals, SeedValue, final_values, labels
 #: The sections of a configuration that change a training, and keys in them that do not.
 SECTIONS = ("method", "data", "network", "train")
 PLACES = ("data.root", "data.download", "train.resources.")
-ABSENT = "not there"  # stands for the value of a key that a configuration does not have
+ABSENT = "unset"  # stands for the value of a key that a configuration does not have
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""All pairs of a table compared at once: who is better than whom, and which places each row can have.
+"""All pairs of a table compared at once: which rows are better than which, and which ranks each row can have.
 
 A *family* is what one column of one table compares: all pairs of configurations of one benchmark by one metric at one
 NFE. Holm's correction (1979) runs over all of its pairs, because which row leads is known only afterwards: testing the
@@ -61,11 +61,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rank:
-    """The place of a row in a family, and the places that it may really have.
+    """The rank of a row in a family, and its rank interval.
 
     place: by the mean, 1 is best; None with fewer than two seeds, for those rows are not ranked.
-    low, high: places that the verdicts leave open: one more than the rows that are certainly better, to all but those
-    that are certainly worse. All of them hold at once with 95 %, as the verdicts do.
+    low, high: the rank interval, which the verdicts leave open: one more than the rows that are significantly better,
+    to all but those that are significantly worse. All of them hold at once with 95 %, as the verdicts do.
     bootstrap: the central 95 % of its places when seeds are resampled; too narrow where seeds are few, because three
     seeds resampled spread less than new ones would.
     """
@@ -81,7 +81,7 @@ class Family:
     """All pairs of one family as arrays [k, k]: row − column, in the order of `labels`. Made by `family`.
 
     error: the standard error of the mean difference; level: 1 − confidence of the interval of Holm's step.
-    verdicts: 1 where the row is certainly better than the column, −1 worse, 0 inconclusive.
+    verdicts: 1 where the row is significantly better than the column, −1 worse, 0 inconclusive.
     """
 
     values: Values
@@ -175,7 +175,7 @@ def _corrected(found: Difference, holm: float, level: float, pairs: int) -> Diff
     half *= float(stdtrit(n - 1, 1 - level / 2) / stdtrit(n - 1, (1 + LEVEL) / 2))
     adjusted = dataclasses.replace(found.interval, low=mean - half, high=mean + half)
     found = dataclasses.replace(found, adjusted=adjusted, holm=holm, pairs=pairs)
-    # A correction can only take certainty away.
+    # A correction can only remove significance.
     return dataclasses.replace(found, verdict=INCONCLUSIVE, reason=OVER_ZERO) if holm > 1 - LEVEL else found
 
 

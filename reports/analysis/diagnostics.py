@@ -75,7 +75,7 @@ class Ratio:
     n: int
 
     @property
-    def apart(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval excludes 1."""
         return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
 

@@ -36,8 +36,8 @@ def signed(value: float) -> str:
 
 
 def span(low: int, high: int) -> str:
-    """`1–3`, or one number where both are equal."""
-    return str(low) if low == high else f"{low}–{high}"
+    """`1 to 3`, or one number where both are equal."""
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def count_text(count: float) -> str:

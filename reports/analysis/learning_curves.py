@@ -1,4 +1,4 @@
-"""How a metric went in the course of training: the mean over the seeds, their spread, and each seed that diverged."""
+"""Learning curves: a metric against training images as mean and range over seeds, and each seed that diverged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Moment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Course:
+class LearningCurve:
     """One configuration, metric and NFE. `moments` are of the seeds that did not diverge, in the order of images.
 
     lost: (images, value) of each seed that diverged, up to its last value.
@@ -32,16 +32,16 @@ class Course:
     lost: tuple[tuple[tuple[int, float], ...], ...]
 
 
-def courses(values: Iterable[SeedValue]) -> dict[tuple[str, str, int], Course]:
-    """(group, metric, NFE) -> course. Values that are not finite are in none."""
+def learning_curves(values: Iterable[SeedValue]) -> dict[tuple[str, str, int], LearningCurve]:
+    """(group, metric, NFE) -> learning curve. Values that are not finite are left out."""
     found: dict[tuple[str, str, int], list[SeedValue]] = defaultdict(list)
     for value in values:
         if math.isfinite(value.value):
             found[value.cell.group, value.metric, value.nfe].append(value)
-    return {key: _course(own) for key, own in found.items()}
+    return {key: _curve(own) for key, own in found.items()}
 
 
-def _course(own: Sequence[SeedValue]) -> Course:
+def _curve(own: Sequence[SeedValue]) -> LearningCurve:
     steady: dict[int, list[float]] = defaultdict(list)
     lost: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for value in sorted(own, key=lambda value: (value.images, value.cell.seed)):
@@ -53,4 +53,4 @@ def _course(own: Sequence[SeedValue]) -> Course:
         Moment(images, math.fsum(seeds) / len(seeds), min(seeds), max(seeds), len(seeds))
         for images, seeds in steady.items()
     )
-    return Course(tuple(moments), tuple(map(tuple, lost.values())))
+    return LearningCurve(tuple(moments), tuple(map(tuple, lost.values())))

@@ -1,7 +1,7 @@
-"""Published numbers (`published.csv`), which of them belong beside a row of ours, and what differs between the two.
+"""Published numbers (`published.csv`), which of them a row of ours is compared with, and what differs between the two.
 
-Values that are only attributed to a paper (`source_kind` "unverified") are never shown. What somebody else
-reports of a method ("secondary") is shown as such and never mixed with its authors' own ("primary").
+Values that are only attributed to a paper (`source_kind` "unverified") are never shown. What others
+report of a method ("secondary") is shown as such and never mixed with its authors' own ("primary").
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 CONDITIONAL = ("imagenet64",)
 SAME_BUDGET = 0.01  # relative: 51.2 million images are 400k batches of 128, or a few more
 
-#: What benchmarks without published numbers are set beside, for orientation.
+#: What benchmarks without published numbers are shown with, for orientation.
 ORIENTATION_DATASET, ORIENTATION_METRIC, ORIENTATION_NFE = "cifar10", "fid50k", (1, 2)
 
 
@@ -70,7 +70,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Setup:
-    """What of a configuration of ours is to be held against a published one.
+    """What of a configuration of ours is compared with a published one.
 
     network: the section of the configuration. init: the weights it started from, None for random ones. sampling: what
     was special about the sampling, "" for plain.
@@ -86,8 +86,8 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A published value beside ours. `delta` is ours − published, None where we have none.
+class Comparison:
+    """A published value and ours. `delta` is ours − published, None where we have none.
 
     differs: of budget, network, init, evaluator, labels, sampling, what is not the same; unknown: what the source does
     not state.
@@ -107,7 +107,7 @@ def read_published(path: Path = PATH) -> tuple[Published, ...]:
 
 
 def main_values(method: str, dataset: str, nfe: int, metric: str) -> tuple[Published, ...]:
-    """What to show beside our `method` at `nfe`: its main variant, or all there is where none is the main one.
+    """What our `method` is compared with at `nfe`: its main variant, or all variants where none is the main one.
 
     Empty where nothing was published under the same metric name: two names are two metrics.
     """
@@ -122,20 +122,20 @@ def main_values(method: str, dataset: str, nfe: int, metric: str) -> tuple[Publi
     return tuple(row for row in rows if row.variant == variant) or tuple(rows)
 
 
-def beside(setup: Setup, nfe: int, metric: str, mean: float) -> tuple[Beside, ...]:
+def compare_published(setup: Setup, nfe: int, metric: str, mean: float) -> tuple[Comparison, ...]:
     """The published values of a configuration at `nfe`, each with what keeps it from being the same experiment.
 
-    `fid50k_clean` of ours stands beside `fid50k`, as another evaluator. Another count of samples is another metric,
-    and has nothing to stand beside.
+    `fid50k_clean` of ours is compared with `fid50k`, as another evaluator. Another count of samples is another metric,
+    and is compared with nothing.
     """
     plain = metric.partition("_")[0]
     return tuple(
-        _beside(row, setup, mean, other_evaluator=metric != plain)
+        _compare(row, setup, mean, other_evaluator=metric != plain)
         for row in main_values(setup.method, setup.dataset, nfe, plain)
     )
 
 
-def _beside(row: Published, setup: Setup, mean: float, *, other_evaluator: bool) -> Beside:
+def _compare(row: Published, setup: Setup, mean: float, *, other_evaluator: bool) -> Comparison:
     network, mimg = NETWORKS.get(row.network), row.training_mimg
     same: dict[str, bool | None] = {
         "budget": None if mimg is None else math.isclose(setup.mimg, mimg, rel_tol=SAME_BUDGET),
@@ -145,7 +145,7 @@ def _beside(row: Published, setup: Setup, mean: float, *, other_evaluator: bool)
         "labels": setup.conditional == (row.dataset in CONDITIONAL or "class-conditional" in row.variant),
         "sampling": not setup.sampling,
     }
-    return Beside(
+    return Comparison(
         published=row,
         delta=mean - row.value if math.isfinite(mean) else None,
         differs=tuple(name for name, equal in same.items() if equal is False),

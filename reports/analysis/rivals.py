@@ -1,10 +1,12 @@
-"""Every configuration of a contest against its leader, paired by seed."""
+"""Every configuration of a contest against its leader, paired by seed; a positive difference is worse."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .comparisons import BETTER, Difference
+from .statistics import Interval
 from .tables import Contest
 
 
@@ -12,8 +14,9 @@ from .tables import Contest
 class Rival:
     """A configuration against the leader of a contest, in the metric's unit; more is worse.
 
-    n: common seeds. plain: the 95 % interval of the mean; low, high: the same at the level of Holm's step, to be read
-    with zero only; all are None below two common seeds. worse: whether that is certain; else `reason` says why not.
+    n: common seeds. mean: NaN without one. plain: the 95 % interval of the mean; low, high: the same at the level of
+    Holm's step, to be read with zero only; all are None below two common seeds. worse: whether the difference is
+    significant; else `reason` says why not. improvement: probability that the leader is better, see `improvement`.
     """
 
     label: str
@@ -24,6 +27,7 @@ class Rival:
     high: float | None
     worse: bool
     reason: str
+    improvement: float | None = None
 
     @property
     def ends(self) -> list[float]:
@@ -31,22 +35,29 @@ class Rival:
         return [end for end in (self.low, self.high, *self.plain) if end is not None]
 
 
-def rivals(contest: Contest) -> list[Rival]:
-    """Those that share a seed with the leader, the closest first."""
-    sign, found = contest.family.sign, []
-    for item in contest.differences.values():
-        if not item.interval.n:
-            continue
-        mean, low, high = behind(item, sign)
-        ends = [None if end is None else sign * end for end in (item.interval.low, item.interval.high)]
-        first, last = ends if sign > 0 else ends[::-1]
-        worse = item.verdict == BETTER
-        found.append(Rival(item.second, item.interval.n, mean, (first, last), low, high, worse, item.reason))
-    return sorted(found, key=lambda rival: (rival.mean, rival.label))
+def rivals(contest: Contest) -> dict[str, Rival]:
+    """label -> rival, smallest difference first; those without a common seed last."""
+    found = [_rival(item, contest.family.sign) for item in contest.differences.values()]
+    found.sort(key=lambda rival: (math.inf if math.isnan(rival.mean) else abs(rival.mean), rival.label))
+    return {rival.label: rival for rival in found}
 
 
-def behind(found: Difference, sign: int) -> tuple[float, float | None, float | None]:
-    """By how much the second is worse than the first, with the ends of the corrected interval."""
-    ends = [None if end is None else sign * end for end in (found.adjusted.low, found.adjusted.high)]
-    low, high = ends if sign > 0 else ends[::-1]
-    return sign * found.interval.mean, low, high
+def _rival(found: Difference, sign: int) -> Rival:
+    low, high = _ends(found.adjusted, sign)
+    return Rival(
+        label=found.second,
+        n=found.interval.n,
+        mean=sign * found.interval.mean,
+        plain=_ends(found.interval, sign),
+        low=low,
+        high=high,
+        worse=found.verdict == BETTER,
+        reason=found.reason,
+        improvement=found.improvement,
+    )
+
+
+def _ends(interval: Interval, sign: int) -> tuple[float | None, float | None]:
+    if interval.low is None or interval.high is None:
+        return None, None
+    return (interval.low, interval.high) if sign > 0 else (-interval.high, -interval.low)

@@ -36,6 +36,11 @@ class Interval:
         """Half the width of the interval, in the unit of the mean."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval is known and does not include zero."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
 
 @dataclass(frozen=True)
 class Spread:

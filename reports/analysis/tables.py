@@ -1,4 +1,4 @@
-"""From records to the leaderboard: one row per configuration and NFE, and who leads each metric how surely.
+"""From records to the leaderboard: one row per configuration and NFE, and who leads each metric, how significantly.
 
 The headline is always the last snapshot of a finished training (a rule fixed before any run), never the best.
 """
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ...benchmarks.metrics.registry import direction
 from .cells import FINAL_STATES, Cell
 from .comparisons import BETTER, LEAST_SEEDS, Difference, Family, Rank, Values, family, ranks
-from .published import Beside, Setup, beside
+from .published import Comparison, Setup, compare_published
 from .statistics import Interval, Spread, seed_mean, spread, t_interval
 
 #: (nfe, metric) -> label -> seed -> value
@@ -74,7 +74,7 @@ class Entry:
 class Row:
     """One row of the leaderboard at one NFE; all mappings go by metric.
 
-    `seeds` are the values behind the interval in `scores`; `best` names the metrics that the row surely leads.
+    `seeds` are the values behind the interval in `scores`; `best` names the metrics that the row leads significantly.
     `published` has only metrics with a published value.
     """
 
@@ -85,7 +85,7 @@ class Row:
     spreads: dict[str, Spread]
     ranks: dict[str, Rank]
     best: frozenset[str]
-    published: dict[str, tuple[Beside, ...]]
+    published: dict[str, tuple[Comparison, ...]]
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ class Contest:
     leader: the best mean of those with two seeds or more; only where none has two, of those with one.
     differences: rival -> leader against it, for every rival with a value or still to come.
     diverged: rivals that diverged on every seed: they have no value to compare with.
-    undecided: rivals that the leader is not certainly better than, in the order of `differences`.
+    undecided: rivals that the leader is not significantly better than, in the order of `differences`.
     broken: cells of the leader that diverged or failed, which its mean knows nothing of.
-    certain: there are rivals to compare with, none is undecided, and no cell of the leader is broken.
+    significant: there are rivals to compare with, none is undecided, and no cell of the leader is broken.
     """
 
     metric: str
@@ -107,7 +107,7 @@ class Contest:
     diverged: tuple[str, ...]
     undecided: tuple[str, ...]
     broken: int
-    certain: bool
+    significant: bool
     family: Family
 
 
@@ -264,8 +264,8 @@ def _row(
         scores=scores,
         spreads={metric: spread(draws.get((entry.group, nfe, metric), {})) for metric in metrics},
         ranks={metric: places[nfe, metric].get(entry.label, Rank(None, None, None, None)) for metric in metrics},
-        best=frozenset(m for m in metrics if contests[nfe, m].certain and contests[nfe, m].leader == entry.label),
-        published={m: found for m in metrics if (found := beside(setup, nfe, m, scores[m].mean))},
+        best=frozenset(m for m in metrics if contests[nfe, m].significant and contests[nfe, m].leader == entry.label),
+        published={m: found for m in metrics if (found := compare_published(setup, nfe, m, scores[m].mean))},
     )
 
 
@@ -284,10 +284,10 @@ def _setup(entry: Entry) -> Setup:
 
 
 def contest(values: Values, metric: str, nfe: int, failed: Mapping[str, int] | None = None) -> Contest:
-    """Who leads `metric`, and whether the comparison of all pairs makes it certain.
+    """Who leads `metric`, and whether the comparison of all pairs makes it significant.
 
     A rival with fewer than two common seeds leaves the matter undecided, and so does a metric whose better direction is
-    not known. failed: label -> cells that failed: like diverged ones they keep the leader from being certain.
+    not known. failed: label -> cells that failed: like diverged ones they keep the leader from being called best.
     """
     sign = direction(metric)
     compared = family(values, sign)
@@ -301,8 +301,8 @@ def contest(values: Values, metric: str, nfe: int, failed: Mapping[str, int] | N
     differences = {label: compared.between(leader, label) for label in rivals}
     undecided = tuple(label for label, found in differences.items() if found.verdict != BETTER)
     broken = means[leader].lost + (failed or {}).get(leader, 0)
-    certain = bool(rivals) and not undecided and not broken
-    return Contest(metric, nfe, leader, differences, diverged, undecided, broken, certain, compared)
+    significant = bool(rivals) and not undecided and not broken
+    return Contest(metric, nfe, leader, differences, diverged, undecided, broken, significant, compared)
 
 
 def metric_names(cells: Sequence[Cell]) -> tuple[str, ...]:

@@ -54,8 +54,8 @@ def crossings(board: Board) -> tuple[Crossings, ...]:
     return tuple(found)
 
 
-def crossings_apart(board: Board) -> float | None:
-    """The share for data and noise drawn apart, which is the same for all cells; None where no cell holds them."""
+def independent_crossings(board: Board) -> float | None:
+    """The share for data and noise drawn independently, the same for all cells; None where no cell holds them."""
     pair = next(filter(None, map(coupling_lines, board.cells)), None)
     return None if pair is None else crossing_share(pair[1])
 

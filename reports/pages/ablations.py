@@ -1,33 +1,48 @@
-"""The page of an ablation, and what the leaderboard says of it: sentences and table cells for the templates."""
+"""The page of an ablation: its sentences and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ...benchmarks.metrics.registry import direction
 from ..analysis.ablations import Ablation, Point
 from ..analysis.formatting import ARROWS, NOTHING, number, score_text
 from ..analysis.statistics import Interval
-from .markdown import Plot, Text, environment
+from .text import Plot, Table, Text, render
 
 
-def ablation_page(page: Mapping[str, Any]) -> str:
-    """The whole document of what `ablation_content` gives, ending in one newline."""
-    return environment().get_template("ablation.md.j2").render(page=page).strip() + "\n"
+@dataclass(frozen=True, kw_only=True)
+class AblationPage:
+    """What the page of an ablation shows. values: in their order, the default marked; reading: which differ."""
+
+    title: str
+    values: str
+    setting: str
+    reading: str
+    tables: Sequence[Table]
+    reference: str
+    penalty: bool
+    plots: Sequence[Plot]
+
+    @property
+    def markdown(self) -> str:
+        """The whole document, ending in one newline."""
+        return render("ablation.md.j2", page=self) + "\n"
 
 
-def ablation_content(ablation: Ablation, plots: Sequence[Plot]) -> dict[str, Any]:
-    """Sentences and tables of an ablation, for a template."""
-    return {
-        "title": title(ablation),
-        "setting": _setting(ablation),
-        "reading": reading(ablation),
-        "tables": [_table(ablation, metric) for metric in ablation.board.metrics],
-        "reference": _name(ablation, ablation.reference),
-        "penalty": _has_penalty(ablation),
-        "plots": plots,
-    }
+def ablation_page(ablation: Ablation, plots: Sequence[Plot]) -> AblationPage:
+    """Sentences and tables of an ablation."""
+    return AblationPage(
+        title=title(ablation),
+        values=_listed(ablation),
+        setting=_setting(ablation),
+        reading=_reading(ablation),
+        tables=[_table(ablation, metric) for metric in ablation.board.metrics],
+        reference=_name(ablation, ablation.reference),
+        penalty=_has_penalty(ablation),
+        plots=plots,
+    )
 
 
 def title(ablation: Ablation) -> str:
@@ -36,13 +51,12 @@ def title(ablation: Ablation) -> str:
     return f"{ablation.factor.key} of {ablation.method} v{ablation.version} on {ablation.board.benchmark}{sampling}"
 
 
-def listed(ablation: Ablation) -> str:
-    """The values in their order, the default marked."""
+def _listed(ablation: Ablation) -> str:
     return ", ".join(_name(ablation, place) for place in range(len(ablation.points)))
 
 
-def reading(ablation: Ablation) -> str:
-    """Which value is best by the first metric at the lowest NFE, and which differ from the reference for certain."""
+def _reading(ablation: Ablation) -> str:
+    """Which value is best by the first metric at the lowest NFE, and which differ significantly from the reference."""
     board = ablation.board
     key = board.nfes[0], board.metrics[0]
     sign = direction(key[1])
@@ -53,59 +67,55 @@ def reading(ablation: Ablation) -> str:
     if sign:
         point = max(met, key=lambda point: sign * point.scores[key].mean)
         word = "highest" if sign > 0 else "lowest"
-        best = f"At NFE {key[0]} the {word} {key[1]} is that of {point.value.text}, {score_text(point.scores[key])}. "
-    return best + _apart(ablation, key)
+        score = score_text(point.scores[key])
+        best = f"At NFE {key[0]}, the value {point.value.text} has the {word} {key[1]}, {score}. "
+    return best + _significant(ablation, key)
 
 
-def _apart(ablation: Ablation, key: tuple[int, str]) -> str:
+def _significant(ablation: Ablation, key: tuple[int, str]) -> str:
     sign = direction(key[1])
     reference = _name(ablation, ablation.reference)
-    paired = [
-        (point, point.differences[key])
-        for point in ablation.points
-        if point.differences is not None and key in point.differences
-    ]
-    known = [(point, margin) for point, margin in paired if margin.low is not None and margin.high is not None]
+    paired = [(p, p.differences[key]) for p in ablation.points if p.differences and key in p.differences]
+    known = [(point, margin) for point, margin in paired if margin.low is not None]
     if not known:
-        return f"No value has two seeds in common with {reference}: nothing here is certain."
-    certain = [(point, margin) for point, margin in known if not (margin.low or 0) <= 0 <= (margin.high or 0)]
-    if not certain:
-        return f"No value can be told from {reference}: every 95 % interval of a paired difference includes zero."
+        return f"No value has two seeds in common with {reference}, so no difference can be tested."
+    found = [(point, margin) for point, margin in known if margin.excludes_zero]
+    if not found:
+        return (
+            f"No value differs significantly from {reference}: "
+            "every 95 % interval of a paired difference includes zero."
+        )
     words = {0: "differs", 1: "better", -1: "worse"}
-    told = [
+    named = [
         f"{point.value.text} ({words[sign * (1 if margin.mean > 0 else -1)]} by {_distance(margin)})"
-        for point, margin in certain
+        for point, margin in found
     ]
-    rest = len(ablation.points) - 1 - len(certain)
-    others = f" For the other{f' {rest}' if rest > 1 else ''} it does not." if rest else ""
-    return f"The 95 % interval of the paired difference to {reference} excludes zero for {', '.join(told)}.{others}"
+    rest = len(ablation.points) - 1 - len(found)
+    others = f" For the other{f' {rest}' if rest > 1 else ''} it includes zero." if rest else ""
+    return f"The 95 % interval of the paired difference to {reference} excludes zero for {', '.join(named)}.{others}"
 
 
 def _setting(ablation: Ablation) -> str:
     factor = ablation.factor
-    text = f"{factor.key} takes the values {listed(ablation)}; everything else is equal."
+    text = f"{factor.key} takes the values {_listed(ablation)}; everything else is equal."
     if ablation.fixed:
-        text += f" Of what was swept as well: {', '.join(f'{key}={value.text}' for key, value in ablation.fixed)}."
+        text += f" Other swept keys are at {', '.join(f'{key}={value.text}' for key, value in ablation.fixed)}."
     if factor.along:
-        text += f" What changes along with it, and cannot be told from it: {', '.join(factor.along)}."
+        text += f" These keys change together with it, so their effects cannot be separated: {', '.join(factor.along)}."
     if not ablation.is_default:
-        text += f" The default was not run here; differences are to {ablation.points[ablation.reference].value.text}."
+        text += f" The default was not run; differences are to {ablation.points[ablation.reference].value.text}."
     return text
 
 
-def _table(ablation: Ablation, metric: str) -> dict[str, Any]:
+def _table(ablation: Ablation, metric: str) -> Table:
     board = ablation.board
     penalty = _has_penalty(ablation) and metric == board.metrics[0]
     reference = ablation.points[ablation.reference].value.text
     header = [ablation.factor.name, "seeds"]
     for nfe in board.nfes:
         header += [f"NFE {nfe}{ARROWS[direction(metric)]}", f"NFE {nfe}: difference to {reference}"]
-    return {
-        "metric": metric,
-        "header": header + ["KL"] * penalty,
-        "alignment": [":--", ":--"] + ["--:"] * (2 * len(board.nfes) + penalty),
-        "rows": [_row(ablation, place, metric, penalty) for place in range(len(ablation.points))],
-    }
+    rows = [_row(ablation, place, metric, penalty) for place in range(len(ablation.points))]
+    return Table(header + ["KL"] * penalty, "ll" + "r" * (2 * len(board.nfes) + penalty), rows, metric)
 
 
 def _row(ablation: Ablation, place: int, metric: str, penalty: bool) -> list[Text]:
@@ -126,8 +136,7 @@ def _difference(point: Point, key: tuple[int, str]) -> Text:
     margin = None if point.differences is None else point.differences.get(key)
     if margin is None or not margin.n:
         return Text(NOTHING)
-    excludes_zero = margin.low is not None and margin.high is not None and not margin.low <= 0 <= margin.high
-    return Text(_margin(margin), "**" if excludes_zero else "")
+    return Text(_margin(margin), "**" if margin.excludes_zero else "")
 
 
 def _margin(margin: Interval) -> str:

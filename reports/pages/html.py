@@ -1,7 +1,7 @@
-"""`report.html`: the whole report in one file that opens from disk, asks nothing of the network, and sorts and filters.
+"""`report.html`: the whole report in one file that opens from disk, makes no network request, and sorts and filters.
 
-Made of the same tables and sentences as `leaderboard.md`, laid out by `templates/report.html.j2`. Names, variants and
-messages come from files: everything is escaped, and the page's content security policy runs no script but its own.
+Built from the same tables and sentences as `leaderboard.md`, laid out by `templates/report.html.j2`. Names, variants
+and messages come from files: everything is escaped, and the content security policy admits only the page's own script.
 The same records give the same bytes.
 """
 
@@ -12,42 +12,92 @@ import hashlib
 import json
 import urllib.parse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from ...benchmarks.common.text import plain
 from ...benchmarks.metrics.registry import direction
-from ..analysis.cells import Cell, plain
+from ..analysis.cells import Cell
 from ..analysis.formatting import NOTHING, count_text, number, score_text, span
-from ..analysis.rivals import behind
-from ..analysis.tables import Board, Contest, Entry, Row
-from .html_data import chart_data
+from ..analysis.rivals import rivals
+from ..analysis.tables import Board, Entry, Row
+from .html_data import ChartData, chart_data
 from .html_samples import Gallery, gallery
-from .markdown import (
-    Page,
-    Plot,
-    Section,
-    Text,
-    Texts,
-    evidence,
-    page_content,
-    seeds_text,
-)
+from .leaderboard import Content, Page, Section, page_content
+from .profiles import ProfileSection
+from .results import evidence, machine, seed_deviation, seeds_text, verdict_text
+from .text import TEMPLATES, Plot, Text, Texts
+from .verdicts import gap_text
 
-TEMPLATES = Path(__file__).with_name("templates")
 MANY = 8  # configurations that plots show at first
 
 
-def report_html(pages: Sequence[Page], out: Path, profile: Mapping[str, Any] | None = None) -> str:
-    """The whole document. `profile` is what `profile_text` says of all pages together.
+@dataclass(frozen=True, kw_only=True)
+class HtmlRow:
+    """A line of the sortable table: texts, and a number to sort by where a column has one (None comes last)."""
 
-    Pictures are read from `out`, where `page.plots` and the like lie. Raises OSError.
+    row: Row
+    metric: str
+    anchor: str
+    best: bool
+    direction: int
+    rank: int | None
+    rank_low: int | None
+    ranks: str
+    score: str
+    mean: float | None
+    seeds: str
+    deviation: float | None
+    gap: str
+    gap_mean: float | None
+    verdict: str
+    reason: str
+    improvement: float | None
+
+
+@dataclass(frozen=True)
+class SeedRow:
+    """What one cell gave, with the path to its files. values: (text, sort key) by NFE and metric."""
+
+    cell: Cell
+    images: str
+    values: Sequence[tuple[str, float | None]]
+    records: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The cells of one configuration."""
+
+    entry: Entry
+    anchor: str
+    seeds: Sequence[SeedRow]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HtmlPage:
+    """What the template shows of one benchmark. ablations: each with the anchors of the rows of its tables."""
+
+    id: str
+    content: Content
+    rows: Sequence[HtmlRow]
+    configurations: Sequence[Configuration]
+    columns_of_seeds: Sequence[tuple[int, str]]
+    data: ChartData
+    gallery: Gallery | None
+    ablations: Sequence[tuple[Section, Sequence[str]]]
+
+
+def report_html(pages: Sequence[Page], out: Path, profile: ProfileSection | None = None) -> str:
+    """The whole document. profile: the section on all benchmarks together.
+
+    Pictures are read from `out`, where `page.plots` and the like are. Raises OSError.
     """
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    cells = [cell for page in pages for cell in page.board.cells]
     text = (
         _environment(out)
         .get_template("report.html.j2")
@@ -56,8 +106,8 @@ def report_html(pages: Sequence[Page], out: Path, profile: Mapping[str, Any] | N
             profile=profile,
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
             script=Markup(script),
-            script_hash=digest,
-            facts=_facts(cells),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            facts=_facts([cell for page in pages for cell in page.board.cells]),
         )
     )
     return text.strip() + "\n"
@@ -73,14 +123,14 @@ def _environment(out: Path) -> jinja2.Environment:
     )
     environment.filters["picture"] = lambda plot: _picture(out, plot)
     environment.filters["json"] = script_json
-    environment.filters["number"] = number
+    environment.filters["number"] = lambda value: NOTHING if value is None else number(value)
     environment.filters["key"] = lambda value: "" if value is None else f"{value:.9g}"
     environment.tests["texts"] = lambda cell: isinstance(cell, Texts)
     environment.tests["text"] = lambda cell: isinstance(cell, Text)
     return environment
 
 
-def script_json(value: Any) -> Markup:
+def script_json(value: object) -> Markup:
     """`value` as JSON that can stand in a <script> element: no tag can end or begin in it. Raises ValueError on NaN."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
@@ -94,121 +144,74 @@ def _picture(out: Path, plot: Plot) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _page(page: Page, place: int) -> dict[str, Any]:
-    """What the template shows of one benchmark; `place` makes its ids."""
+def _page(page: Page, place: int) -> HtmlPage:
+    """`place` makes the page's ids."""
     board = page.board
-    content = page_content(page)
     anchors = {entry.label: f"rows-{place}-{number}" for number, entry in enumerate(board.entries, start=1)}
     groups = {entry.group: anchors[entry.label] for entry in board.entries}
-    shown: Gallery | None = gallery(board)
-    return content | {
-        "id": f"benchmark-{place}",
-        "place": place,
-        "rows": [_row(board, row, metric, anchors) for row in board.rows for metric in board.metrics],
-        "methods": sorted({entry.method for entry in board.entries}),
-        "variants": sorted({entry.variant for entry in board.entries}),
-        "configurations": [_configuration(board, entry, anchors[entry.label]) for entry in board.entries],
-        "columns_of_seeds": [(nfe, metric) for nfe in board.nfes for metric in board.metrics],
-        "data": chart_data(board, page.values, MANY),
-        "gallery": shown,
-        "ablations": [_section(section, groups) for section in page.ablations],
-        "diagnostics": [_section(section, groups) for section in page.diagnostics],
-    }
-
-
-def _section(section: Section, groups: Mapping[str, str]) -> dict[str, Any]:
-    """A section with its whole page; rows of its tables know where their values come from."""
-    anchors = [groups[group] for group in section.groups]
-    return {"section": section, "page": section.page, "anchors": anchors}
-
-
-def _row(board: Board, row: Row, metric: str, anchors: Mapping[str, str]) -> dict[str, Any]:
-    """A line of the sortable table. `sort` holds a column's number, None where it has none: those come last."""
-    entry, score, rank, spread = row.entry, row.scores[metric], row.ranks[metric], row.spreads[metric]
-    found = _against(board.contests[row.nfe, metric], entry)
-    seeds = spread.total if spread.seed is None else spread.seed
-    return {
-        "entry": entry,
-        "nfe": row.nfe,
-        "metric": metric,
-        "anchor": anchors[entry.label],
-        "best": metric in row.best,
-        "rank": rank.place,
-        "places": NOTHING if rank.low is None or rank.high is None else span(rank.low, rank.high),
-        "low": rank.low,
-        "score": score_text(score),
-        "mean": score.mean if score.n else None,
-        "direction": direction(metric),
-        "seeds": seeds_text(entry, spread),
-        "finished": entry.seeds.get("finished", 0),
-        "sd": NOTHING if seeds is None else number(seeds),
-        "sd_sort": seeds,
-        **found,
-    }
-
-
-def _against(contest: Contest, entry: Entry) -> dict[str, Any]:
-    """How far behind the leader, the verdict, and the chance that the leader is better."""
-    nothing = {"behind": NOTHING, "behind_sort": None, "verdict": NOTHING, "reason": "", "chance": None}
-    if entry.label == contest.leader:
-        return nothing | {"verdict": "best" if contest.certain else NOTHING, "behind_sort": 0.0}
-    found = contest.differences.get(entry.label)
-    if found is None:
-        return nothing
-    gap: dict[str, Any] = {}
-    if found.interval.n:
-        mean, low, high = behind(found, contest.family.sign)
-        ends = "" if low is None or high is None else f" ({number(low, mean)} to {number(high, mean)})"
-        gap = {"behind": f"{number(mean)}{ends}", "behind_sort": mean}
-    worse = found.verdict == "better"
-    return (
-        nothing
-        | gap
-        | {
-            "verdict": "worse" if worse else "inconclusive",
-            "reason": "" if worse else found.reason,
-            "chance": found.improvement,
-        }
+    columns = [(nfe, metric) for nfe in board.nfes for metric in board.metrics]
+    return HtmlPage(
+        id=f"benchmark-{place}",
+        content=page_content(page),
+        rows=[_row(board, row, metric, anchors[row.entry.label]) for row in board.rows for metric in board.metrics],
+        configurations=[
+            Configuration(entry, anchors[entry.label], [_seed(board, entry, cell, columns) for cell in entry.cells])
+            for entry in board.entries
+        ],
+        columns_of_seeds=columns,
+        data=chart_data(board, page.values, MANY),
+        gallery=gallery(board),
+        ablations=[(section, [groups[group] for group in section.groups]) for section in page.ablations],
     )
 
 
-def _configuration(board: Board, entry: Entry, anchor: str) -> dict[str, Any]:
-    """What each seed of a configuration gave, with the way to its files."""
-    return {"entry": entry, "anchor": anchor, "cells": [_cell(board, entry, cell) for cell in entry.cells]}
+def _row(board: Board, row: Row, metric: str, anchor: str) -> HtmlRow:
+    score, rank, contest = row.scores[metric], row.ranks[metric], board.contests[row.nfe, metric]
+    rival = rivals(contest).get(row.entry.label)
+    gap = (gap_text(rival), rival.mean) if rival and rival.n else (NOTHING, None)
+    return HtmlRow(
+        row=row,
+        metric=metric,
+        anchor=anchor,
+        best=metric in row.best,
+        direction=direction(metric),
+        rank=rank.place,
+        rank_low=rank.low,
+        ranks=NOTHING if rank.low is None or rank.high is None else span(rank.low, rank.high),
+        score=score_text(score),
+        mean=score.mean if score.n else None,
+        seeds=seeds_text(row.entry, row.spreads[metric]),
+        deviation=seed_deviation(row.spreads[metric]),
+        gap=gap[0],
+        gap_mean=0.0 if row.entry.label == contest.leader else gap[1],
+        verdict=verdict_text(row, metric, rival),
+        reason="" if rival is None or rival.worse else rival.reason,
+        improvement=None if rival is None else rival.improvement,
+    )
 
 
-def _cell(board: Board, entry: Entry, cell: Cell) -> dict[str, Any]:
-    values = []
-    for nfe in board.nfes:
-        for metric in board.metrics:
-            value = board.contests[nfe, metric].family.values.get(entry.label, {}).get(cell.seed)
-            known = value is not None and cell.state in ("done", "diverged")
-            text = NOTHING if value is None or not known else "diverged" if value != value else number(value)
-            values.append({"text": text, "sort": value if known and value == value else None})
+def _seed(board: Board, entry: Entry, cell: Cell, columns: Sequence[tuple[int, str]]) -> SeedRow:
+    values: list[tuple[str, float | None]] = []
+    for key in columns:
+        value = board.contests[key].family.values.get(entry.label, {}).get(cell.seed)
+        if value is None or cell.state not in ("done", "diverged"):
+            values.append((NOTHING, None))
+        else:
+            values.append(("diverged", None) if value != value else (number(value), value))
     folder = urllib.parse.quote("/".join(cell.files.path.parts[-3:]), safe="/+")
-    return {
-        "cell": cell,
-        "values": values,
-        "records": evidence(cell),
-        "folder": folder,
-        "images": count_text(cell.images),
-    }
+    return SeedRow(cell, count_text(cell.images), values, evidence(cell), folder)
 
 
 def _facts(cells: Sequence[Cell]) -> list[tuple[str, str]]:
     """What the numbers were made with, by the records: (what, one or several values)."""
     attempts = [attempt for cell in cells for attempt in cell.attempts]
     versions: dict[str, set[str]] = {}
-    commits, machines, devices = set(), set(), set()
     for attempt in attempts:
         for name, version in (attempt.get("versions") or {}).items():
             versions.setdefault(plain(str(name)), set()).add(plain(str(version)))
-        git, hardware = attempt.get("git") or {}, attempt.get("hardware") or {}
-        if git.get("commit"):
-            commits.add(plain(str(git["commit"]))[:12] + (" with changes" if git.get("dirty") else ""))
-        cpu = f"{hardware.get('cpu') or 'unknown CPU'} ({hardware.get('cores') or '?'} cores)"
-        machines.add(plain(" and ".join(str(part) for part in (hardware.get("gpu"), cpu) if part)))
-        devices.add(plain(str(attempt.get("device") or "unknown")))
+    commits = {text for attempt in attempts if (text := _commit(attempt.get("git") or {}))}
+    machines = {plain(machine(attempt.get("hardware") or {})) for attempt in attempts}
+    devices = {plain(str(attempt.get("device") or "unknown")) for attempt in attempts}
     seeds = {cell.seed for cell in cells}
     counts = f"{len(cells)} cells, {len({(c.benchmark, c.group) for c in cells})} configurations, {len(seeds)} seeds"
     return [
@@ -218,3 +221,9 @@ def _facts(cells: Sequence[Cell]) -> list[tuple[str, str]]:
         ("Hardware", "; ".join(sorted(machines)) or "not recorded"),
         ("Devices", ", ".join(sorted(devices)) or "not recorded"),
     ]
+
+
+def _commit(git: Mapping[str, object]) -> str:
+    if not git.get("commit"):
+        return ""
+    return plain(str(git["commit"]))[:12] + (" with changes" if git.get("dirty") else "")

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.colors import to_hex
 
 from ...benchmarks.metrics.registry import direction
 from ..analysis.formatting import short
-from ..analysis.learning_curves import Course, courses
+from ..analysis.learning_curves import LearningCurve, learning_curves
 from ..analysis.rivals import rivals
 from ..analysis.tables import Board, SeedValue
 from ..plots.style import LINES, styles
 
-#: The dashes of `plots.LINES` for SVG, in pixels.
+#: The dashes of `plots.style.LINES` for SVG, in pixels.
 DASHES = dict(zip(map(str, LINES), ("", "7 4", "8 3 2 3", "2 3", "8 2 2 2 2 2"), strict=True))
+#: JSON objects; `templates/report.js` is their only reader.
+ChartData = Mapping[str, object]
 
 
-def chart_data(board: Board, values: Sequence[SeedValue], shown: int) -> dict[str, Any]:
+def chart_data(board: Board, values: Sequence[SeedValue], shown: int) -> ChartData:
     """All that the plots of one benchmark need; of its configurations the first `shown` are drawn at first."""
     places = {entry.label: place for place, entry in enumerate(board.entries)}
-    look = styles([entry.label for entry in board.entries])
     return {
-        "configurations": [
-            {
-                "label": entry.label,
-                "short": short(entry.label).replace("\n", " "),
-                "method": entry.method,
-                "color": to_hex(look[entry.label].color),
-                "dash": DASHES[str(look[entry.label].line)],
-                "marker": look[entry.label].marker,
-                "shown": place < shown,
-                "images": entry.cells[0].budget,
-                "hours": entry.compute.device_hours,
-                "tflop": entry.compute.tflop,
-            }
-            for place, entry in enumerate(board.entries)
-        ],
+        "configurations": _configurations(board, shown),
         "metrics": [
             {"name": metric, "direction": direction(metric), "halves": board.reference.get(("halves", metric))}
             for metric in board.metrics
@@ -46,7 +32,7 @@ def chart_data(board: Board, values: Sequence[SeedValue], shown: int) -> dict[st
         "curves": list(_curves(board, values)),
         "finals": [
             {"nfe": row.nfe, "metric": metric, "at": places[row.entry.label]}
-            | {"mean": _short(score.mean), "low": _short(score.low), "high": _short(score.high), "n": score.n}
+            | {"mean": _rounded(score.mean), "low": _rounded(score.low), "high": _rounded(score.high), "n": score.n}
             for row in board.rows
             for metric in board.metrics
             if (score := row.scores[metric]).n
@@ -55,45 +41,64 @@ def chart_data(board: Board, values: Sequence[SeedValue], shown: int) -> dict[st
     }
 
 
-def _curves(board: Board, values: Iterable[SeedValue]) -> Iterable[dict[str, Any]]:
-    """By configuration, metric and NFE: [images, mean, lowest, highest, seeds], and diverged seeds by themselves."""
-    found = courses(values)
+def _configurations(board: Board, shown: int) -> list[ChartData]:
+    look = styles([entry.label for entry in board.entries])
+    return [
+        {
+            "label": entry.label,
+            "short": short(entry.label).replace("\n", " "),
+            "method": entry.method,
+            "color": to_hex(look[entry.label].color),
+            "dash": DASHES[str(look[entry.label].line)],
+            "marker": look[entry.label].marker,
+            "shown": place < shown,
+            "images": entry.cells[0].budget,
+            "hours": entry.compute.device_hours,
+            "tflop": entry.compute.tflop,
+        }
+        for place, entry in enumerate(board.entries)
+    ]
+
+
+def _curves(board: Board, values: Iterable[SeedValue]) -> Iterable[ChartData]:
+    """By configuration, metric and NFE: [images, mean, lowest, highest, seeds], and diverged seeds separately."""
+    found = learning_curves(values)
     for place, entry in enumerate(board.entries):
         for metric in board.metrics:
             for nfe in board.nfes:
-                if course := found.get((entry.group, metric, nfe)):
-                    yield {"at": place, "metric": metric, "nfe": nfe, **_curve(course)}
+                if curve := found.get((entry.group, metric, nfe)):
+                    yield {"at": place, "metric": metric, "nfe": nfe, **_curve(curve)}
 
 
-def _curve(course: Course) -> dict[str, Any]:
+def _curve(curve: LearningCurve) -> ChartData:
     points = [
-        [moment.images, _short(moment.mean), _short(moment.low), _short(moment.high), moment.n]
-        for moment in course.moments
+        [moment.images, _rounded(moment.mean), _rounded(moment.low), _rounded(moment.high), moment.n]
+        for moment in curve.moments
     ]
-    return {"points": points, "lost": [[(images, _short(value)) for images, value in seed] for seed in course.lost]}
+    return {"points": points, "lost": [[(images, _rounded(value)) for images, value in seed] for seed in curve.lost]}
 
 
-def _contest(board: Board, nfe: int, metric: str, places: dict[str, int]) -> dict[str, Any]:
-    """The leader and how far every rival is behind it: mean, 95 % interval, interval after Holm's correction."""
+def _contest(board: Board, nfe: int, metric: str, places: Mapping[str, int]) -> ChartData:
+    """The leader and every rival's difference to it: mean, 95 % interval, interval after Holm's correction."""
     contest = board.contests[nfe, metric]
     found = [
         {
             "at": places[rival.label],
-            "mean": _short(rival.mean),
-            "low": _short(rival.low),
-            "high": _short(rival.high),
-            "plain": [_short(end) for end in rival.plain],
+            "mean": _rounded(rival.mean),
+            "low": _rounded(rival.low),
+            "high": _rounded(rival.high),
+            "plain": [_rounded(end) for end in rival.plain],
             "n": rival.n,
-            "verdict": "worse" if rival.worse else "inconclusive",
+            "worse": rival.worse,
             "reason": rival.reason,
         }
-        for rival in rivals(contest)
+        for rival in sorted(rivals(contest).values(), key=lambda rival: (rival.mean, places[rival.label]))
+        if rival.n
     ]
-    found.sort(key=lambda rival: (rival["mean"], rival["at"]))
     leader = None if contest.leader is None else places[contest.leader]
     return {"nfe": nfe, "metric": metric, "leader": leader, "rivals": found}
 
 
-def _short(value: float | None) -> float | None:
+def _rounded(value: float | None) -> float | None:
     """Six digits are more than any screen shows, and half the bytes."""
     return None if value is None else float(f"{value:.6g}")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..analysis.samples import read_samples, shown_cells
 from ..analysis.tables import Board
-from ..plots.style import MOST_SHOWN
+from ..plots.samples import MOST_SHOWN
 
 MOST_SAMPLES = 36  # of one configuration
 MOST_POINTS = 400

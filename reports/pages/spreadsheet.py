@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ...benchmarks.common.text import plain
-from ..analysis.rivals import behind
+from ..analysis.comparisons import INCONCLUSIVE
+from ..analysis.rivals import rivals
 from ..analysis.tables import Board, Row
-from .markdown import evidence
+from .results import evidence, seed_deviation
 
 COLUMNS = (
     *("benchmark", "method", "version", "variant", "nfe", "metric"),
@@ -19,7 +20,7 @@ COLUMNS = (
     *("parameters", "mimg", "passes_per_step", "tflop", "device_hours", "device", "records"),
 )
 
-#: Where a spreadsheet would begin to work a cell out (OWASP, "CSV injection"; with full-width forms): at the start of a
+#: Where a spreadsheet would begin to evaluate a cell (OWASP, "CSV injection"; with full-width forms): at the start of a
 #: field, or after what another separator of fields may be.
 FORMULA = re.compile(r"(^|[,;|\t])(\s*)(?=[=+\-@＝＋－＠])")
 
@@ -45,7 +46,7 @@ def _line(board: Board, row: Row, metric: str) -> Iterator[object]:
     entry, score, spread, rank = row.entry, row.scores[metric], row.spreads[metric], row.ranks[metric]
     yield from (board.benchmark, entry.method, entry.version, entry.variant, row.nfe, metric)
     yield from (score.n, spread.draws[1], score.mean if score.n else None, score.low, score.high)
-    yield spread.total if spread.seed is None else spread.seed
+    yield seed_deviation(spread)
     yield from (entry.seeds.get(kind, 0) for kind in ("diverged", "failed", "unfinished"))
     yield from (rank.place, rank.low, rank.high)
     yield from _against(board, row, metric)
@@ -58,12 +59,11 @@ def _against(board: Board, row: Row, metric: str) -> tuple[object, ...]:
     """behind, behind_low, behind_high, verdict."""
     contest, label = board.contests[row.nfe, metric], row.entry.label
     if label == contest.leader:
-        return 0.0, None, None, "best" if contest.certain else None
-    found = contest.differences.get(label)
+        return 0.0, None, None, "best" if contest.significant else None
+    found = rivals(contest).get(label)
     if found is None:
         return None, None, None, None
-    gap = behind(found, contest.family.sign) if found.interval.n else (None, None, None)
-    return *gap, "worse" if found.verdict == "better" else "inconclusive"
+    return found.mean if found.n else None, found.low, found.high, "worse" if found.worse else INCONCLUSIVE
 
 
 def _field(value: object) -> object:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import seaborn
@@ -22,41 +21,20 @@ from ..analysis.ablations import Ablation, Grid, Point, Value, is_number
 from ..analysis.formatting import number, short
 from ..analysis.statistics import Interval
 from ..analysis.tables import SeedValue
-from .style import (
-    LINES,
-    MARKERS,
-    Style,
-    axis_name,
-    fit_values,
-    legend_below,
-    log_scale,
-    reference_handles,
-    reference_line,
-    save_figures,
-    side_by_side,
-    styles,
-)
+from .panels import axis_name, fit_values, legend_below, log_scale, reference_handles, reference_line, side_by_side
+from .style import LINES, MARKERS, Drawings, Style, styles
 
 MOST_TICKS = 9  # values on a linear axis that are all named
 WIDEST_NAME = 60  # characters of all values that fit side by side below a panel
 
 
-def save_ablation_plots(
-    ablation: Ablation, values: Sequence[SeedValue], folder: Path, stem: str, *, grid: bool = True
-) -> dict[str, Path]:
-    """Write `<stem>-<kind>.png` of the kinds "values", "curves" and, if `grid`, "grid" that the data allow.
-
-    kind -> path.
-    """
-    return save_figures(
-        {
-            "values": lambda: value_plot(ablation),
-            "curves": lambda: curves(ablation, values),
-            "grid": lambda: heat_map(ablation.grid) if grid and ablation.grid else None,
-        },
-        folder,
-        stem,
-    )
+def ablation_figures(ablation: Ablation, values: Sequence[SeedValue]) -> Drawings:
+    """The kinds "values", "curves" and "grid", where the data allow them."""
+    return {
+        "values": lambda: value_plot(ablation),
+        "curves": lambda: curves(ablation, values),
+        "grid": lambda: heat_map(ablation.grid) if ablation.grid else None,
+    }
 
 
 def value_plot(ablation: Ablation) -> Figure | None:

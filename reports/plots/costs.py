@@ -1,4 +1,4 @@
-"""What quality costs: the first metric against the cost of training, and against the network calls of an image."""
+"""The first metric against the cost of training, and against the network calls per image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,13 +14,12 @@ from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ...benchmarks.common.text import plain
 from ...benchmarks.metrics.registry import direction
-from ..analysis.learning_curves import Course, courses
+from ..analysis.learning_curves import LearningCurve, learning_curves
 from ..analysis.tables import Board, Compute, Entry, SeedValue
-from .style import (
-    Style,
+from .curves import draw_curve
+from .panels import (
     axis_name,
     diverged_handle,
-    draw_course,
     fit_values,
     handle,
     legend_below,
@@ -29,9 +27,8 @@ from .style import (
     log_scale,
     reference_handles,
     reference_line,
-    save_figures,
-    styles,
 )
+from .style import Style, styles
 
 MOST_LINES = 12  # configurations of one picture
 APART = 0.022  # of the width of a panel: between two configurations at one NFE
@@ -69,12 +66,6 @@ WORK = Cost(
 )
 
 
-def save_cost_plots(board: Board, values: Sequence[SeedValue], folder: Path, stem: str) -> dict[str, Path]:
-    """Write `<stem>-cost.png` and `<stem>-nfe.png` where there is something to draw; kind -> path."""
-    drawn = {"cost": lambda: training_cost(board, values), "nfe": lambda: network_calls(board)}
-    return save_figures(drawn, folder, stem)
-
-
 def training_cost(board: Board, values: Sequence[SeedValue]) -> Figure | None:
     """The first metric at the lowest NFE against device-hours and TFLOP: mean over seeds, band from lowest to highest.
 
@@ -82,12 +73,12 @@ def training_cost(board: Board, values: Sequence[SeedValue]) -> Figure | None:
     is left out; of many configurations the first `MOST_LINES` of the board are drawn.
     """
     metric, nfe = board.metrics[0], board.nfes[0]
-    own = courses(value for value in values if value.metric == metric and value.nfe == nfe)
+    own = learning_curves(value for value in values if value.metric == metric and value.nfe == nfe)
     met = [(entry, own[key]) for entry in board.entries[:MOST_LINES] if (key := (entry.group, metric, nfe)) in own]
     kinds = [kind for kind in (TIME, WORK) if any(_known(kind, entry) for entry, _ in met)]
     if not kinds:
         return None
-    met = [(entry, course) for entry, course in met if any(_known(kind, entry) for kind in kinds)]
+    met = [(entry, curve) for entry, curve in met if any(_known(kind, entry) for kind in kinds)]
     look = styles([entry.label for entry in board.entries])
     height = 3.6 + legend_height(entry.label for entry, _ in met)
     figure = Figure(figsize=(max(5.5, 4.3 * len(kinds)), height), layout="constrained")
@@ -97,22 +88,22 @@ def training_cost(board: Board, values: Sequence[SeedValue]) -> Figure | None:
         axes.set_title(f"NFE {nfe}")
         reference_line(board, metric, axes.axhline)
     panels[0].set_ylabel(axis_name(metric))
-    if direction(metric) < 0 and min(_lowest(course) for _, course in met) > 0:
+    if direction(metric) < 0 and min(_lowest(curve) for _, curve in met) > 0:
         log_scale(panels[0])
     handles = [handle(entry.label, look[entry.label]) for entry, _ in met]
-    if any(course.lost for _, course in met):
+    if any(curve.lost for _, curve in met):
         handles.append(diverged_handle())
     legend_below(figure, [*handles, *reference_handles(board, metric)])
     return figure
 
 
-def _against(axes: Axes, kind: Cost, met: Sequence[tuple[Entry, Course]], look: dict[str, Style]) -> None:
+def _against(axes: Axes, kind: Cost, met: Sequence[tuple[Entry, LearningCurve]], look: dict[str, Style]) -> None:
     """Draw what has this cost."""
     costs = {entry.label: cost for entry, _ in met if (cost := _known(kind, entry))}
     unit = unit_of(max(costs.values()), kind.units)
-    for entry, course in met:
+    for entry, curve in met:
         if cost := costs.get(entry.label):
-            draw_course(axes, course, look[entry.label], cost / unit.size / entry.cells[0].budget)
+            draw_curve(axes, curve, look[entry.label], cost / unit.size / entry.cells[0].budget)
     devices = {plain(str(entry.compute.device)) for entry, _ in met if entry.compute.device and entry.label in costs}
     device = f" ({next(iter(devices))})" if kind is TIME and len(devices) == 1 else ""
     axes.set_xlabel(f"{kind.name}, {unit.name}{device}")
@@ -125,8 +116,8 @@ def _known(kind: Cost, entry: Entry) -> float | None:
     return cost if cost is not None and math.isfinite(cost) and cost > 0 else None
 
 
-def _lowest(course: Course) -> float:
-    return min([*(moment.low for moment in course.moments), *(value for seed in course.lost for _, value in seed)])
+def _lowest(curve: LearningCurve) -> float:
+    return min([*(moment.low for moment in curve.moments), *(value for seed in curve.lost for _, value in seed)])
 
 
 def unit_of(largest: float, units: Sequence[Unit]) -> Unit:
@@ -203,4 +194,4 @@ def _calls_axis(axes: Axes, nfes: Sequence[int]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(named, [str(nfe) for nfe in named])
     axes.grid(visible=False, axis="x")
-    axes.set_xlabel("NFE: network calls an image")
+    axes.set_xlabel("NFE: network calls per image")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -16,7 +15,8 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullForma
 
 from ..analysis.diagnostics import LOSSES, TRAINED, VARIANCES, Bin, Profile
 from ..analysis.formatting import short
-from .style import legend_below, legend_height, save_figures, styles
+from .panels import legend_below, legend_height
+from .style import Drawings, styles
 
 TITLES = {
     "target_variance": "target variance given x_t",
@@ -31,14 +31,13 @@ COURSE = ("gradient_ratio", "loss")
 MOST_COLUMNS = 5
 
 
-def save_diagnostic_plots(profile: Profile, folder: Path, stem: str) -> dict[str, Path]:
-    """Write `<stem>-variance.png`, `-losses.png` and `-course.png`, where there is something to draw; kind -> path."""
-    drawn = {
+def diagnostic_figures(profile: Profile) -> Drawings:
+    """The kinds "variance", "losses" and "course", where the data allow them."""
+    return {
         "variance": lambda: by_level(profile, VARIANCES),
         "losses": lambda: by_level(profile, LOSSES),
         "course": lambda: course(profile) if profile.setting.weights == TRAINED else None,
     }
-    return save_figures(drawn, folder, stem)
 
 
 def by_level(profile: Profile, whats: tuple[str, ...]) -> Figure | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median_low
 from typing import Any
 
@@ -17,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from ..analysis.formatting import short
 from ..analysis.rivals import Rival, rivals
 from ..analysis.tables import Board, Contest, Entry
-from .style import Style, legend_below, save_figures, styles
+from .panels import legend_below
+from .style import Style, styles
 
 MOST_ROWS = 16  # configurations of one picture
 WIDE = 4.5  # line width of a 95 % interval
@@ -26,17 +26,14 @@ _CORNER: dict[str, Any] = {"ha": "right", "va": "bottom", "color": "0.3", "fonts
 _BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "color": "0.3", "fontsize": 8}
 
 
-def save_forest(board: Board, folder: Path, stem: str) -> dict[str, Path]:
-    """Write `<stem>-forest.png` where there is something to compare; kind -> path."""
-    return save_figures({"forest": lambda: forest(board)}, folder, stem)
-
-
 def forest(board: Board) -> Figure | None:
     """A panel for each NFE, a line for each configuration in the order of the board, of many the first `MOST_ROWS`."""
     contests = [board.contests[nfe, board.metrics[0]] for nfe in board.nfes]
     shown = board.entries[:MOST_ROWS]
     names = {entry.label for entry in shown}
-    found = [{rival.label: rival for rival in rivals(contest) if rival.label in names} for contest in contests]
+    found = [
+        {label: rival for label, rival in rivals(contest).items() if label in names and rival.n} for contest in contests
+    ]
     if not any(found):
         return None
     tall = sum(0.2 + 0.14 * (short(entry.label).count("\n") + 1) for entry in shown)
@@ -70,10 +67,12 @@ def span(found: Sequence[Rival]) -> tuple[float, float]:
 def _panel(
     axes: Axes, contest: Contest, found: Mapping[str, Rival], shown: Sequence[Entry], look: Mapping[str, Style]
 ) -> bool:
-    """Draw one contest; whether an interval goes on beyond the panel."""
+    """Draw one contest; whether an interval extends beyond the panel."""
     axes.set_title(f"NFE {contest.nfe}")
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(f"{contest.metric}: behind {short(contest.leader)}" if contest.leader else "nothing to compare")
+    axes.set_xlabel(
+        f"{contest.metric}: difference to {short(contest.leader)}" if contest.leader else "nothing to compare"
+    )
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if contest.leader is None or not found:
         axes.set_xticks([])
@@ -92,7 +91,7 @@ def _panel(
 def _without(contest: Contest, label: str) -> str:
     """What a line without an interval says."""
     if label == contest.leader:
-        return "certainly best" if contest.certain else "best mean"
+        return "significantly best" if contest.significant else "best mean"
     return "diverged" if label in contest.diverged else "no common seed"
 
 
@@ -117,7 +116,7 @@ def _counts(axes: Axes, rows: Mapping[int, Rival]) -> None:
 
 
 def _arrows(axes: Axes, rows: Mapping[int, Rival]) -> bool:
-    """Mark the intervals that go on beyond the panel; whether there are any."""
+    """Mark the intervals that extend beyond the panel; whether there are any."""
     low, high = axes.get_xlim()
     before = [place for place, rival in rows.items() if min(rival.ends, default=low) < low]
     beyond = [place for place, rival in rows.items() if max(rival.ends, default=high) > high]
@@ -132,11 +131,19 @@ def _handles(found: Sequence[Rival], cut: bool) -> list[Line2D]:
     if any(rival.ends for rival in found):
         handles.append(Line2D([], [], color="0.6", lw=WIDE, solid_capstyle="butt", label="95 % interval"))
         handles.append(Line2D([], [], color="0.15", lw=1, label="after Holm's correction"))
-    for worse, face, label in ((True, "0.15", "certainly worse"), (False, "white", "inconclusive")):
+    for worse, face, label in ((True, "0.15", "significantly worse"), (False, "white", "inconclusive")):
         if any(rival.worse == worse for rival in found):
             handles.append(Line2D([], [], color="0.15", marker="o", mfc=face, mew=1.2, ms=6.5, ls="", label=label))
     if cut:
         handles.append(
-            Line2D([], [], color="0.15", marker=MarkerStyle(CARETRIGHT), ms=6, ls="", label="the interval goes on")
+            Line2D(
+                [],
+                [],
+                color="0.15",
+                marker=MarkerStyle(CARETRIGHT),
+                ms=6,
+                ls="",
+                label="interval extends beyond the axis",
+            )
         )
     return handles

@@ -6,7 +6,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,26 +17,13 @@ from ..analysis.formatting import short
 from ..analysis.memorisation import Nearest, authenticity_metrics, read_nearest, shown_nfe
 from ..analysis.samples import shown_cells
 from ..analysis.tables import Board
-from .style import (
-    CANVAS_WIDTH,
-    COLUMNS,
-    Style,
-    legend_below,
-    legend_height,
-    save_figures,
-    show_canvas,
-    strip,
-    styles,
-)
+from .canvas import CANVAS_WIDTH, COLUMNS, show_canvas, strip
+from .panels import legend_below, legend_height
+from .style import Style, styles
 
 MARKS = 6  # along a curve
 BASELINE: dict[str, Any] = {"color": "0.75", "lw": 6, "drawstyle": "steps-post", "solid_capstyle": "round"}
 REACH = 0.995  # the share of every curve that the picture holds: a few samples far from everything would squeeze it
-
-
-def save_nearest_plot(board: Board, folder: Path, stem: str) -> dict[str, Path]:
-    """Write `<stem>-nearest.png` where there is something to draw; kind -> path."""
-    return save_figures({"nearest": lambda: nearest_plot(board)}, folder, stem)
 
 
 def nearest_plot(board: Board) -> Figure | None:

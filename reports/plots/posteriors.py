@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -20,19 +19,9 @@ from ..analysis.formatting import short
 from ..analysis.posteriors import Divergence, Posterior, divergences, read_posterior
 from ..analysis.samples import shown_cells
 from ..analysis.tables import Board
-from .style import (
-    CANVAS_WIDTH,
-    Style,
-    legend_below,
-    legend_height,
-    log_scale,
-    mode_colors,
-    planes,
-    save_figures,
-    show_canvas,
-    strip,
-    styles,
-)
+from .canvas import CANVAS_WIDTH, show_canvas, strip
+from .panels import legend_below, legend_height, log_scale, planes
+from .style import Style, mode_colors, styles
 
 MOST_SHOWN = 8  # configurations
 ACROSS = 4  # panels of points
@@ -45,12 +34,6 @@ SCALES, BAR = 0.75, 0.13  # inches below the strips: for both scales with their 
 #: Both can be read in grey: what is below 0 is darker than in the middle, what is above is lighter.
 SIGNED = LinearSegmentedColormap.from_list("signed", ("#08306b", "#4a7ab5", "#9c9c9c", "#eab65a", "#fff5cf"))
 SPREAD = matplotlib.colormaps["cividis"]
-
-
-def save_posterior_plots(board: Board, folder: Path, stem: str) -> dict[str, Path]:
-    """Write `<stem>-posterior.png` and `<stem>-kl.png` where there is something to draw; kind -> path."""
-    drawn = {"posterior": lambda: posterior_plot(board), "kl": lambda: divergence_plot(board)}
-    return save_figures(drawn, folder, stem)
 
 
 def posterior_plot(board: Board) -> Figure | None:
@@ -191,7 +174,7 @@ def divergence_plot(board: Board) -> Figure | None:
     axes.set_xlabel("training images seen")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
-    axes.set_ylabel("KL to the prior (nats a sample)")
+    axes.set_ylabel("KL to the prior (nats per sample)")
     if values.max() > DECADE * values.min():
         log_scale(axes)
     else:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from ..analysis.profiles import PerformanceProfile, steps
-from .style import handle, legend_below, legend_height, save_figures, side_by_side, styles
+from .panels import handle, legend_below, legend_height, side_by_side
+from .style import styles
 
 FAREST = 1e6  # ratios beyond this are off the picture
 WIDE = 3.0  # from this greatest ratio on the axis is logarithmic
 MOST_MARKERS = 12
-
-
-def save_profile_plot(profile: PerformanceProfile, folder: Path, stem: str) -> dict[str, Path]:
-    """Write `<stem>-profile.png`; kind -> path."""
-    return save_figures({"profile": lambda: profile_plot(profile)}, folder, stem)
 
 
 def profile_plot(profile: PerformanceProfile) -> Figure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,16 +13,10 @@ from ..analysis.formatting import short
 from ..analysis.samples import read_samples, shown_cells
 from ..analysis.tables import Board
 from ..analysis.transport import Lines, coupling_lines, crossing_share, sample_lines
-from .style import mode_colors, planes, save_figures, styles
+from .panels import planes
+from .style import mode_colors, styles
 
 MOST_PANELS, ACROSS = 12, 4
-
-
-def save_transport_plots(board: Board, folder: Path, stem: str) -> dict[str, Path]:
-    """Write `<stem>-transport.png` and `<stem>-coupling.png` where there are lines to draw; kind -> path."""
-    return save_figures(
-        {"transport": lambda: sample_plot(board), "coupling": lambda: coupling_plot(board)}, folder, stem
-    )
 
 
 def sample_plot(board: Board) -> Figure | None:

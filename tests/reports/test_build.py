@@ -20,8 +20,10 @@ from consistency_bench.reports.analysis.formatting import count_text, number, sc
 from consistency_bench.reports.analysis.statistics import Interval, t_interval
 from consistency_bench.reports.analysis.tables import leaderboard, seed_values
 from consistency_bench.reports.build import build_report, report_is_current
-from consistency_bench.reports.pages.markdown import escape
-from consistency_bench.reports.plots.style import FIXED, MOST_SHOWN, curves, styles
+from consistency_bench.reports.pages.text import escape
+from consistency_bench.reports.plots.curves import curves
+from consistency_bench.reports.plots.samples import MOST_SHOWN
+from consistency_bench.reports.plots.style import FIXED, styles
 
 PLOTS = ("bars", "forest", "curves", "cost", "nfe", "samples")
 
@@ -36,15 +38,15 @@ def table_lines(text):
 
 def test_the_default_sweep_reads_well(sweep):
     text = built(sweep.default().out)
-    page = "The same as a page to sort and filter: [report.html](report.html)"
+    page = "The same as a page with sorting and filters: [report.html](report.html)"
     assert text.startswith(f"# Leaderboard\n\n{page}\n\n## digits\n")
     assert "12 cells (10 finished, 1 diverged, 1 unfinished)" in text
-    so_far = "**Verdict.** So far, with 1 of 12 cells unfinished: at NFE 1 no configuration is certainly best. vct has "
-    assert f"{so_far}the lowest fd_digits_2k, " in text
+    so_far = "**Verdict.** So far, with 1 of 12 cells unfinished: at NFE 1, no configuration is significantly better"
+    assert f"{so_far} than all others. vct has the lowest fd_digits_2k, " in text
     assert "| 2 × 1, 1 diverged |" in text
     assert "| 2 × 1, 1 unfinished |" in text
     assert "**Small scale:**" in text
-    assert "| *two halves of the real data* |" in text
+    assert "| *real-vs-real baseline* |" in text
     assert "*898*" in text
     assert "the loss was not finite at 640000 images" in text
     assert "### Published values of these methods (CIFAR-10, fid50k" in text
@@ -62,15 +64,15 @@ def test_tables_are_rectangular(sweep):
         width = cells
 
 
-def test_a_certain_winner_is_bold_and_said_to_be_certain(sweep):
+def test_a_significant_winner_is_bold_and_called_best(sweep):
     for seed in range(3):
         sweep.cell("ict", seed, level=40.0 + 3 * seed)
         sweep.cell("ect", seed, level=30.0 + 3.1 * seed)
     text = built(sweep.out)
-    assert "At NFE 1 ect is certainly best, with the lowest fd_digits_2k, 33.1 ± 7.7 (n=3)." in text
-    assert "It is certainly better than ict, which is behind by 9.90 (9.65 to 10.1)." in text
+    assert "At NFE 1, ect is best, with the lowest fd_digits_2k, 33.1 ± 7.7 (n=3)." in text
+    assert "It is significantly better (family-wise 95 %) than ict, with a difference of 9.90 (9.65 to 10.1)." in text
     assert "| 1 | 1 | 1 | ect v1 | 3 × 1 | **33.1 ± 7.7 (n=3)** | – | best | – |" in text
-    assert "| 2 | 2 | 2 | ict v1 | 3 × 1 | 43.0 ± 7.5 (n=3) | 9.90 (9.65 to 10.1) | worse | 100 % |" in text
+    assert "| 2 | 2 | 2 | ict v1 | 3 × 1 | 43.0 ± 7.5 (n=3) | 9.90 (9.65 to 10.1) | significantly worse | 100 % |" in text
     assert "So far" not in text
     assert "unfinished" not in text
 
@@ -176,7 +178,7 @@ def test_published_values_stand_beside_ours(sweep):
     for method in ("ict", "vct"):
         sweep.cell(method, 0, benchmark="cifar10", metrics=("fid50k",), shape=(64, 3, 32, 32), budget=51_200_000)
     text = built(sweep.out)
-    assert "### Beside published values" in text
+    assert "### Published comparison" in text
     assert re.search(
         r"\| ict \| 1 \| fid50k \| .* \| 2\.83 \| \+.* \| budget, network differ \| – \| .* \| secondary", text
     )
@@ -321,7 +323,7 @@ def test_common_settings_are_said_once(sweep):
     assert " All with train.batch=8, train.ema.kind=halflife.\nHardware" in text
     assert text.count("train.batch=8") == 1
     assert "| variant |" not in text.partition("### Published")[0]
-    assert re.search(r"At NFE 1 no configuration is certainly best. \w+ has the lowest", text)
+    assert re.search(r"At NFE 1, no configuration is significantly better than all others\. \w+ has the lowest", text)
 
 
 def test_a_verdict_names_no_long_list_of_rivals(sweep):
@@ -329,7 +331,7 @@ def test_a_verdict_names_no_long_list_of_rivals(sweep):
         sweep.cell(method, 0)
     assert re.search(r"Inconclusive against (sct|ect), (sct|ect), ict: fewer than two common seeds\.", built(sweep.out))
     sweep.cell("ect+ot", 0, level=90.0)
-    assert "Inconclusive against every other one: fewer than two common seeds." in built(sweep.out)
+    assert "Inconclusive against every other configuration: fewer than two common seeds." in built(sweep.out)
 
 
 def test_the_sampling_error_stands_below_its_table(sweep):
@@ -339,9 +341,9 @@ def test_the_sampling_error_stands_below_its_table(sweep):
         row["error"] = 0.1234 if (row["nfe"], row["metric"]) == (2, "fd_digits_2k") else None
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     first, second = built(sweep.out).split("### NFE 2")
-    line = "Sampling error (bootstrap or subsets) of one draw: fd_digits_2k ± 0.123 (median over cells)"
+    line = "Sampling error (bootstrap or subsets) of one sampling draw: fd_digits_2k ± 0.123 (median over cells)"
     assert "Sampling error" not in first
-    assert f"|\n\n{line}; this is a standard error" in second
+    assert f"|\n\n{line}. This is a standard error" in second
 
 
 def test_a_rival_that_diverged_on_every_seed_is_said_and_does_not_hide_the_winner(sweep):
@@ -350,7 +352,7 @@ def test_a_rival_that_diverged_on_every_seed_is_said_and_does_not_hide_the_winne
         sweep.cell("ict", seed, level=40.0 + 1.1 * seed)
         sweep.cell("vct", seed, state="diverged")
     text = built(sweep.out)
-    assert "At NFE 1 ect is certainly best" in text
+    assert "At NFE 1, ect is best" in text
     assert "vct diverged on every seed." in text
     assert re.search(r"\| – \| – \| – \| vct v1 \| 0, 3 diverged \| diverged \|", text)
 
@@ -362,8 +364,8 @@ def test_a_mean_over_survivors_is_never_best(sweep):
     text = built(sweep.out)
     assert "| 31.0 ± 2.5 (n=3, 1 diverged) |" in text
     assert "**31.0" not in text
-    assert "Inconclusive against ict, which is behind by 10.1 (9.9 to 10.3): seeds of the better one diverged." in text
-    assert "Its mean knows nothing of 1 of its seeds that diverged." in text
+    assert "Inconclusive against ict with a difference of 10.1 (9.9 to 10.3): seeds of the better one diverged." in text
+    assert "Its mean excludes 1 of its seeds, which diverged." in text
 
 
 def test_every_number_leads_to_its_records(sweep):

@@ -101,9 +101,9 @@ def test_the_ratio_s_interval_is_scipy_s_t_interval_of_logarithms() -> None:
     low, high = stats.t.interval(0.95, 3, loc=logs.mean(), scale=stats.sem(logs))
     assert ratio.mean == pytest.approx(stats.gmean(a) / stats.gmean(b))
     assert (ratio.low, ratio.high) == pytest.approx((math.exp(low), math.exp(high)))
-    assert ratio.apart == (not low <= 0 <= high)
+    assert ratio.significant == (not low <= 0 <= high)
     assert ratio_interval([(1.0, 2.0)]).low is None
-    assert not ratio_interval([(1.0, 2.0)]).apart
+    assert not ratio_interval([(1.0, 2.0)]).significant
 
 
 def test_pairs_share_their_seeds(sweep) -> None:

@@ -118,7 +118,7 @@ def test_the_report_shows_picture_and_numbers(sweep):
     assert "0.0 % (ect) to 30.0 % (vct) of the samples are nearer than 99 % of the real images." in text
     assert "**Not proven:**" in text
     assert re.search(r"\| ect \| 8\.00 ± 0\.00 \(n=2\) \| 4\.00 \| \S+ ± \S+ \(n=2\) \|", text)
-    assert "| *two halves of the real data* | *–* | *–* | *0.541* |" in text
+    assert "| *real-vs-real baseline* | *–* | *–* | *0.541* |" in text
     assert "(plots/digits-nearest.png)" in text
     assert [path.name for path in paths.plots] == [
         f"digits-{kind}.png" for kind in ("bars", "forest", "curves", "cost", "nfe", "samples", "nearest")

@@ -137,7 +137,7 @@ def test_the_report_shows_pictures_and_numbers(sweep):
     paths = build_report(sweep.out, mlflow=False)
     text, page = (path.read_text(encoding="utf-8") for path in (paths.leaderboard, paths.html))
     assert "### Learned couplings" in text
-    assert "| configuration | KL | mean \\|μ\\| | mean s |" in text
+    assert "| configuration | KL, nats per sample | mean \\|μ\\| | mean s |" in text
     assert "| vct | 2.50 ± 6.35 (n=2) | 0.500 ± 0.000 (n=2) | 0.250 ± 0.000 (n=2) |" in text
     assert "| ect | 2" not in text
     assert "<h3>Learned couplings</h3>" in page
@@ -173,7 +173,7 @@ def test_cells_of_an_older_version_show_their_course_alone(sweep):
     text = paths.leaderboard.read_text(encoding="utf-8")
     assert own(paths) == ["digits-kl.png"]
     assert "### Learned couplings" in text
-    assert "| KL |" not in text
+    assert "| KL, nats" not in text
 
 
 # Pictures

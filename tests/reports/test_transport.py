@@ -19,7 +19,7 @@ from consistency_bench.reports.analysis.transport import (
     coupling_lines,
     crossing_share,
     crossings,
-    crossings_apart,
+    independent_crossings,
     sample_lines,
 )
 from consistency_bench.reports.build import build_report
@@ -111,7 +111,7 @@ def test_the_measure_is_taken_over_seeds(sweep):
     assert (vct.coupled.mean, vct.coupled.n) == (0.0, 3)
     assert (ect.samples.mean, ect.coupled) == (0.0, None)
     apart = crossing_share(lines(0.1 * ENDS, ENDS[[1, 0, 3, 2]]))
-    assert crossings_apart(board) == apart > 0
+    assert independent_crossings(board) == apart > 0
 
 
 def test_the_report_shows_the_pictures_and_the_numbers(sweep):
@@ -138,7 +138,7 @@ def test_without_a_coupling_there_is_no_picture_of_one(sweep):
     points_cell(sweep, "ect")
     board = board_of(sweep.out)
     assert coupling_plot(board) is None
-    assert crossings_apart(board) is None
+    assert independent_crossings(board) is None
     assert re.search(r"\| ect \| [\d.]+ \(n=1\) \| – \|", build_report(sweep.out, mlflow=False).leaderboard.read_text())
 
 

@@ -134,7 +134,7 @@ const AXES = {
   images: { name: "training images seen", share: (look) => look.images },
   hours: { name: "device-hours of training", share: (look) => look.hours },
   tflop: { name: "TFLOP of training", share: (look) => look.tflop },
-  nfe: { name: "NFE: network calls an image" },
+  nfe: { name: "NFE: network calls per image" },
 };
 const ARROW = { "1": " (higher is better)", "0": "", "-1": " (lower is better)" };
 
@@ -161,7 +161,7 @@ function drawCurve(box, data, chosen) {
   const lines = linesOf(data, chosen), metric = data.metrics.find((item) => item.name === chosen.metric);
   const points = lines.flatMap((line) => [...line.points, ...line.lost.flat()]);
   if (!points.length) {
-    box.replaceChildren(Object.assign(document.createElement("p"), { className: "missing", textContent: "Nothing to draw: no configuration that is shown has these values." }));
+    box.replaceChildren(Object.assign(document.createElement("p"), { className: "missing", textContent: "Nothing to draw: no shown configuration has these values." }));
     return;
   }
   const { width, height, root } = panel(box, 380), left = 58, right = width - 14, top = 26, bottom = height - 44;
@@ -216,9 +216,9 @@ function drawLine({ points, lost }, look, x, y, kind, low, high) {
 }
 
 function curveCaption(data, chosen) {
-  const halves = data.metrics.find((item) => item.name === chosen.metric).halves === null ? "" : " Dotted line: two halves of the real data.";
+  const halves = data.metrics.find((item) => item.name === chosen.metric).halves === null ? "" : " Dotted line: real-vs-real baseline.";
   if (chosen.x === "nfe") return `End of training: mean over seeds with its 95 % t interval.${halves}`;
-  const cost = chosen.x === "images" ? "" : " Every image is taken to cost the same: the cost of one seed's whole training, in proportion.";
+  const cost = chosen.x === "images" ? "" : " The cost per image is taken to be constant: that of one seed's whole training, in proportion.";
   return `NFE ${chosen.nfe}: mean over seeds, the band spans the seeds; a seed that diverged is dotted up to a cross.${halves}${cost}`;
 }
 
@@ -239,31 +239,32 @@ function drawForest(box, data, chosen) {
   const [low, high] = forestRange(rivals);
   const x = scale(low, high, left, right, false, width / 120);
   x.span = [left, right];
-  bottomAxis(root, x, top, bottom, `behind ${data.configurations[contest.leader].label} in ${chosen.metric}`);
+  bottomAxis(root, x, top, bottom, `${chosen.metric}: difference to ${data.configurations[contest.leader].label}`);
   root.append(svg("line", { x1: x.at(0), x2: x.at(0), y1: top, y2: bottom, class: "axis", "stroke-width": 2 }));
   rivals.forEach((rival, place) => {
     const look = data.configurations[rival.at], middle = top + place * step + (narrow ? 28 : step / 2);
     const interval = rival.low === null ? "" : ` (${short(rival.low)} to ${short(rival.high)})`;
-    const told = `${look.label}: ${short(rival.mean)}${interval}, n=${rival.n}, ${rival.verdict}${rival.reason ? `: ${rival.reason}` : ""}`;
+    const verdict = rival.worse ? "significantly worse" : "inconclusive";
+    const label = `${look.label}: ${short(rival.mean)}${interval}, n=${rival.n}, ${verdict}${rival.reason ? `: ${rival.reason}` : ""}`;
     const name = svg("text", narrow ? { x: left, y: middle - 10 } : { x: left - 10, y: middle + 4, "text-anchor": "end" });
     const most = Math.floor((narrow ? right - left - 90 : left - 14) / 6.6);
     name.textContent = look.short.length > most ? look.short.slice(0, Math.max(1, most - 1)) + "…" : look.short;
     name.append(svg("title", {}, look.label));
-    const row = svg("g", { "data-label": look.label, "data-verdict": rival.verdict });
+    const row = svg("g", { "data-label": look.label, "data-verdict": verdict });
     row.append(name);
     if (rival.low !== null) {
       const at = (value) => x.at(Math.min(high, Math.max(low, value)));
       row.append(svg("line", { x1: at(rival.low), x2: at(rival.high), y1: middle, y2: middle, class: "whisker", "stroke-width": 1 }));
       row.append(svg("line", { x1: at(rival.plain[0]), x2: at(rival.plain[1]), y1: middle, y2: middle, stroke: look.color, "stroke-width": 4 }));
-      // An arrow: the interval goes on.
+      // An arrow: the interval extends beyond the axis.
       if (rival.low < low) row.append(svg("path", { d: `M${left + 6} ${middle - 4}L${left} ${middle}l6 4`, fill: "none", class: "whisker" }));
       if (rival.high > high) row.append(svg("path", { d: `M${right - 6} ${middle - 4}L${right} ${middle}l-6 4`, fill: "none", class: "whisker" }));
     }
-    row.append(marker(look, x.at(rival.mean), middle, told, rival.verdict !== "worse"));
-    row.append(svg("text", narrow ? { x: right, y: middle - 10, "text-anchor": "end", class: "soft" } : { x: right + 12, y: middle + 4, class: "soft" }, rival.verdict));
+    row.append(marker(look, x.at(rival.mean), middle, label, !rival.worse));
+    row.append(svg("text", narrow ? { x: right, y: middle - 10, "text-anchor": "end", class: "soft" } : { x: right + 12, y: middle + 4, class: "soft" }, verdict));
     root.append(row);
   });
-  root.setAttribute("aria-label", `How far ${rivals.length} configurations are behind ${data.configurations[contest.leader].label}; the values are in the table of results`);
+  root.setAttribute("aria-label", `Differences of ${rivals.length} configurations to ${data.configurations[contest.leader].label}; the values are in the table of results`);
   box.replaceChildren(root);
 }
 
@@ -278,7 +279,7 @@ function forestRange(rivals) {
 }
 
 const FOREST = "Paired differences on common seeds at the end of training; right of zero is worse. Thick: 95 % interval; thin: the same "
-  + "after Holm's correction over all pairs, to be read with zero only. Filled: certainly worse; hollow: inconclusive. An arrow: the interval goes on.";
+  + "after Holm's correction over all pairs, to be read with zero only. Filled: significantly worse; hollow: inconclusive. An arrow: the interval extends beyond the axis.";
 
 // Charts of one benchmark, with their toggles
 
@@ -329,7 +330,7 @@ function startCharts(charts) {
   const methods = [...new Set(data.configurations.map((look) => look.method))].sort();
   if (methods.length < data.configurations.length) {
     for (const method of methods) {
-      const button = Object.assign(document.createElement("button"), { type: "button", textContent: `${method} alone` });
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: `only ${method}` });
       button.addEventListener("click", () => show((look) => look.method === method));
       charts.querySelector(".bulk").append(button);
     }

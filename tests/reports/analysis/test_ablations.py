@@ -19,7 +19,7 @@ from consistency_bench.reports.analysis.cells import read_cells, reference_value
 from consistency_bench.reports.analysis.statistics import t_interval
 from consistency_bench.reports.analysis.tables import leaderboard, seed_values
 from consistency_bench.reports.build import build_report
-from consistency_bench.reports.pages.ablations import listed, reading
+from consistency_bench.reports.pages.ablations import ablation_page
 from consistency_bench.reports.plots.ablations import curves, heat_map, value_plot
 
 KEY = "method.coupling.kl_weight"
@@ -56,6 +56,10 @@ def grid_of(sweep, method: str, rows: dict[str, list], defaults: dict[str, objec
                 sweep.cell(method, seed, variant=variant, settings=settings)
 
 
+def reading(ablation: Ablation) -> str:
+    return ablation_page(ablation, []).reading
+
+
 # Finding them
 
 
@@ -63,7 +67,7 @@ def test_a_swept_key_is_an_ablation(sweep):
     ablation = only(sweep.sweep("vct", KEY, dict(reversed(KL.items())), 10).out)
     assert (ablation.factor.key, ablation.method, ablation.fixed, ablation.grid) == (KEY, "vct", (), None)
     assert shown(ablation) == ["1", "3", "10", "30"]
-    assert listed(ablation) == "1, 3, 10 (default), 30"
+    assert ablation_page(ablation, []).values == "1, 3, 10 (default), 30"
     assert [point.scores[FIRST] for point in ablation.points] == [t_interval(KL[value]) for value in (1, 3, 10, 30)]
     first, _, reference, last = ablation.points
     assert reference.differences is None
@@ -97,10 +101,10 @@ def test_without_its_default_the_first_value_is_compared_with(sweep):
     sweep.sweep("vct", KEY, {3: [30.0, 33.0], 30: [20.0, 23.0]}, default=10)
     ablation = only(sweep.out)
     assert not ablation.is_default
-    assert listed(ablation) == "3, 30"
+    assert ablation_page(ablation, []).values == "3, 30"
     assert ablation.points[0].differences is None
     text = page_of(sweep.out)
-    assert "The default was not run here; differences are to 3." in text
+    assert "The default was not run; differences are to 3." in text
     assert "(default)" not in text
 
 
@@ -173,7 +177,7 @@ def test_keys_that_change_together_are_one(sweep):
     ablation = only(sweep.out)
     assert ablation.factor.key == "method.process.sigma_max"
     assert ablation.factor.along == ("method.times.sigma_max",)
-    assert "cannot be told from it: method.times.sigma_max." in page_of(sweep.out)
+    assert "so their effects cannot be separated: method.times.sigma_max." in page_of(sweep.out)
 
 
 def test_options_that_follow_from_a_kind_are_not_swept(sweep):
@@ -214,7 +218,7 @@ def test_one_seed_has_neither_interval_nor_certainty(sweep):
     sweep.sweep("vct", KEY, {3: [30.0], 10: [25.0]}, 10)
     text = page_of(sweep.out)
     assert "| 3 | 1 finished | 30.0 (n=1) | +5.00 (n=1) |" in text
-    assert "No value has two seeds in common with 10 (default): nothing here is certain." in text
+    assert "No value has two seeds in common with 10 (default), so no difference can be tested." in text
 
 
 def test_nothing_finished_is_said(sweep):
@@ -229,9 +233,9 @@ def test_nothing_finished_is_said(sweep):
 def test_the_reading_says_what_is_certain_and_which_way(sweep):
     values = {1: [35.0, 36.0, 37.1], 3: [29.0, 31.0, 30.0], 10: [30.0, 31.0, 32.0], 30: [25.0, 26.1, 27.0]}
     assert reading(only(sweep.sweep("vct", KEY, values, 10).out)) == (
-        "At NFE 1 the lowest fd_digits_2k is that of 30, 26.0 ± 2.5 (n=3). The 95 % interval of the paired difference "
-        "to 10 (default) excludes zero for 1 (worse by 5.03 ± 0.14), 30 (better by 4.97 ± 0.14). For the other it does "
-        "not."
+        "At NFE 1, the value 30 has the lowest fd_digits_2k, 26.0 ± 2.5 (n=3). The 95 % interval of the paired "
+        "difference to 10 (default) excludes zero for 1 (worse by 5.03 ± 0.14), 30 (better by 4.97 ± 0.14). For the "
+        "other it includes zero."
     )
 
 
@@ -239,7 +243,7 @@ def test_higher_is_better_reads_the_other_way(sweep):
     values = {3: [7.0, 7.1, 7.2], 10: [5.0, 5.1, 5.21]}
     sweep.sweep("vct", KEY, values, 10, metrics=("modes_points_2k",))
     text = reading(only(sweep.out))
-    assert "the highest modes_points_2k is that of 3" in text
+    assert "the value 3 has the highest modes_points_2k" in text
     assert "3 (better by 2.00 ± 0.01)" in text
 
 
@@ -250,7 +254,7 @@ def test_an_unknown_direction_differs_and_is_not_judged(sweep):
 
 def test_equal_values_cannot_be_told_apart(sweep):
     sweep.sweep("vct", KEY, {3: [7.0, 7.1], 10: [7.0, 7.1]}, 10)
-    assert "No value can be told from 10 (default)" in reading(only(sweep.out))
+    assert "No value differs significantly from 10 (default)" in reading(only(sweep.out))
 
 
 def test_the_penalty_is_that_of_the_last_row_and_of_methods_that_have_one(sweep):
@@ -399,7 +403,7 @@ def test_curves_name_the_values(sweep):
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "kl_weight"
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["1", "3", "10 (default)", "30", "two halves of the real data"]
+    assert texts == ["1", "3", "10 (default)", "30", "real-vs-real baseline"]
     ends = [line.get_ydata()[-1] for line in figure.axes[0].lines[:4]]
     assert ends == pytest.approx([np.mean(KL[value]) for value in (1, 3, 10, 30)])
 

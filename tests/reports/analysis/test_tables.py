@@ -17,7 +17,7 @@ from consistency_bench.reports.analysis.published import (
     NAMES,
     NETWORKS,
     Setup,
-    beside,
+    compare_published,
     main_values,
     orientation,
     read_published,
@@ -186,7 +186,7 @@ def test_directions():
 
 def test_higher_is_better_leads_with_the_higher():
     found = contest({"a": {0: 7.0, 1: 7.1, 2: 7.0}, "b": {0: 9.0, 1: 9.1, 2: 9.2}}, "classes_x", 1)
-    assert (found.leader, found.certain) == ("b", True)
+    assert (found.leader, found.significant) == ("b", True)
     assert found.differences["a"].interval.mean == pytest.approx(2.0667, abs=1e-3)
 
 
@@ -196,25 +196,25 @@ def test_unknown_direction_leads_nothing():
 
 def test_a_leader_with_a_diverged_seed_is_not_certain():
     values = {"a": {0: 1.0, 1: 1.1, 2: math.nan}, "b": {0: 9.0, 1: 9.1, 2: 9.0}}
-    assert not contest(values, "fd_x", 1).certain
+    assert not contest(values, "fd_x", 1).significant
 
 
 def test_a_leader_with_a_failed_cell_is_not_certain():
     values = {"a": {0: 1.0, 1: 1.1, 2: 1.05}, "b": {0: 9.0, 1: 9.2, 2: 9.0}}
-    assert contest(values, "fd_x", 1).certain
+    assert contest(values, "fd_x", 1).significant
     found = contest(values, "fd_x", 1, {"a": 1})
-    assert (found.certain, found.broken) == (False, 1)
-    assert contest(values, "fd_x", 1, {"b": 1}).certain
+    assert (found.significant, found.broken) == (False, 1)
+    assert contest(values, "fd_x", 1, {"b": 1}).significant
 
 
 def test_a_rival_that_always_diverged_is_no_rival_and_one_without_values_is_not_yet_beaten():
     leader, rival = {0: 1.0, 1: 1.1, 2: 1.0}, {0: 9.0, 1: 9.2, 2: 9.0}
     gone = dict.fromkeys(leader, math.nan)
     found = contest({"a": leader, "b": gone, "c": rival}, "fd_x", 1)
-    assert (found.certain, found.diverged) == (True, ("b",))
-    assert not contest({"a": leader, "b": gone}, "fd_x", 1).certain  # better than what?
-    assert not contest({"a": leader, "b": {}}, "fd_x", 1).certain
-    assert not contest({"a": leader}, "fd_x", 1).certain
+    assert (found.significant, found.diverged) == (True, ("b",))
+    assert not contest({"a": leader, "b": gone}, "fd_x", 1).significant  # better than what?
+    assert not contest({"a": leader, "b": {}}, "fd_x", 1).significant
+    assert not contest({"a": leader}, "fd_x", 1).significant
 
 
 def test_a_single_seed_heads_no_table(sweep):
@@ -226,13 +226,13 @@ def test_a_single_seed_heads_no_table(sweep):
     assert [entry.label for entry in board.entries] == ["ect", "ict", "vct"]
     assert [row_of(board, label).ranks["fd_digits_2k"].place for label in ("ect", "ict", "vct")] == [1, 2, None]
     found = board.contests[1, "fd_digits_2k"]
-    assert (found.leader, found.certain, found.undecided) == ("ect", False, ("vct",))
+    assert (found.leader, found.significant, found.undecided) == ("ect", False, ("vct",))
     assert found.differences["vct"].reason == "fewer than two common seeds"
 
 
 def test_where_all_have_a_single_seed_the_best_value_leads_and_nothing_is_ranked():
     found = contest({"a": {0: 2.0}, "b": {0: 1.0}, "c": {0: math.nan}}, "fd_x", 1)
-    assert (found.leader, found.certain, found.undecided, found.diverged) == ("b", False, ("a",), ("c",))
+    assert (found.leader, found.significant, found.undecided, found.diverged) == ("b", False, ("a",), ("c",))
 
 
 def test_seeds_times_draws_and_their_spread(sweep):
@@ -341,7 +341,7 @@ EDM = "edm-cifar10-32x32-uncond-vp"
 )
 def test_what_differs_from_a_published_value_is_flagged(changes, differs, unknown):
     ours = dataclasses.replace(Setup("ect", "cifar10", 51.2, CIFAR10, EDM, False, ""), **changes)
-    values = beside(ours, 2, "fid50k", 4.0)
+    values = compare_published(ours, 2, "fid50k", 4.0)
     assert values
     for found in values:
         assert (found.differs, found.unknown) == (differs, unknown)
@@ -350,10 +350,10 @@ def test_what_differs_from_a_published_value_is_flagged(changes, differs, unknow
 
 def test_another_evaluator_is_flagged_and_another_count_is_another_metric():
     ours = Setup("ect", "cifar10", 51.2, CIFAR10, EDM, False, "")
-    [found] = beside(ours, 1, "fid50k_clean", math.nan)
+    [found] = compare_published(ours, 1, "fid50k_clean", math.nan)
     assert (found.published.value, found.differs, found.delta) == (3.60, ("evaluator",), None)
-    assert beside(ours, 1, "fid10k", 4.0) == ()
-    assert beside(ours, 4, "fid50k", 4.0) == ()
+    assert compare_published(ours, 1, "fid10k", 4.0) == ()
+    assert compare_published(ours, 4, "fid50k", 4.0) == ()
 
 
 def test_every_published_network_is_known_and_every_row_has_a_source():

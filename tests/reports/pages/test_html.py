@@ -71,7 +71,7 @@ def default(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_default_sweep_has_its_verdicts_and_all_its_numbers(sweep):
     text = built(sweep.default().out)
     words = " ".join(" ".join(Elements(text).words).split())
-    assert "So far, with 1 of 12 cells unfinished: at NFE 1 no configuration is certainly best. vct has" in words
+    assert "So far, with 1 of 12 cells unfinished: at NFE 1, no configuration is significantly better than all" in words
     assert "12 cells (10 finished, 1 diverged, 1 unfinished)" in words
     assert "the loss was not finite at 640000 images" in words
     assert "Small scale:" in words
@@ -379,7 +379,7 @@ def test_learned_couplings_are_a_part_of_the_page(sweep, opened):
     values = ["2.50 ± 6.35 (n=2)", "0.500 ± 0.000 (n=2)", "0.250 ± 0.000 (n=2)"]
     page = opened()
     assert page.get_by_role("heading", name="Learned couplings").is_visible()
-    table = page.get_by_role("region", name="Learned law of the noise at the end of training")
+    table = page.get_by_role("region", name="Noise posteriors at the end of training")
     assert table.locator("tbody td").all_inner_texts() == ["vct", *values]
     for kind in ("posterior", "kl"):
         picture = page.locator(f"img[alt='digits: {kind}']")

@@ -11,19 +11,20 @@ import pytest
 from matplotlib.figure import Figure
 
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
-from consistency_bench.reports.analysis.learning_curves import Moment, courses
+from consistency_bench.reports.analysis.learning_curves import Moment, learning_curves
 from consistency_bench.reports.analysis.tables import Board, leaderboard, seed_values
-from consistency_bench.reports.build import CAPTIONS, build_report
+from consistency_bench.reports.build import build_report
+from consistency_bench.reports.pages.captions import CAPTIONS
 from consistency_bench.reports.plots.costs import (
     MOST_LINES,
     TIME,
     WORK,
     network_calls,
-    save_cost_plots,
     shifts,
     training_cost,
     unit_of,
 )
+from consistency_bench.reports.plots.style import save_figures
 
 METRIC = "fd_digits_2k"
 
@@ -58,11 +59,11 @@ def only_nfe(sweep, nfe: int) -> None:
 # Courses
 
 
-def test_courses_by_hand(sweep):
+def test_learning_curves_by_hand(sweep):
     sweep.cell("ect", 0, level=20.0)
     sweep.cell("ect", 1, level=26.0)
     sweep.cell("ect", 2, level=90.0, state="diverged")
-    found = courses(seed_values(read_cells(sweep.out)))
+    found = learning_curves(seed_values(read_cells(sweep.out)))
     course = next(course for (_, metric, nfe), course in found.items() if (metric, nfe) == (METRIC, 1))
     assert len(course.moments) == 8
     assert course.moments[-1] == Moment(1_024_000, 23.0, 20.0, 26.0, 2)
@@ -116,7 +117,7 @@ def test_who_has_no_known_cost_is_not_in_the_legend(sweep):
     sweep.cell("ict", 0, compute={"train_seconds": None})
     figure = drawn(cost_of(sweep.out))
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["ect", "ict", "two halves of the real data"]
+    assert names == ["ect", "ict", "real-vs-real baseline"]
     assert [len(lines(axes)) for axes in figure.axes] == [1, 2]
 
 
@@ -222,10 +223,11 @@ def test_shifts_keep_configurations_apart_and_nfes_together():
     assert shifts([1, 2], 1) == [1.0]
 
 
-def test_nothing_finished_makes_no_pictures(sweep, tmp_path):
+def test_nothing_finished_makes_no_pictures(sweep):
     sweep.cell("ect", 0, state="queued")
     board = board_of(sweep.out)
-    assert save_cost_plots(board, seed_values(board.cells), tmp_path, "x") == {}
+    assert training_cost(board, seed_values(board.cells)) is None
+    assert network_calls(board) is None
 
 
 def test_of_many_configurations_the_best_are_drawn_and_names_stay_text(sweep, tmp_path):
@@ -240,9 +242,10 @@ def test_of_many_configurations_the_best_are_drawn_and_names_stay_text(sweep, tm
         assert r"\frac0" in names[0]
     for kind in ("cost", "nfe"):
         assert f"the first {MOST_LINES}" in CAPTIONS[kind]
+    drawings = {"cost": lambda: training_cost(board, values), "nfe": lambda: network_calls(board)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        first = [path.read_bytes() for path in save_cost_plots(board, values, tmp_path, "a").values()]
-        again = [path.read_bytes() for path in save_cost_plots(board, values, tmp_path, "b").values()]
+        first = [path.read_bytes() for path in save_figures(drawings, tmp_path, "a").values()]
+        again = [path.read_bytes() for path in save_figures(drawings, tmp_path, "b").values()]
     assert len(first) == 2
     assert first == again

@@ -1,4 +1,4 @@
-"""Paired differences to the best: the numbers, and how their picture says what is certain."""
+"""Paired differences to the best: the numbers, and how their picture shows significance."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from matplotlib.markers import CARETLEFT, CARETRIGHT
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
 from consistency_bench.reports.analysis.rivals import Rival, rivals
 from consistency_bench.reports.analysis.tables import Board, leaderboard, seed_values
-from consistency_bench.reports.build import CAPTIONS
+from consistency_bench.reports.pages.captions import CAPTIONS
 from consistency_bench.reports.pages.html_data import chart_data
-from consistency_bench.reports.plots.forest import MOST_ROWS, WIDE, forest, save_forest, span
+from consistency_bench.reports.plots.forest import MOST_ROWS, WIDE, forest, span
+from consistency_bench.reports.plots.style import save_figures
 
 DARK, WHITE = to_rgb("0.15"), to_rgb("white")
 
@@ -62,7 +63,7 @@ LEVELS = {"ect": [30.0, 31.0, 32.0], "vct": [40.1, 40.9, 42.0], "sct": [29.0, 33
 
 def test_rivals_by_hand(sweep):
     board = filled(sweep, LEVELS)
-    sct, vct = rivals(board.contests[1, "fd_digits_2k"])
+    sct, vct = rivals(board.contests[1, "fd_digits_2k"]).values()
     assert (sct.label, vct.label) == ("sct", "vct")
     assert (vct.mean, vct.n, vct.worse) == (pytest.approx(10.0), 3, True)
     # Differences 10.1, 9.9, 10.0: deviation 0.1, t quantile of 2 degrees of freedom 4.302653.
@@ -77,11 +78,11 @@ def test_more_is_worse_where_higher_is_better_too(sweep):
     board = filled(sweep, LEVELS, metrics=("precision_digits_1k",))
     contest = board.contests[1, "precision_digits_1k"]
     assert contest.leader == "vct"
-    assert [(found.label, found.mean) for found in rivals(contest)] == [
+    assert [(found.label, found.mean) for found in rivals(contest).values()] == [
         ("sct", pytest.approx(25 / 3)),
         ("ect", pytest.approx(10.0)),
     ]
-    ect = rivals(contest)[1]
+    ect = rivals(contest)["ect"]
     assert ect.plain[0] < 10 < ect.plain[1]
     assert ect.worse
 
@@ -89,9 +90,9 @@ def test_more_is_worse_where_higher_is_better_too(sweep):
 def test_the_page_and_the_picture_have_the_same_numbers(sweep):
     board = filled(sweep, LEVELS)
     (contest, *_) = chart_data(board, seed_values(board.cells), 8)["contests"]
-    found = rivals(board.contests[1, "fd_digits_2k"])
+    found = rivals(board.contests[1, "fd_digits_2k"]).values()
     assert [item["mean"] for item in contest["rivals"]] == pytest.approx([item.mean for item in found], rel=1e-5)
-    assert [item["verdict"] for item in contest["rivals"]] == ["inconclusive", "worse"]
+    assert [item["worse"] for item in contest["rivals"]] == [False, True]
 
 
 def test_verdicts_are_filled_or_hollow(sweep):
@@ -100,19 +101,19 @@ def test_verdicts_are_filled_or_hollow(sweep):
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ect", "sct", "vct"]
     assert markers(axes) == [(1, pytest.approx(5 / 3), WHITE), (2, pytest.approx(10.0), DARK)]
-    sct, vct = rivals(board.contests[1, "fd_digits_2k"])
+    sct, vct = rivals(board.contests[1, "fd_digits_2k"]).values()
     assert bars(axes) == [(1, *map(pytest.approx, sct.plain)), (2, *map(pytest.approx, vct.plain))]
     assert [text.get_text() for text in axes.texts] == ["n = 3", "best mean"]
     assert axes.get_xlim()[0] < 0 < 10 < axes.get_xlim()[1]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the best row is on top
     assert [text.get_text() for text in figure.legends[0].get_texts()][:4] == [
-        *("95 % interval", "after Holm's correction", "certainly worse", "inconclusive")
+        *("95 % interval", "after Holm's correction", "significantly worse", "inconclusive")
     ]
 
 
-def test_a_certain_winner_is_said_to_be_certain(sweep):
+def test_a_significant_winner_is_labelled(sweep):
     figure = drawn(forest(filled(sweep, {name: LEVELS[name] for name in ("ect", "vct")})))
-    assert "certainly best" in [text.get_text() for text in figure.axes[0].texts]
+    assert "significantly best" in [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_a_single_seed_has_no_interval(sweep):
@@ -158,14 +159,14 @@ def test_a_wide_interval_does_not_flatten_the_others():
     assert low < -2 < 4 < high
 
 
-def test_an_interval_that_goes_on_ends_in_an_arrow(sweep):
+def test_an_interval_beyond_the_axis_ends_in_an_arrow(sweep):
     levels = {"ect": [30.0, 31.0, 32.0], "vct": [33.0, 34.1, 35.0], "ict": [31.0, 90.0, 32.0]}
     figure = drawn(forest(filled(sweep, levels)))
     axes = figure.axes[0]
     before, beyond = (line for line in axes.lines if line.get_marker() in (CARETLEFT, CARETRIGHT))
     assert list(zip(*before.get_data(), strict=True)) == [(axes.get_xlim()[0], 2)]
     assert list(zip(*beyond.get_data(), strict=True)) == [(axes.get_xlim()[1], 2)]
-    assert figure.legends[0].get_texts()[-1].get_text() == "the interval goes on"
+    assert figure.legends[0].get_texts()[-1].get_text() == "interval extends beyond the axis"
 
 
 def test_of_many_configurations_the_best_are_shown(sweep):
@@ -185,5 +186,5 @@ def test_formulas_in_names_are_no_formulas(sweep, tmp_path):
     board = board_of(sweep.out)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        first = save_forest(board, tmp_path, "a")["forest"].read_bytes()
-    assert first == save_forest(board, tmp_path, "b")["forest"].read_bytes()
+        first = save_figures({"forest": lambda: forest(board)}, tmp_path, "a")["forest"].read_bytes()
+    assert first == save_figures({"forest": lambda: forest(board)}, tmp_path, "b")["forest"].read_bytes()

@@ -1,0 +1,160 @@
+"""The pages and plots of each benchmark, written into an output folder one after the other."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..benchmarks.common.files import write_text
+from .analysis.ablations import Ablation, Grid, ablations
+from .analysis.cells import Cell, reference_values
+from .analysis.diagnostics import profiles
+from .analysis.memorisation import memorisation
+from .analysis.posteriors import learned
+from .analysis.profiles import performance_profile
+from .analysis.tables import Board, SeedValue, leaderboard, seed_values
+from .analysis.transport import crossings, independent_crossings
+from .pages.ablations import ablation_page, title
+from .pages.captions import ABLATION_CAPTIONS, plots_of
+from .pages.diagnostics import DiagnosticsPage, diagnostics_part
+from .pages.leaderboard import Page, Section
+from .pages.profiles import ProfileSection, profile_section
+from .plots.ablations import ablation_figures
+from .plots.bars import bars
+from .plots.costs import network_calls, training_cost
+from .plots.curves import curves
+from .plots.diagnostics import diagnostic_figures
+from .plots.forest import forest
+from .plots.memorisation import nearest_plot
+from .plots.posteriors import divergence_plot, posterior_plot
+from .plots.profiles import profile_plot
+from .plots.samples import samples
+from .plots.style import Drawings, save_figures
+from .plots.transport import coupling_plot, sample_plot
+
+LONGEST_SLUG = 60
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Writes pages and plots below `out`, and lists them."""
+
+    out: Path
+    ablations: list[Path] = field(default_factory=list)
+    diagnostics: list[Path] = field(default_factory=list)
+    plots: list[Path] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[Path]:
+        """All that was written so far."""
+        return [*self.ablations, *self.diagnostics, *self.plots]
+
+    def page(self, cells: Sequence[Cell]) -> Page:
+        """Everything shown of the cells of one benchmark; its plots and ablations are written."""
+        benchmark, values = cells[0].benchmark, seed_values(cells)
+        board = leaderboard(cells, values, reference_values(self.out, benchmark))
+        stem = _slug(benchmark)
+        return Page(
+            board=board,
+            values=values,
+            plots=plots_of(self._draw(_figures(board, values), stem), benchmark),
+            memorisation=memorisation(board),
+            nearest=plots_of(self._draw({"nearest": lambda: nearest_plot(board)}, stem), benchmark),
+            crossings=crossings(board),
+            independent_crossings=independent_crossings(board),
+            transport=plots_of(self._draw(_transport(board), stem), benchmark),
+            learned=learned(board),
+            posteriors=plots_of(self._draw(_posteriors(board), stem), benchmark),
+            ablations=self._ablations(board, values),
+            diagnostics=self._diagnostics(board, stem),
+        )
+
+    def profile(self, boards: Sequence[Board]) -> ProfileSection | None:
+        """The section on all benchmarks together, where there are problems enough; its plot is written."""
+        profile = performance_profile(boards)
+        if profile is None:
+            return None
+        drawn = self._draw({"profile": lambda: profile_plot(profile)}, "performance")
+        return profile_section(profile, plots_of(drawn, "performance"))
+
+    def _draw(self, drawings: Drawings, stem: str) -> dict[str, Path]:
+        paths = save_figures(drawings, self.out / "plots", stem)
+        self.plots.extend(paths.values())
+        return paths
+
+    def _diagnostics(self, board: Board, stem: str) -> list[Section]:
+        """The page of variances by noise level and its plots, where cells were diagnosed."""
+        about = f"{board.benchmark}, by noise level"
+        drawn = [
+            (profile, self._draw(diagnostic_figures(profile), f"{stem}-diagnostics-{number}"))
+            for number, profile in enumerate(profiles(board), start=1)
+        ]
+        if not drawn:
+            return []
+        parts = [diagnostics_part(profile, plots_of(paths, about, "../")) for profile, paths in drawn]
+        page = DiagnosticsPage(benchmark=board.benchmark, parts=parts)
+        path = self.out / "diagnostics" / f"{stem}.md"
+        write_text(path, page.markdown)
+        self.diagnostics.append(path)
+        first = {kind: file for kind, file in drawn[0][1].items() if kind == "variance"}
+        return [Section(f"diagnostics/{path.name}", page, plots_of(first, about))]
+
+    def _ablations(self, board: Board, values: Sequence[SeedValue]) -> list[Section]:
+        grids: dict[int, Path] = {}  # by identity: both keys of a heat map show the same one
+        return [self._ablation(ablation, values, grids) for ablation in ablations(board, values)]
+
+    def _ablation(self, ablation: Ablation, values: Sequence[SeedValue], grids: dict[int, Path]) -> Section:
+        """The page of an ablation and its plots."""
+        path = self._ablation_path(ablation)
+        drawings, grid = ablation_figures(ablation, values), ablation.grid
+        known = grids.get(id(grid))
+        if known is not None:
+            drawings = {kind: draw for kind, draw in drawings.items() if kind != "grid"}
+        drawn = self._draw(drawings, f"ablation-{path.stem}") | ({} if known is None else {"grid": known})
+        if "grid" in drawn:
+            grids[id(grid)] = drawn["grid"]
+        page = ablation_page(ablation, plots_of(drawn, title(ablation), "../", ABLATION_CAPTIONS))
+        write_text(path, page.markdown)
+        self.ablations.append(path)
+        shown = {kind: file for kind, file in drawn.items() if kind in _shown(ablation, grid)}
+        groups = [point.group for point in ablation.points]
+        return Section(f"ablations/{path.name}", page, plots_of(shown, page.title), groups)
+
+    def _ablation_path(self, ablation: Ablation) -> Path:
+        name = "-".join(map(_slug, (ablation.board.benchmark, ablation.method, ablation.factor.key)))
+        names = itertools.chain([f"{name}.md"], (f"{name}-{number}.md" for number in itertools.count(2)))
+        taken = {path.name for path in self.ablations}
+        return self.out / "ablations" / next(name for name in names if name not in taken)
+
+
+def _shown(ablation: Ablation, grid: Grid | None) -> tuple[str, ...]:
+    """The kinds that the leaderboard shows: one heat map for two keys."""
+    return ("values", "grid") if grid and grid.columns == ablation.factor else ("values",)
+
+
+def _figures(board: Board, values: Sequence[SeedValue]) -> Drawings:
+    """In the order of a report."""
+    return {
+        "bars": lambda: bars(board),
+        "forest": lambda: forest(board),
+        "curves": lambda: curves(board, values),
+        "cost": lambda: training_cost(board, values),
+        "nfe": lambda: network_calls(board),
+        "samples": lambda: samples(board),
+    }
+
+
+def _transport(board: Board) -> Drawings:
+    return {"transport": lambda: sample_plot(board), "coupling": lambda: coupling_plot(board)}
+
+
+def _posteriors(board: Board) -> Drawings:
+    return {"posterior": lambda: posterior_plot(board), "kl": lambda: divergence_plot(board)}
+
+
+def _slug(text: str) -> str:
+    """`text` as a part of a file name on any system and in any link."""
+    return re.sub(r"[^\w.-]", "-", text, flags=re.ASCII)[:LONGEST_SLUG]

@@ -1,0 +1,245 @@
+"""Tables of one benchmark: ranking and metrics at each NFE, cost, and where the records are."""
+
+from __future__ import annotations
+
+import math
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ...benchmarks.metrics.registry import direction
+from ...benchmarks.runs.folder import RECORDS, STATUS
+from ..analysis.cells import FINAL_STATES, Cell
+from ..analysis.comparisons import INCONCLUSIVE, Rank
+from ..analysis.formatting import ARROWS, NOTHING, count_text, number, score_text, span
+from ..analysis.rivals import Rival, rivals
+from ..analysis.statistics import Spread
+from ..analysis.tables import Board, Compute, Entry, Row
+from .text import Table, Text, Texts, texts
+from .verdicts import gap_text, verdict
+
+#: The shortest full training of these methods published for CIFAR-10 (ECT's README, 100k iterations), in images.
+SHORTEST_PUBLISHED = 12_800_000
+SIGNIFICANTLY_WORSE = "significantly worse"
+REFERENCES = {"halves": "real-vs-real baseline", "noise": "noise baseline"}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one NFE gave. ranking: by the first metric. measured: all metrics, and the spread of the first."""
+
+    nfe: int
+    calls: str
+    verdict: str
+    ranking: Table
+    measured: Table
+    errors: str
+
+
+def results(board: Board, nfe: int) -> Results:
+    """The results at one NFE, best first."""
+    first = board.metrics[0]
+    rows = sorted((row for row in board.rows if row.nfe == nfe), key=lambda row: _order(row, first))
+    errors = (f"{m} ± {number(board.errors[nfe, m])}" for m in board.metrics if (nfe, m) in board.errors)
+    return Results(
+        nfe=nfe,
+        calls="one network call" if nfe == 1 else f"{nfe} network calls",
+        verdict=verdict(board, nfe),
+        ranking=_ranking(board, nfe, rows),
+        measured=_measured(board, rows),
+        errors=", ".join(errors),
+    )
+
+
+def cost_table(board: Board, prefix: str = "") -> Table:
+    """What each configuration has cost, and where its records are. `prefix` goes before every link."""
+    names = _names(board)
+    costs = ["parameters", "Mimg", "passes", "TFLOP", "device-hours"]
+    rows = [
+        [
+            *_name_cells(entry, names),
+            *texts(*_cost_texts(entry.compute)),
+            Texts(tuple(Text(str(cell.seed), link=prefix + evidence(cell)) for cell in entry.cells)),
+        ]
+        for entry in board.entries
+    ]
+    return Table([*names, *costs, "records of seed"], "l" * len(names) + "r" * len(costs) + "l", rows)
+
+
+def evidence(cell: Cell) -> str:
+    """The path from the leaderboard to what the numbers of a cell are made of: its records, or else its state."""
+    path = cell.files.path
+    name = RECORDS if (path / RECORDS).exists() else STATUS
+    return urllib.parse.quote("/".join([*path.parts[-3:], name]), safe="/+")
+
+
+def runs_text(board: Board) -> str:
+    """How many cells there are, in which state, and what each training sees."""
+    seeds = ", ".join(str(seed) for seed in sorted({cell.seed for cell in board.cells}))
+    kinds = Counter(FINAL_STATES.get(cell.state, "unfinished") for cell in board.cells)
+    states = ", ".join(f"{kinds[kind]} {kind}" for kind in (*FINAL_STATES.values(), "unfinished") if kinds[kind])
+    budgets = " or ".join(count_text(budget) for budget in sorted({cell.budget for cell in board.cells}))
+    batches = " or ".join(str(batch) for batch in sorted({cell.batch for cell in board.cells}))
+    parameters = {entry.compute.parameters for entry in board.entries if entry.compute.parameters is not None}
+    size = " or ".join(count_text(count) for count in sorted(parameters))
+    network = f" Networks have {size} parameters." if size else ""
+    common = f" All with {', '.join(board.common)}." if board.common else ""
+    return (
+        f"{_count(len(board.entries), 'configuration')}, seeds {seeds}: {_count(len(board.cells), 'cell')} ({states}). "
+        f"Each training sees {budgets} images of {board.benchmark} in batches of {batches}.{network}{common}"
+    )
+
+
+def machine(hardware: dict[str, object]) -> str:
+    """Graphics processor and processor of one attempt, as `run.json` names them."""
+    cpu = f"{hardware.get('cpu') or 'unknown CPU'} ({hardware.get('cores') or '?'} cores)"
+    return " and ".join(str(part) for part in (hardware.get("gpu"), cpu) if part)
+
+
+def hardware_text(cells: Iterable[Cell]) -> str:
+    """Every machine that the cells ran on."""
+    machines = {machine(attempt.get("hardware") or {}) for cell in cells for attempt in cell.attempts}
+    return f"Hardware: {'; '.join(sorted(machines)) or 'not recorded'}."
+
+
+def small_scale_text(board: Board) -> str:
+    """How much shorter the trainings are than the shortest published one; "" where they are not."""
+    budget = max(cell.budget for cell in board.cells)
+    if budget >= SHORTEST_PUBLISHED:
+        return ""
+    ratio = SHORTEST_PUBLISHED / budget
+    times = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+    return (
+        f"the shortest full training published for these methods on CIFAR-10 sees {count_text(SHORTEST_PUBLISHED)} "
+        f"images, {times} times as many. The order may differ at that scale."
+    )
+
+
+def seeds_text(entry: Entry, spread: Spread) -> str:
+    """`3 × 2, 1 diverged`: finished seeds × sampling draws, and the states of the other cells."""
+    draws = f" × {span(*spread.draws)}" if spread.seeds else ""
+    others = [f"{count} {kind}" for kind, count in entry.seeds.items() if kind != "finished"]
+    return ", ".join([f"{entry.seeds.get('finished', 0)}{draws}", *others])
+
+
+def seed_deviation(spread: Spread) -> float | None:
+    """Standard deviation between trainings; with one draw per training that of sampling is part of it."""
+    return spread.total if spread.seed is None else spread.seed
+
+
+def verdict_text(row: Row, metric: str, rival: Rival | None) -> str:
+    """The verdict of a row: `rival` is its comparison with the best, None for the best itself or without one."""
+    if rival is None:
+        return "best" if metric in row.best else NOTHING
+    return SIGNIFICANTLY_WORSE if rival.worse else INCONCLUSIVE
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _names(board: Board) -> list[str]:
+    """What distinguishes the rows of a board: the headings of the columns."""
+    entries = board.entries
+    names = ["method"]
+    if any(entry.variant for entry in entries):
+        names.append("variant")
+    if len({(entry.method, entry.version, entry.variant) for entry in entries}) < len(entries):
+        names.append("group")
+    return names
+
+
+def _name_cells(entry: Entry, names: Sequence[str]) -> list[Text]:
+    words = {"method": f"{entry.method} v{entry.version}", "variant": entry.variant, "group": entry.group}
+    return texts(*(words[name] for name in names))
+
+
+def _ranking(board: Board, nfe: int, rows: Sequence[Row]) -> Table:
+    """Which rows are better by the first metric, and how far each is from the best."""
+    first, names = board.metrics[0], _names(board)
+    found = rivals(board.contests[nfe, first])
+    left = ["rank", "rank interval", "bootstrap", *names, "seeds × draws"]
+    right = [first + ARROWS[direction(first)], "difference to the best", "verdict", "probability of improvement"]
+    lines = [
+        [
+            *_ranks(row.ranks[first]),
+            *_name_cells(row.entry, names),
+            Text(seeds_text(row.entry, row.spreads[first])),
+            _score(row, first),
+            *_against(row, first, found.get(row.entry.label)),
+        ]
+        for row in rows
+    ]
+    return Table([*left, *right], "l" * len(left) + "rrlr", lines)
+
+
+def _against(row: Row, metric: str, rival: Rival | None) -> list[Text]:
+    """The difference to the best, the verdict, and the probability that the best is better."""
+    if rival is None:
+        return texts(NOTHING, verdict_text(row, metric, None), NOTHING)
+    better = NOTHING if rival.improvement is None else f"{100 * rival.improvement:.0f} %"
+    return texts(gap_text(rival) if rival.n else NOTHING, verdict_text(row, metric, rival), better)
+
+
+def _ranks(rank: Rank) -> list[Text]:
+    """The rank by the mean, the ranks that the verdicts leave open, and those of the bootstrap."""
+    if rank.place is None or rank.low is None or rank.high is None or rank.bootstrap is None:
+        return texts(NOTHING, NOTHING, NOTHING)
+    return texts(str(rank.place), span(rank.low, rank.high), span(*rank.bootstrap))
+
+
+def _measured(board: Board, rows: Sequence[Row]) -> Table:
+    """All metrics at one NFE with what they give for real data and noise, and the spread of the first one."""
+    first, names = board.metrics[0], _names(board)
+    redrawn = any(row.spreads[first].draw is not None for row in rows)
+    spreads = ["sd of seeds", "sd of draws"] if redrawn else ["sd of seeds"]
+    header = [*names, *(metric + ARROWS[direction(metric)] for metric in board.metrics), *spreads]
+    lines = [
+        [
+            *_name_cells(row.entry, names),
+            *(_score(row, metric) for metric in board.metrics),
+            *texts(*_deviations(row.spreads[first])[: len(spreads)]),
+        ]
+        for row in rows
+    ]
+    for what, name in REFERENCES.items():
+        values = [board.reference.get((what, metric)) for metric in board.metrics]
+        if any(value is not None for value in values):
+            shown = [Text(NOTHING) if value is None else Text(number(value), "*") for value in values]
+            lines.append([Text(name, "*"), *texts(*[""] * (len(names) - 1)), *shown, *texts(*[""] * len(spreads))])
+    return Table(header, "l" * len(names) + "r" * (len(header) - len(names)), lines)
+
+
+def _deviations(spread: Spread) -> list[str]:
+    return [NOTHING if value is None else number(value) for value in (seed_deviation(spread), spread.draw)]
+
+
+def _order(row: Row, metric: str) -> tuple[int, float, str]:
+    """Ranked rows by their rank, then those with a single seed by their value, then the others by name."""
+    place, score = row.ranks[metric].place, row.scores[metric]
+    if place is not None:
+        return 0, place, row.entry.label
+    return (1, -direction(metric) * score.mean, row.entry.label) if score.n else (2, 0.0, row.entry.label)
+
+
+def _score(row: Row, metric: str) -> Text:
+    return Text(score_text(row.scores[metric]), "**" if metric in row.best else "")
+
+
+def _cost_texts(compute: Compute) -> list[str]:
+    return [
+        NOTHING if compute.parameters is None else count_text(compute.parameters),
+        _mimg(compute),
+        NOTHING if compute.passes_per_step is None else f"{compute.passes_per_step:g}",
+        NOTHING if compute.tflop is None else number(compute.tflop),
+        NOTHING if compute.device_hours is None else number(compute.device_hours),
+    ]
+
+
+def _mimg(compute: Compute) -> str:
+    """`51.2 + 200`: this training, and the one that produced its initial weights."""
+    before = compute.pretraining_mimg
+    if before is None:
+        return number(compute.mimg)
+    return f"{number(compute.mimg)} + {'?' if math.isnan(before) else number(before)}"

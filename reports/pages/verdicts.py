@@ -1,0 +1,83 @@
+"""Verdicts as sentences: who is best at one NFE, and which differences are significant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...benchmarks.metrics.registry import direction
+from ..analysis.cells import FINAL_STATES
+from ..analysis.formatting import number, score_text
+from ..analysis.rivals import Rival, rivals
+from ..analysis.statistics import Interval
+from ..analysis.tables import Board, Contest
+
+MOST_NAMED = 3  # configurations that are named where the same holds for all of them
+
+
+def verdict(board: Board, nfe: int) -> str:
+    """Which configuration is best by the first metric at `nfe`, and against which the difference is significant."""
+    metric = board.metrics[0]
+    contest = board.contests[nfe, metric]
+    if contest.leader is None:
+        known = "no training has finished yet" if direction(metric) else f"{metric} has no known better direction"
+        return f"There is nothing to rank: {known}."
+    score = next(row for row in board.rows if (row.nfe, row.entry.label) == (nfe, contest.leader)).scores[metric]
+    unfinished = sum(cell.state not in FINAL_STATES for cell in board.cells)
+    so_far = f"So far, with {unfinished} of {len(board.cells)} cells unfinished: at" if unfinished else "At"
+    value = f"{'highest' if direction(metric) > 0 else 'lowest'} {metric}, {score_text(score)}"
+    head = f"{contest.leader} is best, with the" if contest.significant else f"{contest.leader} has the"
+    if len(board.entries) > 1 and not contest.significant:
+        head = f"no configuration is significantly better than all others. {head}"
+    return " ".join([f"{so_far} NFE {nfe}, {head} {value}.", *_comparisons(contest, score)])
+
+
+def gap_text(rival: Rival) -> str:
+    """The difference to the best with its corrected interval: `0.59 (−1.05 to 2.23)`."""
+    if rival.low is None or rival.high is None:
+        return f"{number(rival.mean)} (n={rival.n})"
+    return f"{number(rival.mean)} ({number(rival.low, rival.mean)} to {number(rival.high, rival.mean)})"
+
+
+def _comparisons(contest: Contest, score: Interval) -> list[str]:
+    """How the leader compares with the others, a sentence for each kind of result."""
+    found = list(rivals(contest).values())
+    diverged = [f"{_listed(contest.diverged)} diverged on every seed."] if contest.diverged else []
+    if not found:
+        alone = "Nothing else has a value" if contest.diverged else "It is the only configuration here"
+        return [f"{alone}, so there is nothing to compare it with.", *diverged]
+    sentences = [*_significant([rival for rival in found if rival.worse], len(found)), *_inconclusive(found)]
+    if contest.broken:
+        kinds = "diverged" if contest.broken == score.lost else "diverged or failed"
+        sentences.append(f"Its mean excludes {contest.broken} of its seeds, which {kinds}.")
+    return sentences + diverged
+
+
+def _significant(worse: Sequence[Rival], count: int) -> list[str]:
+    if not worse:
+        return []
+    closest = f"{worse[0].label}, with a difference of {gap_text(worse[0])}"
+    if len(worse) == 1:
+        return [f"It is significantly better (family-wise 95 %) than {closest}."]
+    them = "every other configuration" if len(worse) == count else _listed([rival.label for rival in worse])
+    return [f"It is significantly better (family-wise 95 %) than {them}; the closest is {closest}."]
+
+
+def _inconclusive(found: Sequence[Rival]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for rival in found:
+        if not rival.worse:
+            gap = "" if rival.low is None else f" with a difference of {gap_text(rival)}"
+            reasons.setdefault(rival.reason, []).append(f"{rival.label}{gap}")
+    sentences = []
+    for reason, named in reasons.items():
+        everyone = len(named) == len(found) > MOST_NAMED
+        between = "; " if any("(" in name for name in named) else ", "
+        them = "every other configuration" if everyone else _listed(named, between)
+        sentences.append(f"Inconclusive against {them}: {reason}.")
+    return sentences
+
+
+def _listed(names: Sequence[str], between: str = ", ") -> str:
+    """The first few names, and how many more there are."""
+    rest = len(names) - MOST_NAMED
+    return between.join(names) if rest <= 1 else f"{between.join(names[:MOST_NAMED])} and {rest} others"
