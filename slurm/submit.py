@@ -72,31 +72,9 @@ def submit_cells(
     check_slurm()
     check_name(out)
     plan = make_plan(cells, cluster, pack=pack, share=share, most=largest_array())
-    created = datetime.datetime.now(datetime.UTC)
-    sweep = Sweep(
-        sweep=f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
-        created=created.isoformat(timespec="seconds"),
-        user=getpass.getuser(),
-        command=command,
-        cluster=dataclasses.asdict(cluster),
-        arrays=(),
-        pack=pack,
-        share=share,
-    )
-    planned = [
-        Array(
-            name=f"bench-{sweep.sweep}-{number}",
-            job=None,
-            folder=f"array-{number}",
-            resources=dataclasses.asdict(wanted),
-            elements=tuple(tuple(_name(folder, out) for folder in element) for element in elements),
-        )
-        for number, (wanted, elements) in enumerate(plan.arrays)
-    ]
-    # Before anything is submitted: its jobs can be found by name even if this process is killed.
-    sweep = dataclasses.replace(sweep, arrays=tuple(planned))
-    save(out, sweep)
-    for number in range(len(planned)):
+    sweep = dataclasses.replace(_planned(plan, out, command), pack=pack, share=share)
+    save(out, sweep)  # before anything is submitted: its jobs can be found by name even if this process is killed
+    for number in range(len(sweep.arrays)):
         try:
             job = _submit(plan, number, out, sweep)
         except UsageError as error:  # refused; after any other error SLURM may have the array
@@ -108,6 +86,30 @@ def submit_cells(
         sweep = dataclasses.replace(sweep, arrays=tuple(arrays))
         save(out, sweep)
     return sweep
+
+
+def _planned(plan: Plan, out: Path, command: str) -> Sweep:
+    """The record of a plan, with a name of its own and without job numbers."""
+    created = datetime.datetime.now(datetime.UTC)
+    name = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    arrays = [
+        Array(
+            name=f"bench-{name}-{number}",
+            job=None,
+            folder=f"array-{number}",
+            resources=dataclasses.asdict(wanted),
+            elements=tuple(tuple(_name(folder, out) for folder in element) for element in elements),
+        )
+        for number, (wanted, elements) in enumerate(plan.arrays)
+    ]
+    return Sweep(
+        sweep=name,
+        created=created.isoformat(timespec="seconds"),
+        user=getpass.getuser(),
+        command=command,
+        cluster=dataclasses.asdict(plan.cluster),
+        arrays=tuple(arrays),
+    )
 
 
 def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> str:

@@ -97,7 +97,7 @@ def files(folder: Path, options: Options, ports: Mapping[str, int], user: str, h
 
 
 def _slurm(folder: Path, options: Options, ports: Mapping[str, int], user: str) -> str:
-    text = f"""\
+    return f"""\
 ClusterName=local
 SlurmUser={user}
 SlurmdUser={user}
@@ -138,24 +138,29 @@ SlurmdTimeout={options.node_timeout}
 KillWait={options.kill_wait}
 ReturnToService=2
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
+
+{_accounting(folder, ports) if options.accounting else ""}
+{_nodes(options, ports)}
+PartitionName=DEFAULT Nodes=ALL MaxTime=INFINITE State=UP
+PartitionName=main Default=YES PriorityTier=1 GraceTime={options.grace}
+PartitionName=urgent PriorityTier=2
 """
-    if options.accounting:
-        text += f"""
+
+
+def _accounting(folder: Path, ports: Mapping[str, int]) -> str:
+    return f"""\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost
 AccountingStoragePort={ports["slurmdbd"]}
 AccountingStoragePass={folder}/munge/socket
 AccountingStorageTRES=gres/gpu
 """
+
+
+def _nodes(options: Options, ports: Mapping[str, int]) -> str:
     gpus = f" Gres=gpu:{options.gpus}" if options.gpus else ""
     size = f"CPUs={options.cpus} RealMemory={options.memory}{gpus}"
-    nodes = [f"NodeName={name} NodeAddr=127.0.0.1 Port={ports[name]} {size}\n" for name in options.names]
-    return f"""{text}
-{"".join(nodes)}
-PartitionName=DEFAULT Nodes=ALL MaxTime=INFINITE State=UP
-PartitionName=main Default=YES PriorityTier=1 GraceTime={options.grace}
-PartitionName=urgent PriorityTier=2
-"""
+    return "".join(f"NodeName={name} NodeAddr=127.0.0.1 Port={ports[name]} {size}\n" for name in options.names)
 
 
 def _slurmdbd(folder: Path, ports: Mapping[str, int], user: str) -> str:
