@@ -72,9 +72,11 @@ def as_config(path: Path) -> object:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoded images do not go to the user's cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "consistency-bench" / "decoded").mkdir(parents=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
 
 
 def as_images(path: Path) -> object:
