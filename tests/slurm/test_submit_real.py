@@ -61,7 +61,7 @@ def test_a_sweep_from_within_a_job_takes_nothing_of_it_along(shared: Place) -> N
 
 def test_packed_cells_share_jobs_and_devices(shared: Place) -> None:
     said = shared.sweep("--methods", "ect", "--seeds", "0-4", "--pack", "3", "--share", "2", *SMALL)
-    assert "2 jobs of up to 3 cells each" in said
+    assert "2 jobs of up to 3 cells" in said
     shared.finish()
     assert [status["state"] for status in shared.statuses().values()] == ["done"] * 5
     assert sorted({status["job"].split("_")[1] for status in shared.statuses().values()}) == ["0", "1"]

@@ -106,7 +106,7 @@ def test_the_command_starts_uses_and_stops(place: Path) -> None:
         return done.stdout
 
     said = bench("start", str(folder), "--no-accounting", "--nodes", "1", "--gpus", "0")
-    assert "nodes n1 take jobs" in said
+    assert "nodes n1 are ready" in said
     assert f"bench cluster stop {folder}" in said
     shell = f"{bench('env', str(folder))}\nsinfo --noheader --format=%N,%P,%T"
     nodes = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
