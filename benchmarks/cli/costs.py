@@ -60,12 +60,12 @@ def measured_costs(out: Path) -> Costs:
 
 def cost_lines(pending: Sequence[Cell], out: Path, tflops: float | None) -> Iterable[str]:
     """Sentences on FLOPs, device-hours, memory and disk. tflops: sustained by a device, from the cluster's file."""
-    from ..data.registry import load_dataset
+    from ..data.registry import describe_dataset
     from ..training.cost import footprint
 
     first = {cell.config.cell.group: cell for cell in pending}
     counts = Counter(cell.config.cell.group for cell in pending)
-    sizes = {group: footprint(cell.config, load_dataset(cell.config.data)) for group, cell in first.items()}
+    sizes = {group: footprint(cell.config, describe_dataset(cell.config.data)) for group, cell in first.items()}
     flops = sum(counts[group] * size.flops for group, size in sizes.items())
     disk = sum(counts[group] * size.disk for group, size in sizes.items())
     yield f"training: {flops:.3g} FLOPs for {count(len(pending), 'cell')}"

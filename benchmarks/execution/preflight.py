@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from ...methods.networks.registry import build_factory
 from ...methods.parts.options import OptionError
 from ..common.devices import check_device
@@ -13,10 +11,9 @@ from ..common.errors import UsageError
 from ..config.averages import HEADLINE
 from ..config.compose import Cell
 from ..config.schema import RunConfig
-from ..data.base import Dataset
-from ..data.registry import load_dataset
-from ..metrics.evaluate import Evaluator
-from ..training.model import Model, build_model
+from ..data.registry import describe_dataset
+from ..metrics.checks import check_metrics
+from ..training.model import Model, outline_model
 
 
 def check_cells(cells: Sequence[Cell], *, here: bool = True) -> None:
@@ -31,26 +28,21 @@ def check_cells(cells: Sequence[Cell], *, here: bool = True) -> None:
 
 
 def check_configurations(configs: Sequence[RunConfig], *, here: bool = True) -> None:
-    """The same for resolved configurations; of those of one group the first is looked at."""
-    datasets: dict[str, Dataset] = {}
-    served: set[str] = set()
+    """The same for resolved configurations; the first one of each group stands for all.
+
+    No sample is read, nothing is downloaded, and networks are built without memory for their weights.
+    """
     for config in {config.cell.group: config for config in configs}.values():
         try:
             _check_average(config)
-            build_factory(config.network, shape=(1,), classes=0)  # before data is looked for, or downloaded
+            build_factory(config.network, shape=(1,), classes=0)  # before looking for data
             if here:
                 check_device(config.run.device)
-            key = repr(config.data)
-            if key not in datasets:
-                datasets[key] = load_dataset(config.data)
-            model = build_model(config, datasets[key], torch.device("cpu"))
-            asked = repr((config.data, config.eval.metrics))
-            if asked not in served:
-                Evaluator(datasets[key], config.eval.metrics, torch.device("cpu"))
-                served.add(asked)
+            data = describe_dataset(config.data)
+            model = outline_model(config, data)
+            check_metrics(data, config.eval.metrics)
             for nfe in config.eval.nfe:
                 _check_steps(model, nfe)
-            del model
         except OptionError as error:
             raise UsageError(str(error)) from None
 

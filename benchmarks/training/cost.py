@@ -12,7 +12,7 @@ from ...methods.parts.base import LossTerms
 from ..common.oom import Memory
 from ..common.seeding import default_generator, generator
 from ..config.schema import RunConfig
-from ..data.base import Dataset
+from ..data.base import DataInfo, Dataset
 from .ddp import Replica
 from .model import Model, build_model
 
@@ -25,8 +25,9 @@ class Footprint:
     """Of one cell. Bytes and FLOPs; memory is that of one device while it trains.
 
     parameters: of the network and the method's modules. flops: of the whole training, as `run.json` counts them.
-    state: of weights, gradients, optimiser and averages. data: of the training images. activations: of one pass, kept
-    for the gradient. disk: of both generations of the checkpoint, and the snapshots.
+    state: of weights, gradients, optimiser and averages, and of the copy of them that is kept on a GPU. data: of the
+    training images. activations: of one pass, kept for the gradient. disk: of both generations of the checkpoint, and
+    the snapshots.
     """
 
     parameters: int
@@ -42,14 +43,16 @@ class Footprint:
         return self.state + self.data + self.activations
 
 
-def footprint(config: RunConfig, dataset: Dataset) -> Footprint:
-    """What a configuration needs, by a pass of two images on the CPU.
+def footprint(config: RunConfig, data: DataInfo) -> Footprint:
+    """What a configuration needs, by a pass of two blank images on the CPU. No sample is read.
 
     FLOPs and activations grow with the images, which is exact for all parts but those that look across the batch.
     """
-    model = build_model(config, dataset, torch.device("cpu"))
-    batch = min(PROBE, config.train.batch)
-    small = replace(config, train=replace(config.train, batch=batch))
+    batch, stored = min(PROBE, config.train.batch), data.count * (2 if config.data.flip else 1)
+    dataset = _blank(data, stored)
+    blank = replace(config, train=replace(config.train, init=None), data=replace(config.data, flip=False))
+    small = replace(blank, train=replace(blank.train, batch=batch))
+    model = build_model(blank, dataset, torch.device("cpu"))
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.weights.parameters()}
 
@@ -67,14 +70,23 @@ def footprint(config: RunConfig, dataset: Dataset) -> Footprint:
     images = min(config.run.micro_batch or share, share)
     moments = 2  # of the optimiser
     checkpoint, generations = 1 + moments + copies, 2
+    # On a GPU training keeps a copy of its state, to repeat steps from (`run.check_every`).
+    replay = 0 if config.run.device == "cpu" or config.run.check_every == 1 else checkpoint
     return Footprint(
         parameters=parameters,
         flops=compute["flops_per_image"] * config.budget_images,
-        state=FLOAT32 * parameters * (2 + moments + copies),
-        data=model.bank.images.nbytes,
+        state=FLOAT32 * parameters * (1 + checkpoint + replay),
+        data=data.nbytes * stored // data.count,
         activations=sum(kept.values()) * images // batch,
         disk=FLOAT32 * parameters * (generations * checkpoint + copies * len(config.snapshot_images)),
     )
+
+
+def _blank(data: DataInfo, count: int) -> Dataset:
+    """A data set of `count` equal samples, which share the memory of one."""
+    kind = torch.uint8 if data.quantised else torch.float32
+    images = torch.zeros(1, *data.shape, dtype=kind).expand(count, *data.shape)
+    return Dataset(data.name, images, torch.arange(count) % data.classes, data.classes, data.exact)
 
 
 def measure_compute(model: Model, config: RunConfig, dataset: Dataset, device: torch.device) -> dict[str, float]:

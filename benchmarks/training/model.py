@@ -18,9 +18,9 @@ from ..common.errors import UsageError
 from ..common.precision import in_bf16
 from ..common.seeding import default_generator
 from ..config.schema import DataConfig, RunConfig
-from ..data.base import Dataset
+from ..data.base import DataInfo, Dataset
 from .ema import averaged_copy
-from .pretrained import load_prepared
+from .pretrained import check_prepared, load_prepared
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,33 @@ def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Mo
         UsageError: the data set cannot be used as the section `data` asks for; weights are not there or do not fit.
         OptionError: an unknown kind or key of a part or network, a value it refuses, parts that do not go together.
     """
+    return _built(config, dataset.info, training_bank(config.data, dataset, device), device)
+
+
+def outline_model(config: RunConfig, data: DataInfo) -> Model:
+    """The model on the meta device: shapes without memory, for checks and estimates before anything is loaded.
+
+    Of published weights names and shapes are compared. Raises as `build_model` does.
+    """
+    _check_use(config.data, data)
+    meta, count = torch.device("meta"), data.count * (2 if config.data.flip else 1)
+    kind = torch.uint8 if data.quantised else torch.float32
+    images = torch.empty((count, *data.shape), dtype=kind, device=meta)
+    labels = torch.empty(count, dtype=torch.long, device=meta) if config.data.conditional else None
+    with meta:
+        return _built(config, data, Bank(images, labels, data.to_model), meta)
+
+
+def _built(config: RunConfig, data: DataInfo, bank: Bank, device: torch.device) -> Model:
     seed, recipe = config.seed, config.train
-    bank = training_bank(config.data, dataset, device)
-    classes = 0 if bank.labels is None else dataset.classes
-    factory = build_factory(config.network, dataset.shape, classes)
+    factory = build_factory(config.network, data.shape, 0 if bank.labels is None else data.classes)
     with default_generator("init network", seed):
         network = factory.network()
-    start = load_prepared(recipe.init, network) if recipe.init else None
+    start = None
+    if recipe.init and device.type == "meta":
+        check_prepared(recipe.init, network)
+    elif recipe.init:
+        start = load_prepared(recipe.init, network)
     context = Context(encoder=factory.encoder, bank=bank, steps=config.budget_images // recipe.batch)
     with default_generator("init modules", seed):
         method = build(config.method.options, config.sample.options, context)
@@ -91,11 +111,15 @@ def training_bank(data: DataConfig, dataset: Dataset, device: torch.device) -> B
     Raises:
         UsageError: labels are asked for and all are the same, or mirror images of what is no image.
     """
-    if data.conditional and dataset.classes < 2:
-        raise UsageError(f"data.conditional is true, but data set '{dataset.name}' has one class")
-    if data.flip and not dataset.quantised:
-        raise UsageError(f"data.flip is true, but data set '{dataset.name}' does not hold images")
+    _check_use(data, dataset.info)
     images, labels = dataset.images.to(device), dataset.labels.to(device)
     if data.flip:
         images, labels = torch.cat([images, images.flip(-1)]), labels.repeat(2)
     return Bank(images, labels if data.conditional else None, dataset.to_model)
+
+
+def _check_use(asked: DataConfig, data: DataInfo) -> None:
+    if asked.conditional and data.classes < 2:
+        raise UsageError(f"data.conditional is true, but data set '{data.name}' has one class")
+    if asked.flip and not data.quantised:
+        raise UsageError(f"data.flip is true, but data set '{data.name}' does not hold images")

@@ -5,17 +5,19 @@ The files are under CC BY-NC-SA 4.0 and are neither shipped nor downloaded here;
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ...methods.networks.checkpoints import CheckpointError, match_weights, read_pickle
+from ...methods.networks.checkpoints import CheckpointError, check_names, match_weights, read_pickle
 from ...methods.networks.registry import build_factory
 from ..common.cache import cache_folder
 from ..common.errors import UsageError, unknown
@@ -136,15 +138,33 @@ def load_prepared(name_or_path: str, network: nn.Module) -> dict[str, Any]:
         UsageError: an unknown name, weights that were not prepared, a damaged file, or one for another network.
     """
     path = _prepared(name_or_path)
-    try:
+    with _naming(path):
         matched = match_weights(network, load_file(path))
+    network.load_state_dict(matched.weights)
+    report = read_json(path.with_suffix(".json"), default={})
+    return {**report, "weights": str(path), "matched": len(matched.weights)}
+
+
+def check_prepared(name_or_path: str, network: nn.Module) -> None:
+    """Compare names and shapes of prepared weights with a network, which may be on the meta device.
+
+    Only the header of the file is read. Raises as `load_prepared` does.
+    """
+    path = _prepared(name_or_path)
+    with _naming(path), safe_open(path, "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  (not a mapping)
+        check_names(network, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file of weights that cannot be read or do not fit."""
+    try:
+        yield
     except SafetensorError as error:
         raise UsageError(f"{path} is not a safetensors file ({error})") from None
     except CheckpointError as error:
         raise UsageError(f"{path} does not fit the network: {error}") from None
-    network.load_state_dict(matched.weights)
-    report = read_json(path.with_suffix(".json"), default={})
-    return {**report, "weights": str(path), "matched": len(matched.weights)}
 
 
 def _prepared(name_or_path: str) -> Path:

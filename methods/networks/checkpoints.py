@@ -148,16 +148,13 @@ class Matched:
     ignored: tuple[str, ...]
 
 
-def match_weights(
+def check_names(
     network: nn.Module, tensors: Mapping[str, Tensor], *, prefix: str = "", ignorable: Collection[str] = ()
-) -> Matched:
-    """The weights for a network (which may be on the meta device) out of a file's tensors.
-
-    prefix: of the network's names in the file. ignorable: full names that may be present and are not used.
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """A file's tensors by the network's names, and the names that are left out. Both may be on the meta device.
 
     Raises:
-        CheckpointError: names of the network that are missing, further names that are not ignorable, other shapes,
-            values that are not finite in float32.
+        CheckpointError: names of the network that are missing, further names that are not ignorable, other shapes.
     """
     wanted = network.state_dict()
     found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -172,6 +169,22 @@ def match_weights(
     for name, value in wanted.items():
         if found[name].shape != value.shape:
             raise CheckpointError(f"{name} has the shape {list(found[name].shape)}, the network's {list(value.shape)}")
+    return found, ignored
+
+
+def match_weights(
+    network: nn.Module, tensors: Mapping[str, Tensor], *, prefix: str = "", ignorable: Collection[str] = ()
+) -> Matched:
+    """The weights for a network (which may be on the meta device) out of a file's tensors.
+
+    prefix: of the network's names in the file. ignorable: full names that may be present and are not used.
+
+    Raises:
+        CheckpointError: names of the network that are missing, further names that are not ignorable, other shapes,
+            values that are not finite in float32.
+    """
+    found, ignored = check_names(network, tensors, prefix=prefix, ignorable=ignorable)
+    wanted = network.state_dict()
     weights = {
         # A copy, since tensors of a file may share memory, which a safetensors file cannot say.
         name: found[name].detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)

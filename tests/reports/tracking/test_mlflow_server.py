@@ -30,6 +30,7 @@ from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation.sample import Guide, latents, sample, sample_labels
 from consistency_bench.benchmarks.execution.cell import run_cell
+from consistency_bench.benchmarks.runs.folder import CellFiles
 from consistency_bench.benchmarks.training.checkpoint import load_snapshot
 from consistency_bench.benchmarks.training.model import build_model
 from consistency_bench.reports.analysis.cells import read_cells
@@ -413,14 +414,14 @@ def trained(sweep: Sweep, method: str, *settings: str) -> Path:
     (cell,) = compose_cells([method], [0], [*SMALL, *settings])
     folder = cell.path(sweep.out)
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(cell.config, sort_keys=False))
+    (folder / "config.yaml").write_text(yaml.safe_dump(cell.config.to_dict(), sort_keys=False))
     assert run_cell(folder) == "done"
     return folder
 
 
 def own_samples(folder: Path, draw: int, nfe: int, count: int) -> torch.Tensor:
     """What the benchmark samples, from the cell's folder and its data set."""
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config = CellFiles(folder).config
     dataset = load_dataset(config.data)
     model = build_model(config, dataset, torch.device("cpu"))
     averaged, guide = model.averaged(), None
