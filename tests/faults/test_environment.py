@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consistency_bench.benchmarks.config.compose import Cell
-
-from ..benchmarks.conftest import TINY, environment, put
-from .conftest import finish, results
+from ..benchmarks.conftest import TINY, environment
 
 #: The clock of a process that jumps an hour back and forth with each look.
 JUMPING = """
@@ -86,9 +83,3 @@ def _run(name: str, folder: Path) -> bytes:
 @pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "as it is"])
 def test_a_cell_gives_the_same_records(name: str, records: bytes, tmp_path: Path) -> None:
     assert _run(name, tmp_path) == records
-
-
-def test_the_worker_too_goes_on_in_such_a_place(undisturbed: tuple[Cell, dict[str, object]], tmp_path: Path) -> None:
-    folder = put(undisturbed[0], tmp_path / "mein Ordner é 実験")
-    finish(folder, tmp_path / "list")
-    assert results(folder) == undisturbed[1]

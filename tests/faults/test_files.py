@@ -120,26 +120,6 @@ def test_both_kinds_stay_readable_to_other_programs(tmp_path: Path) -> None:
         assert torch.equal(file.get_tensor("weight"), network.weight)
 
 
-def test_what_an_older_version_wrote_is_read_and_said_to_carry_no_checksum(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "checkpoints" / LAST
-    path.parent.mkdir()
-    torch.save(state(4), path)
-    found = load_checkpoint(tmp_path, CPU)
-    assert found is not None
-    assert found["state"] == {"images": 4}
-    assert "carries no checksum" in caplog.text
-
-
-def test_two_generations_are_kept(tmp_path: Path) -> None:
-    for images in (1, 2, 3):
-        save_checkpoint(tmp_path, state(images))
-    kept = {name: load_checkpoint(tmp_path, CPU, name) for name in (LAST, PREVIOUS)}
-    assert {name: one and one["state"]["images"] for name, one in kept.items()} == {LAST: 3, PREVIOUS: 2}
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [LAST, PREVIOUS]
-
-
 # Going on with what is left
 
 

@@ -14,9 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from consistency_bench.benchmarks.cli import main as command
-from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import DamagedError, read_json, read_jsonl
-from consistency_bench.benchmarks.config import compose
 from consistency_bench.benchmarks.config.schema import keys_of
 from consistency_bench.benchmarks.runs.folder import CONFIG, RECORDS, RUN, STATUS, CellFiles, find_cells
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
@@ -250,11 +248,3 @@ def test_any_configuration_on_disk_is_data_or_a_sentence(tmp_path_factory: pytes
     (folder / CONFIG).write_text(json.dumps({**config, section: value}), encoding="utf-8", errors="replace")
     with contextlib.suppress(DamagedError):
         read_cells(out)
-
-
-@many
-@given(st.text(max_size=20), st.text(max_size=20))
-def test_names_and_seeds_are_read_or_refused(methods: str, seeds: str) -> None:
-    for parse, text in ((compose.parse_methods, methods), (compose.parse_seeds, seeds)):
-        with contextlib.suppress(UsageError):
-            assert parse(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl
 from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.config.schema import RunConfig
@@ -247,18 +245,3 @@ def test_sampling_that_does_not_fit_names_the_batch_that_does_and_nothing_is_tra
     finish(whole := wide(tmp_path / "whole", *settings), tmp_path / "list")
     values = [[row["value"] for row in read_jsonl(path / RECORDS)] for path in (folder, whole)]
     assert values[0] == pytest.approx(values[1], rel=1e-5)
-
-
-def test_settings_of_both_are_checked() -> None:
-    for setting, wanted in {"run.on_oom=retry": "one of: stop, split", "run.check_every=0": "at least 1"}.items():
-        with pytest.raises(UsageError, match=wanted):
-            compose_cells(["ect"], [0], [setting])
-
-
-def test_an_image_that_is_not_finite_reaches_the_log_of_the_cell(tmp_path: Path) -> None:
-    """As the command runs it: a learning rate that no network survives, checked every fourth step."""
-    folder = put(tiny_cell("ect", "train.lr=1e30", "train.max_skipped=3", "run.check_every=4"), tmp_path)
-    finish(folder, tmp_path / "list")
-    assert read_json(folder / STATUS)["state"] == "diverged"
-    assert "noise levels from" in (folder / "log.txt").read_text()
-    assert json.loads((folder / "records.jsonl").read_text().splitlines()[0])["value"] is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -120,19 +119,6 @@ def test_workers_that_are_killed_fail_the_job(tmp_path: Path, start: Start) -> N
     assert job.returncode == 1
     assert "UnfinishedError: not finished: " in said
     assert "workers died: signal 9, signal 9" in said
-
-
-def test_one_cell_that_cannot_be_read_stops_no_other(tmp_path: Path, start: Start) -> None:
-    gone, damaged, good = cells(tmp_path, SHORT, seeds=3)
-    shutil.rmtree(gone)
-    (damaged / "config.yaml").write_text("no cell")
-    job = start([gone, damaged, good])
-    said, _ = job.communicate()
-    assert job.returncode == 1
-    assert status(good)["state"] == "done"
-    assert status(damaged)["state"] == "failed"
-    assert f"failed: {gone.name}, {damaged.name}" in said
-    assert not gone.exists()
 
 
 def test_starts_that_save_nothing_are_counted(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.config.schema import ResourcesConfig, RunConfig
 from consistency_bench.slurm.clusters import Cluster, Requeue
 from consistency_bench.slurm.executor import parameters
-from consistency_bench.slurm.job import CellsJob
 from consistency_bench.slurm.resources import Resources, resources
 from consistency_bench.slurm.submit import make_plan, script
 
@@ -52,10 +51,6 @@ def test_a_cell_asks_for_what_the_cluster_says_and_more(asked: dict[str, Any], f
 def test_what_the_cluster_cannot_give_is_refused(asked: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         resources(config(**asked), SITE)
-
-
-def test_without_gpus_processes_need_no_nodes_of_their_own() -> None:
-    assert resources(config(devices=6), dataclasses.replace(SITE, gpus_per_node=0)).nodes == 1
 
 
 def test_one_array_for_each_set_of_resources() -> None:
@@ -131,11 +126,6 @@ def test_a_site_that_says_nothing_is_asked_for_nothing() -> None:
     wanted = parameters(Path("/x"), "name", resources(config(), site), site)
     assert wanted["additional_parameters"] == {"requeue": True}
     assert not {"partition", "account", "qos", "constraint", "mem"} & set(wanted)
-
-
-def test_the_callable_holds_paths_alone_and_starts_again_as_it_is() -> None:
-    job = CellsJob(cells=("/a", "/b"), share=1, requeue=True, without_progress=3)
-    assert job.checkpoint().function == job
 
 
 # The command

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import signal
 import stat
 import subprocess
@@ -122,10 +120,6 @@ def test_json_lines_read_back(tmp_path: Path, rows: list[dict[str, Any]]) -> Non
     assert read_jsonl(path) == rows
 
 
-def test_no_file_has_no_rows(tmp_path: Path) -> None:
-    assert read_jsonl(tmp_path / "rows.jsonl") == []
-
-
 def test_a_line_torn_anywhere_is_left_out(tmp_path: Path) -> None:
     """Between any two bytes, the middle of a character of several bytes included."""
     path = tmp_path / "rows.jsonl"
@@ -151,11 +145,6 @@ def test_damage_elsewhere_is_named_with_its_line(tmp_path: Path, damage: bytes) 
         read_jsonl(path)
 
 
-def test_damage_is_the_users_to_mend() -> None:
-    assert issubclass(DamagedError, UsageError)
-    assert issubclass(DamagedError, ValueError)
-
-
 def test_a_writable_folder_is_accepted_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
@@ -175,18 +164,3 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
 def test_an_unwritable_folder_is_refused_even_to_root() -> None:
     with pytest.raises(UsageError, match=r"/proc is not writable \(.+\); choose another with --out"):
         check_writable(Path("/proc/new"))
-
-
-def test_a_directory_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError(13, os.strerror(13))
-
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(UsageError, match=r"is not writable \(Permission denied\)"):
-        check_writable(tmp_path)
-
-
-def test_json_lines_are_json(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "rows.jsonl", [{"a": "line\nend"}, {"a": "\u2028"}])
-    lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").split("\n")
-    assert [json.loads(line)["a"] for line in lines[:-1]] == ["line\nend", "\u2028"]

@@ -53,11 +53,6 @@ def test_snapshots_share_the_budget_in_whole_batches(images: int, batch: int, co
         assert point >= images * share / count
 
 
-def test_the_budget_does_not_depend_on_how_many_snapshots_are_kept() -> None:
-    budgets = {changed(run={"snapshots": count}).budget_images for count in range(1, 40)}
-    assert budgets == {1000}
-
-
 def test_evaluations_come_in_one_order() -> None:
     found = [(item.images, item.nfe, item.draw) for item in plan.evaluations(CONFIG)]
     assert found == [(images, nfe, draw) for images in (500, 1000) for nfe in (1, 2) for draw in (0, 1)]
@@ -163,7 +158,3 @@ def test_without_guidance_there_is_no_guide() -> None:
 )
 def test_what_keeps_a_number_apart(changes: dict[str, Any], said: dict[str, Any]) -> None:
     assert plan.apart(changed(**changes)) == said
-
-
-def test_the_sampler_gets_its_own_options_alone() -> None:
-    assert CONFIG.sample.options == {"sigma_mid": [0.4], "renoise": "sigma"}

@@ -68,13 +68,6 @@ def test_fashion_mnist_is_read_from_every_place(clothes, tmp_path, where, packed
     assert (data.labels.dtype, data.classes) == (torch.int64, 10)
 
 
-def test_the_users_folder_goes_before_the_systems(clothes, tmp_path):
-    _, _, content = clothes
-    place(tmp_path / "root", content, packed=False)
-    place(tmp_path / "system", dict.fromkeys(content, b"not read"), packed=False)
-    assert len(registry.load("fashion_mnist", root=tmp_path / "root")) == 6
-
-
 def test_fashion_mnist_missing_names_the_ways_to_get_it(clothes, tmp_path):
     _, _, content = clothes
     place(tmp_path / "root", {name: content[name] for name in list(content)[:1]}, packed=True)  # half is not enough
@@ -197,12 +190,6 @@ def test_missing_files_are_known_without_loading(clothes, tmp_path, name):
         registry.describe(name, root=tmp_path / "root")
     assert "data.root=" in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_describing_never_downloads(clothes, tmp_path):
-    assert registry.describe("cifar10", root=tmp_path / "root", download=True).count == 50_000
-    assert registry.describe("fashion_mnist", root=tmp_path / "root", download=True).shape == (1, 28, 28)
-    assert not (tmp_path / "root").exists()
 
 
 def test_files_that_are_there_are_described(batches, clothes, tmp_path):

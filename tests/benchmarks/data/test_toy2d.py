@@ -68,9 +68,3 @@ def test_training_set_is_fixed_and_in_range(name):
     assert first.exact is toy2d.VARIANTS[name]
     assert first.labels.unique().tolist() == list(range(first.classes))
     assert first.images.abs().max() < 1.2
-
-
-def test_same_seed_same_points_other_seed_other_points():
-    exact = toy2d.VARIANTS["spiral"]
-    assert torch.equal(draw(exact, 10, seed=0)[0], draw(exact, 10, seed=0)[0])
-    assert not torch.equal(draw(exact, 10, seed=0)[0], draw(exact, 10, seed=1)[0])

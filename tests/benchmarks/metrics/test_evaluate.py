@@ -100,10 +100,6 @@ def test_each_metric_takes_exactly_its_own_count(digits, resampled):
     assert scored(evaluator, more) == score
 
 
-def test_scoring_twice_gives_the_same_bits(evaluator, resampled):
-    assert scored(evaluator, resampled) == scored(evaluator, resampled)
-
-
 def test_samples_of_another_kind_are_refused(evaluator, resampled):
     with pytest.raises(ValueError, match="need 2000 samples, got 1999"):
         scored(evaluator, resampled[:1999])
@@ -175,14 +171,6 @@ def test_pixel_cells_are_means_and_serve_images_of_any_size():
         build("pixels8", registry.describe("toy2d"), torch.device("cpu"))
 
 
-def test_pixel_cells_tell_images_from_noise(digits, resampled):
-    evaluator = Evaluator(digits, ["fd_pixels8_1k"])
-    value = {row["what"]: row["value"] for row in evaluator.reference_rows()}
-    assert value["noise"] > 50 * value["halves"]
-    near, far = (scored(evaluator, noisy(digits, resampled, std))["fd_pixels8_1k"] for std in (0.05, 0.5))
-    assert near < far < value["noise"]
-
-
 @pytest.mark.parametrize("size", [1, 300, 999, 5000])
 def test_batches_of_any_size_give_the_same_scores(digits, resampled, size):
     evaluator = Evaluator(digits, ["fd_digits_1k", "kd_digits_500", "precision_digits_700", "classes_digits_2k"])
@@ -222,20 +210,6 @@ def test_a_reference_of_ones_own_is_the_first_samples_of_the_fixed_order(digits,
     halves, noise = evaluator.reference_rows()
     assert halves["value"] == pytest.approx(distances.frechet_from_features(real, others), rel=1e-6)
     assert (halves["samples"], noise["samples"]) == (500, 500)
-
-
-def test_precision_and_recall_tell_collapse_from_noise(digits, resampled):
-    names = ["precision_digits_1k", "recall_digits_1k", "density_digits_1k", "coverage_digits_1k"]
-    evaluator = Evaluator(digits, names)
-    precision, recall, density, coverage = scored(evaluator, resampled).values()
-    assert min(precision, recall, coverage) > 0.9
-    assert density > 0.9
-    few = digits.images[digits.labels < 2]
-    precision, recall, _, coverage = scored(evaluator, few[torch.arange(1000) % len(few)]).values()
-    assert precision > 0.9
-    assert max(recall, coverage) < 0.5
-    noise = {row["metric"]: row["value"] for row in evaluator.reference_rows() if row["what"] == "noise"}
-    assert noise["precision_digits_1k"] < 0.1
 
 
 def test_copies_are_no_authentic_samples_and_are_shown_beside_their_originals(digits):
@@ -378,8 +352,3 @@ def test_damaged_rows_of_a_reference_are_computed_again(digits, tmp_path, conten
     (path,) = tmp_path.glob("*/rows-fid500.json")
     path.write_text(content)
     assert Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows() == rows
-
-
-def test_of_the_metrics_only_those_asked_for_are_taken(digits, resampled):
-    evaluator = Evaluator(digits, ["fd_digits_500", "kd_digits_2k"])
-    assert set(evaluator.score(resampled[:500], names=["fd_digits_500"])) == {"fd_digits_500"}

@@ -131,14 +131,6 @@ def test_copies_of_the_data_do_not_hang_on_rounding():
     assert neighbours.density_coverage(real, real[order], k=5) == (pytest.approx(6 / 5), 1)
 
 
-def test_samples_of_the_distribution_score_as_expected():
-    """Density 1 and coverage 1 − 2⁻ᵏ (Naeem et al. 2020, section 3)."""
-    real, fake = points(3000, 3, 0), points(3000, 3, 1)
-    density, coverage = neighbours.density_coverage(real, fake)
-    assert density == pytest.approx(1, abs=0.05)
-    assert coverage == pytest.approx(1 - 2**-5, abs=0.015)
-
-
 @pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("seed", range(3))
 def test_authenticity_is_its_definition(seed):

@@ -75,15 +75,6 @@ def test_nothing_is_worked_out_twice(tmp_path: Path) -> None:
     assert again.seen == 0
 
 
-def test_moments_and_their_root_are_those_of_the_features(tmp_path: Path) -> None:
-    real = reference(Network(), tmp_path)
-    for count, rows in ((20, 20), (None, 35)):
-        values = expected(data(), rows)
-        torch.testing.assert_close(real.moments(count).mean, values.mean(dim=0))
-        torch.testing.assert_close(real.moments(count).cov, torch.cov(values.T))
-        torch.testing.assert_close(real.root(count) @ real.root(count).T, torch.cov(values.T))
-
-
 def test_an_interruption_costs_one_piece(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         reference(Network(limit=25), tmp_path).first(35)

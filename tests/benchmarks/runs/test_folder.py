@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from consistency_bench.benchmarks.common.files import write_text
-from consistency_bench.benchmarks.common.lock import acquire
-from consistency_bench.benchmarks.runs.folder import CONFIG, REFERENCE, cells_in, find_cells
+from consistency_bench.benchmarks.runs.folder import CONFIG, cells_in, find_cells
 
 CELLS = ("digits/ect/s0-aaaa", "digits/ect/s1-bbbb", "toy2d/vct+ot/s0-cccc")
 
@@ -49,18 +48,6 @@ def failing(monkeypatch: pytest.MonkeyPatch, errors: Mapping[str, OSError]) -> N
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", look)
-
-
-def test_folders_of_locks_may_go_while_cells_are_looked_for(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    locks = [acquire(out / "mlflow.lock"), acquire(out / "digits" / f"{REFERENCE}.lock")]
-    assert len([path for path in out.glob("**/.*lock-*") if path.is_dir()]) == 3
-    failing(monkeypatch, {".": FileNotFoundError(errno.ENOENT, "gone")})
-    assert [cell.path.relative_to(out).as_posix() for cell in find_cells(out)] == list(CELLS)
-    assert below(out, out) == list(CELLS)
-    monkeypatch.undo()
-    for lock in locks:
-        assert lock is not None
-        lock.release()
 
 
 def test_folders_that_go_or_are_others_hold_no_cells_and_what_cannot_be_read_is_said(

@@ -28,11 +28,6 @@ def test_half_of_the_average_lies_on_its_half_life() -> None:
         assert profile.beta(7, batch) ** (1000 / batch) == pytest.approx(0.5)
 
 
-def test_a_constant_average_keeps_its_factor_a_step() -> None:
-    profile = averages.build_profile({"kind": "constant", "factor": 0.99993})
-    assert {profile.beta(step, batch) for step in (1, 1000) for batch in (1, 128, 1024)} == {0.99993}
-
-
 @pytest.mark.parametrize(("sigma_rel", "gamma"), [(0.01, 96.9949), (0.05, 16.9722), (0.1, 6.93720)])
 def test_the_exponent_of_a_power_average(sigma_rel: float, gamma: float) -> None:
     found = averages.Power(sigma_rel=sigma_rel).gamma

@@ -73,13 +73,3 @@ def test_the_script_writes_the_same_file_twice(tmp_path, capsys):
     assert digests[0] == digests[1]
     shipped, trained = (safetensors.torch.load_file(path) for path in (WEIGHTS, out))
     assert {k: v.shape for k, v in shipped.items()} == {k: v.shape for k, v in trained.items()}
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_one_short_training_already_learns():
-    torch.set_num_threads(1)
-    data = registry.load("digits")
-    training, held_out = split(len(data))
-    x = data.to_model(data.images)
-    classifier = train_digits.train(x[training], data.labels[training], epochs=4)
-    assert accuracy(classifier, x[held_out], data.labels[held_out]) > 0.9

@@ -103,13 +103,6 @@ def test_the_extractor_does_not_depend_on_batches_and_says_what_it_is(monkeypatc
             extractor.extract(wrong)
 
 
-def test_protocols_change_features():
-    with torch.no_grad():
-        values = [network(True)(PROTOCOLS[name](images())) for name in ("clean", "legacy_tensorflow", "legacy_pytorch")]
-    for i in range(3):
-        assert (values[i] - values[i - 1]).abs().max() > 0.05
-
-
 def test_data_that_are_no_images_and_unknown_protocols_are_refused(monkeypatch):
     monkeypatch.setenv("CONSISTENCY_BENCH_INCEPTION", str(weights_file()))
     with pytest.raises(UsageError, match="'inception' reads images of 1 or 3 channels, which data set 'toy2d'"):
@@ -181,18 +174,6 @@ def scripted(tensors: dict[str, torch.Tensor]) -> torch.jit.ScriptModule:
             module = module.get_submodule(part)
         module.register_buffer(last, value)
     return torch.jit.script(root)
-
-
-def test_an_archive_is_read_by_name_below_any_root(tmp_path):
-    tensors = {f"layers.{name}": torch.randn(2, 3) for name in ("conv.weight", "mixed.tower_1.conv.beta")}
-    head = {"output.weight": torch.randn(4, 5), "output.bias": torch.randn(4)}
-    for root in ("", "net."):
-        path = tmp_path / f"{root}archive.pt"
-        scripted({root + name: value for name, value in (head | tensors).items()}).save(str(path))
-        found = inception.read_archive(path)
-        assert list(found) == list(tensors)
-        for name, value in tensors.items():
-            assert torch.equal(found[name], value)
 
 
 def test_the_same_tensors_in_another_wrapping_are_the_same_network(tmp_path):

@@ -253,13 +253,6 @@ def test_prepare_takes_a_file_that_is_brought(toy, tmp_path, capsys):
     assert cache(tmp_path) == ["toy.pt"]
 
 
-def test_prepare_refuses_damage_in_the_cache(toy, tmp_path):
-    metrics(["toy"], None)
-    weight_files.locate("toy").write_bytes(b"weigh")
-    with pytest.raises(DamagedError, match=r"toy\.pt is damaged"):
-        metrics(["toy"], None)
-
-
 def test_prepare_knows_names_before_it_fetches(toy, tmp_path):
     with pytest.raises(UsageError, match=r"unknown feature network 'toi'\. Did you mean: toy"):
         metrics(["toy", "toi"], None)
