@@ -19,7 +19,8 @@ from torch import nn
 
 from consistency_bench.benchmarks.common.files import DamagedError, append_jsonl, read_json, read_jsonl, write_json
 from consistency_bench.benchmarks.config.compose import Cell
-from consistency_bench.benchmarks.execution.cell import RESERVE, run_cell
+from consistency_bench.benchmarks.execution.cell import run_cell
+from consistency_bench.benchmarks.execution.status_writer import RESERVE
 from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS, TRAIN_LOG
 from consistency_bench.benchmarks.training.checkpoint import (
     LAST,

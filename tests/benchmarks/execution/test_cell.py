@@ -13,7 +13,7 @@ import pytest
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl
 from consistency_bench.benchmarks.config.compose import Cell
 from consistency_bench.benchmarks.evaluation import scoring
-from consistency_bench.benchmarks.execution import cell as cells
+from consistency_bench.benchmarks.execution import attempt
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.runs.folder import COLUMNS, RECORDS, RUN, STATUS, is_finished, read_reference
 
@@ -239,7 +239,7 @@ def test_what_training_cost_survives_being_killed_before_it_was_written_down(
         raise SystemExit
 
     folder = put(tiny_cell("ect"), tmp_path)
-    monkeypatch.setattr(cells, "measure_compute", die)
+    monkeypatch.setattr(attempt, "measure_compute", die)
     with pytest.raises(SystemExit):
         run_cell(folder)
     monkeypatch.undo()

@@ -1,0 +1,85 @@
+"""run.json: the circumstances of each attempt at a cell, and the cost of its training."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..common.distributed import Ranks
+from ..common.files import read_json, write_json
+from ..common.redact import command_line
+from ..common.system import git_state, hardware
+from ..config.schema import RunConfig
+from ..data.base import Dataset
+from ..runs.folder import RUN
+from ..training.cost import measure_compute
+from ..training.model import Model
+from ..training.trainer import Outcome
+
+PACKAGES = ("consistency-bench", "torch", "numpy")
+
+
+class Attempt:
+    """Appends one attempt to run.json. Only rank 0 writes.
+
+    command: as the user typed it; None for the command of this process.
+    """
+
+    def __init__(self, folder: Path, threads: int, command: str | None, ranks: Ranks) -> None:
+        self.path, self.threads, self.ranks = folder / RUN, threads, ranks
+        self.command = command_line(sys.argv) if command is None else command
+        self.run = read_json(self.path, {"attempts": [], "compute": {}})
+
+    def begin(self, device: torch.device, start: dict[str, Any] | None) -> None:
+        """start: metadata of the pretrained weights that training starts from; None for random ones."""
+        self.run["attempts"].append(
+            {
+                "started": _now(),
+                "ended": None,
+                "command": self.command,
+                "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+                "git": git_state(),
+                "hardware": hardware(),
+                "device": str(device),
+                "threads": self.threads,
+                "processes": self.ranks.size,
+            }
+        )
+        self.run["init"] = start
+        self.run["compute"]["pretraining_images"] = start.get("pretraining_images") if start else 0
+        self._write()
+
+    def compute(
+        self, model: Model, config: RunConfig, dataset: Dataset, device: torch.device, outcome: Outcome
+    ) -> None:
+        """Add the cost of the training; what does not change between attempts is measured once."""
+        if not self.ranks.is_writer:
+            return
+        compute = self.run["compute"]
+        if "parameters" not in compute:
+            compute |= measure_compute(model, config, dataset, device)
+        compute |= {
+            "train_seconds": round(outcome.train_seconds, 3),
+            "device": str(device),
+            "images": outcome.images,
+        }
+        self._write()
+
+    def end(self) -> None:
+        if self.run["attempts"]:
+            self.run["attempts"][-1]["ended"] = _now()
+            self._write()
+
+    def _write(self) -> None:
+        if self.ranks.is_writer:
+            write_json(self.path, self.run)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
