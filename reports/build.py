@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..benchmarks.common.files import DamagedError, atomic_path, read_json, write_json, write_text
 from ..benchmarks.common.redact import without_password
-from ..benchmarks.runs.folder import CONFIG, DIAGNOSTICS, RECORDS, REFERENCE, RUN, STATUS, TRAIN_LOG, find_cells
+from ..benchmarks.runs.folder import REFERENCE, find_cells
 
 if TYPE_CHECKING:
     from .analysis.tables import Board
@@ -138,8 +138,7 @@ def _destination(mlflow: bool, uri: str | None) -> str:
 
 def _fingerprint(out: Path) -> str:
     digest = hashlib.sha256(importlib.metadata.version("consistency-bench").encode())
-    folders = [cell.path for cell in find_cells(out)]
-    paths = [folder / name for folder in folders for name in (CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG, DIAGNOSTICS)]
+    paths = [path for run in find_cells(out) for path in run.data_files]
     for path in [*paths, *sorted(out.glob(f"*/{REFERENCE}"))]:
         content = path.read_bytes() if path.exists() else b""
         digest.update(f"{path.relative_to(out).as_posix()} {hashlib.sha256(content).hexdigest()}\n".encode())

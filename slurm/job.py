@@ -22,7 +22,8 @@ from ..benchmarks.common.lock import is_held
 from ..benchmarks.common.system import skip_final_gc
 from ..benchmarks.execution.spawn import Slots, describe, run_workers
 from ..benchmarks.execution.worker import StopFlag, Work, is_open, run_cells
-from ..benchmarks.runs.folder import CellFiles
+from ..benchmarks.runs.folder import Run
+from ..benchmarks.runs.status import State
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -80,10 +81,11 @@ class CellsJob:
 
     def _settle(self, stop: StopFlag, died: Sequence[int] = ()) -> dict[str, str]:
         """Report the cells, and leave in the way that SLURM needs. died: exit statuses of workers that did."""
-        states = {Path(cell).name: _state(Path(cell)) for cell in self.cells}
+        runs = [Run(Path(cell)) for cell in self.cells]
+        states = {run.path.name: _state(run) for run in runs}
         for name, state in states.items():
             print(f"{name}: {state}", flush=True)
-        left = [folder.name for folder in map(Path, self.cells) if _is_left(folder)]
+        left = [run.path.name for run in runs if _is_left(run)]
         if stop.signal == signal.SIGTERM:
             # SLURM is about to end this job, and knows whether for good: a job that ends by itself counts as completed,
             # and is not requeued after a preemption.
@@ -92,7 +94,7 @@ class CellsJob:
             print(f"{len(left)} cell(s) are not finished: the job is requeued", flush=True)
             _requeue()
             return states
-        failed = [name for name, state in states.items() if state in ("failed", UNREADABLE)]
+        failed = [name for name, state in states.items() if state in (State.FAILED, UNREADABLE)]
         problems = [f"failed: {', '.join(failed)} (see their log.txt)"] if failed else []
         problems += [f"not finished: {', '.join(left)}"] if left else []
         problems += [f"workers died: {describe(died)}"] if died else []
@@ -101,17 +103,17 @@ class CellsJob:
         return states
 
 
-def _state(folder: Path) -> str:
+def _state(run: Run) -> str:
     try:
-        return CellFiles(folder).status["state"] if folder.is_dir() else UNREADABLE
+        return run.status.state if run.path.is_dir() else UNREADABLE
     except (UsageError, OSError):
         return UNREADABLE
 
 
-def _is_left(folder: Path) -> bool:
+def _is_left(run: Run) -> bool:
     """Whether a cell is unfinished and held by no process."""
     try:
-        return is_open(folder) and not is_held(folder / "lock")
+        return is_open(run) and not is_held(run.lock_file)
     except (UsageError, OSError):
         return False
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..benchmarks.common.lock import is_held
-from ..benchmarks.runs.folder import CellFiles
-from ..benchmarks.runs.view import FINAL, CellStatus, LiveJob, View, name_of
+from ..benchmarks.runs.folder import Run
+from ..benchmarks.runs.status import State
+from ..benchmarks.runs.view import CellStatus, LiveJob, View, name_of
 from . import queue, sweeps
 from .queue import Job, Queue
 from .sweeps import Sweep, Task
@@ -35,7 +35,7 @@ SUBMISSION = timedelta(minutes=1)
 SETTLE_SECONDS = 10.0
 
 
-def poll(cells: Sequence[CellFiles], out: Path) -> View:
+def poll(cells: Sequence[Run], out: Path) -> View:
     """The status of the cells now. Raises DamagedError where a sweep.json or a status.json is damaged."""
     submitted = sweeps.read(out)
     return combine(cells, out, submitted, _query(cells, out, submitted))
@@ -49,7 +49,7 @@ class Poller:
     find: returns the cells, called whenever the queue is queried.
     """
 
-    def __init__(self, find: Callable[[], Sequence[CellFiles]], out: Path) -> None:
+    def __init__(self, find: Callable[[], Sequence[Run]], out: Path) -> None:
         self.find, self.out = find, out
         self._cells, self._sweeps = find(), sweeps.read(out)
         self._queue = _query(self._cells, out, self._sweeps)
@@ -75,27 +75,27 @@ class Poller:
 
     def has_ended(self, view: View) -> bool:
         """Whether the last view is final: all cells have results, or none has been active for SETTLE_SECONDS."""
-        if all(cell.state in FINAL for cell in view.cells):
+        if all(cell.state.is_final for cell in view.cells):
             return True
         return self._settled_since is not None and time.monotonic() - self._settled_since >= SETTLE_SECONDS
 
 
-def combine(cells: Sequence[CellFiles], out: Path, submitted: Sequence[Sweep], jobs: Queue) -> View:
+def combine(cells: Sequence[Run], out: Path, submitted: Sequence[Sweep], jobs: Queue) -> View:
     """The status of the cells by these sweeps and this answer of SLURM."""
     held_by = sweeps.tasks(submitted)
-    named = [(name_of(files, out), files) for files in cells]
-    found = [resolve(name, files, is_held(files.path / "lock"), held_by.get(name, []), jobs) for name, files in named]
+    named = [(name_of(run, out), run) for run in cells]
+    found = [resolve(name, run, is_held(run.lock_file), held_by.get(name, []), jobs) for name, run in named]
     unknown = any(name in held_by for name, _ in named) and jobs.unreachable
     return View(tuple(found), unknown or None)
 
 
-def resolve(name: str, files: CellFiles, held: bool, tasks: Sequence[Task], jobs: Queue) -> CellStatus:
+def resolve(name: str, run: Run, held: bool, tasks: Sequence[Task], jobs: Queue) -> CellStatus:
     """The status of one cell. held: whether its lock is. tasks: those that hold it, newest last."""
-    status = files.status
-    state = status["state"]
-    number, node = str(status.get("job") or ""), str(status.get("node") or "")
-    cell = partial(CellStatus, name, files, status)
-    if state in FINAL:
+    status = run.status
+    state = status.state
+    number, node = status.job or "", status.node or ""
+    cell = partial(CellStatus, name, run, status)
+    if state.is_final:
         return cell(state, "", number, node, held=held)
     known = [(task, jobs.jobs[task.key]) for task in tasks if task.key in jobs.jobs]
     jobs_left = [job for _, job in known if job.is_live]
@@ -103,65 +103,65 @@ def resolve(name: str, files: CellFiles, held: bool, tasks: Sequence[Task], jobs
     if held:
         if jobs_left and not number:
             number, node = jobs_left[-1].id, jobs_left[-1].node
-        return cell("running", "", number, node, live, held=True)
-    if state == "failed":  # a worker whose task holds other cells, too, does not try it again
-        return cell(state, _first_line(status), number, node)
+        return cell(State.RUNNING, "", number, node, live, held=True)
+    if state is State.FAILED:  # a worker whose task holds other cells, too, does not try it again
+        return cell(state, status.reason, number, node)
     if live:
-        started = state != "queued"
+        started = state is not State.QUEUED
         job = next((job for job in reversed(jobs_left) if job.is_running), jobs_left[-1])
         starting = "its job starts" if started else "its job has not come to it yet"
         waiting = starting if job.is_running else job.reason
-        return cell("requeued" if started else "queued", waiting, job.id, job.node, live)
+        return cell(State.REQUEUED if started else State.QUEUED, waiting, job.id, job.node, live)
     if not tasks or (jobs.unreachable and tasks[-1].key not in jobs.jobs):
-        return cell("interrupted" if state == "running" else state, "", number, node)
+        return cell(State.INTERRUPTED if state is State.RUNNING else state, "", number, node)
     task = tasks[-1]
     if task.key not in jobs.jobs:
         missing, reason = _missing(task, jobs)
-        return cell(missing, reason, task.job or "", node, submitting=missing == "queued")
+        return cell(missing, reason, task.job or "", node, submitting=missing is State.QUEUED)
     job = jobs.jobs[task.key]
     ended, reason = _ended(job)
-    return cell(ended, reason, job.id, job.node, failed_in_job=ended == "failed")
+    return cell(ended, reason, job.id, job.node, failed_in_job=ended is State.FAILED)
 
 
-def _missing(task: Task, jobs: Queue) -> tuple[str, str]:
+def _missing(task: Task, jobs: Queue) -> tuple[State, str]:
     """State and reason of a cell whose task SLURM does not know."""
     if jobs.accounted and any(name == task.array.name for name, _ in jobs.jobs):
         # All tasks of an array are submitted at once, and those that ran are in the accounts. SLURM keeps no record of
         # a task that is cancelled while the rest of its array waits.
-        return "cancelled", "its job was cancelled while it waited"
+        return State.CANCELLED, "its job was cancelled while it waited"
     if datetime.now(UTC) - sweeps.submitted(task.sweep) < SUBMISSION:
-        return "queued", "being submitted"
+        return State.QUEUED, "being submitted"
     if task.array.job is None:
-        return "lost", "it was never submitted"
+        return State.LOST, "it was never submitted"
     if not jobs.accounted:
-        return "lost", "its job has ended, and this cluster keeps no accounts that say how"
-    return "lost", "SLURM has no record of its job"
+        return State.LOST, "its job has ended, and this cluster keeps no accounts that say how"
+    return State.LOST, "SLURM has no record of its job"
 
 
-def _ended(job: Job) -> tuple[str, str]:
+def _ended(job: Job) -> tuple[State, str]:
     """State and reason of a cell that its job left unfinished when it ended."""
     on = f" on {job.node}" if job.node else ""
     of = f" {job.node}" if job.node else ""
     status, _, number = job.exit_code.partition(":")
     known = {
-        "CANCELLED": ("cancelled", "its job was cancelled"),
-        "REVOKED": ("cancelled", "its job was cancelled"),
-        "COMPLETED": ("interrupted", f"its job ended{on} before the cell did"),
-        "PREEMPTED": ("interrupted", f"its job was preempted{on} and not requeued"),
-        "TIMEOUT": ("failed", f"its job reached its time limit{on}"),
-        "OUT_OF_MEMORY": ("failed", f"its job exceeded its memory limit{on}"),
-        "NODE_FAIL": ("failed", f"its node{of} failed"),
+        "CANCELLED": (State.CANCELLED, "its job was cancelled"),
+        "REVOKED": (State.CANCELLED, "its job was cancelled"),
+        "COMPLETED": (State.INTERRUPTED, f"its job ended{on} before the cell did"),
+        "PREEMPTED": (State.INTERRUPTED, f"its job was preempted{on} and not requeued"),
+        "TIMEOUT": (State.FAILED, f"its job reached its time limit{on}"),
+        "OUT_OF_MEMORY": (State.FAILED, f"its job exceeded its memory limit{on}"),
+        "NODE_FAIL": (State.FAILED, f"its node{of} failed"),
     }
     if job.state in known:
         return known[job.state]
     # SLURM's reason, JobLaunchFailure, also accompanies every signal.
     if job.exit_code == NO_LOG:
-        return "failed", f"its log folder could not be written{f' on node{of}' if of else ''}"
+        return State.FAILED, f"its log folder could not be written{f' on node{of}' if of else ''}"
     if job.state != "FAILED":
-        return "failed", f"its job ended{on} as {job.state}"
+        return State.FAILED, f"its job ended{on} as {job.state}"
     if number not in ("", "0"):
-        return "failed", f"its job was ended{on} by {_signal(number)}"
-    return "failed", f"its job ended{on} with exit status {status}"
+        return State.FAILED, f"its job was ended{on} by {_signal(number)}"
+    return State.FAILED, f"its job ended{on} with exit status {status}"
 
 
 def _signal(number: str) -> str:
@@ -171,15 +171,11 @@ def _signal(number: str) -> str:
         return f"signal {number}"
 
 
-def _first_line(status: Mapping[str, Any]) -> str:
-    return (str(status.get("error") or "").strip().splitlines() or [""])[0]
-
-
-def _query(cells: Sequence[CellFiles], out: Path, submitted: Sequence[Sweep]) -> Queue:
+def _query(cells: Sequence[Run], out: Path, submitted: Sequence[Sweep]) -> Queue:
     """What SLURM knows of the tasks that hold an unfinished cell."""
     held_by = sweeps.tasks(submitted)
-    unfinished = [files for files in cells if files.status["state"] not in FINAL]
-    wanted = {task.key: task for files in unfinished for task in held_by.get(name_of(files, out), [])}
+    unfinished = [run for run in cells if not run.status.state.is_final]
+    wanted = {task.key: task for run in unfinished for task in held_by.get(name_of(run, out), [])}
     if not wanted:
         return Queue()
     return queue.query(wanted.keys(), min(sweeps.submitted(task.sweep) for task in wanted.values()))

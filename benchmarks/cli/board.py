@@ -5,26 +5,27 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..runs.view import STATES, CellStatus, View
+from ..runs.folder import Run
+from ..runs.status import State, Status
+from ..runs.view import CellStatus, View
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 COLOURS = {
-    "running": "cyan",
-    "failed": "red",
-    "lost": "red",
-    "cancelled": "yellow",
-    "diverged": "yellow",
-    "interrupted": "yellow",
-    "done": "green",
+    State.RUNNING: "cyan",
+    State.FAILED: "red",
+    State.LOST: "red",
+    State.CANCELLED: "yellow",
+    State.DIVERGED: "yellow",
+    State.INTERRUPTED: "yellow",
+    State.DONE: "green",
 }
 #: Widths of a terminal, in characters, below which longer columns are left out.
 NARROW, MIDDLE, WIDE = 60, 100, 160
-LOG, LOG_BYTES = "log.txt", 4096
+LOG_BYTES = 4096
 
 
 class Column(NamedTuple):
@@ -43,11 +44,12 @@ class Column(NamedTuple):
 
 
 def table(view: View, width: int, rows: int | None = None) -> Table:
-    """The cells, in the order of STATES. Those beyond `rows` are counted. width: of the terminal, in characters."""
+    """The cells, in the order of `State`. Those beyond `rows` are counted. width: of the terminal, in characters."""
     from rich.table import Table
     from rich.text import Text
 
-    ranked = sorted(view.cells, key=lambda cell: STATES.index(cell.state))
+    order = list(State)
+    ranked = sorted(view.cells, key=lambda cell: order.index(cell.state))
     with_jobs = any(cell.job or cell.live for cell in view.cells)
     columns = [
         column for column in COLUMNS if column.width <= width < column.below and column.jobs in (None, with_jobs)
@@ -72,28 +74,28 @@ def table(view: View, width: int, rows: int | None = None) -> Table:
 def footer(view: View) -> str:
     """`3 of 12 done, 2 running, 7 queued`"""
     counts = view.counts()
-    done = counts.pop("done", 0)
+    done = counts.pop(State.DONE, 0)
     rest = "".join(f", {count} {state}" for state, count in counts.items())
     return f"{done} of {len(view.cells)} done{rest}"
 
 
 def doing(cell: CellStatus) -> str:
     """The state in one word; the phase of a running cell."""
-    if cell.state != "running":
+    if cell.state is not State.RUNNING:
         return cell.state
-    return cell.status.get("phase", "train") if cell.status["state"] == "running" else "starting"
+    return cell.status.phase if cell.status.state is State.RUNNING else "starting"
 
 
 def share(cell: CellStatus) -> str:
     """How much of its training budget a cell has used."""
-    seen, total = cell.status.get("images", 0), cell.status.get("total")
-    return f"{seen / total:.0%}" if total else "-"
+    status = cell.status
+    return f"{status.images / status.total:.0%}" if status.total else "-"
 
 
 def left(cell: CellStatus) -> str:
     """How long the training of a cell takes from here, at its present rate."""
-    seen, total, rate = cell.status.get("images", 0), cell.status.get("total"), cell.status.get("images_per_s")
-    return duration((total - seen) / rate) if _trains(cell) and total and rate else "-"
+    total, rate = cell.status.total, cell.status.images_per_s
+    return duration((total - cell.status.images) / rate) if _trains(cell) and total and rate else "-"
 
 
 def progress(cell: CellStatus) -> str:
@@ -111,10 +113,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} d"
 
 
-def log_line(folder: Path) -> str:
+def log_line(run: Run) -> str:
     """The last line of a cell's log, without its date; "" if there is none."""
     try:
-        with (folder / LOG).open("rb") as file:
+        with run.log_file.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
             lines = file.read().decode("utf-8", errors="replace").split("\n")
     except FileNotFoundError:
@@ -127,38 +129,39 @@ def _trains(cell: CellStatus) -> bool:
     return doing(cell) == "train"
 
 
-def _number(key: str, form: Callable[[Any], str]) -> Callable[[CellStatus], str]:
+def _number(get: Callable[[Status], float | None], form: Callable[[float], str]) -> Callable[[CellStatus], str]:
     """The text of a number that only a training cell has."""
 
     def text(cell: CellStatus) -> str:
-        value = cell.status.get(key) if _trains(cell) else None
+        value = get(cell.status) if _trains(cell) else None
         return "-" if value is None else form(value)
 
     return text
 
 
-_loss = _number("loss", "{:.4g}".format)
-_rate = _number("images_per_s", "{:,.0f}".format)
+_stage = _number(lambda status: status.stage, str)
+_loss = _number(lambda status: status.loss, "{:.4g}".format)
+_rate = _number(lambda status: status.images_per_s, "{:,.0f}".format)
 
 
 def _message(cell: CellStatus) -> str:
     """The reason for the state of a cell, or else the last line of its log."""
-    return cell.reason or log_line(cell.files.path)
+    return cell.reason or log_line(cell.run)
 
 
 COLUMNS: Sequence[Column] = (
     Column("cell", lambda cell: cell.name, NARROW),
-    Column("cell", lambda cell: cell.files.path.name, below=NARROW),
+    Column("cell", lambda cell: cell.run.path.name, below=NARROW),
     Column("state", doing),
     Column("trained", share, right=True),
-    Column("stage", _number("stage", str), MIDDLE, right=True, jobs=False),
+    Column("stage", _stage, MIDDLE, right=True, jobs=False),
     Column("loss", _loss, MIDDLE, right=True, jobs=False),
     Column("images/s", _rate, MIDDLE, right=True, jobs=False),
     Column("left", left, NARROW, right=True),
     Column("job", lambda cell: cell.job or "-", MIDDLE, jobs=True),
     Column("node", lambda cell: cell.node or "-", MIDDLE, jobs=True),
     Column("reason", lambda cell: cell.reason, WIDE, jobs=True),
-    Column("last line of the log", lambda cell: log_line(cell.files.path), WIDE, jobs=True),
+    Column("last line of the log", lambda cell: log_line(cell.run), WIDE, jobs=True),
     Column("message", _message, NARROW, WIDE, jobs=True),
     Column("message", _message, NARROW, jobs=False),
 )

@@ -13,7 +13,7 @@ from ...slurm import queue
 from ...slurm.status import poll
 from ..common.errors import UsageError
 from ..runs.folder import find_cells
-from ..runs.view import FINAL, LiveJob
+from ..runs.view import LiveJob
 from . import options
 from .cells import resolve
 
@@ -36,11 +36,11 @@ def cancel(
     view = poll(find_cells(out), out)  # all cells: their jobs may hold others than the named ones
     if view.unreachable:
         raise UsageError(f"{view.unreachable}: nothing was cancelled")
-    jobs = {job.id: job for cell in view.cells if cell.files.path in named for job in cell.live}
+    jobs = {job.id: job for cell in view.cells if cell.run.path in named for job in cell.live}
     if not jobs:
         print("nothing to cancel: these cells have no jobs" if cells else f"nothing to cancel: no jobs in {out}")
         for cell in view.cells:
-            if cell.files.path in named and cell.held:
+            if cell.run.path in named and cell.held:
                 print(f"{cell.name} is running in a process outside SLURM; stop it there")
         return 0
     if every and not (jobs := _own(jobs)):
@@ -49,7 +49,7 @@ def cancel(
         queue.cancel(list(jobs))
     except OSError as error:
         raise UsageError(f"{error}; see `bench status` for what was cancelled") from None
-    unnamed = {cell.name for cell in view.cells if cell.files.path not in named and cell.state not in FINAL}
+    unnamed = {cell.name for cell in view.cells if cell.run.path not in named and not cell.state.is_final}
     for number, job in jobs.items():
         stopped = ", ".join(name for name in job.cells if name not in unnamed)
         others = ", ".join(name for name in job.cells if name in unnamed)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import UsageError
-from ..runs.folder import CONFIG, CellFiles, cells_in, find_cells
+from ..runs.folder import Run, cells_in, find_cells
 
 
 def no_cells(out: Path) -> UsageError:
@@ -14,14 +14,14 @@ def no_cells(out: Path) -> UsageError:
     return UsageError(f"no cells below {out}: run `bench run` first, or name the folder of the runs with --out")
 
 
-def find(name: str, out: Path) -> CellFiles | None:
+def find(name: str, out: Path) -> Run | None:
     """The cell of that folder, path or id; None if there is none. Raises UsageError if several ids match."""
-    if (Path(name) / CONFIG).exists():
-        return CellFiles(Path(name))
+    if (run := Run(Path(name))).config_file.exists():
+        return run
     return _pick(name, find_cells(out), out)
 
 
-def resolve(names: Sequence[str], out: Path) -> list[CellFiles]:
+def resolve(names: Sequence[str], out: Path) -> list[Run]:
     """The cells of these names below `out`, each once, in the order of the names; without names, all of them.
 
     Raises UsageError: no cell below `out`, no cell of that name, several of that id, a folder that is not below `out`.
@@ -32,9 +32,9 @@ def resolve(names: Sequence[str], out: Path) -> list[CellFiles]:
     if not names:
         return cells
     paths = {cell.path.resolve(): cell for cell in cells}
-    found: dict[Path, CellFiles] = {}
+    found: dict[Path, Run] = {}
     for name in names:
-        if (Path(name) / CONFIG).exists():
+        if Run(Path(name)).config_file.exists():
             cell = paths.get(Path(name).resolve())
             if cell is None:
                 raise UsageError(f"{name} is not below {out}; name the folder of its runs with --out")
@@ -46,18 +46,18 @@ def resolve(names: Sequence[str], out: Path) -> list[CellFiles]:
     return list(found.values())
 
 
-def below(folders: Sequence[Path]) -> list[CellFiles]:
+def below(folders: Sequence[Path]) -> list[Run]:
     """The cells in these folders and below them, each once. Raises UsageError for a folder without any."""
-    found: dict[Path, CellFiles] = {}
+    found: dict[Path, Run] = {}
     for folder in folders:
         cells = cells_in(folder)
         if not cells:
             raise UsageError(f"{folder} is not a folder of a cell and contains none; `bench status` lists them")
-        found |= {(path := cell.path.resolve()): CellFiles(path) for cell in cells}
+        found |= {(path := cell.path.resolve()): Run(path) for cell in cells}
     return list(found.values())
 
 
-def _pick(name: str, cells: Sequence[CellFiles], out: Path) -> CellFiles | None:
+def _pick(name: str, cells: Sequence[Run], out: Path) -> Run | None:
     """By path, by id, by the beginning of an id. Folder names end in the id: no configuration has to be read."""
     for cell in cells:
         if name.rstrip("/") in (cell.path.relative_to(out).as_posix(), cell.path.name, _id(cell)):
@@ -69,5 +69,5 @@ def _pick(name: str, cells: Sequence[CellFiles], out: Path) -> CellFiles | None:
     return near[0] if near else None
 
 
-def _id(cell: CellFiles) -> str:
+def _id(cell: Run) -> str:
     return cell.path.name.rpartition("-")[2]

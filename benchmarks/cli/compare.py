@@ -90,7 +90,7 @@ def _find(name: str, out: Path) -> list[Cell]:
 
 def _no_pairs(first: str, second: str, ours: Sequence[Cell], theirs: Sequence[Cell]) -> str:
     benchmarks = [", ".join(sorted({cell.benchmark for cell in side})) for side in (ours, theirs)]
-    if {cell.files.path.resolve() for cell in ours} == {cell.files.path.resolve() for cell in theirs}:
+    if {cell.run.path.resolve() for cell in ours} == {cell.run.path.resolve() for cell in theirs}:
         return f"{first} and {second} are the same runs: name two that differ"
     if not {cell.benchmark for cell in ours} & {cell.benchmark for cell in theirs}:
         return f"{first} ran on {benchmarks[0]} and {second} on {benchmarks[1]}: only runs of one benchmark compare"

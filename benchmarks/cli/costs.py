@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ...slurm.queue import Queue
 from ...slurm.status import combine
 from ..common.text import count
-from ..runs.folder import CellFiles, find_cells
+from ..runs.folder import Run, find_cells
+from ..runs.status import State
 
 if TYPE_CHECKING:
     from ..config.compose import Cell
@@ -30,15 +31,15 @@ def show_grid(grid: Grid) -> None:
     table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
     for column in ("cell", "variant", "state", "images", "estimate"):
         table.add_column(column, justify="right" if column in ("images", "estimate") else "left", overflow="fold")
-    files = [CellFiles(cell.path(grid.out)) for cell in grid.cells]
-    states = [shown.state for shown in combine(files, grid.out, (), Queue()).cells]
+    runs = [Run(cell.path(grid.out)) for cell in grid.cells]
+    states = [str(shown.state) for shown in combine(runs, grid.out, (), Queue()).cells]
     costs, pending, total = measured_costs(grid.out), {cell.name for cell in grid.pending}, 0.0
-    for cell, cell_files, state in zip(grid.cells, files, states, strict=True):
+    for cell, run, state in zip(grid.cells, runs, states, strict=True):
         cost = costs.get(_key(cell)) if cell.name in pending else None
         images = cell.config.train.images
         total += (cost or 0.0) * images
         estimate = "-" if cost is None else f"{cost * images:.0f} s"
-        state = state if cell_files.path.exists() else "new"
+        state = state if run.path.exists() else "new"
         table.add_row(cell.name, cell.config.cell.variant or "-", state, f"{images:,}", estimate)
     is_terminal = sys.stdout.isatty()
     Console(soft_wrap=not is_terminal, width=None if is_terminal else 200).print(table)
@@ -49,10 +50,10 @@ def show_grid(grid: Grid) -> None:
 def measured_costs(out: Path) -> Costs:
     """Device-seconds of training per image, by benchmark and method, of the finished cells in `out`."""
     costs = {}
-    for files in find_cells(out):
-        compute, attempts = files.run["compute"], files.run["attempts"]
-        if files.status["state"] == "done" and compute.get("images") and attempts:
-            key = (files.config.cell.benchmark, files.config.cell.method)
+    for run in find_cells(out):
+        compute, attempts = run.history["compute"], run.history["attempts"]
+        if run.status.state is State.DONE and compute.get("images") and attempts:
+            key = (run.config.cell.benchmark, run.config.cell.method)
             processes = attempts[-1].get("processes") or 1
             costs[key] = processes * compute["train_seconds"] / compute["images"]
     return costs

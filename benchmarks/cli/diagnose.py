@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..common.errors import UsageError
-from ..runs.folder import CONFIG, CellFiles
+from ..runs.folder import Run
 from . import options
 from .cells import below
 
@@ -77,7 +77,7 @@ class _Measurement:
         self.settings, self.shared, self.device, self.only_last = settings, shared, device, only_last
         self.datasets: dict[str, Dataset] = {}
 
-    def __call__(self, cell: CellFiles) -> int | None:
+    def __call__(self, cell: Run) -> int | None:
         """Adds and prints the missing rows. Returns their number, None if the cell has no snapshot."""
         from ..data.registry import load_dataset
         from ..evaluation.diagnostics import add_rows, diagnose, held_rows
@@ -119,7 +119,7 @@ def _shared(path: Path) -> Network:
     from ..training.checkpoint import kept_snapshots, snapshot_path
 
     file = path
-    if (path / CONFIG).is_file():
+    if Run(path).config_file.is_file():
         kept = kept_snapshots(path)
         if not kept:
             raise UsageError(f"--weights {path}: the cell has no snapshot yet")

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.text import plain
-from ..runs.folder import CellFiles
+from ..runs.folder import Run
+from ..runs.status import State
 from ..runs.view import CellStatus, View, name_of
-from .board import LOG, doing, footer, progress, share, table
+from .board import doing, footer, progress, share, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +48,7 @@ def display(out: Path, every: float | None = None) -> Iterator[Show]:
 
 
 def watch(
-    find: Callable[[], Sequence[CellFiles]], out: Path, stop: Callable[[View], bool] = lambda _: False
+    find: Callable[[], Sequence[Run]], out: Path, stop: Callable[[View], bool] = lambda _: False
 ) -> tuple[View, bool]:
     """Show the cells, in jobs and on this machine, until none is active or `stop` returns true.
 
@@ -68,7 +69,7 @@ def watch(
 
 
 @contextlib.contextmanager
-def watch_local(cells: Sequence[CellFiles], out: Path) -> Iterator[Callable[[], None]]:
+def watch_local(cells: Sequence[Run], out: Path) -> Iterator[Callable[[], None]]:
     """Yields a function to call often, which shows cells that run on this machine twice a second."""
     with display(out, LINE_SECONDS) as show:
         tick = _Ticker(lambda: show(local_view(cells, out)))
@@ -86,19 +87,18 @@ class _Ticker:
             self.now()
 
 
-def local_view(cells: Sequence[CellFiles], out: Path) -> View:
+def local_view(cells: Sequence[Run], out: Path) -> View:
     """The cells by their status files alone."""
     shown = []
-    for files in cells:
-        status = files.status
-        reason = (status.get("error") or "").partition("\n")[0]
-        shown.append(CellStatus(name_of(files, out), files, status, status["state"], plain(reason)))
+    for run in cells:
+        status = run.status
+        shown.append(CellStatus(name_of(run, out), run, status, status.state, plain(status.reason)))
     return View(tuple(shown))
 
 
 def exit_status(view: View) -> int:
     """0 if all cells are done, else 1."""
-    return 0 if all(cell.state == "done" for cell in view.cells) else 1
+    return 0 if all(cell.state is State.DONE for cell in view.cells) else 1
 
 
 def remarks(view: View, out: Path) -> list[str]:
@@ -108,12 +108,12 @@ def remarks(view: View, out: Path) -> list[str]:
 
 
 def _remark(cell: CellStatus, out: Path) -> str:
-    log = f"(see {out / cell.name / LOG})"
-    if cell.state == "diverged" and not cell.status.get("error"):
-        return f"{cell.name}: diverged after {cell.status['images']:,} images {log}"
-    if cell.state in ("failed", "diverged") and cell.status.get("error"):
-        return f"{cell.name}: {plain(cell.status['error'].splitlines()[0])} {log}"
-    if cell.state in ("failed", "lost"):
+    log = f"(see {Run(out / cell.name).log_file})"
+    if cell.state is State.DIVERGED and not cell.status.reason:
+        return f"{cell.name}: diverged after {cell.status.images:,} images {log}"
+    if cell.state in (State.FAILED, State.DIVERGED) and cell.status.reason:
+        return f"{cell.name}: {plain(cell.status.reason)} {log}"
+    if cell.state in (State.FAILED, State.LOST):
         return f"{cell.name}: {cell.reason}{f' (job {cell.job})' if cell.job else ''}"
     return ""
 
@@ -149,8 +149,8 @@ class Lines:
             self.last = time.monotonic()
         for cell in view.cells:
             now = doing(cell)
-            has_changed = self.shown.get(cell.name) != now and not (first and cell.state in ("queued", "done"))
-            if has_changed or (is_due and cell.state == "running"):
+            has_changed = self.shown.get(cell.name) != now and not (first and cell.state in (State.QUEUED, State.DONE))
+            if has_changed or (is_due and cell.state is State.RUNNING):
                 self._print(_line(cell))
             self.shown[cell.name] = now
         if first:
@@ -162,7 +162,7 @@ class Lines:
 
 
 def _line(cell: CellStatus) -> str:
-    where = f" on {cell.node}" if cell.node and cell.state == "running" else ""
+    where = f" on {cell.node}" if cell.node and cell.state is State.RUNNING else ""
     reason = f": {cell.reason}" if cell.reason else ""
-    seen = "" if cell.state in ("queued", "done") else f" {share(cell)}"
+    seen = "" if cell.state in (State.QUEUED, State.DONE) else f" {share(cell)}"
     return f"{cell.name} {doing(cell)}{seen}{where}{progress(cell)}{reason}"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..common.errors import UsageError
-from ..common.files import read_jsonl
 from ..common.lock import acquire
-from ..runs.folder import RECORDS, REFERENCE, CellFiles
+from ..runs.folder import Record, Run
+from ..runs.status import State
 from . import options
 from .cells import below
 
@@ -59,10 +59,11 @@ def evaluate(
     numbers = {"draws": draws, "batch": batch, "bootstrap": bootstrap}
     wanted |= {key: value for key, value in numbers.items() if value is not None}
     asked = {cell: _asked(cell, wanted, device) for cell in below(runs)}
-    unfinished = [cell for cell in asked if cell.status["state"] != "done"]
+    unfinished = [cell for cell in asked if cell.status.state is not State.DONE]
     for cell in unfinished:
-        state = cell.status["state"]
-        print(f"{cell.path} is {state} and left out: only finished trainings are evaluated", file=sys.stderr)
+        print(
+            f"{cell.path} is {cell.status.state} and left out: only finished trainings are evaluated", file=sys.stderr
+        )
     pending = {cell: config for cell, config in asked.items() if cell not in unfinished and _is_open(cell, config)}
     if not pending:
         print("all rows are there already" if len(unfinished) < len(asked) else "nothing to evaluate")
@@ -72,7 +73,7 @@ def evaluate(
     return 1 if left_out else 0
 
 
-def _asked(cell: CellFiles, wanted: Mapping[str, Any], device: str) -> RunConfig:
+def _asked(cell: Run, wanted: Mapping[str, Any], device: str) -> RunConfig:
     """The cell's configuration with `wanted` in its section `eval`.
 
     Raises UsageError for values out of range and as `trusted` does.
@@ -83,14 +84,14 @@ def _asked(cell: CellFiles, wanted: Mapping[str, Any], device: str) -> RunConfig
     return replace(config, eval=replace(config.eval, **wanted), run=replace(config.run, device=device))
 
 
-def _is_open(cell: CellFiles, config: RunConfig) -> bool:
+def _is_open(cell: Run, config: RunConfig) -> bool:
     """Whether rows are missing."""
     from ..config import plan
 
     return any(plan.missing(config, cell.records, evaluation) for evaluation in plan.evaluations(config))
 
 
-def _score(pending: dict[CellFiles, RunConfig]) -> int:
+def _score(pending: dict[Run, RunConfig]) -> int:
     """Evaluate cell after cell, and return how many could not be finished.
 
     Cells with the same data set and metrics share data, networks and reference.
@@ -114,28 +115,28 @@ def _score(pending: dict[CellFiles, RunConfig]) -> int:
     return left_out
 
 
-def _score_cell(cell: CellFiles, config: RunConfig, evaluator: Evaluator) -> bool:
+def _score_cell(cell: Run, config: RunConfig, evaluator: Evaluator) -> bool:
     """Add the missing rows of a cell and print them. Returns whether all could be computed."""
     from ..common.devices import pick_device
     from ..evaluation.scoring import fill_records, write_reference
     from ..training.model import build_model
 
-    lock = acquire(cell.path / "lock")
+    lock = acquire(cell.lock_file)
     if lock is None:
         print(f"{cell.path} is left out: another process is working on it", file=sys.stderr)
         return False
     with lock:
-        before = read_jsonl(cell.path / RECORDS)
-        write_reference(config, evaluator, cell.path.parents[1] / REFERENCE)
+        before = Run(cell.path).records
+        write_reference(config, evaluator, cell.reference_file)
         device = pick_device(config.run.device)
         model = build_model(config, evaluator.dataset, device)
         state = fill_records(config, model, evaluator, cell.path, device, should_stop=lambda: not lock.is_ours())
     print(cell.path)
-    print_records([row for row in read_jsonl(cell.path / RECORDS) if row not in before])
-    return state == "done"
+    print_records([row for row in Run(cell.path).records if row not in before])
+    return state == State.DONE
 
 
-def print_records(rows: Iterable[dict[str, Any]]) -> None:
+def print_records(rows: Iterable[Record]) -> None:
     """One line per row of a cell's records."""
     for row in rows:
         value = "diverged" if row["value"] is None else f"{row['value']:.6g}"

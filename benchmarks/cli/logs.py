@@ -15,7 +15,6 @@ from ...slurm.sweeps import Task, read, tasks
 from ..common.text import visible
 from ..runs.view import CellStatus
 from . import options
-from .board import LOG
 from .cells import resolve
 
 FOLLOW_SECONDS, LOOK_SECONDS = 0.5, 5.0
@@ -36,9 +35,9 @@ def logs(
 
     Exit status: 0 something was printed, 1 there is nothing yet.
     """
-    (files,) = resolve([name], out)
-    (cell,) = poll([files], out).cells
-    log = files.path / LOG
+    (run,) = resolve([name], out)
+    (cell,) = poll([run], out).cells
+    log = run.log_file
     held_by = tasks(read(out)).get(cell.name, [])
     if is_job and not held_by:
         print(f"{cell.name} was in no job; `bench logs {name}` prints its own log", file=sys.stderr)
@@ -91,7 +90,7 @@ def _follow(log: Path, cell: CellStatus, out: Path) -> None:
         if log.exists():
             end = _copy(log, end)
         if time.monotonic() - last >= LOOK_SECONDS:  # SLURM is not asked each time
-            (cell,) = poll([cell.files], out).cells
+            (cell,) = poll([cell.run], out).cells
             last = time.monotonic()
     if log.exists():
         _copy(log, end)

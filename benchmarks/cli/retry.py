@@ -17,7 +17,7 @@ from ...slurm.sweeps import Sweep, read, tasks
 from ..common.errors import UsageError
 from ..common.redact import typed
 from ..common.text import plain
-from ..runs.view import FINAL, CellStatus, View
+from ..runs.view import CellStatus, View
 from . import options
 from .cells import resolve
 from .display import exit_status, remarks, watch_local
@@ -60,7 +60,7 @@ def retry(
         print(f"nothing to retry: {_why(view)}")
         return 0
     for cell in wanted:
-        trusted(cell.files)  # refuses what may not be run from a file of results, before anything is changed
+        trusted(cell.run)  # refuses what may not be run from a file of results, before anything is changed
     last = _last_sweep(wanted, out)
     if (launcher or ("slurm" if cluster or last else "local")) == "local":
         return _run_here(wanted, out)
@@ -73,7 +73,7 @@ def retry(
 
 
 def _is_open(cell: CellStatus) -> bool:
-    return cell.state not in FINAL and not cell.is_active
+    return not cell.state.is_final and not cell.is_active
 
 
 def _why(view: View) -> str:
@@ -94,10 +94,10 @@ def _submit(wanted: Sequence[CellStatus], out: Path, cluster: Cluster, *, pack: 
     from ..execution.launch import enqueue, restore_if_refused
 
     # The stored configuration as it is: a later version might compose another one.
-    cells = [(cell.files.path, cell.files.config) for cell in wanted]
-    with restore_if_refused([folder for folder, _ in cells]):
-        for folder, config in cells:
-            enqueue(folder, config)
+    cells = [(cell.run.path, cell.run.config) for cell in wanted]
+    with restore_if_refused([cell.run for cell in wanted]):
+        for cell in wanted:
+            enqueue(cell.run, cell.run.config)
         sweep = submit_cells(cells, out, cluster, pack=pack, share=share, command=typed())
     jobs = sum(len(array.elements) for array in sweep.arrays)
     print(f"cells: {len(wanted)}, jobs: {jobs} on {plain(cluster.name)}, sweep {sweep.sweep}")
@@ -111,15 +111,15 @@ def _run_here(wanted: Sequence[CellStatus], out: Path) -> int:
     from ..execution.launch import devices, enqueue, run_local
 
     for cell in wanted:
-        enqueue(cell.files.path, cell.files.config)
-    for count in sorted({devices(cell.files.config) for cell in wanted}):
-        alike = [cell for cell in wanted if devices(cell.files.config) == count]
+        enqueue(cell.run, cell.run.config)
+    for count in sorted({devices(cell.run.config) for cell in wanted}):
+        alike = [cell for cell in wanted if devices(cell.run.config) == count]
         slots = _slots(alike, count)
         print(f"cells: {len(alike)} ({slots.jobs} at once, threads per cell: {slots.threads})", flush=True)
-        with watch_local([cell.files for cell in alike], out) as tick:
-            if run_local([cell.files.path for cell in alike], slots, tick):
+        with watch_local([cell.run for cell in alike], out) as tick:
+            if run_local([cell.run for cell in alike], slots, tick):
                 raise KeyboardInterrupt
-    after = poll([cell.files for cell in wanted], out)
+    after = poll([cell.run for cell in wanted], out)
     for line in remarks(after, out):
         print(line, file=sys.stderr)
     print("`bench report` adds the new rows to the leaderboard")
@@ -132,7 +132,7 @@ def _slots(wanted: Sequence[CellStatus], processes: int) -> Slots:
     from ..execution.launch import default_slots
 
     usual = default_slots(len(wanted), processes=processes)
-    before = {cell.files.run["attempts"][-1]["threads"] for cell in wanted if cell.files.run["attempts"]}
+    before = {cell.run.history["attempts"][-1]["threads"] for cell in wanted if cell.run.history["attempts"]}
     if len(before) != 1:
         return usual
     (threads,) = before

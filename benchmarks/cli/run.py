@@ -11,7 +11,7 @@ import typer
 
 from ..common.errors import UsageError
 from ..common.files import check_writable
-from ..runs.folder import CellFiles, is_finished
+from ..runs.folder import Run, is_finished
 from . import options
 from .display import exit_status, local_view, remarks, watch_local
 from .report import Tracking, show_report
@@ -120,7 +120,7 @@ def _grid(methods: str, seeds: str, settings: list[str], out: Path) -> Grid:
 
     cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings)
     check_writable(out)
-    pending = [cell for cell in cells if not is_finished(cell.path(out), cell.config)]
+    pending = [cell for cell in cells if not is_finished(Run(cell.path(out)), cell.config)]
     return Grid(tuple(cells), tuple(pending), out)
 
 
@@ -147,7 +147,7 @@ def _start(grid: Grid, launch: Launch, tracking: Tracking, dry_run: bool) -> int
     elif _run(grid, launch):
         raise KeyboardInterrupt
     show_report(grid.out, tracking)
-    view = local_view([CellFiles(cell.path(grid.out)) for cell in grid.cells], grid.out)
+    view = local_view([Run(cell.path(grid.out)) for cell in grid.cells], grid.out)
     for line in remarks(view, grid.out):
         print(line, file=sys.stderr)
     return exit_status(view)
@@ -167,6 +167,6 @@ def _run(grid: Grid, launch: Launch) -> bool:
     together = f", processes per cell: {slots.processes}" if slots.processes > 1 else ""
     where = f"{slots.jobs} at once{together}, threads per {'process' if together else 'cell'}: {slots.threads}"
     print(f"{begin} ({where}); output in {out}", flush=True)
-    folders = prepare(grid.pending, out)
-    with watch_local([CellFiles(folder) for folder in folders], out) as tick:
-        return run_local(folders, slots, tick)
+    runs = prepare(grid.pending, out)
+    with watch_local(runs, out) as tick:
+        return run_local(runs, slots, tick)

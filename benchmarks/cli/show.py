@@ -51,7 +51,7 @@ def show(
     from ..config.compose import choices, compose_cells, parse_methods
 
     if cell := find(name, out):
-        _print_yaml({**cell.config.to_dict(), "state": cell.status["state"]})
+        _print_yaml({**cell.config.to_dict(), "state": str(cell.status.state)})
         if cell.records:
             print("records:")
             print_records(cell.records)

@@ -12,7 +12,7 @@ from ...slurm.status import poll
 from ..common.errors import UsageError
 from ..common.redact import typed
 from ..common.text import count
-from ..runs.folder import CONFIG, CellFiles
+from ..runs.folder import Run
 from .costs import cost_lines
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def submit(grid: Grid, launch: Launch) -> int:
     print(f"{grid.counts}{others}, {len(new)} to submit; output in {out}")
     if new:
         command = typed()
-        with restore_if_refused([cell.path(out) for cell in new]):
-            work = list(zip(prepare(new, out), [cell.config for cell in new], strict=True))
+        with restore_if_refused([Run(cell.path(out)) for cell in new]):
+            prepare(new, out)
+            work = [(cell.path(out), cell.config) for cell in new]
             sweep = submit_cells(work, out, cluster, pack=launch.pack, share=launch.share, command=command)
         for array in sweep.arrays:
             jobs = _jobs(array.elements, cluster)
@@ -57,8 +58,8 @@ def show_arrays(grid: Grid, launch: Launch) -> None:
 
 def _active(grid: Grid) -> set[str]:
     """The unfinished cells that jobs or other processes hold. Raises UsageError if SLURM does not answer."""
-    paths = [cell.path(grid.out) for cell in grid.pending]
-    view = poll([CellFiles(path) for path in paths if (path / CONFIG).exists()], grid.out)
+    runs = [Run(cell.path(grid.out)) for cell in grid.pending]
+    view = poll([run for run in runs if run.config_file.exists()], grid.out)
     if view.unreachable:
         raise UsageError(f"{view.unreachable}: whether cells are in jobs already is unknown; nothing was submitted")
     return {cell.name for cell in view.cells if cell.is_active}

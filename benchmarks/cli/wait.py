@@ -11,7 +11,7 @@ import typer
 
 from ...slurm import queue
 from ..common.errors import UsageError
-from ..runs.view import FINAL, View
+from ..runs.view import View
 from . import options
 from .board import footer
 from .cells import resolve
@@ -64,7 +64,7 @@ class _Report:
         self.last = time.monotonic()
 
     def update(self, view: View) -> None:
-        finished = {cell.name for cell in view.cells if cell.state in FINAL}
+        finished = {cell.name for cell in view.cells if cell.state.is_final}
         if self.finished is None:  # cells that were finished before have been reported by other commands
             self.finished = finished
         if finished - self.finished and time.monotonic() - self.last >= REPORT_SECONDS:

@@ -28,7 +28,8 @@ from ..common.precision import float32_products
 from ..config.schema import RunConfig
 from ..data.base import Dataset
 from ..data.registry import load_dataset
-from ..runs.folder import CONFIG, CellFiles
+from ..runs.folder import CONFIG, Run
+from ..runs.status import State
 from ..training.checkpoint import snapshot_path
 from ..training.model import Model, build_model
 from .sample import Guide, latents, sample, sample_labels
@@ -37,14 +38,14 @@ DATA, WEIGHTS, GUIDE, LABELS = "data.json", "weights.safetensors", "guide.safete
 COLUMNS = ("n", "nfe", "seed")
 
 
-def pack(cell: CellFiles, folder: Path) -> None:
+def pack(cell: Run, folder: Path) -> None:
     """Write the folder for a finished cell.
 
     Raises UsageError where the cell is not done, its snapshot is gone, or its data set, which says what a sample looks
     like, is missing.
     """
-    config, state = cell.config, cell.status["state"]
-    if state != "done":
+    config, state = cell.config, cell.status.state
+    if state is not State.DONE:
         raise UsageError(f"{cell.path} is {state}; only a cell that is done can be registered")
     dataset = load_dataset(config.data)
     places = {WEIGHTS: config.budget_images, GUIDE: config.guide_images}
@@ -112,7 +113,7 @@ class Served:
 
 def unpack(folder: Path) -> Served:
     """Load a packed cell. Raises DamagedError, naming the file, where one is missing, damaged or of another network."""
-    config, facts = CellFiles(folder).config, read_json(folder / DATA)
+    config, facts = Run(folder).config, read_json(folder / DATA)
     if not isinstance(facts, dict):
         raise DamagedError(f"{folder} does not hold a packed cell")
     # All weights come from the folder. One repeated sample replaces the training set, which sampling does not use.

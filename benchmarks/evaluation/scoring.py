@@ -21,7 +21,7 @@ from ..metrics.evaluate import Evaluator, View
 from ..metrics.references import StoppedError
 from ..metrics.registry import parse
 from ..metrics.scores import Score
-from ..runs.folder import RECORDS, CellFiles
+from ..runs.folder import RECORDS, Run
 from ..training.checkpoint import load_snapshot
 from ..training.model import Model
 from .artifacts import coupling_arrays, posterior_arrays, real_arrays, sample_arrays, shown
@@ -49,7 +49,7 @@ def fill_records(
     wanted = list(plan.evaluations(config))
     rows = read_jsonl(folder / RECORDS) if ranks.is_writer else []
     sampler = plan.sampler_text(config)
-    files, dataset = CellFiles(folder), evaluator.dataset
+    files, dataset = Run(folder), evaluator.dataset
     if any(row["sampler"] != sampler for row in rows):  # other sampling settings: those rows are replaced
         rows = [row for row in rows if row["sampler"] == sampler]
         for path in (*folder.glob("samples/nfe*.npz"), *folder.glob("samples/nearest-*.npz")):

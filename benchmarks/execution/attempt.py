@@ -17,7 +17,7 @@ from ..common.redact import command_line
 from ..common.system import git_state, hardware
 from ..config.schema import RunConfig
 from ..data.base import Dataset
-from ..runs.folder import RUN
+from ..runs.folder import Run
 from ..training.cost import measure_compute
 from ..training.model import Model
 from ..training.trainer import Outcome
@@ -32,7 +32,7 @@ class Attempt:
     """
 
     def __init__(self, folder: Path, threads: int, command: str | None, ranks: Ranks) -> None:
-        self.path, self.threads, self.ranks = folder / RUN, threads, ranks
+        self.path, self.threads, self.ranks = Run(folder).history_file, threads, ranks
         self.command = command_line(sys.argv) if command is None else command
         self.run = read_json(self.path, {"attempts": [], "compute": {}})
 

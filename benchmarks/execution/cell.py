@@ -23,7 +23,7 @@ from ..evaluation.diagnostics import TrainingDiagnostics
 from ..evaluation.scoring import fill_records, record_divergence, write_reference
 from ..metrics.evaluate import Evaluator
 from ..metrics.references import StoppedError
-from ..runs.folder import REFERENCE, RUN, CellFiles
+from ..runs.folder import REFERENCE, RUN, Run
 from ..training.checkpoint import damaged_snapshots, readable_checkpoints, snapshot_path
 from ..training.model import Model, build_model
 from ..training.trainer import Outcome, Trainer
@@ -54,7 +54,7 @@ def run_cell(
     may go on with another cell; after OutOfStepError the process has to end. Where another one was lost (LostError) the
     state is "interrupted".
     """
-    config = CellFiles(folder).config
+    config = Run(folder).config
     status = StatusWriter(folder, config.budget_images, job, ranks)
     attempt = Attempt(folder, threads, command, ranks)
     try:

@@ -11,15 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..common.errors import UsageError
-from ..common.files import read_json, write_json, write_text
+from ..common.files import write_text
 from ..common.lock import is_held
 from ..common.redact import typed
 from ..common.system import available_cores
 from ..config.compose import Cell
 from ..config.schema import RunConfig
-from ..runs.folder import CONFIG, STATUS, CellFiles
+from ..runs.folder import Run
+from ..runs.status import State
 from .spawn import Slots, describe, run_workers
-from .worker import STARTS, StopFlag, Work, run_cells
+from .worker import StopFlag, Work, run_cells
 
 
 def default_slots(cells: int, jobs: int | None = None, processes: int = 1) -> Slots:
@@ -48,82 +49,78 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(str(index) for index in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*")))))
 
 
-def prepare(cells: Sequence[Cell], out: Path) -> list[Path]:
+def prepare(cells: Sequence[Cell], out: Path) -> list[Run]:
     """Write the folders of cells that are to run: resolved configuration and the state `queued`."""
     import yaml
 
-    folders = []
+    runs = []
     for cell in cells:
-        folder = cell.path(out)
-        config = folder / CONFIG
+        run = Run(cell.path(out))
+        config = run.config_file
         text = yaml.safe_dump(cell.config.to_dict(), sort_keys=False, allow_unicode=True)
         if not config.exists() or config.read_text(encoding="utf-8") != text:
             write_text(config, text)
-        if not is_held(folder / "lock"):
-            enqueue(folder, cell.config)
-        folders.append(folder)
-    return folders
+        if not is_held(run.lock_file):
+            enqueue(run, cell.config)
+        runs.append(run)
+    return runs
 
 
 @contextlib.contextmanager
-def restore_if_refused(folders: Sequence[Path]) -> Iterator[None]:
+def restore_if_refused(runs: Sequence[Run]) -> Iterator[None]:
     """Where the submission within is refused, restore the states of the cells that no process holds."""
-    before = {folder: read_json(folder / STATUS) for folder in folders}
+    before = {run: run.status if run.status_file.exists() else None for run in runs}
     try:
         yield
     except UsageError:
-        for folder, status in before.items():
-            if is_held(folder / "lock"):
+        for run, status in before.items():
+            if is_held(run.lock_file):
                 continue
             if status is None:
-                (folder / STATUS).unlink(missing_ok=True)
+                run.status_file.unlink(missing_ok=True)
             else:
-                write_json(folder / STATUS, status)
+                status.write(run.status_file)
         raise
 
 
-def enqueue(folder: Path, config: RunConfig) -> None:
+def enqueue(run: Run, config: RunConfig) -> None:
     """Set the state `queued`, so that workers also take a cell that has failed; what it has computed stays."""
-    (folder / STARTS).unlink(missing_ok=True)
-    before = read_json(folder / STATUS, {"images": 0})
-    total = config.budget_images
-    write_json(folder / STATUS, {**before, "state": "queued", "total": total, "error": None})
+    run.starts_file.unlink(missing_ok=True)
+    run.set_state(State.QUEUED, total=config.budget_images)
 
 
-def run_local(folders: Sequence[Path], slots: Slots, tick: Callable[[], None]) -> bool:
+def run_local(runs: Sequence[Run], slots: Slots, tick: Callable[[], None]) -> bool:
     """Run the cells in worker processes until all have ended; True if interrupted (Ctrl-C, SIGTERM).
 
     tick: called a few times per second, to show progress. On an interrupt the workers save between two steps and stop.
     """
     with contextlib.closing(StopFlag()) as stop, tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         listing = Path(temporary) / "cells"
-        _work(folders).write(listing)
-        died = run_workers(listing, replace(slots, jobs=min(slots.jobs, len(folders))), stop, tick)
+        _work(runs).write(listing)
+        died = run_workers(listing, replace(slots, jobs=min(slots.jobs, len(runs))), stop, tick)
         tick()
-        for folder in folders:
-            _settle(folder, stop(), died)
+        for run in runs:
+            _settle(run, stop(), died)
         return stop()
 
 
-def run_in_process(folders: Sequence[Path], threads: int) -> bool:
+def run_in_process(runs: Sequence[Run], threads: int) -> bool:
     """Run the cells one after another in this process, with their logs on stderr; True if interrupted."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     with contextlib.closing(StopFlag()) as stop:
-        run_cells(_work(folders), stop, threads)
+        run_cells(_work(runs), stop, threads)
         return stop()
 
 
-def _work(folders: Sequence[Path]) -> Work:
-    return Work(cells=tuple(str(folder.resolve()) for folder in folders), command=typed())
+def _work(runs: Sequence[Run]) -> Work:
+    return Work(cells=tuple(str(run.path.resolve()) for run in runs), command=typed())
 
 
-def _settle(folder: Path, interrupted: bool, died: Sequence[int]) -> None:
+def _settle(run: Run, interrupted: bool, died: Sequence[int]) -> None:
     """Write the final state of a cell that no worker finished. died: exit statuses of workers that did."""
-    status = CellFiles(folder).status
-    if status["state"] not in ("queued", "running") or is_held(folder / "lock"):
+    if run.status.state not in (State.QUEUED, State.RUNNING) or is_held(run.lock_file):
         return
     if interrupted:
-        write_json(folder / STATUS, {**status, "state": "interrupted"})
+        run.set_state(State.INTERRUPTED)
     elif died:  # else another `bench run` has just queued the cell
-        error = f"the worker process died ({describe(died)})"
-        write_json(folder / STATUS, {**status, "state": "failed", "error": error})
+        run.set_state(State.FAILED, f"the worker process died ({describe(died)})")

@@ -6,16 +6,17 @@ import logging
 import os
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..common.distributed import Ranks
-from ..common.files import remove, reserve, write_json
-from ..runs.folder import STATUS
+from ..common.files import remove, reserve
+from ..runs.folder import Run
+from ..runs.status import State, Status
 from ..training.trainer import Progress
 
 SECONDS = 0.5  # between updates of the progress
-RESERVE = ".reserve"  # disk space for the last writes of an attempt
 log = logging.getLogger(__name__)
 
 
@@ -26,23 +27,21 @@ class StatusWriter:
     """
 
     def __init__(self, folder: Path, total: int, job: str | None, ranks: Ranks) -> None:
-        self.folder, self.is_writer = folder, ranks.is_writer
-        self.status: dict[str, Any] = {"phase": "train", "images": 0, "total": total, "stage": 0, "loss": None}
-        self.status |= {"images_per_s": None, "error": None, "pid": os.getpid()}
-        self.status |= {"job": job, "node": socket.gethostname()}
+        self.run, self.is_writer = Run(folder), ranks.is_writer
+        self.status = Status(total=total, stage=0, pid=os.getpid(), job=job, node=socket.gethostname())
         self.last = 0.0
 
     def write(self, *, state: str, **changes: Any) -> None:
-        self.status |= {"state": state, **changes, "updated": round(time.time(), 3)}
+        self.status = replace(self.status, state=State(state), **changes, updated=round(time.time(), 3))
         if self.is_writer:
-            write_json(self.folder / STATUS, self.status)
+            self.status.write(self.run.status_file)
         self.last = time.monotonic()
 
     def fail(self, error: str) -> None:
         """Write the state "failed". On a full disk the reserved space is used; if that fails too, it is logged."""
         try:
             self.release()
-            self.write(state="failed", error=error)
+            self.write(state=State.FAILED, error=error)
         except OSError as trouble:
             log.error("failed (%s), and the state cannot be written (%s)", error, trouble)
 
@@ -54,13 +53,13 @@ class StatusWriter:
 
     def _update(self, **changes: Any) -> None:
         if time.monotonic() - self.last >= SECONDS:
-            self.write(state="running", **changes)
+            self.write(state=State.RUNNING, **changes)
 
     def reserve(self) -> None:
         """Reserve disk space, so that the end of the attempt can be written on a full disk."""
         if self.is_writer:
-            reserve(self.folder / RESERVE)
+            reserve(self.run.reserve_file)
 
     def release(self) -> None:
         if self.is_writer:
-            remove(self.folder / RESERVE)
+            remove(self.run.reserve_file)

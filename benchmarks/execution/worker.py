@@ -22,15 +22,14 @@ from pathlib import Path
 
 from ..common.distributed import ALONE, OutOfStepError, Ranks, joined, ranks_from_environment
 from ..common.errors import UsageError
-from ..common.files import DamagedError, TakenError, read_json, write_json
+from ..common.files import DamagedError, TakenError, read_json, read_jsonl, write_json
 from ..common.lock import Lock, acquire, is_held
 from ..common.system import skip_final_gc
-from ..runs.folder import STATUS, CellFiles, is_finished
+from ..runs.folder import Run, is_finished
+from ..runs.status import State, Status
 
 POLL_SECONDS = 0.5
 INTERRUPTED = 130
-#: Of a cell that jobs run: what was saved when the last one started, and how many in a row saved nothing.
-STARTS = "starts.json"
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def run_cells(work: Work, stop: StopFlag, threads: int, ranks: Ranks = ALONE) ->
             if number is not None:
                 stop.set(number)
         claim = next(claims, None)
-        folder = ranks.broadcast(claim and claim[0])
+        folder = ranks.broadcast(claim and claim[0].path)
         if folder is None:
             return
         import torch
@@ -128,52 +127,52 @@ def run_cells(work: Work, stop: StopFlag, threads: int, ranks: Ranks = ALONE) ->
         if claim is None:
             _follow(folder, stop, threads, ranks)
         else:
-            with claim[1] as lock, _log_to(folder, lock):
-                _lead(folder, lock, work, stop, threads, ranks)
+            with claim[1] as lock, _log_to(Run(folder), lock):
+                _lead(Run(folder), lock, work, stop, threads, ranks)
 
 
-def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Path, Lock]]:
+def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Run, Lock]]:
     """Open cells with their locks, as they become available; ends when none is left for this worker."""
-    cells = [Path(name) for name in work.cells]
-    done: set[Path] = set()  # tried, or held by a living process
+    runs = [Run(Path(name)) for name in work.cells]
+    done: set[Run] = set()  # tried, or held by a living process
     beats: dict[Path, float] = {}
     while not stop():
-        candidates = [folder for folder in cells if folder not in done and _is_candidate(folder)]
+        candidates = [run for run in runs if run not in done and _is_candidate(run)]
         if not candidates:
             return
         claimed = False
-        for folder in candidates:
+        for run in candidates:
             if stop():
                 return
-            lock = acquire(folder / "lock")
+            lock = acquire(run.lock_file)
             if lock is None:
-                if work.job and _beats(folder / "lock", beats):
-                    _print(f"{folder.name} is held by another living process, skipped")
-                    done.add(folder)
+                if work.job and _beats(run.lock_file, beats):
+                    _print(f"{run.path.name} is held by another living process, skipped")
+                    done.add(run)
                 continue
-            if not _is_candidate(folder):  # another worker was faster
+            if not _is_candidate(run):  # another worker was faster
                 lock.release()
                 continue
             claimed = True
-            done.add(folder)
-            if work.without_progress is None or _may_start(folder, work.without_progress):
-                yield folder, lock
+            done.add(run)
+            if work.without_progress is None or _may_start(run, work.without_progress):
+                yield run, lock
             else:
                 lock.release()
         if not claimed and not stop():
             time.sleep(POLL_SECONDS)  # other workers hold the rest: wait, in case one of them dies
 
 
-def _is_candidate(folder: Path) -> bool:
+def _is_candidate(run: Run) -> bool:
     """Whether a cell is open. One whose files are damaged or missing is reported, and stops no other."""
     try:
-        return is_open(folder)
+        return is_open(run)
     except OSError as error:  # a folder that is gone, or a file server that fails: nothing is known of the cell
-        _print(f"{folder.name}: {error}")
+        _print(f"{run.path.name}: {error}")
     except UsageError as error:
-        _print(f"{folder.name}: {error}")
-        if not is_held(folder / "lock"):
-            _note_failure(folder, str(error))
+        _print(f"{run.path.name}: {error}")
+        if not is_held(run.lock_file):
+            _note_failure(run, str(error))
     return False
 
 
@@ -186,13 +185,13 @@ def _beats(lock: Path, seen: dict[Path, float]) -> bool:
     return beat > seen.setdefault(lock, beat)
 
 
-def is_open(folder: Path) -> bool:
+def is_open(run: Run) -> bool:
     """Whether a cell has work left. A failed one is closed until the next launch queues it.
 
     Raises DamagedError or OSError where its files cannot be read.
     """
-    files = CellFiles(folder)
-    return files.status["state"] != "failed" and not is_finished(folder, files.config)
+    config = Run(run.path).config  # as it is now: another command may have replaced it
+    return run.status.state is not State.FAILED and not is_finished(run, config)
 
 
 def _follow(folder: Path, stop: StopFlag, threads: int, ranks: Ranks) -> None:
@@ -207,7 +206,7 @@ def _follow(folder: Path, stop: StopFlag, threads: int, ranks: Ranks) -> None:
         _print(f"process {ranks.rank} of {ranks.size} left {folder.name}: {type(error).__name__}: {error}")
 
 
-def _lead(folder: Path, lock: Lock, work: Work, stop: StopFlag, threads: int, ranks: Ranks) -> None:
+def _lead(run: Run, lock: Lock, work: Work, stop: StopFlag, threads: int, ranks: Ranks) -> None:
     """The part of rank 0. A failure is recorded in the folder and does not end the worker."""
     from .cell import run_cell
 
@@ -218,7 +217,7 @@ def _lead(folder: Path, lock: Lock, work: Work, stop: StopFlag, threads: int, ra
     logging.info("attempt started, %s%s", where, f", one of {ranks.size} processes" if ranks.size > 1 else "")
     try:
         state = run_cell(
-            folder, should_stop=should_stop, threads=threads, job=work.job, command=work.command, ranks=ranks
+            run.path, should_stop=should_stop, threads=threads, job=work.job, command=work.command, ranks=ranks
         )
         logging.info("attempt ended: %s", state)
     except TakenError as error:
@@ -228,7 +227,7 @@ def _lead(folder: Path, lock: Lock, work: Work, stop: StopFlag, threads: int, ra
         raise
     except Exception as error:
         logging.exception("attempt failed")
-        _note_failure(folder, f"{type(error).__name__}: {error}")
+        _note_failure(run, f"{type(error).__name__}: {error}")
 
 
 def _print(text: str) -> None:
@@ -236,26 +235,26 @@ def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _note_failure(folder: Path, error: str) -> None:
+def _note_failure(run: Run, error: str) -> None:
     """Write the state "failed" unless the cell has done so itself; on a full or read-only disk, print that instead."""
     try:
-        if CellFiles(folder).status.get("state") == "failed":
+        if run.status.state is State.FAILED:
             return
-    except (DamagedError, AttributeError):  # the damage is, or hides, what went wrong
+    except DamagedError:  # the damage is, or hides, what went wrong
         pass
     try:
-        write_json(folder / STATUS, {"state": "failed", "error": error})
+        Status(State.FAILED, error=error).write(run.status_file)
     except OSError as trouble:
-        _print(f"{folder.name}: the state 'failed' cannot be written ({trouble})")
+        _print(f"{run.path.name}: the state 'failed' cannot be written ({trouble})")
 
 
 @contextlib.contextmanager
-def _log_to(folder: Path, lock: Lock) -> Iterator[None]:
+def _log_to(run: Run, lock: Lock) -> Iterator[None]:
     """Within, everything that is logged goes to the log.txt of a cell, while the lock is ours."""
-    for leftover in folder.glob("[!.]*/.*.tmp"):  # of an attempt that was killed while it wrote
+    for leftover in run.path.glob("[!.]*/.*.tmp"):  # of an attempt that was killed while it wrote
         with contextlib.suppress(OSError):
             leftover.unlink()
-    handler, root = _OwnLog(folder / "log.txt", lock), logging.getLogger()
+    handler, root = _OwnLog(run.log_file, lock), logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     try:
@@ -288,31 +287,30 @@ class _OwnLog(logging.FileHandler):
         _print(f"{self.baseFilename} cannot be written: {record.getMessage()}")
 
 
-def _may_start(folder: Path, limit: int) -> bool:
+def _may_start(run: Run, limit: int) -> bool:
     """Count the jobs in a row that found nothing new saved since the one before; at the limit the cell has failed."""
-    before = read_json(folder / STARTS, {"saved": None, "without_progress": 0})
-    saved = _saved(folder)
+    before = read_json(run.starts_file, {"saved": None, "without_progress": 0})
+    saved = _saved(run)
     count = before["without_progress"] + 1 if before["saved"] == saved else 0
-    write_json(folder / STARTS, {"saved": saved, "without_progress": count})
+    write_json(run.starts_file, {"saved": saved, "without_progress": count})
     if count < limit:
         return True
     error = f"{limit} jobs in a row ended before anything new was saved (is the time limit long enough?)"
-    write_json(folder / STATUS, {**CellFiles(folder).status, "state": "failed", "error": error})
-    _print(f"{folder.name}: {error}")
+    run.set_state(State.FAILED, error)
+    _print(f"{run.path.name}: {error}")
     return False
 
 
-def _saved(folder: Path) -> list[float]:
+def _saved(run: Run) -> list[float]:
     """A measure of progress: the checkpoint's time, the numbers of snapshots and rows, features of the real data."""
     from ..common.cache import cache_folder
 
-    checkpoint = folder / "checkpoints" / "last.pt"
-    rows = CellFiles(folder).records
-    snapshots = list(folder.glob("snapshots/*.safetensors"))
-    pieces = list(
-        cache_folder("references").glob("[!.]*/features-*.npy")
-    )  # hours of work on a CPU, for all cells of a benchmark
-    return [checkpoint.stat().st_mtime if checkpoint.exists() else 0.0, len(snapshots), len(rows), len(pieces)]
+    checkpoint = run.path / "checkpoints" / "last.pt"
+    snapshots = list(run.path.glob("snapshots/*.safetensors"))
+    # Features take hours on a CPU, for all cells of a benchmark.
+    pieces = list(cache_folder("references").glob("[!.]*/features-*.npy"))
+    time = checkpoint.stat().st_mtime if checkpoint.exists() else 0.0
+    return [time, len(snapshots), len(read_jsonl(run.records_file)), len(pieces)]
 
 
 if __name__ == "__main__":

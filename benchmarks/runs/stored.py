@@ -6,24 +6,24 @@ import re
 
 from ..common.errors import UsageError
 from ..config.schema import RunConfig
-from .folder import CONFIG, CellFiles
+from .folder import Run
 
 #: A metric on features of a function: its module would be imported.
 OWN_CODE = re.compile(r"_?[\w.]+:\w+", re.ASCII)
 
 
-def trusted(cell: CellFiles) -> RunConfig:
+def trusted(run: Run) -> RunConfig:
     """The configuration of a cell whose metrics are going to be computed, if none of them names a function.
 
     Results are shared, and no code is imported because a file among them names it.
 
     Raises UsageError for such a metric.
     """
-    for name in cell.config.eval.metrics:
+    for name in run.config.eval.metrics:
         if OWN_CODE.search(name):
             raise UsageError(
-                f"{cell.path / CONFIG} names the metric {name!r}, which runs a function of a module: code that a file "
+                f"{run.config_file} names the metric {name!r}, which runs a function of a module: code that a file "
                 f"of results names is not run, so name it yourself (--metrics of `bench eval`, eval.metrics of `bench "
                 f"run`)"
             )
-    return cell.config
+    return run.config

@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from .folder import CellFiles
-
-#: The states of a cell, the most urgent first. status.json holds one of: queued, running, interrupted, failed,
-#: diverged, done. The others follow from the queue: "requeued", queued again after it had started; "cancelled";
-#: "lost", its job is gone and SLURM does not know how it ended.
-STATES = (
-    "running",
-    "failed",
-    "lost",
-    "cancelled",
-    "diverged",
-    "interrupted",
-    "requeued",
-    "queued",
-    "done",
-)
-FINAL = ("done", "diverged")
-RERUN = ("failed", "cancelled", "lost", "interrupted", "queued")
+from .folder import Run
+from .status import State, Status
 
 
 @dataclass(frozen=True)
@@ -42,8 +24,7 @@ class CellStatus:
 
     Attributes:
         name: Its folder below the output folder.
-        status: The content of status.json.
-        state: One of STATES.
+        state: By status.json and, of cells in jobs, by the queue.
         reason: Why it waits, or why it ended; "" where the state says all.
         job, node: Where it runs or ran, "" outside SLURM.
         live: The jobs that hold it.
@@ -53,9 +34,9 @@ class CellStatus:
     """
 
     name: str
-    files: CellFiles
-    status: Mapping[str, Any]
-    state: str
+    run: Run
+    status: Status
+    state: State
     reason: str = ""
     job: str = ""
     node: str = ""
@@ -72,7 +53,7 @@ class CellStatus:
     @property
     def needs_rerun(self) -> bool:
         """Whether `bench retry --failed` picks it: unfinished and inactive."""
-        return self.state in RERUN and not self.is_active
+        return not self.is_active and not self.state.is_final and self.state not in (State.RUNNING, State.REQUEUED)
 
 
 @dataclass(frozen=True)
@@ -85,14 +66,14 @@ class View:
     @property
     def is_settled(self) -> bool:
         """Whether no cell is active. While SLURM is unreachable, every unfinished cell may be."""
-        return not any(cell.is_active or (self.unreachable and cell.state not in FINAL) for cell in self.cells)
+        return not any(cell.is_active or (self.unreachable and not cell.state.is_final) for cell in self.cells)
 
-    def counts(self) -> dict[str, int]:
-        """The number of cells in each state, in the order of STATES; states without cells are left out."""
+    def counts(self) -> dict[State, int]:
+        """The number of cells in each state, in the order of `State`; states without cells are left out."""
         found = [cell.state for cell in self.cells]
-        return {state: found.count(state) for state in STATES if state in found}
+        return {state: found.count(state) for state in State if state in found}
 
 
-def name_of(files: CellFiles, out: Path) -> str:
+def name_of(run: Run, out: Path) -> str:
     """The name of a cell: its folder below the output folder."""
-    return files.path.relative_to(out).as_posix()
+    return run.path.relative_to(out).as_posix()

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...benchmarks.runs.folder import TRAIN_LOG
 from .cells import Cell, naming, plain
 from .statistics import Interval, paired_interval, t_interval
 from .tables import Board, Finals, SeedValue, final_values, labels
@@ -116,7 +115,7 @@ def ablations(board: Board, values: Iterable[SeedValue]) -> tuple[Ablation, ...]
     finals = final_values(names, values, board.cells)
     families: dict[tuple[Any, ...], dict[str, Cell]] = defaultdict(dict)
     for cell in board.cells:
-        version = cell.files.config.benchmark.version
+        version = cell.run.config.benchmark.version
         families[cell.method, cell.version, cell.sampling, str(version)].setdefault(cell.group, cell)
     return tuple(
         ablation
@@ -195,7 +194,7 @@ def swept(cells: Sequence[Cell]) -> list[Factor]:
 
 def _settings(cell: Cell) -> dict[str, Any]:
     """The leaves of the sections that may be swept."""
-    config = cell.files.config.to_dict()
+    config = cell.run.config.to_dict()
     return _leaves({name: config[name] for name in SECTIONS})
 
 
@@ -301,8 +300,8 @@ def _point(
 def _penalty(cells: Iterable[Cell]) -> Interval | None:
     last = []
     for cell in cells:
-        with naming(cell.files.path / TRAIN_LOG):
-            last += [float(row["penalty"]) for row in cell.files.train_log[-1:] if row.get("penalty") is not None]
+        with naming(cell.run.train_log_file):
+            last += [float(row["penalty"]) for row in cell.run.train_log[-1:] if row.get("penalty") is not None]
     return t_interval(last) if any(last) else None  # where pairing is free, every penalty is exactly zero
 
 

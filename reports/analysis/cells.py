@@ -16,19 +16,16 @@ from ...benchmarks.common.files import DamagedError
 from ...benchmarks.common.text import plain
 from ...benchmarks.config.schema import RunConfig
 from ...benchmarks.runs.folder import (
-    CONFIG,
-    RECORDS,
     REFERENCE,
-    RUN,
-    STATUS,
-    CellFiles,
+    Run,
     cells_in,
     find_cells,
     read_reference,
 )
+from ...benchmarks.runs.status import State
 
 #: States that will not change by themselves, and what the tables call them. Every other state is "unfinished".
-FINAL_STATES = {"done": "finished", "diverged": "diverged", "failed": "failed"}
+FINAL_STATES = {State.DONE: "finished", State.DIVERGED: "diverged", State.FAILED: "failed"}
 
 #: Of counts, exact in a float; of values, whose squares must be finite (features are of single precision).
 MOST, LARGEST = 2**53, 1e100
@@ -42,7 +39,7 @@ class Cell:
     (`sampling`, which is empty for plain samples of the headline's weights).
     """
 
-    files: CellFiles
+    run: Run
     id: str
     group: str
     benchmark: str
@@ -55,7 +52,7 @@ class Cell:
     batch: int
     nfe: tuple[int, ...]
     metrics: tuple[str, ...]
-    state: str
+    state: State
     images: int
     error: str | None
     attempts: tuple[dict[str, Any], ...]
@@ -67,7 +64,7 @@ def read_cells(out: Path) -> list[Cell]:
 
     Raises LookupError where there is none, DamagedError with the file's path where one is damaged.
     """
-    cells = [_read(files) for files in find_cells(out)]
+    cells = [_read(run) for run in find_cells(out)]
     if not cells:
         raise LookupError(f"there are no cells in {out}: nothing to report yet (`bench run` makes some)")
     return cells
@@ -75,7 +72,7 @@ def read_cells(out: Path) -> list[Cell]:
 
 def read_folder(folder: Path) -> list[Cell]:
     """The cell in `folder`, or all cells anywhere below it; [] where there is none. Raises as `read_cells` does."""
-    return [_read(files) for files in cells_in(folder)]
+    return [_read(run) for run in cells_in(folder)]
 
 
 def reference_values(out: Path, benchmark: str) -> dict[tuple[str, str], float]:
@@ -101,9 +98,9 @@ def naming(path: Path) -> Iterator[None]:
         raise DamagedError(message if str(path) in message else f"{path}: {message}") from None
 
 
-def _read(files: CellFiles) -> Cell:
-    with naming(files.path / CONFIG):
-        config, identity = files.config, files.config.cell
+def _read(run: Run) -> Cell:
+    with naming(run.config_file):
+        config, identity = run.config, run.config.cell
         facts = {
             "id": identity.id,
             "group": identity.group,
@@ -118,19 +115,19 @@ def _read(files: CellFiles) -> Cell:
             "nfe": config.eval.nfe,
             "metrics": config.eval.metrics,
         }
-    with naming(files.path / STATUS):
-        status = files.status
-        facts |= {"state": str(status["state"]), "images": int(status.get("images") or 0)}
-        facts["error"] = plain(str(status["error"])) if status.get("error") else None
-    with naming(files.path / RUN):
-        facts |= {"attempts": tuple(files.run["attempts"]), "compute": dict(files.run.get("compute") or {})}
-    with naming(files.path / RECORDS):
-        for number, row in enumerate(files.records, start=1):
+    with naming(run.status_file):
+        status = run.status
+        error = plain(status.error) if status.error else None
+        facts |= {"state": status.state, "images": int(status.images), "error": error}
+    with naming(run.history_file):
+        facts |= {"attempts": tuple(run.history["attempts"]), "compute": dict(run.history.get("compute") or {})}
+    with naming(run.records_file):
+        for number, row in enumerate(run.records, start=1):
             _check(row, number, facts["id"])
         # What `bench eval` has added is in no configuration.
         for key, column in (("nfe", "nfe"), ("metrics", "metric")):
-            facts[key] = tuple(dict.fromkeys((*facts[key], *(row[column] for row in files.records))))
-    return Cell(files=files, **facts)
+            facts[key] = tuple(dict.fromkeys((*facts[key], *(row[column] for row in run.records))))
+    return Cell(run=run, **facts)
 
 
 #: Keys of a variant that `_sampling` says in words.

@@ -42,7 +42,7 @@ def matches(first: Sequence[Cell], second: Sequence[Cell]) -> list[tuple[str, tu
         found += [
             (benchmark, (a, b), _named(ours, a), _named(theirs, b))
             for a, b in _pairs(ours, theirs)
-            if {cell.files.path for cell in _named(ours, a)} != {cell.files.path for cell in _named(theirs, b)}
+            if {cell.run.path for cell in _named(ours, a)} != {cell.run.path for cell in _named(theirs, b)}
         ]
     return found
 

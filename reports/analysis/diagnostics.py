@@ -10,7 +10,6 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from ...benchmarks.runs.folder import DIAGNOSTICS
 from .cells import Cell, naming
 from .tables import Board, labels
 
@@ -99,8 +98,8 @@ def profiles(board: Board) -> list[Profile]:
 def _rows(cell: Cell) -> list[tuple[Setting, dict[str, Any]]]:
     """The cell's rows with their settings, every one checked."""
     found = []
-    with naming(cell.files.path / DIAGNOSTICS):
-        for number, row in enumerate(cell.files.diagnostics, start=1):
+    with naming(cell.run.diagnostics_file):
+        for number, row in enumerate(cell.run.diagnostics, start=1):
             if not isinstance(row, dict):
                 raise ValueError(f"row {number} is not an object")
             if row["value"] is not None and type(row["value"]) not in (int, float):

@@ -72,7 +72,7 @@ def memorisation(board: Board) -> Memorisation | None:
     kept = defaultdict(list)
     for cell in board.cells:
         if _has(cell, nfe):
-            kept[names[cell.group]].append(read_nearest(cell.files.nearest(nfe)))
+            kept[names[cell.group]].append(read_nearest(cell.run.nearest(nfe)))
     scores = {row.entry.label: row.scores for row in board.rows if row.nfe == nfe}
     rows = tuple(
         Nearness(
@@ -126,4 +126,4 @@ def shown_nfe(board: Board) -> int | None:
 
 
 def _has(cell: Cell, nfe: int) -> bool:
-    return cell.state == "done" and cell.files.nearest(nfe).exists()
+    return cell.state == "done" and cell.run.nearest(nfe).exists()

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ...benchmarks.runs.folder import CONFIG, TRAIN_LOG
 from .arrays import read_arrays
 from .cells import Cell, naming
 from .statistics import Interval, t_interval
@@ -68,7 +67,7 @@ def learned(board: Board) -> tuple[Learned, ...]:
     """Every configuration whose finished cells keep a learned law, in the order of the board. Raises DamagedError."""
     found = []
     for entry in board.entries:
-        laws = [read_posterior(cell.files.posterior) for cell in entry.cells if has_posterior(cell)]
+        laws = [read_posterior(cell.run.posterior) for cell in entry.cells if has_posterior(cell)]
         if laws:
             found.append(
                 Learned(
@@ -83,7 +82,7 @@ def learned(board: Board) -> tuple[Learned, ...]:
 
 def has_posterior(cell: Cell) -> bool:
     """Whether the cell is finished and keeps a learned law."""
-    return cell.state == "done" and cell.files.posterior.exists()
+    return cell.state == "done" and cell.run.posterior.exists()
 
 
 def read_posterior(path: Path) -> Posterior:
@@ -131,16 +130,16 @@ def divergences(board: Board) -> dict[str, Divergence]:
 
 def _course(cell: Cell) -> dict[int, float]:
     """images -> nats a coupled sample; all of them are 0 where pairing is free."""
-    with naming(cell.files.path / TRAIN_LOG):
+    with naming(cell.run.train_log_file):
         # A resumed run may log a stretch twice; the later line is the one that counts.
-        penalties = {int(row["images"]): row.get("penalty") for row in cell.files.train_log}
+        penalties = {int(row["images"]): row.get("penalty") for row in cell.run.train_log}
         values = {images: float(value) for images, value in sorted(penalties.items()) if value is not None}
         if not all(map(math.isfinite, values.values())):
             raise ValueError("a penalty is not finite")
     if not any(values.values()):
         return values
-    with naming(cell.files.path / CONFIG):
-        share = float(cell.files.config.method.parts.get("coupling", {}).get("share", 1))
+    with naming(cell.run.config_file):
+        share = float(cell.run.config.method.parts.get("coupling", {}).get("share", 1))
         if not 0 < share <= 1:
             raise ValueError(f"method.coupling.share is {share:g}, but the training log has penalties")
     return {images: max(0.0, value / share) for images, value in values.items()}  # below 0 by rounding alone

@@ -23,7 +23,7 @@ def read_samples(path: Path) -> np.ndarray:
         return array
 
 
-def shown_cells(board: Board, file: Callable[[Cell], Path] = lambda cell: cell.files.samples(1)) -> dict[str, Cell]:
+def shown_cells(board: Board, file: Callable[[Cell], Path] = lambda cell: cell.run.samples(1)) -> dict[str, Cell]:
     """label -> the cell whose `file` is shown, in the order of the board: the lowest seed that all share that have it.
 
     Only finished cells are shown, and configurations without the file are left out.

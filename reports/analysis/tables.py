@@ -175,7 +175,7 @@ def seed_values(cells: Iterable[Cell]) -> list[SeedValue]:
     values = []
     for cell in cells:
         draws: dict[tuple[str, int, int], dict[int, float]] = defaultdict(dict)
-        for row in cell.files.records:
+        for row in cell.run.records:
             value = math.nan if row["value"] is None else float(row["value"])
             draws[row["metric"], row["nfe"], row["images"]][row["draw"]] = value
         values += [SeedValue(cell, *key, seed_mean(found.values())) for key, found in draws.items()]
@@ -190,7 +190,7 @@ def sampling_errors(cells: Iterable[Cell]) -> dict[tuple[int, str], float]:
     found: dict[tuple[int, str], list[float]] = defaultdict(list)
     for cell in cells:
         draws: dict[tuple[int, str], dict[int, float | None]] = defaultdict(dict)
-        for row in cell.files.records if cell.state == "done" else ():
+        for row in cell.run.records if cell.state == "done" else ():
             if row["images"] == cell.budget:
                 draws[row["nfe"], row["metric"]][row["draw"]] = row.get("error")  # the column is younger than records
         for key, errors in draws.items():
@@ -203,7 +203,7 @@ def final_draws(cells: Iterable[Cell]) -> dict[tuple[str, int, str], dict[int, d
     """(group, nfe, metric) -> seed -> draw -> value at the last snapshot of finished cells."""
     found: dict[tuple[str, int, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for cell in cells:
-        for row in cell.files.records if cell.state == "done" else ():
+        for row in cell.run.records if cell.state == "done" else ():
             if row["images"] == cell.budget:
                 value = math.nan if row["value"] is None else float(row["value"])
                 found[cell.group, row["nfe"], row["metric"]][cell.seed][row["draw"]] = value
@@ -271,7 +271,7 @@ def _row(
 
 def _setup(entry: Entry) -> Setup:
     cell = entry.cells[0]
-    config = cell.files.config
+    config = cell.run.config
     return Setup(
         method=cell.method,
         dataset=cell.benchmark,

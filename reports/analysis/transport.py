@@ -77,13 +77,13 @@ def _side(p: np.ndarray, q: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def sample_lines(cell: Cell) -> Lines | None:
     """Noise -> sample at NFE 1; None where the file has none. Raises DamagedError, naming the file."""
-    arrays = _arrays(cell.files.samples(1), ("latents", "samples"))
+    arrays = _arrays(cell.run.samples(1), ("latents", "samples"))
     return None if arrays is None else Lines(arrays["latents"], arrays["samples"], arrays.get("modes"))
 
 
 def coupling_lines(cell: Cell) -> tuple[Lines, Lines] | None:
     """Data -> coupled noise, and data -> noise drawn apart; None where there is no file. Raises DamagedError."""
-    arrays = _arrays(cell.files.coupling, ("x", "coupled", "noise"))
+    arrays = _arrays(cell.run.coupling, ("x", "coupled", "noise"))
     if arrays is None:
         return None
     coupled, apart = (Lines(arrays["x"], arrays[name], arrays.get("modes")) for name in ("coupled", "noise"))

@@ -198,7 +198,7 @@ def _seed(board: Board, entry: Entry, cell: Cell, columns: Sequence[tuple[int, s
             values.append((NOTHING, None))
         else:
             values.append(("diverged", None) if value != value else (number(value), value))
-    folder = urllib.parse.quote("/".join(cell.files.path.parts[-3:]), safe="/+")
+    folder = urllib.parse.quote("/".join(cell.run.path.parts[-3:]), safe="/+")
     return SeedRow(cell, count_text(cell.images), values, evidence(cell), folder)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...benchmarks.metrics.registry import direction
-from ...benchmarks.runs.folder import RECORDS, STATUS
 from ..analysis.cells import FINAL_STATES, Cell
 from ..analysis.comparisons import INCONCLUSIVE, Rank
 from ..analysis.formatting import ARROWS, NOTHING, count_text, number, score_text, span
@@ -69,9 +68,8 @@ def cost_table(board: Board, prefix: str = "") -> Table:
 
 def evidence(cell: Cell) -> str:
     """The path from the leaderboard to what the numbers of a cell are made of: its records, or else its state."""
-    path = cell.files.path
-    name = RECORDS if (path / RECORDS).exists() else STATUS
-    return urllib.parse.quote("/".join([*path.parts[-3:], name]), safe="/+")
+    records, status = cell.run.records_file, cell.run.status_file
+    return urllib.parse.quote("/".join((records if records.exists() else status).parts[-4:]), safe="/+")
 
 
 def runs_text(board: Board) -> str:

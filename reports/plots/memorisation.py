@@ -32,8 +32,8 @@ def nearest_plot(board: Board) -> Figure | None:
     if nfe is None:
         return None
     shown = {
-        label: read_nearest(cell.files.nearest(nfe))
-        for label, cell in shown_cells(board, lambda cell: cell.files.nearest(nfe)).items()
+        label: read_nearest(cell.run.nearest(nfe))
+        for label, cell in shown_cells(board, lambda cell: cell.run.nearest(nfe)).items()
     }
     pairs = {label: near for label, near in shown.items() if near.has_images}
     curves = 3.1 + legend_height(shown)

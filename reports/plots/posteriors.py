@@ -38,8 +38,8 @@ SPREAD = matplotlib.colormaps["cividis"]
 
 def posterior_plot(board: Board) -> Figure | None:
     """The learned laws of the lowest seed that all configurations with one share; of many the first `MOST_SHOWN`."""
-    cells = shown_cells(board, lambda cell: cell.files.posterior)
-    laws = {label: read_posterior(cell.files.posterior) for label, cell in cells.items()}
+    cells = shown_cells(board, lambda cell: cell.run.posterior)
+    laws = {label: read_posterior(cell.run.posterior) for label, cell in cells.items()}
     if not laws:
         return None
     first = next(iter(laws.values()))

@@ -26,12 +26,12 @@ def samples(board: Board) -> Figure | None:
     chosen = dict(itertools.islice(shown_cells(board).items(), MOST_SHOWN))
     if not chosen:
         return None
-    real = next((read_samples(cell.files.real) for cell in chosen.values() if cell.files.real.exists()), None)
+    real = next((read_samples(cell.run.real) for cell in chosen.values() if cell.run.real.exists()), None)
     blocks = {
         nfe: {
-            label: read_samples(cell.files.samples(nfe))
+            label: read_samples(cell.run.samples(nfe))
             for label, cell in chosen.items()
-            if cell.files.samples(nfe).exists()
+            if cell.run.samples(nfe).exists()
         }
         for nfe in (1, 2)
     }

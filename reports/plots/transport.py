@@ -25,7 +25,7 @@ def sample_plot(board: Board) -> Figure | None:
     panels = {label: lines for label, cell in cells.items() if (lines := sample_lines(cell))}
     if not panels:
         return None
-    real = next((read_samples(cell.files.real) for cell in cells.values() if cell.files.real.exists()), None)
+    real = next((read_samples(cell.run.real) for cell in cells.values() if cell.run.real.exists()), None)
     look = styles([entry.label for entry in board.entries])
     return _figure({label: (lines, look[label].color) for label, lines in panels.items()}, real)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...benchmarks.runs.folder import CONFIG, DIAGNOSTICS
 from ..analysis.cells import Cell
 from ..analysis.samples import read_samples
 
@@ -19,15 +18,15 @@ SIDE, SQUARE = 8, 128  # images in a row of the grid; side of a picture of point
 
 def write_files(cell: Cell, folder: Path) -> None:
     """What is kept with the run: the configuration, the diagnostics, and one picture of the samples."""
-    for name in (CONFIG, DIAGNOSTICS):
-        if (path := cell.files.path / name).exists():
-            (folder / name).write_bytes(path.read_bytes())
+    for path in (cell.run.config_file, cell.run.diagnostics_file):
+        if path.exists():
+            (folder / path.name).write_bytes(path.read_bytes())
     _draw_grid(cell, folder / GRID)
 
 
 def sampled(cell: Cell) -> list[Path]:
     """The files of samples that the cell has, fewest steps first."""
-    return [path for nfe in sorted(cell.nfe) if (path := cell.files.samples(nfe)).exists()]
+    return [path for nfe in sorted(cell.nfe) if (path := cell.run.samples(nfe)).exists()]
 
 
 def _draw_grid(cell: Cell, target: Path) -> None:

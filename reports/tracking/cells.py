@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ...benchmarks.runs.folder import CONFIG, DIAGNOSTICS, TRAIN_LOG
+from ...benchmarks.runs.status import State
 from ..analysis.cells import MOST, Cell, naming
 from ..analysis.tables import seed_values
 from .artifacts import sampled
@@ -18,7 +18,12 @@ from .store import LONGEST_VALUE
 
 #: Sections that may change without making another cell. MLflow's parameters cannot be changed, tags can.
 CHANGEABLE = ("cell", "sample", "eval", "run")
-RUN_STATES = {"done": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED"}
+RUN_STATES = {
+    State.DONE: "FINISHED",
+    State.FAILED: "FAILED",
+    State.DIVERGED: "FAILED",
+    State.INTERRUPTED: "KILLED",
+}
 FORMAT = "4"  # enters the fingerprint: what is imported differently is imported again
 
 #: (key, step, value)
@@ -43,14 +48,14 @@ class Content:
 
 def params(cell: Cell) -> dict[str, str]:
     """The leaves of the configuration that make the cell what it is."""
-    fixed = {key: value for key, value in cell.files.config.to_dict().items() if key not in CHANGEABLE}
+    fixed = {key: value for key, value in cell.run.config.to_dict().items() if key not in CHANGEABLE}
     return {_name(key): _text(value) for key, value in flattened(fixed)}
 
 
 def tags(cell: Cell, sweeps: Sequence[str]) -> dict[str, str]:
     """Who the cell is, its code, where it ran, and the leaves of the configuration that may change."""
     git = (cell.attempts[-1].get("git") if cell.attempts else None) or {}
-    status = cell.files.status
+    status = cell.run.status
     identity = {
         "cell": cell.id,
         "method": cell.method,
@@ -63,14 +68,14 @@ def tags(cell: Cell, sweeps: Sequence[str]) -> dict[str, str]:
         "git.commit": git.get("commit"),
         "git.dirty": git.get("dirty"),
         "attempts": len(cell.attempts),
-        "job": status.get("job"),
-        "node": status.get("node"),
+        "job": status.job,
+        "node": status.node,
         "sweeps": ", ".join(sweeps) or None,
     }
     found = {f"bench.{key}": str(value) for key, value in identity.items() if value is not None}
     if git.get("commit"):
         found["mlflow.source.git.commit"] = str(git["commit"])  # MLflow's page has a place for it
-    config = cell.files.config.to_dict()
+    config = cell.run.config.to_dict()
     changeable = {key: config[key] for key in CHANGEABLE if key != "cell"}
     leaves = flattened({key: value for key, value in changeable.items() if value})
     return {key: _text(value) for key, value in (*found.items(), *((_name(k), v) for k, v in leaves))}
@@ -110,8 +115,7 @@ def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 def fingerprint(cell: Cell, run: Content) -> str:
     """Changes with anything of the cell that is imported: `run`, as it was read, and the files that are kept."""
     digest = hashlib.sha256(f"{FORMAT} {run}".encode())
-    for name in (CONFIG, DIAGNOSTICS):
-        path = cell.files.path / name
+    for path in (cell.run.config_file, cell.run.diagnostics_file):
         digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"").digest())
     for path in sampled(cell):  # large, and never rewritten without a point that changes
         digest.update(f"{path.name} {path.stat().st_size}".encode())
@@ -134,16 +138,16 @@ def _values(cell: Cell) -> Iterator[Point]:
 
 
 def _losses(cell: Cell) -> Iterator[Point]:
-    with naming(cell.files.path / TRAIN_LOG):
+    with naming(cell.run.train_log_file):
         # A resumed run may log a stretch twice; the later line is the one that counts.
-        losses = {_step(row): row["loss"] for row in cell.files.train_log}
+        losses = {_step(row): row["loss"] for row in cell.run.train_log}
         yield from [("train_loss", images, float(loss)) for images, loss in losses.items() if loss is not None]
 
 
 def _diagnosed(cell: Cell) -> Iterator[Point]:
-    with naming(cell.files.path / DIAGNOSTICS):
+    with naming(cell.run.diagnostics_file):
         found: dict[tuple[str, int], float] = {}
-        for row in cell.files.diagnostics:
+        for row in cell.run.diagnostics:
             if row["value"] is None:
                 continue
             special = [] if row["weights"] == "averaged" else [f"weights {row['weights']}"]

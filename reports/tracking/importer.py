@@ -128,7 +128,7 @@ class _Store:
         """Import the cells of one benchmark; damaged ones are errors in the result. held: folder of a cell -> tasks."""
         experiment = self._experiment(name)
         sweeps = {
-            cell.id: [task.sweep for task in held.get(cell.files.path.relative_to(self.out).as_posix(), ())]
+            cell.id: [task.sweep for task in held.get(cell.run.path.relative_to(self.out).as_posix(), ())]
             for cell in cells
         }
         here = local(name, self.out, own=self.own)

@@ -115,11 +115,11 @@ def phase(out: Path) -> str:
     if all(state["state"] == "done" for state in states):
         return "report" if not (out / ".report.json").exists() else "end"
     # The status is written twice a second at most: what is on disk says more exactly when training was over.
-    running = next((cell for cell in find_cells(out) if cell.status["state"] == "running"), None)
+    running = next((cell for cell in find_cells(out) if cell.status.state == "running"), None)
     if running is None:
         return "between cells"
     trained = (running.path / "snapshots" / f"{running.config.budget_images:012d}.safetensors").exists()
-    return "sample" if trained else str(running.status.get("phase"))
+    return "sample" if trained else running.status.phase
 
 
 def results(out: Path) -> dict[str, str]:

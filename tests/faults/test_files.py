@@ -20,8 +20,7 @@ from torch import nn
 from consistency_bench.benchmarks.common.files import DamagedError, append_jsonl, read_json, read_jsonl, write_json
 from consistency_bench.benchmarks.config.compose import Cell
 from consistency_bench.benchmarks.execution.cell import run_cell
-from consistency_bench.benchmarks.execution.status_writer import RESERVE
-from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS, TRAIN_LOG
+from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS, TRAIN_LOG, Run
 from consistency_bench.benchmarks.training.checkpoint import (
     LAST,
     PREVIOUS,
@@ -240,7 +239,7 @@ def test_a_full_disk_fails_the_cell_and_loses_nothing(
     write_status(folder, "queued")
     finish(folder, tmp_path / "list")
     assert results(folder) == undisturbed[1]
-    assert not (folder / RESERVE).exists()
+    assert not Run(folder).reserve_file.exists()
 
 
 def test_a_disk_that_becomes_read_only_ends_the_worker_with_a_sentence(

@@ -22,7 +22,7 @@ from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from consistency_bench.benchmarks.config.compose import compose_cells, parse_methods
 from consistency_bench.benchmarks.data.image_folder import ImageFolder
-from consistency_bench.benchmarks.runs.folder import CellFiles
+from consistency_bench.benchmarks.runs.folder import Run
 from consistency_bench.benchmarks.training import pretrained as weights
 from consistency_bench.benchmarks.training.checkpoint import LAST, _seal, load_checkpoint, load_snapshot, snapshot_path
 from consistency_bench.methods.parts.options import OptionError
@@ -68,7 +68,7 @@ def as_prepared(path: Path) -> object:
 def as_config(path: Path) -> object:
     (path.parent / "cell").mkdir()
     shutil.copy(path, path.parent / "cell" / "config.yaml")
-    return CellFiles(path.parent / "cell").config
+    return Run(path.parent / "cell").config
 
 
 @pytest.fixture(autouse=True)

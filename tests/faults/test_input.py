@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from consistency_bench.benchmarks.cli import main as command
 from consistency_bench.benchmarks.common.files import DamagedError, read_json, read_jsonl
 from consistency_bench.benchmarks.config.schema import keys_of
-from consistency_bench.benchmarks.runs.folder import CONFIG, RECORDS, RUN, STATUS, CellFiles, find_cells
+from consistency_bench.benchmarks.runs.folder import CONFIG, RECORDS, RUN, STATUS, Run, find_cells
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
 
 from ..benchmarks.conftest import put, tiny_cell
@@ -193,7 +193,7 @@ def test_the_readers_return_data_or_name_the_file(tmp_path_factory: pytest.TempP
             assert name in str(error)  # noqa: PT017  (it may also be read)
     (folder / CONFIG).write_bytes(content)
     try:
-        CellFiles(folder).config  # noqa: B018
+        Run(folder).config  # noqa: B018
     except DamagedError as error:
         assert CONFIG in str(error)  # noqa: PT017
 
@@ -243,7 +243,7 @@ def test_the_report_s_reader_takes_any_json(
 def test_any_configuration_on_disk_is_data_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     out = tmp_path_factory.getbasetemp() / "configured"
     folder = put(tiny_cell("ect"), out)
-    config = CellFiles(folder).config.to_dict()
+    config = Run(folder).config.to_dict()
     section = sorted(config)[len(json.dumps(value)) % len(config)]
     (folder / CONFIG).write_text(json.dumps({**config, section: value}), encoding="utf-8", errors="replace")
     with contextlib.suppress(DamagedError):

@@ -18,7 +18,8 @@ from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.execution import worker
 from consistency_bench.benchmarks.execution.launch import prepare
 from consistency_bench.benchmarks.execution.spawn import free_port
-from consistency_bench.benchmarks.execution.worker import STARTS, Work
+from consistency_bench.benchmarks.execution.worker import Work
+from consistency_bench.benchmarks.runs.folder import Run
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,7 @@ def until(reached: Callable[[], object]) -> None:
 
 
 def cells(out: Path, settings: list[str], seeds: int = 1) -> list[Path]:
-    return prepare(compose_cells(["ect"], range(seeds), settings), out)
+    return [run.path for run in prepare(compose_cells(["ect"], range(seeds), settings), out)]
 
 
 def status(folder: Path) -> dict[str, object]:
@@ -123,17 +124,17 @@ def test_workers_that_are_killed_fail_the_job(tmp_path: Path, start: Start) -> N
 
 def test_starts_that_save_nothing_are_counted(tmp_path: Path) -> None:
     (folder,) = cells(tmp_path, SHORT)
-    limit = 3
-    assert [worker._may_start(folder, limit) for _ in range(3)] == [True] * 3
+    run, limit = Run(folder), 3
+    assert [worker._may_start(run, limit) for _ in range(3)] == [True] * 3
     checkpoint = folder / "checkpoints" / "last.pt"
     checkpoint.parent.mkdir()
     checkpoint.touch()  # something was saved at last
-    assert [worker._may_start(folder, limit) for _ in range(4)] == [True] * 3 + [False]
+    assert [worker._may_start(run, limit) for _ in range(4)] == [True] * 3 + [False]
     assert status(folder)["state"] == "failed"
     assert str(status(folder)["error"]).startswith("3 jobs in a row ended before anything new was saved")
     prepare(compose_cells(["ect"], [0], SHORT), tmp_path)
-    assert not (folder / STARTS).exists()
-    assert worker._may_start(folder, limit)
+    assert not run.starts_file.exists()
+    assert worker._may_start(run, limit)
 
 
 def test_a_signal_to_one_process_of_a_cell_is_heard_by_all(tmp_path: Path) -> None:

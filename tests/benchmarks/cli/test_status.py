@@ -24,7 +24,7 @@ from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_json, write_json, write_text
 from consistency_bench.benchmarks.common.lock import acquire
 from consistency_bench.benchmarks.execution import launch
-from consistency_bench.benchmarks.runs.folder import STATUS, CellFiles
+from consistency_bench.benchmarks.runs.folder import STATUS, Run
 from consistency_bench.slurm import clusters, queue, sweeps
 from consistency_bench.slurm import status as view
 from consistency_bench.slurm.sweeps import Array, Sweep
@@ -245,7 +245,7 @@ def test_a_cell_that_runs_here_has_a_line_for_each_change(tmp_path: Path, capsys
     ):
         write_json(folder / STATUS, status)
         for _ in range(2):
-            lines.show(display.local_view([CellFiles(folder)], tmp_path))
+            lines.show(display.local_view([Run(folder)], tmp_path))
     assert [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()] == [
         "0 of 1 done, 1 queued",
         f"{NAMES[0]} train 25%, loss 0.5, 64 images/s, 30 s left",
@@ -478,7 +478,7 @@ def test_what_failed_or_was_left_is_submitted_again_as_it_was(
     assert said.status == 0
     (call_,) = submitted
     assert [path for path, _ in call_.cells] == [CELLS[0].path(Path("runs")), CELLS[1].path(Path("runs"))]
-    assert str(call_.cells[0][1]["train"]["lr"]).startswith("9")
+    assert str(call_.cells[0][1].train.lr).startswith("9")
     assert (call_.cluster.name, call_.cluster.partition) == ("ours", "spare")
     assert call_.command == "bench retry --failed --out runs"
     queued = read_json(CELLS[0].path(out) / STATUS)
@@ -598,9 +598,9 @@ def test_cells_of_no_sweep_are_retried_here(
     write_json(CELLS[0].path(out) / "run.json", {"attempts": [{"threads": 1}], "compute": {}})
     ran: list[tuple[list[Path], int]] = []
 
-    def run_local(folders: Sequence[Path], slots: launch.Slots, tick: Callable[[], None]) -> bool:
-        assert {read_json(folder / STATUS)["state"] for folder in folders} == {"queued"}
-        ran.append((list(folders), slots.threads))
+    def run_local(runs: Sequence[Run], slots: launch.Slots, tick: Callable[[], None]) -> bool:
+        assert {run.status.state for run in runs} == {"queued"}
+        ran.append(([run.path for run in runs], slots.threads))
         say(out, 0, state="done")
         say(out, 1, state="failed", error="RuntimeError: again")
         return False

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from consistency_bench.benchmarks.common.files import write_json, write_jsonl
 from consistency_bench.benchmarks.config import plan
 from consistency_bench.benchmarks.config.schema import RunConfig
-from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS, is_finished
+from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS, Run, is_finished
 
 PLAIN: dict[str, Any] = {
     "cell": {"id": "1", "group": "2", "benchmark": "toy2d", "method": "ect", "seed": 0},
@@ -86,11 +86,11 @@ def test_the_sampler_of_a_row_does_not_depend_on_the_order_of_its_options() -> N
 def finished(folder: Path, state: str, rows: list[dict[str, Any]], **changes: Any) -> bool:
     write_json(folder / STATUS, {"state": state})
     write_jsonl(folder / RECORDS, rows)
-    return is_finished(folder, changed(**changes))
+    return is_finished(Run(folder), changed(**changes))
 
 
 def test_a_cell_is_finished_with_all_its_rows(tmp_path: Path) -> None:
-    assert not is_finished(tmp_path / "nothing there", CONFIG)
+    assert not is_finished(Run(tmp_path / "nothing there"), CONFIG)
     assert finished(tmp_path, "done", all_rows())
     assert finished(tmp_path, "done", [*all_rows(), row(500, 1, 0, "of an earlier wish")])
     for lost in range(len(all_rows())):

@@ -14,7 +14,7 @@ from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation.artifacts import posterior_arrays
 from consistency_bench.benchmarks.evaluation.sample import latents
 from consistency_bench.benchmarks.execution.cell import run_cell
-from consistency_bench.benchmarks.runs.folder import CellFiles
+from consistency_bench.benchmarks.runs.folder import Run
 from consistency_bench.benchmarks.training.checkpoint import load_snapshot
 from consistency_bench.benchmarks.training.model import Model, build_model
 
@@ -27,7 +27,7 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def test_points_are_kept_with_the_latents_and_modes_they_belong_to(tmp_path: Path) -> None:
-    files = CellFiles(put(tiny_cell("ect"), tmp_path))
+    files = Run(put(tiny_cell("ect"), tmp_path))
     run_cell(files.path)
     kept = arrays(files.samples(2))
     assert {name: array.shape for name, array in kept.items()} == {
@@ -43,13 +43,13 @@ def test_points_are_kept_with_the_latents_and_modes_they_belong_to(tmp_path: Pat
 
 
 def test_a_distribution_without_modes_has_none(tmp_path: Path) -> None:
-    files = CellFiles(put(tiny_cell("ect", "data.variant=spiral"), tmp_path))
+    files = Run(put(tiny_cell("ect", "data.variant=spiral"), tmp_path))
     run_cell(files.path)
     assert set(arrays(files.samples(1))) == {"samples", "latents"}
 
 
 def test_images_have_neither_lines_nor_latents(tmp_path: Path) -> None:
-    files = CellFiles(put(tiny_cell("vct", "benchmark=digits", "eval.metrics=[fd_digits_500]"), tmp_path))
+    files = Run(put(tiny_cell("vct", "benchmark=digits", "eval.metrics=[fd_digits_500]"), tmp_path))
     run_cell(files.path)
     assert set(arrays(files.samples(1))) == {"samples"}
     assert not files.coupling.exists()
@@ -57,7 +57,7 @@ def test_images_have_neither_lines_nor_latents(tmp_path: Path) -> None:
 
 def test_a_learned_coupling_is_that_of_the_averaged_encoder(tmp_path: Path) -> None:
     cell = tiny_cell("vct")
-    files = CellFiles(put(cell, tmp_path))
+    files = Run(put(cell, tmp_path))
     run_cell(files.path)
     kept = arrays(files.coupling)
     dataset = load_dataset(cell.config.data)
@@ -74,7 +74,7 @@ def test_a_learned_coupling_is_that_of_the_averaged_encoder(tmp_path: Path) -> N
 
 
 def test_transport_reorders_noise_within_batches_of_the_training(tmp_path: Path) -> None:
-    files = CellFiles(put(tiny_cell("ict+ot", "train.batch=128"), tmp_path))
+    files = Run(put(tiny_cell("ict+ot", "train.batch=128"), tmp_path))
     run_cell(files.path)
     kept = arrays(files.coupling)
     for rows in (slice(0, 128), slice(128, 256)):
@@ -120,7 +120,7 @@ def divergence(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("settings", [DIGITS, ()], ids=["images", "points"])
 def test_a_learned_law_is_kept_for_the_data_that_every_cell_shows(settings: tuple[str, ...], tmp_path: Path) -> None:
     cell = tiny_cell("vct", *settings)
-    files = CellFiles(put(cell, tmp_path))
+    files = Run(put(cell, tmp_path))
     run_cell(files.path)
     kept = arrays(files.posterior)
     if settings:
@@ -189,7 +189,7 @@ def test_a_law_that_is_not_finite_is_not_kept(scale: float, std: float) -> None:
 def test_the_log_holds_the_divergence_over_all_rows_whatever_its_weight(share: float, tmp_path: Path) -> None:
     """Of an encoder that is not trained; rows that are not coupled count as 0 in the log, and warm-up does not."""
     options = (f"method.coupling.share={share}", "method.coupling.kl_warmup=1", "train.lr=1e-12", "eval.nfe=[1]")
-    files = CellFiles(put(tiny_cell("vct", *options), tmp_path))
+    files = Run(put(tiny_cell("vct", *options), tmp_path))
     run_cell(files.path)
     penalties = [row["penalty"] for row in files.train_log]
     assert np.mean(penalties) == pytest.approx(share * arrays(files.posterior)["kl"].mean(), rel=0.1)
@@ -199,7 +199,7 @@ def test_the_log_holds_the_divergence_over_all_rows_whatever_its_weight(share: f
     ("method", "settings"), [("ect", ()), ("ict+ot", ()), ("ect+gc", ()), ("vct", ("method.coupling.share=0",))]
 )
 def test_without_a_learned_law_there_is_no_file(method: str, settings: tuple[str, ...], tmp_path: Path) -> None:
-    files = CellFiles(put(tiny_cell(method, "eval.nfe=[1]", *settings), tmp_path))
+    files = Run(put(tiny_cell(method, "eval.nfe=[1]", *settings), tmp_path))
     run_cell(files.path)
     assert files.samples(1).exists()
     assert not files.posterior.exists()

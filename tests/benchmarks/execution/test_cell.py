@@ -15,7 +15,7 @@ from consistency_bench.benchmarks.config.compose import Cell
 from consistency_bench.benchmarks.evaluation import scoring
 from consistency_bench.benchmarks.execution import attempt
 from consistency_bench.benchmarks.execution.cell import run_cell
-from consistency_bench.benchmarks.runs.folder import COLUMNS, RECORDS, RUN, STATUS, is_finished, read_reference
+from consistency_bench.benchmarks.runs.folder import RECORDS, RUN, STATUS, Record, Run, is_finished, read_reference
 
 from ..conftest import put, tiny_cell
 
@@ -53,7 +53,7 @@ def test_a_cell_leaves_complete_rows(tmp_path: Path) -> None:
     identity |= {"variant": cell.config.cell.variant, "group": cell.config.cell.group}
     assert "train.lr=0.002" in identity["variant"]
     for row in rows:
-        assert set(COLUMNS) <= set(row)
+        assert set(row) == set(Record.__annotations__)
         assert {key: row[key] for key in identity} == identity
         assert isinstance(row["value"], float)
     draws = {draw: [row["value"] for row in rows if row["draw"] == draw] for draw in (0, 1)}
@@ -131,10 +131,10 @@ def test_a_new_wish_adds_rows_without_training(wish: str, tmp_path: Path) -> Non
     run_cell(folder)
     first, when = rows_of(folder), trained_when(folder)
     assert put(tiny_cell("ect", wish), tmp_path) == folder
-    assert not is_finished(folder, tiny_cell("ect", wish).config)
+    assert not is_finished(Run(folder), tiny_cell("ect", wish).config)
     assert run_cell(folder) == "done"
     assert trained_when(folder) == when
-    assert is_finished(folder, tiny_cell("ect", wish).config)
+    assert is_finished(Run(folder), tiny_cell("ect", wish).config)
     assert all(row in rows_of(folder) for row in first)
     assert len(rows_of(folder)) > len(first)
     at_once = put(tiny_cell("ect", wish), tmp_path / "at once")
@@ -194,7 +194,7 @@ def test_a_divergence_is_a_result_with_rows_without_values(tmp_path: Path) -> No
     assert [(row["images"], row["nfe"], row["metric"], row["value"]) for row in rows_of(folder)] == [
         (2560, nfe, "fd_points_500", None) for nfe in (1, 2, 4, 8)
     ]
-    assert is_finished(folder, cell.config)
+    assert is_finished(Run(folder), cell.config)
 
 
 @pytest.mark.parametrize("benchmark", ["toy2d", "digits"])
@@ -207,7 +207,7 @@ def test_a_network_that_ends_in_no_numbers_has_diverged(benchmark: str, tmp_path
     rows = rows_of(folder)
     assert len(rows) == 2 + 4
     assert [row["value"] for row in rows if row["images"] == 2560] == [None] * 4
-    assert is_finished(folder, cell.config)
+    assert is_finished(Run(folder), cell.config)
 
 
 def broken(cell: Cell, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -19,7 +19,7 @@ from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation.sample import Guide, latents, sample
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.execution.preflight import check_cells
-from consistency_bench.benchmarks.runs.folder import RECORDS, RUN, is_finished
+from consistency_bench.benchmarks.runs.folder import RECORDS, RUN, Run, is_finished
 from consistency_bench.benchmarks.training.checkpoint import load_snapshot
 from consistency_bench.benchmarks.training.cost import measure_compute
 from consistency_bench.benchmarks.training.model import build_model
@@ -46,7 +46,7 @@ def test_guided_rows_replace_unguided_ones_without_training_and_say_so(tmp_path:
     run_cell(folder)
     unguided, when = rows_of(folder), {path: path.stat().st_mtime_ns for path in (folder / "snapshots").iterdir()}
     assert put(guided, tmp_path) == folder
-    assert not is_finished(folder, guided.config)
+    assert not is_finished(Run(folder), guided.config)
     assert run_cell(folder) == "done"
     rows = rows_of(folder)
     assert {path: path.stat().st_mtime_ns for path in (folder / "snapshots").iterdir()} == when

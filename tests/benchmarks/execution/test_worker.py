@@ -21,6 +21,7 @@ from consistency_bench.benchmarks.execution import launch, spawn, worker
 from consistency_bench.benchmarks.execution.launch import Slots, default_slots, prepare, run_local
 from consistency_bench.benchmarks.execution.worker import Work
 from consistency_bench.benchmarks.runs.folder import RUN, STATUS
+from consistency_bench.benchmarks.runs.status import State, Status
 
 from ..conftest import environment, put, tiny_cell
 
@@ -230,14 +231,14 @@ def test_named_gpus_are_believed(named: str, gpus: tuple[str, ...], monkeypatch:
 
 def test_preparing_queues_cells_and_keeps_what_they_have(tmp_path: Path) -> None:
     cell = tiny_cell("ect")
-    (folder,) = prepare([cell], tmp_path)
-    assert folder == cell.path(tmp_path)
-    assert read_json(folder / STATUS) == {"images": 0, "state": "queued", "total": 2560, "error": None}
-    write_json(folder / STATUS, {"state": "failed", "images": 512, "total": 2560, "error": "x"})
-    before = (folder / "config.yaml").stat().st_mtime_ns
+    (run,) = prepare([cell], tmp_path)
+    assert run.path == cell.path(tmp_path)
+    assert run.status == Status(State.QUEUED, total=2560)
+    Status(State.FAILED, images=512, total=2560, error="x").write(run.status_file)
+    before = run.config_file.stat().st_mtime_ns
     prepare([cell], tmp_path)
-    assert read_json(folder / STATUS) == {"images": 512, "state": "queued", "total": 2560, "error": None}
-    assert (folder / "config.yaml").stat().st_mtime_ns == before
+    assert run.status == Status(State.QUEUED, images=512, total=2560)
+    assert run.config_file.stat().st_mtime_ns == before
 
 
 def test_preparing_leaves_a_cell_at_work_alone(tmp_path: Path) -> None:
@@ -273,35 +274,34 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("actors")
 def test_an_interrupt_stops_the_workers_and_handlers_are_restored(tmp_path: Path) -> None:
-    folders = prepare([tiny_cell("ect", seed=seed) for seed in range(3)], tmp_path)
+    runs = prepare([tiny_cell("ect", seed=seed) for seed in range(3)], tmp_path)
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     sent: list[int] = []
 
     def tick() -> None:
-        if not sent and state(folders[0]) == "running":
+        if not sent and runs[0].status.state == "running":
             sent.append(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    assert run_local(folders, ONE, tick) is True
-    assert [state(folder) for folder in folders] == ["interrupted"] * 3
+    assert run_local(runs, ONE, tick) is True
+    assert [run.status.state for run in runs] == ["interrupted"] * 3
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 @pytest.mark.usefixtures("actors")
 def test_when_no_worker_is_left_the_cells_have_failed(tmp_path: Path) -> None:
-    folders = prepare([tiny_cell("ect", seed=seed) for seed in range(2)], tmp_path)
+    runs = prepare([tiny_cell("ect", seed=seed) for seed in range(2)], tmp_path)
     killed: list[int] = []
 
     def tick() -> None:
-        status = read_json(folders[0] / STATUS)
-        if not killed and status["state"] == "running":
-            killed.append(status["pid"])
-            os.kill(status["pid"], signal.SIGKILL)
+        status = runs[0].status
+        if not killed and status.state == "running" and status.pid:
+            killed.append(status.pid)
+            os.kill(status.pid, signal.SIGKILL)
 
-    assert run_local(folders, ONE, tick) is False
-    for folder in folders:
-        status = read_json(folder / STATUS)
-        assert (status["state"], status["error"]) == ("failed", "the worker process died (signal 9)")
+    assert run_local(runs, ONE, tick) is False
+    for run in runs:
+        assert (run.status.state, run.status.error) == ("failed", "the worker process died (signal 9)")
 
 
 def test_a_cell_that_another_launch_has_queued_is_not_called_failed(
@@ -313,6 +313,6 @@ def test_a_cell_that_another_launch_has_queued_is_not_called_failed(
         return [subprocess.Popen([sys.executable, "-c", ""])]
 
     monkeypatch.setattr(spawn, "_start", start)
-    folders = prepare([tiny_cell("ect")], tmp_path)
-    assert run_local(folders, ONE, lambda: None) is False
-    assert state(folders[0]) == "queued"
+    runs = prepare([tiny_cell("ect")], tmp_path)
+    assert run_local(runs, ONE, lambda: None) is False
+    assert runs[0].status.state == "queued"

@@ -91,7 +91,7 @@ def test_runs_have_the_times_and_states_of_their_cells(sweep):
 def test_a_cell_that_went_on_while_its_report_was_made_is_imported_by_the_next(sweep):
     sweep.cell("ect", 0, state="running")
     read_before = read_cells(sweep.out)
-    assert len(read_before[0].files.records) < 30  # read now
+    assert len(read_before[0].run.records) < 30  # read now
     sweep.cell("ect", 0)
     assert export(sweep.out, read_before).created == 1
     assert export(sweep.out, read_cells(sweep.out)).updated == 1

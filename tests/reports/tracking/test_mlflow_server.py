@@ -30,7 +30,7 @@ from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation.sample import Guide, latents, sample, sample_labels
 from consistency_bench.benchmarks.execution.cell import run_cell
-from consistency_bench.benchmarks.runs.folder import CellFiles
+from consistency_bench.benchmarks.runs.folder import Run
 from consistency_bench.benchmarks.training.checkpoint import load_snapshot
 from consistency_bench.benchmarks.training.model import build_model
 from consistency_bench.reports.analysis.cells import read_cells
@@ -421,7 +421,7 @@ def trained(sweep: Sweep, method: str, *settings: str) -> Path:
 
 def own_samples(folder: Path, draw: int, nfe: int, count: int) -> torch.Tensor:
     """What the benchmark samples, from the cell's folder and its data set."""
-    config = CellFiles(folder).config
+    config = Run(folder).config
     dataset = load_dataset(config.data)
     model = build_model(config, dataset, torch.device("cpu"))
     averaged, guide = model.averaged(), None
