@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("methods", "benchmarks", "slurm", "reports")
 
@@ -42,6 +44,7 @@ method:
 """
 
 
+@pytest.mark.slow
 def test_a_method_is_one_file_one_yaml_and_one_row(tmp_path: Path) -> None:
     package = tmp_path / "consistency_bench"
     for folder in FOLDERS:

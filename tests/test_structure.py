@@ -10,17 +10,12 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import yaml
 
-from consistency_bench.benchmarks.config import averages, schema
 from consistency_bench.benchmarks.config.compose import GROUPS, choices
-from consistency_bench.methods.networks.registry import NETWORKS
-from consistency_bench.methods.parts.options import option_names
-from consistency_bench.methods.parts.samplers import Multistep
-from consistency_bench.methods.registry import KINDS
 
 ROOT = Path(__file__).parents[1]
 TOP = ("methods", "benchmarks", "slurm", "reports")
@@ -188,32 +183,6 @@ def test_every_package_that_is_imported_is_declared() -> None:
     assert {names.get(name, name) for name in used} - declared == set()
 
 
-LIGHT = ("benchmarks/cli/", "benchmarks/config/", "benchmarks/runs/", "slurm/", "benchmarks/common/distributed.py")
-LIGHT += tuple(f"benchmarks/common/{name}.py" for name in ("errors", "files", "lock", "seeding", "system", "text"))
-LATER = ("slurm/executor.py", "benchmarks/config/averages.py")  # imported when a sweep is submitted; with a model
-HEAVY = ("torch", "torchvision", "mlflow", "pandas", "matplotlib", "seaborn", "scipy", "sklearn", "submitit", "rich")
-
-
-def test_what_the_command_imports_at_once_is_light() -> None:
-    heavy = [
-        f"{name_of(path)} imports {target}"
-        for path in SOURCES
-        if name_of(path).startswith(LIGHT) and name_of(path) not in LATER
-        for target in at_once(path)
-        if begins(target, HEAVY)
-    ]
-    assert heavy == []
-
-
-def at_once(path: Path) -> Iterator[str]:
-    """What is imported when the module is: at its top, and not for type checkers alone."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            yield node.module
-
-
 # No branch on a method's name
 
 METHODS = choices("method")
@@ -252,46 +221,6 @@ def test_every_method_without_a_composition_is_a_file() -> None:
 
 YAMLS = sorted((ROOT / "benchmarks" / "config").glob("*/**/*.yaml"))
 IDS = [path.relative_to(ROOT / "benchmarks" / "config").with_suffix("").as_posix() for path in YAMLS]
-
-
-def unknown_options(path: Path) -> Iterator[str]:
-    """Keys of a yaml file that no section, part, network, profile or sampler has."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    content.pop("defaults", None)
-    if set(content.pop("for", ())) - {"method", "benchmark"}:
-        yield "for"
-    for section, values in content.items():
-        if section == "method":
-            for part, options in values.items():
-                if part in KINDS:
-                    yield from foreign(f"method.{part}", options, KINDS[part])
-                elif part not in ("name", "version"):
-                    yield f"method.{part}"
-        elif section == "network":
-            yield from foreign("network", values, NETWORKS)
-        elif section == "sample":
-            yield from (f"sample.{key}" for key in values if key not in (*option_names(Multistep), *schema.SAMPLE_KEYS))
-        elif known := schema.keys_of(section):
-            yield from (f"{section}.{key}" for key in values if key not in known)
-            for profile in (values.get("ema", {}), *values.get("ema_extra", ())):
-                yield from foreign("train.ema", profile, averages.PROFILES)
-        else:
-            yield section
-
-
-def foreign(where: str, options: dict[str, Any], kinds: dict[str, Any]) -> Iterator[str]:
-    """Options that the kind they stand beside does not have; without a kind, that no kind has."""
-    kind = options.get("kind")
-    if kind is not None and kind not in kinds:
-        yield f"{where}.kind={kind}"
-        return
-    known = {name for part in ([kinds[kind]] if kind else kinds.values()) for name in option_names(part)}
-    yield from (f"{where}.{key}" for key in options if key != "kind" and key not in known)
-
-
-@pytest.mark.parametrize("path", YAMLS, ids=IDS)
-def test_every_option_of_a_yaml_file_exists(path: Path) -> None:
-    assert list(unknown_options(path)) == []
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=IDS)

@@ -10,6 +10,8 @@ import pytest
 
 from ..benchmarks.conftest import TINY, environment
 
+pytestmark = pytest.mark.slow  # a command in a process of its own for each environment
+
 #: The clock of a process that jumps an hour back and forth with each look.
 JUMPING = """
 import itertools, sys, time
@@ -38,7 +40,6 @@ ENVIRONMENTS: dict[str, tuple[str, dict[str, str]]] = {
     "no home that can be written": (PLAIN, {"HOME": "/proc", "XDG_CACHE_HOME": "/proc/none", "MPLCONFIGDIR": ""}),
     "a clock that jumps": (JUMPING, {}),
     "no network": (OFFLINE, {}),
-    "no GPU": (PLAIN, {"CUDA_VISIBLE_DEVICES": ""}),
 }
 
 

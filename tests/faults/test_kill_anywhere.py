@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).with_name("kill_anywhere.py")
 
 
+@pytest.mark.slow
 def test_ten_kills_lose_nothing(tmp_path: Path) -> None:
     """In a process of its own, whose forks take nothing of the test runner along."""
     answer = tmp_path / "answer.json"

@@ -348,6 +348,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(folder, out, said, good, bad)
 
 
+@pytest.fixture
+def there(finished: Finished, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> Finished:
+    """The finished cells, in the folder where the command was called."""
+    monkeypatch.chdir(finished.folder)
+    return finished
+
+
 @pytest.mark.slow
 def test_a_diverged_cell_is_a_result_that_shows_in_the_exit_status(finished: Finished) -> None:
     said = finished.said
@@ -364,23 +371,20 @@ def test_a_diverged_cell_is_a_result_that_shows_in_the_exit_status(finished: Fin
 
 
 @pytest.mark.slow
-def test_running_it_again_says_that_it_is_done(
-    finished: Finished, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(finished.folder)
-    before = tree(finished.folder)
-    said = call("run", *GRID, "--out", finished.out, *SWEEP, "train.lr=1e-3")
+def test_running_it_again_says_that_it_is_done(there: Finished, call: Callable[..., Said]) -> None:
+    before = tree(there.folder)
+    said = call("run", *GRID, "--out", there.out, *SWEEP, "train.lr=1e-3")
     assert said.status == 0
     assert said.out.splitlines() == [
         "the cell is done already",
-        f"page: {finished.out}/report.html",
-        f"leaderboard: {finished.out}/leaderboard.md",
+        f"page: {there.out}/report.html",
+        f"leaderboard: {there.out}/leaderboard.md",
     ]
-    said = call("run", *GRID, "--out", finished.out, *SWEEP, "train.lr=1e-3,1e30")
+    said = call("run", *GRID, "--out", there.out, *SWEEP, "train.lr=1e-3,1e30")
     assert said.status == 1
     assert said.out.splitlines()[0] == "all 2 cells are done already"
-    assert finished.bad in said.err
-    assert tree(finished.folder) == before
+    assert there.bad in said.err
+    assert tree(there.folder) == before
 
 
 @pytest.mark.slow
@@ -392,37 +396,31 @@ def test_running_it_again_imports_nothing_heavy(finished: Finished) -> None:
 
 
 @pytest.mark.slow
-def test_a_dry_run_of_what_is_there_shows_states_and_writes_nothing(
-    finished: Finished, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(finished.folder)
-    before = tree(finished.folder)
-    said = call("run", *GRID, "--out", finished.out, *SWEEP, "train.lr=1e-3,1e30,2e-3", "--dry-run")
+def test_a_dry_run_of_what_is_there_shows_states_and_writes_nothing(there: Finished, call: Callable[..., Said]) -> None:
+    before = tree(there.folder)
+    said = call("run", *GRID, "--out", there.out, *SWEEP, "train.lr=1e-3,1e30,2e-3", "--dry-run")
     assert said.status == 0
-    assert re.search(rf"{finished.good} .* done ", said.out)
-    assert re.search(rf"{finished.bad} .* diverged ", said.out)
+    assert re.search(rf"{there.good} .* done ", said.out)
+    assert re.search(rf"{there.bad} .* diverged ", said.out)
     assert re.search(r" new .* \d+ s", said.out)  # an estimate from the finished cell
     assert "estimated training time" in said.out
-    assert tree(finished.folder) == before
+    assert tree(there.folder) == before
 
 
 @pytest.mark.slow
-def test_status_and_show_read_the_files(
-    finished: Finished, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(finished.folder)
-    said = call("status", "--out", finished.out)
+def test_status_and_show_read_the_files(there: Finished, call: Callable[..., Said]) -> None:
+    said = call("status", "--out", there.out)
     assert said.status == 1
-    assert re.search(rf"{finished.good} +done +100%", said.out)
-    assert re.search(rf"{finished.bad} +diverged", said.out)
-    names = [finished.good, finished.good.split("-")[-1], f"{finished.out}/{finished.good}"]
-    shown = [call("show", name, "--out", finished.out) for name in names]
+    assert re.search(rf"{there.good} +done +100%", said.out)
+    assert re.search(rf"{there.bad} +diverged", said.out)
+    names = [there.good, there.good.split("-")[-1], f"{there.out}/{there.good}"]
+    shown = [call("show", name, "--out", there.out) for name in names]
     assert {one.status for one in shown} == {0}
     assert len({one.out for one in shown}) == 1
     config, _, records = shown[0].out.partition("records:\n")
     assert yaml.safe_load(config)["state"] == "done"
     assert len(records.splitlines()) == 2 + 4  # eval.curve at the first snapshot, eval.nfe at the last
-    assert "diverged" in call("show", finished.bad, "--out", finished.out).out
+    assert "diverged" in call("show", there.bad, "--out", there.out).out
 
 
 # States

@@ -185,13 +185,6 @@ def test_a_training_cell_says_how_long_and_what(call: Callable[..., Said], out: 
     assert rows(call("status").out)[NAMES[0]][0] == "requeued"
 
 
-def test_while_slurm_is_silent_status_says_so(call: Callable[..., Said], out: Path, answer: Callable) -> None:
-    answer(None)
-    said = call("status")
-    assert "SLURM does not answer (down): what is shown of jobs may be out of date" in said.out
-    assert rows(said.out)[NAMES[0]][0] == "queued"
-
-
 def test_watching_prints_what_changes_until_all_has_ended(
     call: Callable[..., Said], out: Path, answer: Callable
 ) -> None:

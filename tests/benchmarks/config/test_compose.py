@@ -172,6 +172,7 @@ PLACES = {
     "run.micro_batch": "5",
     "run.snapshots": "3",
     "run.checkpoint_seconds": "1",
+    "run.diagnose_every": "512",
     "sample.sigma_mid": "[0.9]",
     "sample.renoise": "sqrt_diff",
     "sample.labels": "uniform",

@@ -48,13 +48,6 @@ def test_a_distribution_without_modes_has_none(tmp_path: Path) -> None:
     assert set(arrays(files.samples(1))) == {"samples", "latents"}
 
 
-def test_images_have_neither_lines_nor_latents(tmp_path: Path) -> None:
-    files = Run(put(tiny_cell("vct", "benchmark=digits", "eval.metrics=[fd_digits_500]"), tmp_path))
-    run_cell(files.path)
-    assert set(arrays(files.samples(1))) == {"samples"}
-    assert not files.coupling.exists()
-
-
 def test_a_learned_coupling_is_that_of_the_averaged_encoder(tmp_path: Path) -> None:
     cell = tiny_cell("vct")
     files = Run(put(cell, tmp_path))

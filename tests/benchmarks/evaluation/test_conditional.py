@@ -188,12 +188,3 @@ def test_half_of_the_images_come_mirrored_and_the_order_stays() -> None:
     first, second = flipped[:50] // 100, flipped[50:100] // 100
     assert not torch.equal(first, second)
     assert not torch.equal(first, batch_index(100, 1, 0, 50, flip=True) // 100)
-
-
-def test_training_sees_mirror_images(tmp_path: Path) -> None:
-    values = []
-    for flip in ("true", "false"):
-        folder = put(tiny_cell("ect", *DIGITS, f"data.flip={flip}"), tmp_path)
-        run_cell(folder)
-        values.append([row["value"] for row in read_jsonl(folder / RECORDS)])
-    assert values[0] != values[1]

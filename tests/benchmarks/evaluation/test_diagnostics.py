@@ -27,7 +27,6 @@ from consistency_bench.benchmarks.evaluation.diagnostics import (
     TrainingDiagnostics,
     add_rows,
     batch_loss,
-    bin_edges,
     cleaner_levels,
     common_inputs,
     diagnose,
@@ -132,13 +131,6 @@ def test_a_small_variance_beside_a_large_mean_is_not_lost_to_rounding() -> None:
     noise = 1e-3 * torch.randn(5, 1000)
     variance = gradient_spread(inner_products(list(100 + noise))).variance.value
     assert variance == pytest.approx((100 + noise).double().var(0).sum().item(), rel=1e-3)
-
-
-def test_products_are_summed_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors = list(torch.randn(3, 100))
-    whole = inner_products(vectors)
-    monkeypatch.setattr("consistency_bench.benchmarks.evaluation.estimators.CHUNK_ELEMENTS", 21)
-    torch.testing.assert_close(inner_products(vectors), whole)
 
 
 def test_a_mean_lost_in_noise_has_no_ratio() -> None:
@@ -273,17 +265,6 @@ def test_stable_targets_have_the_less_variance_the_more_references() -> None:
     assert found["ect"] > 1.5 * found["sampled:4"] > 3 * found["sampled:64"] > 1e-6
 
 
-def test_references_of_the_batch_are_cut_anew() -> None:
-    variance = {
-        references: at_level(model_of("sct", f"method.teacher.references={references}"), 0.8, 0.5, 512).value
-        for references in ("batch", "sampled:64")
-    }
-    assert variance["batch"] == pytest.approx(variance["sampled:64"], rel=0.4)
-    composed = at_level(model_of("sct+vc"), 0.8, 0.5, 512).value
-    assert composed is not None
-    assert 0 < composed < at_level(model_of("vct"), 0.8, 0.5, 512).value
-
-
 @pytest.mark.parametrize("method", ["ect+ot", "ict+gc"])
 def test_a_coupling_without_density_has_no_target_variance_but_the_rest(method: str) -> None:
     for _, _, found in measure(model_of(method), benchmark="toy2d", seed=0, progress=0.5, settings=QUICK):
@@ -354,14 +335,6 @@ def test_the_loss_is_that_of_the_common_inputs() -> None:
     assert loss.item() == pytest.approx((distance / (inputs.t - r)).mean().item(), rel=1e-4)
 
 
-def test_stable_targets_without_references_are_ect_in_every_row() -> None:
-    one, other = (
-        [found for *_, found in measure(model, benchmark="toy2d", seed=0, progress=0.5, settings=QUICK)]
-        for model in (model_of("ect"), model_of("sct", "method.teacher.references=none"))
-    )
-    assert one == other
-
-
 def test_the_penalty_of_a_coupling_is_no_part_of_the_loss_by_level() -> None:
     rows = {}
     for weight in (0, 30):
@@ -389,24 +362,6 @@ def test_all_methods_see_the_same_images_noise_and_times(monkeypatch: pytest.Mon
         for ours, first in zip(inputs, seen["ict"], strict=True):
             for name in ("index", "t", "z"):
                 assert torch.equal(getattr(ours, name), getattr(first, name))
-
-
-def test_levels_fill_their_bin_and_no_other() -> None:
-    edges = bin_edges(8, 80.0)
-    assert edges[0] == 0.01
-    assert edges[-1] == 80.0
-    torch.testing.assert_close(torch.tensor(edges).log().diff(), torch.full((8,), math.log(8000) / 8))
-    t = common_inputs(model_of("ect"), ("a",), 1.0, 10.0, 4000).t
-    assert 1 <= t.min() < 1.01
-    assert 9.9 < t.max() < 10
-    assert t.log10().mean().item() == pytest.approx(0.5, abs=0.03)
-
-
-def test_other_addresses_have_other_inputs() -> None:
-    model = model_of("ect")
-    one, other = (common_inputs(model, (seed,), 1.0, 2.0, 16) for seed in (0, 1))
-    assert not torch.equal(one.z, other.z)
-    assert not torch.equal(one.t, other.t)
 
 
 def test_one_ratio_serves_all_methods() -> None:
@@ -490,10 +445,6 @@ def test_how_often_it_is_due() -> None:
     assert [images for images in range(128, 640, 128) if is_due(1, images, 128)] == [128, 256, 384, 512]
 
 
-def test_an_id_does_not_depend_on_it() -> None:
-    assert tiny_cell("ect").id == tiny_cell("ect", "run.diagnose_every=512").id
-
-
 # Files and the command
 
 
@@ -512,22 +463,6 @@ def test_rows_of_the_same_place_are_replaced(tmp_path: Path) -> None:
         ("loss", 0.5, 1.0),
     ]
     assert not (tmp_path / "diagnostics.lock").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ({"bins": 0}, "bins is 0"),
-        ({"repeats": 2}, "repeats is 2"),
-        ({"samples": 100}, "samples is 100, must be a multiple of repeats (16)"),
-        ({"ratio": 1.0}, "ratio is 1"),
-        ({"ratio": math.nan}, "ratio is nan"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        Settings(**options)
-    assert complaint in str(caught.value)
 
 
 def test_rows_hold_plain_numbers_for_every_bin() -> None:

@@ -69,13 +69,6 @@ def test_the_batch_size_does_not_change_the_samples(method: str, nfe: int) -> No
         torch.testing.assert_close(sample(model, dataset, noise, batch, CPU), whole)
 
 
-def test_images_come_as_the_data_set_stores_them() -> None:
-    model, dataset = built("ect", "benchmark=digits", "eval.metrics=[fd_digits_500]")
-    samples = sample(model, dataset, latents("digits", 0, 1, 6, dataset.shape), 4, CPU)
-    assert samples.dtype == torch.uint8
-    assert samples.shape == (6, 1, 8, 8)
-
-
 @pytest.mark.parametrize("benchmark", ["digits", "toy2d"])
 def test_a_network_that_diverged_is_no_source_of_samples(benchmark: str) -> None:
     metric = {"digits": "fd_digits_500", "toy2d": "fd_points_500"}[benchmark]
