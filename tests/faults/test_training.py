@@ -47,7 +47,7 @@ def trained(
     return outcome, *left_behind(folder)
 
 
-def config_of(method: str, *settings: str) -> dict[str, Any]:
+def config_of(method: str, *settings: str) -> RunConfig:
     return tiny_cell(method, BUDGET, *settings).config
 
 

@@ -197,7 +197,7 @@ def test_the_precision_of_products_is_put_back(tf32: bool) -> None:
 
 
 def test_truncated_samples_are_darker() -> None:
-    dataset = load_dataset(tiny_cell("ect", "benchmark=digits", "eval.metrics=[fd_digits_500]").config)
+    dataset = load_dataset(tiny_cell("ect", "benchmark=digits", "eval.metrics=[fd_digits_500]").config.data)
     grey = torch.linspace(-1, 1, 10_001).view(-1, 1, 1, 1)
     rounded, truncated = (dataset.from_model(grey, truncate=cut).double().mean().item() for cut in (False, True))
     assert rounded == pytest.approx(127.5, abs=0.01)

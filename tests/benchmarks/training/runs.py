@@ -21,19 +21,19 @@ from consistency_bench.benchmarks.training.trainer import Outcome, Trainer
 CPU = torch.device("cpu")
 
 
-def model_of(config: Any) -> Model:
-    return build_model(config, load_dataset(config), CPU)
+def model_of(config: RunConfig) -> Model:
+    return build_model(config, load_dataset(config.data), CPU)
 
 
 def trainer_of(
-    config: Any, folder: Path, kind: type[Trainer] = Trainer, model: Model | None = None, **settings: Any
+    config: RunConfig, folder: Path, kind: type[Trainer] = Trainer, model: Model | None = None, **settings: Any
 ) -> Trainer:
     """A trainer as a fresh process makes it: only the folder is carried over."""
     folder.mkdir(exist_ok=True)
-    return kind(RunConfig.from_dict(config), model or model_of(config), folder, **settings)
+    return kind(config, model or model_of(config), folder, **settings)
 
 
-def run(config: Any, folder: Path, should_stop: Callable[[], bool] = lambda: False) -> Outcome:
+def run(config: RunConfig, folder: Path, should_stop: Callable[[], bool] = lambda: False) -> Outcome:
     return trainer_of(config, folder).train(should_stop)
 
 
@@ -80,7 +80,7 @@ class Spoilt(Trainer):
         return [any(not torch.equal(a[name], b[name]) for name in a) for a, b in itertools.pairwise(self.seen)]
 
 
-def spoilt_trainer(config: Any, folder: Path, steps: set[int], what: str) -> Spoilt:
+def spoilt_trainer(config: RunConfig, folder: Path, steps: set[int], what: str) -> Spoilt:
     trainer = trainer_of(config, folder, Spoilt)
     assert isinstance(trainer, Spoilt)
     trainer.steps, trainer.what = frozenset(steps), what

@@ -7,7 +7,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from torch import nn
 
 from consistency_bench.benchmarks.common.files import append_jsonl, read_jsonl
 from consistency_bench.benchmarks.common.seeding import generator
-from consistency_bench.benchmarks.config.schema import TrainConfig
+from consistency_bench.benchmarks.config.schema import RunConfig, TrainConfig
 from consistency_bench.benchmarks.data.registry import load
 from consistency_bench.benchmarks.runs.folder import TRAIN_LOG
 from consistency_bench.benchmarks.training.checkpoint import load_checkpoint
@@ -34,7 +33,7 @@ from .runs import CPU, after, left_behind, run, spoilt_trainer, trainer_of
 STEPS = 10  # of a tiny cell
 
 
-def config_of(method: str, *overrides: str, seed: int = 0) -> dict[str, Any]:
+def config_of(method: str, *overrides: str, seed: int = 0) -> RunConfig:
     return tiny_cell(method, *overrides, seed=seed).config
 
 
