@@ -11,7 +11,7 @@ import torch
 
 from ..common.errors import UsageError
 from ..common.files import read_jsonl, write_jsonl
-from ..runs.folder import TRAIN_LOG
+from ..runs.folder import Run
 from .checkpoint import readable_checkpoints, snapshot_path
 
 log = logging.getLogger(__name__)
@@ -53,5 +53,6 @@ def require_same_images(images: list[int], folder: Path) -> None:
 
 def truncate_log(folder: Path, images: int) -> None:
     """Drop rows of the training log from after the checkpoint: these steps are repeated and logged again."""
-    rows = read_jsonl(folder / TRAIN_LOG)
-    write_jsonl(folder / TRAIN_LOG, [row for row in rows if row["images"] <= images])
+    path = Run(folder).train_log_file
+    rows = read_jsonl(path)
+    write_jsonl(path, [row for row in rows if row["images"] <= images])

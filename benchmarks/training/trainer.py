@@ -23,7 +23,7 @@ from ..common.files import append_jsonl
 from ..common.oom import Memory
 from ..common.seeding import default_generator, generator
 from ..config.schema import RunConfig
-from ..runs.folder import TRAIN_LOG
+from ..runs.folder import Run
 from . import ema
 from .checkpoint import save_checkpoint, save_snapshot, set_aside
 from .data_order import batch_index
@@ -257,7 +257,7 @@ class Trainer:
         row = {"images": images, "step": images // self.batch, **means, "stage": stage, "lr": lr}
         row |= {"skipped": self.state.skipped, "images_per_s": round(rate, 1)}
         if self.ranks.is_writer:
-            append_jsonl(self.folder / TRAIN_LOG, row)
+            append_jsonl(Run(self.folder).train_log_file, row)
             self.report(Progress(images, self.budget_images, stage, means["loss"], rate))
 
     def warn_nonfinite(self, loss: float, norm: float, *, taken: bool) -> None:
