@@ -118,7 +118,8 @@ def _score(pending: dict[Run, RunConfig]) -> int:
 def _score_cell(cell: Run, config: RunConfig, evaluator: Evaluator) -> bool:
     """Add the missing rows of a cell and print them. Returns whether all could be computed."""
     from ..common.devices import pick_device
-    from ..evaluation.scoring import fill_records, write_reference
+    from ..evaluation.reference import write_reference
+    from ..evaluation.scoring import Scorer
     from ..training.model import build_model
 
     lock = acquire(cell.lock_file)
@@ -128,9 +129,8 @@ def _score_cell(cell: Run, config: RunConfig, evaluator: Evaluator) -> bool:
     with lock:
         before = Run(cell.path).records
         write_reference(config, evaluator, cell.reference_file)
-        device = pick_device(config.run.device)
-        model = build_model(config, evaluator.dataset, device)
-        state = fill_records(config, model, evaluator, cell.path, device, should_stop=lambda: not lock.is_ours())
+        model = build_model(config, evaluator.dataset, pick_device(config.run.device))
+        state = Scorer(config, model, evaluator, cell.path).fill_records(should_stop=lambda: not lock.is_ours())
     print(cell.path)
     print_records([row for row in Run(cell.path).records if row not in before])
     return state == State.DONE

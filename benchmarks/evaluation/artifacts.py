@@ -1,12 +1,18 @@
-"""What a cell keeps for pictures: a few samples, lines of transport of points, and what its coupling has learned."""
+"""Arrays that a cell keeps for figures: samples, transport lines of points, and the learned noise distribution."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
 import torch
 from torch import Tensor
 
 from ...methods.parts.base import Gaussian
 from ...methods.parts.variational import kl_to_standard_normal
+from ..common.files import atomic_path
 from ..common.seeding import generator
 from ..data.base import Dataset
 from ..data.distributions import Mixture
@@ -19,6 +25,14 @@ LEARNED = 16  # images whose learned noise distribution is kept
 def shown(dataset: Dataset) -> int:
     """How many samples are kept: a grid of images, or enough points to see a distribution."""
     return IMAGES if dataset.quantised else POINTS
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
+    """Write an npz file atomically; without arrays, no file."""
+    content: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+    if content:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            numpy.savez(file, **content)
 
 
 def real_arrays(dataset: Dataset, benchmark: str) -> dict[str, Tensor]:
@@ -47,9 +61,9 @@ def sample_arrays(dataset: Dataset, samples: Tensor, noise: Tensor) -> dict[str,
 def coupling_arrays(
     model: Model, dataset: Dataset, benchmark: str, batch: int, *, conditional: bool
 ) -> dict[str, Tensor]:
-    """Points `x`, `noise` drawn apart from them, and the noise `coupled` with them: three float32 [n, 2]; and `modes`.
+    """Points `x`, independent `noise`, and the noise `coupled` with the points: three float32 [n, 2]; and `modes`.
 
-    Empty for images, and where the coupling leaves noise as it was drawn.
+    Empty for images, and where the coupling does not change the noise.
 
     Args:
         batch: that of the training; a coupling that reorders noise does so within a batch.
@@ -57,10 +71,10 @@ def coupling_arrays(
     """
     if dataset.quantised:
         return {}
-    draw = generator("coupling to show", benchmark)
-    order = torch.randperm(len(dataset), generator=draw)[:POINTS]
+    rng = generator("coupling to show", benchmark)
+    order = torch.randperm(len(dataset), generator=rng)[:POINTS]
     x = dataset.images[order]
-    noise = torch.randn(x.shape, generator=draw)
+    noise = torch.randn(x.shape, generator=rng)
     coupling, device = model.method.coupling, next(model.network.parameters()).device
     parts = []
     for rows in torch.arange(len(x)).split(batch):
@@ -77,11 +91,11 @@ def coupling_arrays(
 
 @torch.no_grad()
 def posterior_arrays(model: Model, dataset: Dataset, benchmark: str, *, conditional: bool) -> dict[str, Tensor]:
-    """What the coupling has learned of the noise given the data: N(mean, std²), and its divergence from N(0, I).
+    """The learned distribution of the noise given the data, N(mean, std²), and its KL divergence from N(0, I).
 
     `x`, as in the data; `mean` and `std`, float32 of the shape of x; `kl`, float32 [n], in nats. Of images the first
-    that `real_arrays` shows; of points those of `coupling_arrays`, and `modes`. One pass whatever the settings, so that
-    none of them is in the numbers. Empty where no distribution is learned, or where it is not finite.
+    that `real_arrays` shows; of points those of `coupling_arrays`, and `modes`. Computed in one pass, so that
+    the numbers depend on no batch size. Empty where no distribution is learned, or where it is not finite.
 
     Args:
         model: with the averaged modules, which return the distribution.

@@ -1,24 +1,24 @@
 """How noisy training is, by noise level: the variance of the target, that of the gradient, and the loss.
 
-docs/diagnostics.md defines the quantities. They test what papers claim: that an average over references takes the
-variance out of the target (SCT, Wang et al. 2024, section 4.1), and that a learned coupling of noise and image lowers
-the variance of training (VCT, Silvestri et al. 2025, abstract).
+docs/diagnostics.md defines the quantities. They test claims of papers: that an average over references removes the
+variance of the target (SCT, Wang et al. 2024, section 4.1), and that a learned coupling of noise and image lowers the
+variance of training (VCT, Silvestri et al. 2025, abstract).
 
-All methods are measured on the same images, noise and times, which follow from (benchmark, seed, bin); weights are
-copied first, so that nothing that is measured can change a training.
+All methods are measured on the same images, noise and times, which depend on (benchmark, seed, bin) alone. Weights are
+copied first, so that measuring cannot change a training.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...methods.loss import loss, target_at
 from ...methods.parts.base import Draw, Gaussian, LossTerms, Pair
@@ -32,7 +32,7 @@ from ..config.schema import RunConfig
 from ..runs.folder import DIAGNOSTICS
 from ..training.model import Model
 from .estimators import UNDEFINED, Estimate, conditional_variance, gradient_spread, inner_products, mean_estimate
-from .posterior import bank_noise_posterior, implied_noise, noise_posterior_at, posterior_draws
+from .posterior import Points, bank_noise_posterior, implied_noise, noise_posterior_at, posterior_draws
 
 LOWEST = 0.01
 """The cleanest level that is measured; the noisiest is σ_max of the forward process."""
@@ -46,11 +46,11 @@ POSTERIOR_DRAWS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How finely and how precisely.
+    """Resolution and precision of the measurement.
 
     bins: of the noise level, evenly spaced in its logarithm.
-    samples: noisy points a bin, for the target as for the gradient.
-    repeats: the batches that these are cut into for gradients, of samples / repeats images each.
+    samples: noisy points per bin, for the target and the gradient.
+    repeats: batches that these are split into for gradients, of samples / repeats images each.
     ratio: r / t for all methods; None leaves every method its own rule.
     """
 
@@ -72,6 +72,11 @@ class Settings:
     @property
     def batch(self) -> int:
         return self.samples // self.repeats
+
+    @property
+    def batches(self) -> list[slice]:
+        """The rows of each batch."""
+        return [slice(start, start + self.batch) for start in range(0, self.samples, self.batch)]
 
 
 DURING = Settings(samples=128, repeats=8)
@@ -122,7 +127,7 @@ def bin_edges(bins: int, highest: float, lowest: float = LOWEST) -> list[float]:
 def common_inputs(model: Model, address: Sequence[int | str], low: float, high: float, samples: int) -> Inputs:
     """Images drawn uniformly from the bank, levels log-uniform in (low, high), standard normal noise.
 
-    They come from streams that name no method and are drawn on the CPU: equal for all methods, on every device.
+    The random streams do not depend on the method and are drawn on the CPU: equal for all methods and devices.
     """
     device = model.bank.images.device
     index = torch.randint(len(model.bank), (samples,), generator=generator("diagnose images", *address))
@@ -136,7 +141,7 @@ def common_inputs(model: Model, address: Sequence[int | str], low: float, high: 
 def cleaner_levels(model: Model, t: Tensor, progress: float, ratio: float | None) -> Tensor:
     """r [S] for levels t [S]: the method's own rule at this point of training, or ratio · t, within t's phase.
 
-    Raises UsageError where the method's rule knows no r below t.
+    Raises UsageError where the method's rule gives no r below t.
     """
     times = model.method.times
     r = times.t_to_r(t, progress) if ratio is None else torch.maximum(ratio * t, times.phase_boundary(t))
@@ -148,7 +153,7 @@ def cleaner_levels(model: Model, t: Tensor, progress: float, ratio: float | None
 def measure(
     model: Model, *, benchmark: str, seed: int, progress: float, settings: Settings
 ) -> Iterator[tuple[float, float, dict[str, Estimate]]]:
-    """(t_low, t_high, what -> estimate) for each bin, in rising order of t. The model is left as it is.
+    """(t_low, t_high, what -> estimate) for each bin, in rising order of t. The model is not changed.
 
     progress: share of the budget seen, which decides the stage of the curriculum.
     """
@@ -169,17 +174,21 @@ def measure(
                 variances = target_variances(probe, inputs, r, posterior, settings.batch, address)
             found["target_variance"] = mean_estimate(variances)
         probe.network.train()
-        yield low, high, found | _gradients(probe, inputs, r, progress, settings, address, still)
+        batches = (
+            batch_loss(probe, inputs.rows(rows), r[rows], progress, (*address, number), still)
+            for number, rows in enumerate(settings.batches)
+        )
+        yield low, high, found | gradient_estimates(probe.network, batches)
 
 
 def target_variances(
     model: Model, inputs: Inputs, r: Tensor, posterior: Gaussian | None, batch: int, address: Sequence[int | str]
 ) -> Tensor:
-    """tr Cov[target | x_t, t] of every point, over which training image made it and over references: float64 [S].
+    """tr Cov[target | x_t, t] of every point, over the posterior of images and over references: float64 [S].
 
-    x_t is made from the images and noise of `inputs` by the method's coupling. Images that could have made the same
-    point are drawn from the exact posterior; each brings the noise that leads to x_t, its own x_r, and so a target.
-    For teachers that average over a batch the batches are cut anew for each draw.
+    x_t is computed from the images and noise of `inputs` by the method's coupling. Images are drawn from the exact
+    posterior given x_t; each implies the noise that leads to x_t, its own x_r, and so a target. For teachers that
+    average over a batch, the batches are shuffled for each draw.
 
     posterior: of the noise of all images, see `bank_noise_posterior`. r: [S].
     """
@@ -191,14 +200,15 @@ def target_variances(
     x_t = method.process.perturb(x, t, inputs.z if own is None else own.mean + own.std * inputs.z)
     rng = generator("diagnose posterior", *address, device=device)
     draws = []
-    for number, places in enumerate(posterior_draws(method, bank, posterior, x_t, t, labels, POSTERIOR_DRAWS, rng)):
+    points = Points(x_t, t, labels)
+    for number, places in enumerate(posterior_draws(method, bank, posterior, points, POSTERIOR_DRAWS, rng)):
         references = generator("diagnose references", *address, number, device=device)
         order = torch.randperm(len(x_t), generator=generator("diagnose order", *address, number)).to(device)
         targets = torch.empty_like(x_t)
         for rows in order.split(batch):
-            points, level, index = x_t[rows], t[rows], places[rows]
+            noisy, level, index = x_t[rows], t[rows], places[rows]
             image, own_labels = model.batch(index)
-            z = implied_noise(method, image, points, level)
+            z = implied_noise(method, image, noisy, level)
             pair = Pair(
                 x=image,
                 z=z,
@@ -212,7 +222,7 @@ def target_variances(
                 z=z,
                 references=method.teacher.draw_references(image, own_labels, index, references),
             )
-            x_r = method.teacher(method, pair, points, drawn)
+            x_r = method.teacher(method, pair, noisy, drawn)
             targets[rows] = target_at(method, denoise, x_r, own_labels, level, r[rows])
         draws.append(targets)
     variances = conditional_variance([draw.cpu() for draw in draws])
@@ -221,24 +231,14 @@ def target_variances(
     return torch.where(variances <= ROUNDING**2 * size, 0.0, variances)
 
 
-def _gradients(
-    model: Model,
-    inputs: Inputs,
-    r: Tensor,
-    progress: float,
-    settings: Settings,
-    address: Sequence[int | str],
-    average: Denoise | None,
-) -> dict[str, Estimate]:
-    """The spread of the gradient over batches, and the loss: what training does with them, dropout included.
+def gradient_estimates(network: nn.Module, batches: Iterable[tuple[LossTerms, Tensor]]) -> dict[str, Estimate]:
+    """The spread of the gradient over batches, and the loss, from the results of `batch_loss`.
 
-    Of the network's parameters alone, which all methods share; a penalty of the coupling has no part in them.
+    Of the network's parameters alone, which all methods share; a penalty of the coupling does not enter.
     """
     gradients, losses, distances = [], [], []
-    for number in range(settings.repeats):
-        rows = slice(number * settings.batch, (number + 1) * settings.batch)
-        terms, consistency = batch_loss(model, inputs.rows(rows), r[rows], progress, (*address, number), average)
-        parts = torch.autograd.grad(terms.total, list(model.network.parameters()), allow_unused=True)
+    for terms, consistency in batches:
+        parts = torch.autograd.grad(terms.total, list(network.parameters()), allow_unused=True)
         gradients.append(torch.cat([part.flatten() for part in parts if part is not None]))
         losses.append(consistency)
         distances.append(terms.consistency.double().cpu())

@@ -1,10 +1,10 @@
-"""A trained cell as a folder that can be carried elsewhere and sampled from, without its training data.
+"""A trained cell as a portable folder, from which samples can be drawn without the training data.
 
     config.yaml           as the cell's
     data.json             what a sample is: shape, whether a uint8 image, classes; size of the training set
-    weights.safetensors   the averaged weights of the final snapshot, those that the leaderboard's numbers are of
+    weights.safetensors   the averaged weights of the final snapshot, which the leaderboard evaluates
     guide.safetensors     where sampling is guided: the earlier snapshot
-    labels.safetensors    of a conditional model: the training set's classes, by whose frequencies samples are asked for
+    labels.safetensors    of a conditional model: the classes of the training set, from which those of samples are drawn
 
 MLflow loads it through `_load_pyfunc`; nothing in the folder is executed or unpickled.
 """
@@ -25,14 +25,13 @@ from ..common.devices import pick_device
 from ..common.errors import UsageError
 from ..common.files import DamagedError, read_json, write_json
 from ..common.precision import float32_products
-from ..config.schema import RunConfig
 from ..data.base import Dataset
 from ..data.registry import load_dataset
 from ..runs.folder import CONFIG, Run
 from ..runs.status import State
 from ..training.checkpoint import snapshot_path
 from ..training.model import Model, build_model
-from .sample import Guide, latents, sample, sample_labels
+from .sample import Sampler
 
 DATA, WEIGHTS, GUIDE, LABELS = "data.json", "weights.safetensors", "guide.safetensors", "labels.safetensors"
 COLUMNS = ("n", "nfe", "seed")
@@ -74,39 +73,21 @@ def pack(cell: Run, folder: Path) -> None:
 class Served:
     """A packed cell, in memory. Samples are those of `bench run`: same latents, same arithmetic."""
 
-    config: RunConfig
-    model: Model
-    guide: Model | None
-    dataset: Dataset
-    device: torch.device
+    sampler: Sampler
 
     def samples(self, n: int, nfe: int, seed: int) -> Tensor:
-        """n samples with nfe steps, uint8 [n, C, H, W] or float32 [n, 2]; latents are those of draw `seed`.
+        """n samples with nfe steps, uint8 [n, C, H, W] or float32 [n, 2]; seed: the sampling seed.
 
         Raises ValueError where n or nfe is below 1 or seed below 0.
         """
         for name, value, least in (("n", n, 1), ("nfe", nfe, 1), ("seed", seed, 0)):
             if value < least:
                 raise ValueError(f"{name} is {value}, must be at least {least}")
-        config, dataset = self.config, self.dataset
-        benchmark = config.benchmark.name
-        labels = None
-        if config.data.conditional:
-            labels = sample_labels(benchmark, seed, n, dataset, config.sample.labels)
         with torch.no_grad(), float32_products(tf32=False):
-            return sample(
-                self.model,
-                dataset,
-                latents(benchmark, seed, nfe, n, dataset.shape),
-                config.eval.batch,
-                self.device,
-                labels=labels,
-                guide=self.guide and Guide(self.guide, config.sample.guidance),
-                truncate=config.eval.quantise == "truncate",
-            )
+            return self.sampler.draw(seed, nfe, range(n), self.sampler.config.eval.batch)
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
-        """What MLflow calls. model_input: a table with the columns n, nfe and seed; each row's samples in turn."""
+        """MLflow's entry point. model_input: a table with the columns n, nfe and seed; each row's samples in turn."""
         rows = zip(*(model_input[column] for column in COLUMNS), strict=True)
         return torch.cat([self.samples(*map(int, row)) for row in rows]).numpy()
 
@@ -125,7 +106,7 @@ def unpack(folder: Path) -> Served:
     device = pick_device("auto")
     model = build_model(config, dataset, torch.device("cpu"))
     guide = _loaded(model, folder / GUIDE, device) if config.guide_images is not None else None
-    return Served(config, _loaded(model, folder / WEIGHTS, device), guide, dataset, device)
+    return Served(Sampler(config, _loaded(model, folder / WEIGHTS, device), dataset, guide))
 
 
 def _load_pyfunc(path: str) -> Served:

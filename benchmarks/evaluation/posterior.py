@@ -1,4 +1,4 @@
-"""Which training images could have made a noisy point: exact draws from p(x | x_t) on the finite training set.
+"""Exact draws from p(x | x_t) on the finite training set: the images that a noisy point may have come from.
 
 On a training set of N images x given x_t is discrete: its weights are the softmax over the images of log p(x_t | x_i).
 With independent noise p(x_t | x_i) = N(α_t x_i, t² I), with a learned one N(α_t x_i + t μ_i, t² s_i²). A coupling
@@ -6,6 +6,8 @@ without a density (optimal transport, generated images) has no such posterior.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from ...methods.parts.posterior import log_likelihood
 from ...methods.parts.process import per_sample
 
 ROWS = 64  # points whose weights are computed at a time: [64, N]
-ENCODED = 1024  # images that an encoder sees at a time
+ENCODED = 1024  # images per forward pass of the encoder
 
 
 def bank_noise_posterior(method: Method, bank: Bank) -> Gaussian | None:
@@ -41,23 +43,26 @@ def noise_posterior_at(posterior: Gaussian | None, index: Tensor) -> Gaussian | 
     return None if posterior is None else Gaussian(mean=posterior.mean[index], std=posterior.std[index])
 
 
+@dataclass(frozen=True)
+class Points:
+    """Noisy points x_t [B, ...], their levels t [B], and the classes [B] of their images; None without labels."""
+
+    x_t: Tensor
+    t: Tensor
+    labels: Tensor | None = None
+
+
 def posterior_draws(
-    method: Method,
-    bank: Bank,
-    posterior: Gaussian | None,
-    x_t: Tensor,
-    t: Tensor,
-    labels: Tensor | None,
-    count: int,
-    generator: torch.Generator,
+    method: Method, bank: Bank, posterior: Gaussian | None, points: Points, count: int, generator: torch.Generator
 ) -> Tensor:
     """Positions in the bank of `count` independent draws from p(x | x_t) for every point, int64 [count, B].
 
-    With labels the images of the point's own class alone come into question. generator: on the device of the bank.
+    With labels only images of the point's own class are drawn. generator: on the device of the bank.
     """
+    x_t, t = points.x_t, points.t
     found = torch.empty(count, len(x_t), dtype=torch.int64, device=x_t.device)
     every = torch.arange(len(x_t), device=x_t.device)
-    for group, index in all_references(bank).groups(labels, every):
+    for group, index in all_references(bank).groups(points.labels, every):
         for rows in group.split(ROWS):
             weights = log_likelihood(method.process, x_t[rows], t[rows], bank, index, posterior).softmax(1)
             picked = torch.multinomial(weights, count, replacement=True, generator=generator)

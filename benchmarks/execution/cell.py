@@ -20,7 +20,8 @@ from ..common.precision import float32_products
 from ..config.schema import RunConfig
 from ..data.registry import load_dataset
 from ..evaluation.diagnostics import TrainingDiagnostics
-from ..evaluation.scoring import fill_records, record_divergence, write_reference
+from ..evaluation.reference import write_reference
+from ..evaluation.scoring import Scorer, record_divergence
 from ..metrics.evaluate import Evaluator
 from ..metrics.references import StoppedError
 from ..runs.folder import REFERENCE, RUN, Run
@@ -108,16 +109,7 @@ class _Cell:
         state = outcome.state
         if state == "done":
             status.write(state="running", phase="score")
-            state = fill_records(
-                config,
-                model,
-                evaluator,
-                self.folder,
-                device,
-                should_stop=self.should_stop,
-                report=status.scored,
-                ranks=ranks,
-            )
+            state = Scorer(config, model, evaluator, self.folder, ranks).fill_records(self.should_stop, status.scored)
         elif state == "diverged" and ranks.is_writer:
             record_divergence(config, self.folder)
         status.write(state=state, images=outcome.images)

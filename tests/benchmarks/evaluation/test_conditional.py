@@ -111,7 +111,7 @@ def test_sampling_asks_for_the_classes_that_it_is_given() -> None:
     model, dataset = built("vct", "data.conditional=true")
     network, encoder = heard(model.network), heard(model.method.modules["encoder"])
     labels = sample_labels("digits", 0, 5, dataset, "data")
-    sample(model, dataset, latents("digits", 0, 2, 5, dataset.shape), 3, CPU, labels=labels)
+    sample(model, latents("digits", 0, 2, 5, dataset.shape), 3, labels=labels)
     expected = [labels[:3]] * 2 + [labels[3:]] * 2
     assert all(torch.equal(said, wanted) for said, wanted in zip(network, expected, strict=True))
     assert all(torch.equal(said, wanted) for said, wanted in zip(encoder, expected[::2], strict=True))
@@ -126,9 +126,9 @@ def skewed() -> Dataset:
     return Dataset("skewed", torch.zeros(100, 1, 8, 8, dtype=torch.uint8), labels, classes=4)
 
 
-@pytest.mark.parametrize(("law", "shares"), [("data", [0.9, 0, 0, 0.1]), ("uniform", [0.25] * 4)])
-def test_classes_are_drawn_by_the_law_asked_for(law: str, shares: list[float]) -> None:
-    labels = sample_labels("digits", 0, 20_000, skewed(), law)
+@pytest.mark.parametrize(("distribution", "shares"), [("data", [0.9, 0, 0, 0.1]), ("uniform", [0.25] * 4)])
+def test_classes_are_drawn_from_the_distribution_of_the_configuration(distribution: str, shares: list[float]) -> None:
+    labels = sample_labels("digits", 0, 20_000, skewed(), distribution)
     assert labels.dtype == torch.int64
     assert (labels.bincount(minlength=4) / 20_000).tolist() == pytest.approx(shares, abs=0.015)
 
@@ -153,8 +153,8 @@ def test_a_trained_model_draws_the_class_that_it_is_asked_for(tmp_path: Path) ->
     labels = sample_labels("digits", 0, 500, dataset, "uniform")
 
     def hits(asked: Tensor) -> float:
-        samples = sample(model, dataset, latents("digits", 0, 1, 500, dataset.shape), 500, CPU, labels=asked)
-        said = extractors.build("digits", dataset.info, CPU)(samples).predictions
+        samples = sample(model, latents("digits", 0, 1, 500, dataset.shape), 500, labels=asked)
+        said = extractors.build("digits", dataset.info, CPU)(dataset.from_model(samples)).predictions
         assert said is not None
         return (said == asked).float().mean().item()
 

@@ -30,6 +30,7 @@ from consistency_bench.benchmarks.evaluation.diagnostics import (
     cleaner_levels,
     common_inputs,
     diagnose,
+    gradient_estimates,
     measure,
     target_variances,
 )
@@ -40,7 +41,7 @@ from consistency_bench.benchmarks.evaluation.estimators import (
     inner_products,
     mean_estimate,
 )
-from consistency_bench.benchmarks.evaluation.posterior import bank_noise_posterior, posterior_draws
+from consistency_bench.benchmarks.evaluation.posterior import Points, bank_noise_posterior, posterior_draws
 from consistency_bench.benchmarks.training.checkpoint import kept_snapshots
 from consistency_bench.benchmarks.training.model import Model, build_model
 from consistency_bench.benchmarks.training.trainer import is_due
@@ -166,7 +167,7 @@ def test_draws_follow_the_posterior_of_two_points() -> None:
     x_t = torch.tensor([[0.3, 5.0], [-1.0, 0.0], [0.0, 0.0]])
     t = torch.tensor([0.5, 1.0, 2.0])
     rng = torch.Generator().manual_seed(0)
-    draws = posterior_draws(model.method, model.bank, None, x_t, t, None, 40_000, rng)
+    draws = posterior_draws(model.method, model.bank, None, Points(x_t, t), 40_000, rng)
     share = (draws == 0).double().mean(0)
     expected = torch.sigmoid(2 * HALF * x_t[:, 0] / t**2).double()
     assert (share - expected).abs().max() < 4 * 0.5 / math.sqrt(40_000)
@@ -176,7 +177,8 @@ def test_draws_are_of_the_point_s_own_class() -> None:
     model = with_bank(model_of("ect"), torch.randn(9, 2), torch.arange(9) % 3)
     labels = torch.tensor([0, 1, 2, 0])
     rng = torch.Generator().manual_seed(0)
-    draws = posterior_draws(model.method, model.bank, None, torch.randn(4, 2), torch.full((4,), 9.0), labels, 200, rng)
+    points = Points(torch.randn(4, 2), torch.full((4,), 9.0), labels)
+    draws = posterior_draws(model.method, model.bank, None, points, 200, rng)
     assert (draws % 3 == labels).all()
     assert len(draws[:, 0].unique()) == 3
 
@@ -198,12 +200,12 @@ def expected_variance(t: float, r: float, reach: float, spread: float, gain: flo
 
 def at_level(model: Model, t: float, r: float, samples: int, batch: int = 64) -> Estimate:
     """The target's variance at one level."""
-    law = bank_noise_posterior(model.method, model.bank)
+    posterior = bank_noise_posterior(model.method, model.bank)
     inputs = common_inputs(model, ("test",), t, t, samples)
     levels = torch.full((samples,), t)
     inputs = dataclasses.replace(inputs, t=levels)
     with torch.no_grad():
-        return mean_estimate(target_variances(model, inputs, torch.full((samples,), r), law, batch, ("test",)))
+        return mean_estimate(target_variances(model, inputs, torch.full((samples,), r), posterior, batch, ("test",)))
 
 
 def assert_close_to(estimate: Estimate, truth: float) -> None:
@@ -287,7 +289,12 @@ def test_the_gradient_s_variance_of_a_linear_model_is_the_closed_form(t: float, 
     model = dataclasses.replace(model, method=dataclasses.replace(model.method, distance=Huber(c=c)))
     inputs = dataclasses.replace(common_inputs(model, ("test",), t, t, samples), t=torch.full((samples,), t))
     settings = Settings(samples=samples, repeats=repeats, ratio=0.0)
-    found = diagnostics._gradients(model, inputs, torch.zeros(samples), 0.5, settings, ("test",), None)
+    r = torch.zeros(samples)
+    batches = (
+        batch_loss(model, inputs.rows(rows), r[rows], 0.5, ("test", number))
+        for number, rows in enumerate(settings.batches)
+    )
+    found = gradient_estimates(model.network, batches)
 
     slope = t * 0.5 / (t**2 + 0.25)  # c_out c_in
     gamma = 0.25 / (t**2 + 0.25) + slope * a

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consistency_bench.benchmarks.config.schema import RunConfig
 from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.benchmarks.data.registry import load
 from consistency_bench.benchmarks.evaluation.sample import BLOCK, latents, sample
@@ -24,15 +25,15 @@ toy_latents = partial(latents, "toy2d", shape=(2,))
 @given(st.integers(1, 3 * BLOCK), st.integers(0, 2 * BLOCK), st.integers(1, 3), st.integers(0, 2))
 def test_fewer_are_the_first_of_more(count: int, more: int, nfe: int, further: int) -> None:
     """Of samples, and of steps: the first step's noise is common to every number of steps."""
-    large = toy_latents(draw=0, nfe=nfe + further, count=count + more)
+    large = toy_latents(seed=0, nfe=nfe + further, count=count + more)
     assert large.shape == (nfe + further, count + more, 2)
-    assert torch.equal(toy_latents(draw=0, nfe=nfe, count=count), large[:nfe, :count])
+    assert torch.equal(toy_latents(seed=0, nfe=nfe, count=count), large[:nfe, :count])
 
 
 def test_draws_benchmarks_and_steps_differ() -> None:
-    first = toy_latents(draw=0, nfe=2, count=10)
+    first = toy_latents(seed=0, nfe=2, count=10)
     assert not torch.equal(first[0], first[1])
-    assert not torch.equal(first, toy_latents(draw=1, nfe=2, count=10))
+    assert not torch.equal(first, toy_latents(seed=1, nfe=2, count=10))
     assert not torch.equal(first, latents("other", 0, 2, 10, (2,)))
 
 
@@ -45,15 +46,14 @@ def test_no_sample_is_repeated_and_all_are_standard_normal() -> None:
 
 def test_the_default_generator_is_neither_read_nor_moved() -> None:
     torch.manual_seed(0)
-    one, state = toy_latents(draw=0, nfe=1, count=5), torch.get_rng_state()
+    one, state = toy_latents(seed=0, nfe=1, count=5), torch.get_rng_state()
     torch.manual_seed(1)
-    assert torch.equal(toy_latents(draw=0, nfe=1, count=5), one)
+    assert torch.equal(toy_latents(seed=0, nfe=1, count=5), one)
     torch.manual_seed(0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def built(method: str, *settings: str) -> tuple[Model, Dataset]:
-    config = tiny_cell(method, *settings).config
+def built(config: RunConfig) -> tuple[Model, Dataset]:
     dataset = load(config.data.name)
     return build_model(config, dataset, CPU).averaged(), dataset
 
@@ -61,19 +61,19 @@ def built(method: str, *settings: str) -> tuple[Model, Dataset]:
 @pytest.mark.parametrize("method", ["ect", "vct"])
 @pytest.mark.parametrize("nfe", [1, 2])
 def test_the_batch_size_does_not_change_the_samples(method: str, nfe: int) -> None:
-    model, dataset = built(method)
-    noise = toy_latents(draw=0, nfe=nfe, count=30)
-    whole = sample(model, dataset, noise, 30, CPU)
+    model, _ = built(tiny_cell(method).config)
+    noise = toy_latents(seed=0, nfe=nfe, count=30)
+    whole = sample(model, noise, 30)
     assert whole.shape == (30, 2)
     for batch in (1, 7, 29, 1000):
-        torch.testing.assert_close(sample(model, dataset, noise, batch, CPU), whole)
+        torch.testing.assert_close(sample(model, noise, batch), whole)
 
 
 @pytest.mark.parametrize("benchmark", ["digits", "toy2d"])
 def test_a_network_that_diverged_is_no_source_of_samples(benchmark: str) -> None:
     metric = {"digits": "fd_digits_500", "toy2d": "fd_points_500"}[benchmark]
-    model, dataset = built("ect", f"benchmark={benchmark}", f"eval.metrics=[{metric}]")
+    model, dataset = built(tiny_cell("ect", f"benchmark={benchmark}", f"eval.metrics=[{metric}]").config)
     with torch.no_grad():
         next(iter(model.network.parameters())).fill_(float("nan"))
     with pytest.raises(ValueError, match="not finite"):
-        sample(model, dataset, latents(benchmark, 0, 1, 6, dataset.shape), 4, CPU)
+        sample(model, latents(benchmark, 0, 1, 6, dataset.shape), 4)

@@ -12,7 +12,7 @@ import pytest
 
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl
 from consistency_bench.benchmarks.config.compose import Cell
-from consistency_bench.benchmarks.evaluation import scoring
+from consistency_bench.benchmarks.evaluation import sample
 from consistency_bench.benchmarks.execution import attempt
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.runs.folder import RECORDS, RUN, STATUS, Record, Run, is_finished, read_reference
@@ -214,7 +214,7 @@ def broken(cell: Cell, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the disk is on fire")
 
-    monkeypatch.setattr(scoring, "sample", fail)
+    monkeypatch.setattr(sample, "sample", fail)
     return put(cell, out)
 
 

@@ -77,9 +77,9 @@ def test_guided_samples_lead_away_from_the_guide(tmp_path: Path) -> None:
     noise = latents("toy2d", 0, 1, 20, dataset.shape)
 
     def drawn(guide: Guide | None) -> Tensor:
-        return sample(strong, dataset, noise, 20, CPU, guide=guide)
+        return sample(strong, noise, 20, guide=guide)
 
-    plain, behind = drawn(None), sample(weak, dataset, noise, 20, CPU)
+    plain, behind = drawn(None), sample(weak, noise, 20)
     assert not torch.allclose(plain, behind, atol=1e-4)
     torch.testing.assert_close(drawn(Guide(weak, 1.5)), plain + 0.5 * (plain - behind))
     assert torch.equal(drawn(Guide(weak, 1.0)), plain)

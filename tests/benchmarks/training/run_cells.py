@@ -3,7 +3,7 @@
 JOBS is a JSON list of {"folder": of a cell, ...}; further keys bring about what tests want to see:
     stop:  [rank, call], the process that is asked to stop, and from which question on
     spoil: [rank, calls], whose loss is NaN in these steps
-    fail:  [rank, name], which process fails in a training step ("step") or in this function of the module `scoring`
+    fail:  [rank, name], which process fails in a training step ("step") or in this function of the module `sample`
     kill:  in place of that the process is killed
     costly: features of real data are kept on disk
 ANSWERS-<rank>.json gets how each ended, a digest of the weights, and which files this process wrote, moved or removed.
@@ -26,7 +26,7 @@ from unittest import mock
 import torch
 
 from consistency_bench.benchmarks.common.distributed import OutOfStepError, Ranks, joined, ranks_from_environment
-from consistency_bench.benchmarks.evaluation import scoring
+from consistency_bench.benchmarks.evaluation import sample
 from consistency_bench.benchmarks.execution import cell
 from consistency_bench.benchmarks.metrics.extractors import registry as extractors
 from consistency_bench.benchmarks.training.trainer import Outcome, Trainer
@@ -87,7 +87,7 @@ def run(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.object(cell, "Trainer", Watched))
         if rank == ranks.rank and name != "step":
-            patches.enter_context(mock.patch.object(scoring, name, failing))
+            patches.enter_context(mock.patch.object(sample, name, failing))
         if "costly" in job:
             patches.enter_context(mock.patch.object(extractors, "build", kept_on_disk))
         try:

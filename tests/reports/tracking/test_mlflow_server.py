@@ -28,7 +28,7 @@ from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.redact import without_password
 from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.data.registry import load_dataset
-from consistency_bench.benchmarks.evaluation.sample import Guide, latents, sample, sample_labels
+from consistency_bench.benchmarks.evaluation.sample import Sampler
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.runs.folder import Run
 from consistency_bench.benchmarks.training.checkpoint import load_snapshot
@@ -419,7 +419,7 @@ def trained(sweep: Sweep, method: str, *settings: str) -> Path:
     return folder
 
 
-def own_samples(folder: Path, draw: int, nfe: int, count: int) -> torch.Tensor:
+def own_samples(folder: Path, seed: int, nfe: int, count: int) -> torch.Tensor:
     """What the benchmark samples, from the cell's folder and its data set."""
     config = Run(folder).config
     dataset = load_dataset(config.data)
@@ -427,12 +427,9 @@ def own_samples(folder: Path, draw: int, nfe: int, count: int) -> torch.Tensor:
     averaged, guide = model.averaged(), None
     load_snapshot(folder, 2560, averaged.weights)
     if (images := config.guide_images) is not None:
-        earlier = model.averaged()
-        load_snapshot(folder, images, earlier.weights)
-        guide = Guide(earlier, config.sample.guidance)
-    noise = latents("toy2d", draw, nfe, count, dataset.shape)
-    labels = sample_labels("toy2d", draw, count, dataset, "data") if config.data.conditional else None
-    return sample(averaged, dataset, noise, config.eval.batch, torch.device("cpu"), labels=labels, guide=guide)
+        guide = model.averaged()
+        load_snapshot(folder, images, guide.weights)
+    return Sampler(config, averaged, dataset, guide).draw(seed, nfe, range(count), config.eval.batch)
 
 
 @pytest.mark.parametrize(
