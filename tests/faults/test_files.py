@@ -130,6 +130,7 @@ def damaged_cell(undisturbed: Undisturbed, out: Path, stop: int = 60) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "something else"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
     how: str, tmp_path: Path, undisturbed: Undisturbed, caplog: pytest.LogCaptureFixture
@@ -150,6 +151,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
     assert results(folder) == undisturbed[1]
 
 
+@pytest.mark.slow
 def test_with_no_checkpoint_left_training_starts_again_and_says_so(
     tmp_path: Path, undisturbed: Undisturbed, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -162,6 +164,7 @@ def test_with_no_checkpoint_left_training_starts_again_and_says_so(
     assert results(folder) == undisturbed[1]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_never_becomes_the_previous_one(tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder = damaged_cell(undisturbed, tmp_path)
     flip(folder / "checkpoints" / LAST, 4000)
@@ -170,6 +173,7 @@ def test_a_damaged_checkpoint_never_becomes_the_previous_one(tmp_path: Path, und
         assert load_checkpoint(folder, CPU, name) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cut", "flipped"])
 def test_a_damaged_snapshot_is_made_again(
     how: str, tmp_path: Path, undisturbed: Undisturbed, caplog: pytest.LogCaptureFixture
@@ -189,6 +193,7 @@ def test_a_damaged_snapshot_is_made_again(
     assert results(folder) == undisturbed[1]
 
 
+@pytest.mark.slow
 def test_a_last_line_that_is_torn_is_mended(tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder = damaged_cell(undisturbed, tmp_path)
     for name in (TRAIN_LOG, RECORDS):
@@ -223,6 +228,7 @@ def caught_in_training(undisturbed: Undisturbed, disk: Path, listing: Path) -> t
     return folder, process
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_the_cell_and_loses_nothing(
     disk: Callable[[int], Path], tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
@@ -242,6 +248,7 @@ def test_a_full_disk_fails_the_cell_and_loses_nothing(
     assert not Run(folder).reserve_file.exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_becomes_read_only_ends_the_worker_with_a_sentence(
     disk: Callable[[int], Path], tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
@@ -278,6 +285,7 @@ def write_status(folder: Path, word: str) -> None:
 # Folders that move
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["moved", "copied"])
 def test_a_cell_goes_on_in_another_place(how: str, tmp_path: Path, undisturbed: Undisturbed) -> None:
     """Killed, so that its lock and what it was writing move along."""

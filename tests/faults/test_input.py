@@ -95,6 +95,7 @@ NAMES = st.one_of(
 SEEDS = st.one_of(st.text(max_size=6), st.sampled_from(["0", "0-2", "3-1", "-1", "1e3", "0-99999999999", "0,,1", "٣"]))
 
 
+@pytest.mark.slow
 @many
 @given(st.lists(st.one_of(SETTINGS, SETTINGS, st.text(max_size=15)), max_size=3), NAMES, SEEDS)
 @example(["benchmark=toy2d", "train.lr=1"], "ect", "0")

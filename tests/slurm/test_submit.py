@@ -172,6 +172,7 @@ def test_a_dry_run_shows_jobs_and_costs_and_writes_nothing(tmp_path: Path) -> No
     assert not place.out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["local", "debug"])
 def test_the_same_cells_run_here(tmp_path: Path, launcher: str) -> None:
     place = Place(tmp_path / "runs")

@@ -37,6 +37,7 @@ def test_no_character_of_a_password_gets_through(word: str, shown: str) -> None:
     assert shlex.split(command_line(["bench", word])) == ["bench", shlex.split(shown)[0]]
 
 
+@pytest.mark.slow
 def test_a_worker_records_the_command_of_the_person_and_not_its_own(call, tmp_path: Path) -> None:
     words = ("run", "--methods", "ect", "--seeds", "0", "benchmark=toy2d", "train.images=1280", "eval.nfe=[1]")
     said: Said = call(*words, "eval.metrics=[fd_points_500]", "--no-mlflow", "--out", str(tmp_path / "runs"))
