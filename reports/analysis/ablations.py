@@ -1,14 +1,12 @@
-"""Ablations: which settings were swept, found by comparing configurations, and what each of their values gives.
+"""Ablations: which settings were overridden, and what each of their values gives.
 
-Configurations belong together where benchmark, method, versions and sampling are the same. A key of theirs that
+Configurations belong together where benchmark, method, versions and sampling are the same. An overridden key that
 has several values is a `Factor`. The comparison of its values is made where everything else is equal (`Ablation`),
 at the defaults of the other factors where they were run; two factors also make a `Grid`.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import re
 from collections import defaultdict
@@ -16,13 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .cells import Cell, naming, plain
+from .cells import Cell, naming, value_text
 from .statistics import Interval, paired_interval, t_interval
 from .tables import Board, Finals, SeedValue, final_values, labels
 
-#: The sections of a configuration that change a training, and keys in them that do not.
-SECTIONS = ("method", "data", "network", "train")
-PLACES = ("data.root", "data.download", "train.resources.")
+SAMPLING = ("sample.", "eval.")  # sections that change no training
 ABSENT = "unset"  # stands for the value of a key that a configuration does not have
 
 
@@ -166,9 +162,8 @@ def swept(cells: Sequence[Cell]) -> list[Factor]:
     Keys that say nothing of their own are left out: options of a part (`method.times.k`) that follow from its kind.
     Keys that always change together make one factor.
     """
-    settings = [_settings(cell) for cell in cells]
-    keys = sorted({key for leaves in settings for key in leaves if not key.startswith(PLACES)})
-    columns = {key: tuple(_value(leaves.get(key, ABSENT)) for leaves in settings) for key in keys}
+    keys = sorted({key for cell in cells for key in cell.overrides if not key.startswith(SAMPLING)})
+    columns = {key: tuple(_value(cell, key) for cell in cells) for key in keys}
     columns = {key: column for key, column in columns.items() if len({value.text for value in column}) > 1}
     kinds = [key for key in columns if key.endswith(".kind")]
     own = [
@@ -192,12 +187,6 @@ def swept(cells: Sequence[Cell]) -> list[Factor]:
     return sorted(factors, key=lambda factor: factor.key)
 
 
-def _settings(cell: Cell) -> dict[str, Any]:
-    """The leaves of the sections that may be swept."""
-    config = cell.run.config.to_dict()
-    return _leaves({name: config[name] for name in SECTIONS})
-
-
 def natural_order(values: Iterable[Value]) -> list[Value]:
     """Numbers by size, then texts with the numbers in them by size (`fixed:3` before `fixed:10`)."""
 
@@ -216,10 +205,8 @@ def is_number(raw: Any) -> bool:
 
 
 def _factor(key: str, column: Sequence[Value], along: Sequence[str], cells: Sequence[Cell]) -> Factor:
-    # A variant names what differs from the default: whoever does not name the key has its default.
-    named = re.compile(rf"(?:^|, ){re.escape(key)}=")
     values = natural_order({value.text: value for value in column}.values())
-    defaults = {value.text for value, cell in zip(column, cells, strict=True) if not named.search(cell.variant)}
+    defaults = {value.text for value, cell in zip(column, cells, strict=True) if key not in cell.overrides}
     texts = [value.text for value in values]
     default = texts.index(defaults.pop()) if len(defaults) == 1 else None
     return Factor(key, tuple(values), default, tuple(along))
@@ -233,8 +220,7 @@ def _follows(column: Sequence[Value], other: Sequence[Value]) -> bool:
 
 def _places(cell: Cell, factors: Sequence[Factor]) -> tuple[int, ...]:
     """Where a configuration stands: the place of its value in each factor."""
-    leaves = _settings(cell)
-    texts = [_value(leaves.get(factor.key, ABSENT)).text for factor in factors]
+    texts = [_value(cell, factor.key).text for factor in factors]
     return tuple(
         [value.text for value in factor.values].index(text) for factor, text in zip(factors, texts, strict=True)
     )
@@ -305,15 +291,11 @@ def _penalty(cells: Iterable[Cell]) -> Interval | None:
     return t_interval(last) if any(last) else None  # where pairing is free, every penalty is exactly zero
 
 
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys; lists are leaves."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    nested = (_leaves(item, f"{prefix}.{key}".lstrip(".")) for key, item in value.items())
-    return dict(itertools.chain.from_iterable(leaves.items() for leaves in nested))
-
-
-def _value(raw: Any) -> Value:
-    exact = isinstance(raw, float) and raw.is_integer() and abs(raw) < 2**53
-    raw = int(raw) if exact else raw  # 2.0 is the whole number 2: who typed either meant the same
-    return Value(raw, plain(raw if isinstance(raw, str) else json.dumps(raw, sort_keys=True, default=str)))
+def _value(cell: Cell, key: str) -> Value:
+    """What a cell has for a key that it, or another one, overrides."""
+    raw: Any = cell.overrides.get(key, ABSENT)
+    if key not in cell.overrides:
+        raw = cell.run.config.to_dict()
+        for name in key.split("."):
+            raw = raw.get(name, ABSENT) if isinstance(raw, dict) else ABSENT
+    return Value(raw, value_text(raw))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,16 @@ FINAL_STATES = {State.DONE: "finished", State.DIVERGED: "diverged", State.FAILED
 #: Of counts, exact in a float; of values, whose squares must be finite (features are of single precision).
 MOST, LARGEST = 2**53, 1e100
 
+#: Overrides that `sampling` says in words.
+SAMPLING_KEYS = ("sample.guidance", "sample.guide_at", "eval.ema")
+
 
 @dataclass(frozen=True)
 class Cell:
     """One training run. `budget` and `images` count training images: planned, and seen when it was read.
 
-    `variant` says in `key=value`s what differs from the defaults, and in words what was special about the sampling
-    (`sampling`, which is empty for plain samples of the headline's weights).
+    overrides: what differs from the defaults of method and benchmark, sampling aside. sampling: in words what differs
+    in it, "" for plain samples of the headline's weights. variant: both as one text.
     """
 
     run: Run
@@ -45,7 +48,7 @@ class Cell:
     benchmark: str
     method: str
     version: int
-    variant: str
+    overrides: Mapping[str, object]
     sampling: str
     seed: int
     budget: int
@@ -57,6 +60,22 @@ class Cell:
     error: str | None
     attempts: tuple[dict[str, Any], ...]
     compute: dict[str, Any]
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The overrides as `key=value`."""
+        return tuple(f"{plain(key)}={value_text(value)}" for key, value in self.overrides.items())
+
+    @property
+    def variant(self) -> str:
+        return ", ".join(filter(None, [*self.settings, self.sampling]))
+
+
+def value_text(value: object) -> str:
+    """A value of a configuration on one line, as it is written on the command line; 2.0 is written as 2."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < MOST:
+        value = int(value)
+    return plain(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))
 
 
 def read_cells(out: Path) -> list[Cell]:
@@ -106,8 +125,8 @@ def _read(run: Run) -> Cell:
             "group": identity.group,
             "benchmark": plain(identity.benchmark),
             "method": plain(identity.method),
-            "variant": _variant(plain(identity.variant), sampling := _sampling(config)),
-            "sampling": sampling,
+            "overrides": {key: value for key, value in identity.overrides.items() if key not in SAMPLING_KEYS},
+            "sampling": _sampling(config),
             "seed": identity.seed,
             "version": config.method.version,
             "batch": config.train.batch,
@@ -128,14 +147,6 @@ def _read(run: Run) -> Cell:
         for key, column in (("nfe", "nfe"), ("metrics", "metric")):
             facts[key] = tuple(dict.fromkeys((*facts[key], *(row[column] for row in run.records))))
     return Cell(run=run, **facts)
-
-
-#: Keys of a variant that `_sampling` says in words.
-_SAMPLING_KEYS = re.compile(r"(?:^|, )(?:sample\.guidance|sample\.guide_at|eval\.ema)=[^,]*")
-
-
-def _variant(text: str, sampling: str) -> str:
-    return ", ".join(filter(None, [_SAMPLING_KEYS.sub("", text).removeprefix(", "), sampling]))
 
 
 def _sampling(config: RunConfig) -> str:

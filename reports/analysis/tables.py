@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -139,7 +138,7 @@ def common_settings(cells: Iterable[Cell]) -> tuple[str, ...]:
     groups = {cell.group: cell for cell in cells}
     if len(groups) < 2:
         return ()
-    each = [_settings(cell) for cell in groups.values()]
+    each = [cell.settings for cell in groups.values()]
     common = tuple(dict.fromkeys(setting for setting in each[0] if all(setting in own for own in each)))
     names, shorter = ({(c.method, variant(c, left_out)) for c in groups.values()} for left_out in ((), common))
     return common if len(shorter) == len(names) else ()
@@ -147,13 +146,8 @@ def common_settings(cells: Iterable[Cell]) -> tuple[str, ...]:
 
 def variant(cell: Cell, common: Sequence[str]) -> str:
     """The variant of a cell without the `common` settings; what was special about the sampling is always said."""
-    own = [setting for setting in _settings(cell) if setting not in common]
+    own = [setting for setting in cell.settings if setting not in common]
     return ", ".join(filter(None, [*own, cell.sampling]))
-
-
-def _settings(cell: Cell) -> list[str]:
-    text = cell.variant.removesuffix(cell.sampling).removesuffix(", ")
-    return re.split(r", (?=[\w.+-]+=)", text) if text else []  # no comma inside a value: what follows it is no key
 
 
 def labels(cells: Iterable[Cell]) -> dict[str, str]:

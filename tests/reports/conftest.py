@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class Sweep:
                 "method": method,
                 "variant": variant,
                 "seed": seed,
-                "overrides": {key: value for key, value in (settings or {}).items() if f"{key}=" in variant},
+                "overrides": _overrides(variant, settings or {}),
             },
             "benchmark": {"name": benchmark, "version": 1},
             "method": {"name": method, "version": version, "coupling": {"kl_weight": 3.0}, "process": {}},
@@ -199,6 +200,12 @@ class Sweep:
                 if metric in values
             ],
         )
+
+
+def _overrides(variant: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that `variant` names; what it names besides is text."""
+    named = (part.partition("=") for part in re.split(r", (?=[\w.+-]+=)", variant) if part)
+    return {key: settings.get(key, text) for key, _, text in named}
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:
