@@ -125,7 +125,7 @@ def _read(run: Run) -> Cell:
             "group": identity.group,
             "benchmark": plain(identity.benchmark),
             "method": plain(identity.method),
-            "overrides": {key: value for key, value in identity.overrides.items() if key not in SAMPLING_KEYS},
+            "overrides": {str(key): value for key, value in identity.overrides.items() if key not in SAMPLING_KEYS},
             "sampling": _sampling(config),
             "seed": identity.seed,
             "version": config.method.version,
