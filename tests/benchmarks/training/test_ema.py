@@ -93,9 +93,9 @@ def test_a_bad_average_is_refused(options: dict[str, Any], message: str) -> None
 def test_bad_extra_averages_are_refused() -> None:
     usual, twice = {"kind": "constant", "factor": 0.9}, {"kind": "power", "sigma_rel": 0.1}
     with pytest.raises(OptionError, match=r"^train\.ema_extra has power-0\.1 twice$"):
-        averages.build_profiles({"ema": usual, "ema_extra": [twice, usual, twice]})
+        averages.build_profiles(usual, [twice, usual, twice])
     with pytest.raises(OptionError, match=r"^train\.ema_extra\[1\]\.kind is 'x', must be one of"):
-        averages.build_profiles({"ema": usual, "ema_extra": [twice, {"kind": "x"}]})
+        averages.build_profiles(usual, [twice, {"kind": "x"}])
 
 
 def test_an_extra_average_is_the_headline_of_a_run_that_has_it_as_such(tmp_path: Path) -> None:
