@@ -311,7 +311,11 @@ def test_sampling_steps() -> None:
 @pytest.mark.parametrize(
     ("part", "options", "message"),
     [
-        (ForwardProcess, {"sigma": 1}, "unknown key 'method.part.sigma'. Available: kind, boundary"),
+        (
+            ForwardProcess,
+            {"sigma": 1},
+            "unknown key 'method.part.sigma'. Did you mean: sigma_min? Available: kind, boundary",
+        ),
         (ForwardProcess, {"sigma_min": "a"}, "method.part.sigma_min is 'a', must be a number"),
         (ForwardProcess, {"sigma_min": float("nan")}, "must be a number"),
         (ForwardProcess, {"sigma_min": 90}, "must be 0 < min < max"),
