@@ -105,9 +105,9 @@ def test_what_a_run_holds(sweep):
     assert params["train.batch"] == "256"
     assert params["method.coupling.kl_weight"] == "3.0"
     assert params["network.width"] == "[128, 128]"
-    assert "eval.samples" not in params  # may change without another cell: a tag
+    assert "eval.nfe" not in params  # may change without another cell: a tag
     tags = dict(rows(sweep.out, "select t.key, t.value from tags t join params p using (run_uuid)"))
-    assert tags["eval.samples"] == "2048"
+    assert tags["eval.nfe"] == "[1, 2]"
     assert tags["bench.cell"] == folder.name.split("-")[1]
     assert tags["bench.method"] == "vct"
     assert tags["bench.variant"] == "method.coupling.kl_weight=3"

@@ -360,7 +360,7 @@ def test_a_server_that_is_not_there_or_refuses_is_one_sentence(
             report(sweep.out, mlflow=True, mlflow_uri=f"http://ann:secret@127.0.0.1:{port}")
     said = str(error.value)
     assert said.startswith(f"MLflow at http://***@127.0.0.1:{port}: ")
-    assert said.endswith("; leaderboard and plots are written, `bench report` tries again")
+    assert said.endswith("; leaderboard and plots are written; `bench report` tries the import again")
     assert "\n" not in said
     captured = capfd.readouterr()
     assert "secret" not in said + captured.out + captured.err
@@ -479,7 +479,7 @@ def test_a_registered_model_samples_as_the_benchmark_does(
 def test_what_cannot_be_registered(sweep: Sweep) -> None:
     folder = sweep.cell("ect", 0, state="running")
     for name, arguments, said in (
-        ("nothing", ("nothing", "name"), "there is no cell 'nothing'"),
+        ("nothing", ("nothing", "name"), "no cell 'nothing' in"),
         ("running", (folder.name, "name"), "is running; only a cell that is done can be registered"),
         ("bad name", (folder.name, "a/b"), "the model's name is 'a/b', must be made of"),
     ):
