@@ -218,7 +218,7 @@ def test_the_axis_names_the_space_where_there_is_one(sweep, metrics, space):
 def test_many_configurations_still_fit(sweep, recwarn):
     for place in range(30):
         kept(sweep, "ect", 0, [5, 6, 7], cell={"variant": f"method.coupling.kl_weight={place}"})
-    assert build_report(sweep.out, mlflow=False).plots[-1].name == "digits-nearest.png"
+    assert "digits-nearest.png" in [path.name for path in build_report(sweep.out, mlflow=False).plots]
     assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
 
 
