@@ -21,7 +21,7 @@ def config_of(method: str, *settings: str, seed: int = 0) -> RunConfig:
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return load_dataset(config_of("ect"))
+    return load_dataset(config_of("ect").data)
 
 
 @pytest.fixture(params=METHODS)

@@ -99,6 +99,7 @@ def test_nothing_finished_is_said(sweep):
     assert "![" not in text
 
 
+@pytest.mark.slow
 def test_same_records_same_bytes(sweep):
     sweep.default().sweep("vct", "train.lr", {1e-3: [30.0, 31.0], 1e-2: [25.0, math.nan]}, 1e-3)
     paths = build_report(sweep.out, mlflow=False)
@@ -232,6 +233,7 @@ def test_grid_shows_the_lowest_seed_that_all_share(sweep):
     assert counts[91] < 1000  # the edges of letters
 
 
+@pytest.mark.slow
 def test_many_configurations_still_fit(sweep):
     for place in range(40):
         sweep.cell("ect", 0, variant=f"method.coupling.kl_weight={place},train.learning_rate=0.001")
@@ -420,6 +422,7 @@ def test_a_document_without_its_markers_is_left_alone(sweep, tmp_path, content):
     assert not (sweep.out / "leaderboard.md").exists()
 
 
+@pytest.mark.slow
 def test_a_picture_of_samples_shows_so_many_configurations_at_most(sweep):
     for place in range(MOST_SHOWN + 6):
         sweep.cell("ect", 0, variant=f"train.lr={place}")

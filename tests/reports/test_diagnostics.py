@@ -160,6 +160,7 @@ def test_the_page_says_what_was_measured(four) -> None:
     assert widths == {5}
 
 
+@pytest.mark.slow
 def test_pages_and_pictures_repeat_byte_for_byte_and_follow_the_files(four) -> None:
     paths = build_report(four.out, mlflow=False)
     files = [*paths.diagnostics, *(path for path in paths.plots if "diagnostics" in path.name)]

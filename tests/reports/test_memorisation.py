@@ -215,6 +215,7 @@ def test_the_axis_names_the_space_where_there_is_one(sweep, metrics, space):
     assert label == f"distance to the nearest training image{space}"
 
 
+@pytest.mark.slow
 def test_many_configurations_still_fit(sweep, recwarn):
     for place in range(30):
         kept(sweep, "ect", 0, [5, 6, 7], cell={"variant": f"method.coupling.kl_weight={place}"})

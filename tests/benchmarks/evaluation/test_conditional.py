@@ -141,6 +141,7 @@ def test_the_classes_of_fewer_are_the_first_of_more(count: int) -> None:
     assert not torch.equal(many[:BLOCK], many[BLOCK : 2 * BLOCK])
 
 
+@pytest.mark.slow
 def test_a_trained_model_draws_the_class_that_it_is_asked_for(tmp_path: Path) -> None:
     settings = ("network.width=128", "network.blocks=3", "network.dropout=0", "method.times.stages=1")
     settings += ("run.snapshots=1", "eval.nfe=[1]", "train.images=76800", "train.ema.images=3000")

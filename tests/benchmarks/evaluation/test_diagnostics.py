@@ -486,6 +486,7 @@ def test_rows_hold_plain_numbers_for_every_bin() -> None:
 ASKED = ("--bins", "3", "--samples", "24", "--repeats", "3")
 
 
+@pytest.mark.slow
 def test_the_command_adds_rows_once(trained: Path, bench: Bench) -> None:
     done = bench("diagnose", trained, *ASKED)
     assert done.returncode == 0, done.stderr
@@ -502,6 +503,7 @@ def test_the_command_adds_rows_once(trained: Path, bench: Bench) -> None:
     assert files[1].read_bytes() == before[1]
 
 
+@pytest.mark.slow
 def test_a_shared_network_makes_methods_comparable_at_the_same_weights(trained: Path, bench: Bench) -> None:
     donor = next((trained / "toy2d" / "ect").iterdir())
     done = bench("diagnose", trained, *ASKED, "--weights", donor)
@@ -524,6 +526,7 @@ def test_a_shared_network_makes_methods_comparable_at_the_same_weights(trained: 
     assert not own or rows["ect"] == own
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_sentence(trained: Path, tmp_path: Path, bench: Bench) -> None:
     untrained = put(tiny_cell("ict"), tmp_path / "other")
     (tmp_path / "text.safetensors").write_text("no tensors")

@@ -166,6 +166,7 @@ def test_bold_needs_every_paired_interval(sweep):
     assert not row_of(board_of(sweep.out), "ect").best
 
 
+@pytest.mark.slow
 def test_all_pairs_of_a_large_sweep_are_one_family(sweep):
     cells = [cell for cell in read_cells(sweep.many(160).out) if cell.benchmark == "digits"]
     board = leaderboard(cells, seed_values(cells), {})

@@ -79,6 +79,7 @@ def test_the_default_sweep_has_its_verdicts_and_all_its_numbers(sweep):
     assert "Hardware Example CPU (2 cores)" in words
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(sweep, tmp_path):
     first = built(sweep.default().out)
     assert built(sweep.out) == first

@@ -40,6 +40,8 @@ from consistency_bench.reports.tracking.store import open_store
 
 from ..conftest import Sweep, write_lines
 
+pytestmark = pytest.mark.slow  # a server is started
+
 
 @dataclass(frozen=True)
 class Store:
