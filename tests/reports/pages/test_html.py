@@ -29,6 +29,8 @@ HOSTILE = (
     "javascript:alert(1)",
 )
 
+pytestmark = pytest.mark.slow  # whole reports, most of them opened in a browser
+
 
 def built(out: Path) -> str:
     return build_report(out, mlflow=False).html.read_text(encoding="utf-8")
@@ -79,7 +81,6 @@ def test_the_default_sweep_has_its_verdicts_and_all_its_numbers(sweep):
     assert "Hardware Example CPU (2 cores)" in words
 
 
-@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(sweep, tmp_path):
     first = built(sweep.default().out)
     assert built(sweep.out) == first
