@@ -86,7 +86,7 @@ def test_a_sweep_says_which_cells_are_in_jobs_already(shared: Place) -> None:
     held.write_text(held.read_text() + "sbatch: {hold: true}\n")
     assert "2 to submit" in shared.sweep("--methods", "ect", "--seeds", "0-1", *SMALL, cluster=str(held))
     said = shared.sweep("--methods", "ect", "--seeds", "0-2", *SMALL, cluster=str(held))
-    assert "cells: 3, 0 done, 2 in jobs already, 1 to submit" in said
+    assert "2 active already, 1 to submit" in said
     assert [len(sweep.arrays[0].elements) for sweep in read(shared.out)] == [2, 1]
 
 
