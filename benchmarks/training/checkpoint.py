@@ -60,7 +60,7 @@ def load_checkpoint(folder: Path, device: torch.device, name: str = LAST) -> dic
     if not path.exists():
         return None
     try:
-        sealed = _is_whole(path)
+        _check_seal(path)
         state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -68,8 +68,6 @@ def load_checkpoint(folder: Path, device: torch.device, name: str = LAST) -> dic
         raise DamagedError(f"the checkpoint {path} cannot be read ({_reason(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(state.get(section), dict) for section in SECTIONS):
         raise DamagedError(f"the checkpoint {path} cannot be read (it lacks one of: {', '.join(SECTIONS)})")
-    if not sealed:
-        log.warning("%s carries no checksum (an older version wrote it): it is taken as it is", path)
     return state
 
 
@@ -136,22 +134,16 @@ def _comment(digest: str) -> bytes:
     return f"{_DIGEST}:{digest:64}".encode()
 
 
-def _is_whole(path: Path) -> bool:
-    """True: the checksum is right. False: an older version wrote none. Raises ValueError where it is wrong."""
-    size, length = path.stat().st_size, len(_comment(""))
+def _check_seal(path: Path) -> None:
+    """Raise ValueError unless a file ends with the SHA-256 of what comes before."""
+    length = len(_comment(""))
+    digest, left = hashlib.sha256(), max(0, path.stat().st_size - length)
     with path.open("rb") as file:
-        file.seek(max(0, size - 22))
-        end = file.read()
-        if end.startswith(_ZIP_END) and end.endswith(b"\0\0"):
-            return False
-        digest, left = hashlib.sha256(), max(0, size - length)
-        file.seek(0)
         while left and (block := file.read(min(left, 1 << 20))):
             digest.update(block)
             left -= len(block)
         if file.read() != _comment(digest.hexdigest()):
-            raise ValueError("its checksum is not that of its content")
-    return True
+            raise ValueError("its checksum is missing or not that of its content")
 
 
 def snapshot_path(folder: Path, images: int, ema: str = HEADLINE) -> Path:
@@ -203,12 +195,12 @@ def damaged_snapshots(paths: list[Path]) -> list[Path]:
 
 
 def _read_snapshot(path: Path) -> dict[str, Tensor]:
-    """Raises OSError, SafetensorError, or ValueError for a wrong checksum. Files of older versions have none."""
+    """Raises OSError, SafetensorError, or ValueError for a checksum that is missing or wrong."""
     with safe_open(path, "pt") as file:
         written = (file.metadata() or {}).get(_DIGEST)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    if written is not None and _digest(tensors) != written:
-        raise ValueError("its checksum is not that of its content")
+    if _digest(tensors) != written:
+        raise ValueError("its checksum is missing or not that of its content")
     return tensors
 
 

@@ -70,8 +70,9 @@ def footprint(config: RunConfig, data: DataInfo) -> Footprint:
     images = min(config.run.micro_batch or share, share)
     moments = 2  # of the optimiser
     checkpoint, generations = 1 + moments + copies, 2
-    # On a GPU training keeps a copy of its state, to repeat steps from (`run.check_every`).
-    replay = 0 if config.run.device == "cpu" or config.run.check_every == 1 else checkpoint
+    # Training keeps a copy of its state to repeat steps from, unless finiteness is checked at every step.
+    single = 1 if config.run.device == "cpu" else None
+    replay = 0 if (config.run.check_every or single) == 1 else checkpoint
     return Footprint(
         parameters=parameters,
         flops=compute["flops_per_image"] * config.budget_images,

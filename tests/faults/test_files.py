@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from consistency_bench.benchmarks.common.files import DamagedError, append_jsonl, read_json, read_jsonl, write_json
@@ -104,6 +105,19 @@ def test_no_bit_of_a_snapshot_changes_a_weight(tmp_path: Path) -> None:
             assert all(torch.equal(read.state_dict()[name], value) for name, value in network.state_dict().items())
         path.write_bytes(whole)
     assert refused > 0.9 * 8 * len(whole) / 3
+
+
+def test_a_file_without_its_checksum_is_refused(tmp_path: Path) -> None:
+    """As other programs write them: whole, but nothing shows that it is what training wrote."""
+    save_checkpoint(tmp_path, state(1))
+    torch.save(state(1), tmp_path / "checkpoints" / LAST)
+    with pytest.raises(DamagedError, match="its checksum is missing"):
+        load_checkpoint(tmp_path, CPU)
+    network = nn.Linear(5, 7)
+    save_snapshot(tmp_path, 3, network)
+    save_file(network.state_dict(), snapshot_path(tmp_path, 3))
+    with pytest.raises(DamagedError, match="its checksum is missing"):
+        load_snapshot(tmp_path, 3, network)
 
 
 def test_both_kinds_stay_readable_to_other_programs(tmp_path: Path) -> None:

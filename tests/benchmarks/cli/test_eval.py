@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
 
 from consistency_bench.benchmarks.cli.evaluate import evaluate
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_jsonl, write_json, write_text
 from consistency_bench.benchmarks.common.lock import acquire
+from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.execution.cell import run_cell
+from consistency_bench.benchmarks.runs.folder import Run
+from consistency_bench.benchmarks.training.checkpoint import save_snapshot
+from consistency_bench.benchmarks.training.model import build_model
 from consistency_bench.reports.analysis.cells import reference_values
 
 from ..conftest import Bench, put, tiny_cell
@@ -144,9 +147,11 @@ def test_a_damaged_snapshot_is_named(tmp_path: Path, damage: str) -> None:
 def test_weights_that_blow_up_have_no_value_and_say_so(tmp_path: Path) -> None:
     folder = put(tiny_cell("ect"), tmp_path)
     run_cell(folder)
-    path = max(folder.glob("snapshots/*"))
-    weights = load_file(path)
-    save_file({name: torch.full_like(value, torch.nan) for name, value in weights.items()}, path)
+    config = Run(folder).config
+    weights = build_model(config, load_dataset(config.data), torch.device("cpu")).averaged().weights
+    for parameter in weights.parameters():
+        parameter.fill_(torch.nan)
+    save_snapshot(folder, config.budget_images, weights)
     assert score([folder], metrics="kd_points_200", nfe="1") == 1
     assert [row["value"] for row in read_jsonl(folder / "records.jsonl") if row["metric"] == "kd_points_200"] == [None]
 
