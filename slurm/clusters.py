@@ -70,8 +70,9 @@ class Cluster:
     sbatch: Mapping[str, str | int | bool] = field(default_factory=dict)
 
 
-#: Options of sbatch that follow from a key of the file, with that key.
-GOVERNED = {
+#: Options of sbatch that cannot be set under `sbatch`, with the key of the file that they follow from; None where the
+#: suite sets the option itself, or cannot work with it.
+GOVERNED: dict[str, str | None] = {
     "partition": "partition",
     "account": "account",
     "qos": "qos",
@@ -85,6 +86,9 @@ GOVERNED = {
     **dict.fromkeys(("mem", "mem-per-gpu", "mem-per-cpu"), "memory_per_gpu"),
     **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cpus_per_gpu"),
     **dict.fromkeys(("gres", "gpus", "gpus-per-node", "gpus-per-task"), "gpus_per_node"),
+    **dict.fromkeys(("job-name", "nodes", "ntasks", "ntasks-per-node", "output", "error", "open-mode"), None),
+    **dict.fromkeys(("parsable", "quiet", "test-only", "wait", "wrap", "uid", "gid", "clusters", "export-file"), None),
+    **dict.fromkeys(("help", "usage", "version"), None),
 }
 
 
@@ -231,11 +235,20 @@ def _environment(value: Any) -> dict[str, str]:
     return {str(name): str(text) for name, text in value.items()}
 
 
+def _governed(name: str) -> str | None:
+    """The governed option that sbatch takes a name for, which may be abbreviated; None for other options."""
+    return name if name in GOVERNED else next((option for option in GOVERNED if name and option.startswith(name)), None)
+
+
 def _options(value: Any) -> dict[str, str | int | bool]:
     _must(isinstance(value, dict))
     for name, given in value.items():
-        if name in GOVERNED:
-            raise UsageError(f"sbatch.{name} is not set this way: use the key {GOVERNED[name]}")
+        if meant := _governed(str(name)):
+            key = GOVERNED[meant]
+            why = f"use the key {key}" if key else "bench decides on it"
+            raise UsageError(
+                f"sbatch.{name}{'' if name == meant else f', short for {meant},'} is not set this way: {why}"
+            )
         _must(re.fullmatch(r"[a-z][a-z-]+", str(name)) is not None)
         _must(given is not False and isinstance(given, str | int) and "\n" not in str(given))
     return value

@@ -104,9 +104,26 @@ MISTAKES = {
     ),
     "type without GPUs": ("gpu_type: a100", "gpu_type is 'a100', must be left out where gpus_per_node is 0"),
     "governed": ("sbatch: {mem: 3G}", "sbatch.mem is not set this way: use the key memory_per_gpu"),
+    "the suite's own": ("sbatch: {wrap: ls}", "sbatch.wrap is not set this way: bench decides on it"),
+    "abbreviated": ("sbatch: {job-n: x}", "sbatch.job-n, short for job-name, is not set this way: bench decides"),
     "option": ("sbatch: {--nice: 3}", 'sbatch is {"--nice": 3}, must be a mapping of long options without dashes'),
     "yaml": ("setup: [a", "is not YAML (line "),
 }
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["parsable", "pars", "test-only", "test", "uid", "ui", "wrap", "no-req", "mem-per-c", "ntasks", "out", "arr"],
+)
+def test_options_that_the_suite_needs_are_refused_by_name(option: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"sbatch\.{option}[, ].*is not set this way"):
+        load(str(put(tmp_path, f"{SMALLEST}sbatch: {{{option}: x}}\n")))
+
+
+def test_other_options_pass_through(tmp_path: Path) -> None:
+    given = {"wait-all-nodes": 1, "mem-bind": "local", "time-min": 5, "nodelist": "n1"}
+    text = ", ".join(f"{name}: {str(value).lower()}" for name, value in given.items())
+    assert load(str(put(tmp_path, f"{SMALLEST}sbatch: {{{text}}}\n"))).sbatch == given
 
 
 @pytest.mark.parametrize("case", MISTAKES)
