@@ -43,12 +43,16 @@ class Cluster:
 
     Attributes:
         name: For messages.
-        gpu_type: TYPE in `--gpus=TYPE:1`, where a site has several.
-        memory_per_gpu: Host memory in MB.
+        gpu_type: TYPE in `--gpus-per-node=TYPE:1`, where a site has several.
+        gpu_request: The option that requests GPUs, one of GPU_REQUESTS; none where the partition implies them.
+        memory_per_gpu: Host memory in MB, requested by `--mem`.
+        memory_per_cpu: The same per core, requested by `--mem-per-cpu`. At most one of both is set.
         time_limit: Minutes of one job; a cell may take many.
         array_parallelism: The number of jobs of one array that run at once.
+        job_name_prefix: What the names of jobs begin with.
         setup: Lines of shell that run before a cell, as in a job script.
         environment: Variables of the job.
+        srun_args: Further long options of srun, which starts the processes of a job.
         sbatch: Further options by their long names, without dashes; true for one that takes no value.
     """
 
@@ -61,18 +65,30 @@ class Cluster:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    reservation: str | None = None
+    comment: str | None = None
+    job_name_prefix: str | None = None
     gpu_type: str | None = None
+    gpu_request: str = "gpus-per-node"
     memory_per_gpu: int | None = None
+    memory_per_cpu: int | None = None
     tflops: float | None = None
     setup: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     requeue: Requeue = Requeue()
+    srun_args: tuple[str, ...] = ()
     sbatch: Mapping[str, str | int | bool] = field(default_factory=dict)
 
 
-#: Options of sbatch that cannot be set under `sbatch`, with the key of the file that they follow from; None where the
-#: suite sets the option itself, or cannot work with it.
+GPU_REQUESTS = ("gpus-per-node", "gres", "gpus-per-task", "none")
+
+#: slurmctld looks for jobs to signal every 30 s, and signals those that would be due before it looks again.
+SIGNAL_EARLY_SECONDS = 30
+
+#: Options of sbatch that cannot be set under `sbatch`, with the keys that they follow from; None where the suite sets
+#: the option itself, or cannot work with it.
 GOVERNED: dict[str, str | None] = {
+    "job-name": "job_name_prefix",
     "partition": "partition",
     "account": "account",
     "qos": "qos",
@@ -82,13 +98,33 @@ GOVERNED: dict[str, str | None] = {
     "requeue": "requeue.enabled",
     "no-requeue": "requeue.enabled",
     "signal": "requeue.notice_seconds",
-    "export": "environment",
-    **dict.fromkeys(("mem", "mem-per-gpu", "mem-per-cpu"), "memory_per_gpu"),
+    **dict.fromkeys(("export", "export-file"), "environment"),
+    **dict.fromkeys(("mem", "mem-per-gpu"), "memory_per_gpu"),
+    "mem-per-cpu": "memory_per_cpu",
     **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cpus_per_gpu"),
-    **dict.fromkeys(("gres", "gpus", "gpus-per-node", "gpus-per-task"), "gpus_per_node"),
-    **dict.fromkeys(("job-name", "nodes", "ntasks", "ntasks-per-node", "output", "error", "open-mode"), None),
-    **dict.fromkeys(("parsable", "quiet", "test-only", "wait", "wrap", "uid", "gid", "clusters", "export-file"), None),
+    **{option: f"gpu_request: {option}" for option in ("gres", "gpus-per-node", "gpus-per-task")},
+    **dict.fromkeys(("gpus", "gpus-per-socket", "tres-per-task"), "gpu_request"),
+    "nodes": "train.resources.nodes",
+    **dict.fromkeys(("ntasks", "ntasks-per-node", "tasks-per-node", "ntasks-per-gpu"), "train.resources.devices"),
+    **dict.fromkeys(("ntasks-per-core", "ntasks-per-socket", "output", "error", "open-mode", "chdir"), None),
+    **dict.fromkeys(("parsable", "quiet", "test-only", "wait", "wrap", "uid", "gid", "clusters"), None),
     **dict.fromkeys(("help", "usage", "version"), None),
+}
+
+#: One-letter forms of governed options, in sbatch.
+SHORT = (
+    {"J": "job-name", "p": "partition", "A": "account", "q": "qos", "C": "constraint", "t": "time", "a": "array"}
+    | {"c": "cpus-per-task", "G": "gpus", "N": "nodes", "n": "ntasks", "o": "output", "e": "error", "D": "chdir"}
+    | {"Q": "quiet", "W": "wait", "M": "clusters"}
+)
+
+#: The same as GOVERNED, of srun within a job.
+SRUN_GOVERNED: dict[str, str | None] = {
+    "nodes": "train.resources.nodes",
+    **dict.fromkeys(("ntasks", "ntasks-per-node", "tasks-per-node"), "train.resources.devices"),
+    "cpus-per-task": "cpus_per_gpu",
+    **dict.fromkeys(("output", "error", "unbuffered", "kill-on-bad-exit", "jobid", "multi-prog", "pty"), None),
+    **dict.fromkeys(("test-only", "help", "usage", "version"), None),
 }
 
 
@@ -124,16 +160,31 @@ def read(path: Path) -> Cluster:
         raise UsageError(f"{path} holds no keys, must hold at least: {', '.join(REQUIRED)}")
     try:
         cluster = Cluster(name=path.stem, **_values("", content, KEYS))
+        _check_together(cluster)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    if cluster.requeue.notice_seconds >= 60 * cluster.time_limit:
-        raise UsageError(
-            f"{path}: requeue.notice_seconds is {cluster.requeue.notice_seconds}, must be less than time_limit, "
-            f"which is {60 * cluster.time_limit} s"
-        )
-    if cluster.gpu_type and not cluster.gpus_per_node:
-        raise UsageError(f"{path}: gpu_type is {cluster.gpu_type!r}, must be left out where gpus_per_node is 0")
     return cluster
+
+
+def _check_together(cluster: Cluster) -> None:
+    """Raise UsageError for values that do not go together."""
+    check_time_limit("time_limit", cluster.time_limit, cluster.requeue)
+    if cluster.gpu_type and not cluster.gpus_per_node:
+        raise UsageError(f"gpu_type is {cluster.gpu_type!r}, must be left out where gpus_per_node is 0")
+    if cluster.gpu_type and cluster.gpu_request == "none":
+        raise UsageError(f"gpu_type is {cluster.gpu_type!r}, must be left out where gpu_request is none")
+    if cluster.memory_per_gpu and cluster.memory_per_cpu:
+        raise UsageError("memory_per_gpu and memory_per_cpu are both given, must be one of them")
+
+
+def check_time_limit(key: str, minutes: int, requeue: Requeue) -> None:
+    """Raise UsageError where a job would be signalled to save as soon as it starts. key: that set the limit."""
+    if 60 * minutes <= requeue.notice_seconds + SIGNAL_EARLY_SECONDS:
+        raise UsageError(
+            f"{key} is {60 * minutes} s, must be more than {requeue.notice_seconds + SIGNAL_EARLY_SECONDS} s: a cell "
+            f"is signalled {requeue.notice_seconds} s before (requeue.notice_seconds), and SLURM may be "
+            f"{SIGNAL_EARLY_SECONDS} s early"
+        )
 
 
 def from_record(record: Mapping[str, Any]) -> Cluster:
@@ -235,23 +286,49 @@ def _environment(value: Any) -> dict[str, str]:
     return {str(name): str(text) for name, text in value.items()}
 
 
-def _governed(name: str) -> str | None:
-    """The governed option that sbatch takes a name for, which may be abbreviated; None for other options."""
-    return name if name in GOVERNED else next((option for option in GOVERNED if name and option.startswith(name)), None)
+def _text(value: Any) -> str:
+    _must(isinstance(value, str) and value.isprintable())
+    return value
+
+
+def _prefix(value: Any) -> str:
+    _must(isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w.:@+=/-]{0,63}", value, re.ASCII) is not None)
+    return value
+
+
+def _gpu_request(value: Any) -> str:
+    _must(value in GPU_REQUESTS)
+    return value
+
+
+def _refuse_governed(key: str, name: str, governed: Mapping[str, str | None]) -> None:
+    """Raise UsageError for an option that the suite decides on, also where it is abbreviated."""
+    option = name.lstrip("-").replace("_", "-")
+    meant = option if option in governed else SHORT.get(option)
+    meant = meant or next((known for known in governed if option and known.startswith(option)), None)
+    if meant is None:
+        return
+    instead = f"use {governed[meant]}" if governed[meant] else "bench decides on it"
+    raise UsageError(f"{key}.{name}{'' if option == meant else f', short for {meant},'} is not set this way: {instead}")
 
 
 def _options(value: Any) -> dict[str, str | int | bool]:
     _must(isinstance(value, dict))
     for name, given in value.items():
-        if meant := _governed(str(name)):
-            key = GOVERNED[meant]
-            why = f"use the key {key}" if key else "bench decides on it"
-            raise UsageError(
-                f"sbatch.{name}{'' if name == meant else f', short for {meant},'} is not set this way: {why}"
-            )
+        if name != "gres" or re.search(r"(^|[,/])gpu($|[,:])", str(given)):  # other resources pass through
+            _refuse_governed("sbatch", str(name), GOVERNED)
         _must(re.fullmatch(r"[a-z][a-z-]+", str(name)) is not None)
         _must(given is not False and isinstance(given, str | int) and "\n" not in str(given))
     return value
+
+
+def _srun_args(value: Any) -> tuple[str, ...]:
+    _must(isinstance(value, list | tuple))
+    for argument in value:
+        _must(isinstance(argument, str) and argument.isprintable())
+        _must(re.fullmatch(r"--[a-z][a-z-]+(=.+)?", argument) is not None)
+        _refuse_governed("srun_args", argument.partition("=")[0], SRUN_GOVERNED)
+    return tuple(value)
 
 
 def _requeue(value: Any) -> Requeue:
@@ -272,17 +349,23 @@ KEYS = {
     "account": Key(_name, NAME),
     "qos": Key(_name, NAME),
     "constraint": Key(_name, NAME),
+    "reservation": Key(_name, NAME),
+    "comment": Key(_text, "one line of text"),
+    "job_name_prefix": Key(_prefix, "at most 64 letters, digits and -_.:@+=/, beginning with a letter or digit"),
     "gpus_per_node": Key(_count(0), "a whole number, 0 for nodes without GPUs"),
     "gpu_type": Key(_name, NAME),
+    "gpu_request": Key(_gpu_request, f"one of {', '.join(GPU_REQUESTS)}"),
     "cpus_per_gpu": Key(_count(1), "a whole number of at least 1"),
     "memory_per_gpu": Key(megabytes, f"{MEMORY}, or null for the site's default"),
+    "memory_per_cpu": Key(megabytes, f"{MEMORY}, or null for the site's default"),
     "tflops": Key(_rate, "a number above 0, or null where it is not known"),
     "time_limit": Key(minutes, DURATION),
     "array_parallelism": Key(_count(1), "a whole number of at least 1"),
     "setup": Key(_lines, "a list of lines of shell, such as [module load cuda]"),
     "environment": Key(_environment, "a mapping of names to text or numbers, yes and no in quotes"),
     "requeue": Key(_requeue, f"a mapping with: {', '.join(REQUEUE_KEYS)}"),
-    "sbatch": Key(_options, "a mapping of long options without dashes, such as {reservation: spring, exclusive: true}"),
+    "srun_args": Key(_srun_args, "a list of long options of srun, such as [--mpi=none, --cpu-bind=cores]"),
+    "sbatch": Key(_options, "a mapping of long options without dashes, such as {licenses: matlab, exclusive: true}"),
 }
 
 REQUIRED = ("gpus_per_node", "cpus_per_gpu", "time_limit", "array_parallelism")
@@ -290,8 +373,9 @@ REQUIRED = ("gpus_per_node", "cpus_per_gpu", "time_limit", "array_parallelism")
 #: In a record: minutes and megabytes are numbers.
 RECORDED = KEYS | {
     "memory_per_gpu": Key(_count(1), "megabytes"),
+    "memory_per_cpu": Key(_count(1), "megabytes"),
     "time_limit": Key(_count(1), "minutes"),
 }
 
 #: What a job runs or passes on unchanged.
-RUNNING = ("setup", "environment", "sbatch")
+RUNNING = ("setup", "environment", "srun_args", "sbatch")

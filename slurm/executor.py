@@ -8,6 +8,7 @@ own. Imported by `submit` when it is needed: submitit is slow to import.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shlex
@@ -82,18 +83,32 @@ def parameters(folder: Path, name: str, resources: Resources, cluster: Cluster) 
         "setup": _setup(folder, resources, cluster),
         # A task that fails ends the others, which would wait for it. The step gets the cores of its job, which SLURM
         # does not pass on by itself since 22.05.
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus}"],
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus}", *cluster.srun_args],
     }
-    for key in ("partition", "account", "qos", "constraint"):
+    for key in ("partition", "account", "qos", "constraint", "comment"):
         if (value := getattr(cluster, key)) is not None:
             wanted[key] = value
     more: dict[str, object] = {"requeue" if cluster.requeue.enabled else "no-requeue": True}
-    if cluster.gpus_per_node:
-        kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
-        more["gpus-per-node"] = f"{kind}{resources.per_node}"
-    if resources.memory is not None:
+    if cluster.reservation is not None:
+        more["reservation"] = cluster.reservation
+    if resources.memory is not None and cluster.memory_per_cpu is not None:
+        more["mem-per-cpu"] = f"{math.ceil(resources.memory / resources.cpus)}M"
+    elif resources.memory is not None:
         more["mem"] = f"{resources.memory * resources.per_node}M"
-    return {**wanted, "additional_parameters": {**more, **cluster.sbatch}}
+    return {**wanted, "additional_parameters": {**more, **cluster.sbatch, **_gpus(resources, cluster)}}
+
+
+def _gpus(resources: Resources, cluster: Cluster) -> dict[str, str]:
+    """The option that requests GPUs; {} where none does."""
+    option = cluster.gpu_request
+    if not cluster.gpus_per_node or option == "none":
+        return {}
+    number = 1 if option == "gpus-per-task" else resources.per_node
+    value = f"{cluster.gpu_type}:{number}" if cluster.gpu_type else str(number)
+    if option != "gres":
+        return {option: value}
+    others = [str(cluster.sbatch["gres"])] if "gres" in cluster.sbatch else []
+    return {option: ",".join([f"gpu:{value}", *others])}
 
 
 def _setup(folder: Path, resources: Resources, cluster: Cluster) -> list[str]:

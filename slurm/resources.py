@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..benchmarks.common.errors import UsageError
 from ..benchmarks.common.units import megabytes, minutes
 from ..benchmarks.config.schema import RunConfig
-from .clusters import Cluster
+from .clusters import Cluster, check_time_limit
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,13 @@ def resources(config: RunConfig, cluster: Cluster) -> Resources:
     """The resources of a cell's job on this cluster. Raises UsageError where the cluster's nodes cannot hold it."""
     asked = config.train.resources
     memory, limit = asked.memory, asked.time_limit
+    cpus = asked.cpus or cluster.cpus_per_gpu
+    per_core = cluster.memory_per_cpu
     found = Resources(
         devices=asked.devices,
         nodes=asked.nodes or _nodes(asked.devices, cluster),
-        cpus=asked.cpus or cluster.cpus_per_gpu,
-        memory=megabytes(memory) if memory else cluster.memory_per_gpu,
+        cpus=cpus,
+        memory=megabytes(memory) if memory else cpus * per_core if per_core else cluster.memory_per_gpu,
         time_limit=minutes(limit) if limit else cluster.time_limit,
     )
     if cluster.gpus_per_node and found.per_node > cluster.gpus_per_node:
@@ -46,11 +48,7 @@ def resources(config: RunConfig, cluster: Cluster) -> Resources:
             f"train.resources asks for {found.per_node} devices a node, and {cluster.name} has "
             f"{cluster.gpus_per_node} GPUs a node: ask for more nodes with train.resources.nodes"
         )
-    if cluster.requeue.notice_seconds >= 60 * found.time_limit:
-        raise UsageError(
-            f"train.resources.time_limit is {limit}, must be longer than the {cluster.requeue.notice_seconds} s that "
-            f"{cluster.name} allows for saving (requeue.notice_seconds)"
-        )
+    check_time_limit("train.resources.time_limit" if limit else "time_limit", found.time_limit, cluster.requeue)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import getpass
+import os
 import secrets
 import shutil
 import subprocess
@@ -47,13 +48,18 @@ def make_plan(cells: Sequence[tuple[Path, RunConfig]], cluster: Cluster, *, pack
     return Plan(cluster, tuple(arrays), share)
 
 
+def job_name(cluster: Cluster, sweep: str, number: int) -> str:
+    """The name in SLURM of an array, by which its jobs are found."""
+    return f"{cluster.job_name_prefix or ''}bench-{sweep}-{number}"
+
+
 def script(plan: Plan, number: int, out: Path) -> str:
     """The job script of an array of the plan, with a placeholder for the name of the sweep."""
     from .executor import ArrayExecutor
 
     wanted, elements = plan.arrays[number]
     folder = out.absolute() / "sweeps" / "SWEEP" / f"array-{number}"
-    return ArrayExecutor(folder, f"bench-SWEEP-{number}", wanted, plan.cluster, len(elements)).text()
+    return ArrayExecutor(folder, job_name(plan.cluster, "SWEEP", number), wanted, plan.cluster, len(elements)).text()
 
 
 def submit_cells(
@@ -94,7 +100,7 @@ def _planned(plan: Plan, out: Path, command: str) -> Sweep:
     name = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     arrays = [
         Array(
-            name=f"bench-{name}-{number}",
+            name=job_name(plan.cluster, name, number),
             job=None,
             folder=f"array-{number}",
             resources=dataclasses.asdict(wanted),
@@ -142,6 +148,11 @@ def _forget(out: Path, sweep: Sweep, number: int) -> None:
 
 def _name(folder: Path, out: Path) -> str:
     return folder.absolute().relative_to(out.absolute()).as_posix()
+
+
+def ignored_variables() -> list[str]:
+    """The variables that sbatch would take options from, and that no job of a sweep gets: the cluster file decides."""
+    return sorted(name for name in os.environ if name.startswith("SBATCH_"))
 
 
 def check_slurm() -> None:

@@ -143,7 +143,7 @@ def _array(content: Mapping[str, Any]) -> Array:
         raise TypeError("a value of the wrong kind")
     if any(not isinstance(cell, str) for cells in content["elements"] for cell in cells):
         raise TypeError("a cell without a name")
-    if not re.fullmatch(r"\w[\w.-]*", array.name, re.ASCII):
+    if not re.fullmatch(r"\w[\w.:@+=/-]*", array.name, re.ASCII):
         raise ValueError("an array with a name that is none")
     if not re.fullmatch(r"\w[\w.-]*", array.folder, re.ASCII):
         raise ValueError("an array whose folder is outside that of its sweep")

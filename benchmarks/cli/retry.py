@@ -92,7 +92,9 @@ def _last_sweep(wanted: Sequence[CellStatus], out: Path) -> Sweep | None:
 def _submit(wanted: Sequence[CellStatus], out: Path, cluster: Cluster, *, pack: int, share: int) -> int:
     from ...slurm.submit import submit_cells
     from ..execution.launch import enqueue, restore_if_refused
+    from .submission import note_variables
 
+    note_variables()
     # The stored configuration as it is: a later version might compose another one.
     cells = [(cell.run.path, cell.run.config) for cell in wanted]
     with restore_if_refused([cell.run for cell in wanted]):

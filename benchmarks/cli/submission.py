@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ def submit(grid: Grid, launch: Launch) -> int:
     from ..execution.launch import prepare, restore_if_refused
 
     check_slurm()
+    note_variables()
     cluster, out, active = load(launch.cluster or ""), grid.out, _active(grid)
     new = [cell for cell in grid.pending if cell.name not in active]
     others = f", {len(active)} active already" if active else ""
@@ -43,10 +45,20 @@ def submit(grid: Grid, launch: Launch) -> int:
     return 0
 
 
+def note_variables() -> None:
+    """Say which variables of the environment sbatch does not get."""
+    from ...slurm.submit import ignored_variables
+
+    if names := ignored_variables():
+        verb = "are" if len(names) > 1 else "is"
+        print(f"{' and '.join(names)} {verb} set and ignored: the cluster file decides", file=sys.stderr)
+
+
 def show_arrays(grid: Grid, launch: Launch) -> None:
     """Print the scripts that sbatch would get, and estimates of the costs."""
     from ...slurm.submit import make_plan, script
 
+    note_variables()
     cluster = load(launch.cluster or "")
     work = [(cell.path(grid.out), cell.config) for cell in grid.pending]
     arrays = make_plan(work, cluster, pack=launch.pack, share=launch.share, most=1000)

@@ -45,6 +45,11 @@ time_limit: 1d12h
 array_parallelism: 8
 setup: [module load cuda, "source /opt/env.sh"]
 environment: {NCCL_DEBUG: WARN, THREADS: 4}
+reservation: autumn
+comment: two words
+job_name_prefix: "site-42:"
+gpu_request: gres
+srun_args: [--mpi=none]
 requeue: {enabled: false, without_progress: 5, notice_seconds: 30}
 sbatch: {reservation: spring, exclusive: true, nice: 100}
 """
@@ -62,6 +67,11 @@ sbatch: {reservation: spring, exclusive: true, nice: 100}
         array_parallelism=8,
         setup=("module load cuda", "source /opt/env.sh"),
         environment={"NCCL_DEBUG": "WARN", "THREADS": "4"},
+        reservation="autumn",
+        comment="two words",
+        job_name_prefix="site-42:",
+        gpu_request="gres",
+        srun_args=("--mpi=none",),
         requeue=Requeue(enabled=False, without_progress=5, notice_seconds=30),
         sbatch={"reservation": "spring", "exclusive": True, "nice": 100},
     )
@@ -100,12 +110,35 @@ MISTAKES = {
     "enabled": ("requeue: {enabled: maybe}", "requeue.enabled is 'maybe', must be true or false"),
     "notice": (
         "requeue: {notice_seconds: 5400}",
-        "requeue.notice_seconds is 5400, must be less than time_limit, which is 5400 s",
+        "time_limit is 5400 s, must be more than 5430 s: a cell is signalled 5400 s before (requeue.notice_seconds)",
     ),
     "type without GPUs": ("gpu_type: a100", "gpu_type is 'a100', must be left out where gpus_per_node is 0"),
-    "governed": ("sbatch: {mem: 3G}", "sbatch.mem is not set this way: use the key memory_per_gpu"),
+    "governed": ("sbatch: {mem: 3G}", "sbatch.mem is not set this way: use memory_per_gpu"),
     "the suite's own": ("sbatch: {wrap: ls}", "sbatch.wrap is not set this way: bench decides on it"),
-    "abbreviated": ("sbatch: {job-n: x}", "sbatch.job-n, short for job-name, is not set this way: bench decides"),
+    "abbreviated": ("sbatch: {job-n: x}", "sbatch.job-n, short for job-name, is not set this way: use job_name_prefix"),
+    "short": ("sbatch: {J: x}", "sbatch.J, short for job-name, is not set this way: use job_name_prefix"),
+    "underscores": ("sbatch: {job_name: x}", "sbatch.job_name is not set this way: use job_name_prefix"),
+    "nodes": ("sbatch: {nodes: 3}", "sbatch.nodes is not set this way: use train.resources.nodes"),
+    "tasks": ("sbatch: {ntasks: 3}", "sbatch.ntasks is not set this way: use train.resources.devices"),
+    "log": ("sbatch: {output: here.log}", "sbatch.output is not set this way: bench decides on it"),
+    "memory per CPU": ("sbatch: {mem-per-cpu: 4G}", "sbatch.mem-per-cpu is not set this way: use memory_per_cpu"),
+    "GPUs": ('sbatch: {gres: "lustre,gpu:a100:1"}', "sbatch.gres is not set this way: use gpu_request: gres"),
+    "GPU request": (
+        "gpu_request: gpus",
+        "gpu_request is 'gpus', must be one of gpus-per-node, gres, gpus-per-task, none",
+    ),
+    "two amounts": ("memory_per_gpu: 8G\nmemory_per_cpu: 1G", "memory_per_gpu and memory_per_cpu are both given"),
+    "type without a request": (
+        "gpus_per_node: 1\ngpu_request: none\ngpu_type: a100",
+        "left out where gpu_request is none",
+    ),
+    "prefix": ('job_name_prefix: "a,b"', "job_name_prefix is 'a,b', must be at most 64 letters, digits and"),
+    "lines in a comment": ('comment: "a\\nb"', "must be one line of text"),
+    "program for srun": ("srun_args: [ls]", 'srun_args is ["ls"], must be a list of long options of srun'),
+    "tasks for srun": (
+        "srun_args: [--ntas=3]",
+        "srun_args.--ntas, short for ntasks, is not set this way: use train.res",
+    ),
     "option": ("sbatch: {--nice: 3}", 'sbatch is {"--nice": 3}, must be a mapping of long options without dashes'),
     "yaml": ("setup: [a", "is not YAML (line "),
 }

@@ -46,7 +46,10 @@ def test_a_cell_asks_for_what_the_cluster_says_and_more(asked: dict[str, Any], f
 
 @pytest.mark.parametrize(
     ("asked", "said"),
-    [({"devices": 5, "nodes": 1}, "site has 4 GPUs a node"), ({"time_limit": "2m"}, "must be longer than the 120 s")],
+    [
+        ({"devices": 5, "nodes": 1}, "site has 4 GPUs a node"),
+        ({"time_limit": "2m"}, "train.resources.time_limit is 120 s, must be more than 150 s"),
+    ],
 )
 def test_what_the_cluster_cannot_give_is_refused(asked: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
@@ -104,6 +107,46 @@ def test_the_text_of_a_job(tmp_path: Path) -> None:
     assert f"'{out}/sweeps/SWEEP/array-0'/element-$SLURM_ARRAY_TASK_ID.pkl" in take
     (run,) = [line for line in lines if line.startswith("srun ")]
     assert "--kill-on-bad-exit=1 --cpus-per-task=8" in run
+
+
+PER_CPU = {"memory_per_gpu": None, "memory_per_cpu": 512}
+GPUS = ("gpus", "gpus-per-node", "gres", "gpus-per-task")
+
+
+@pytest.mark.parametrize(
+    ("site", "asked", "options", "left_out"),
+    [
+        (PER_CPU, {}, ["mem-per-cpu=512M"], ["mem"]),
+        (PER_CPU, {"memory": "3G", "cpus": 7}, ["mem-per-cpu=439M"], ["mem"]),
+        ({"gpu_request": "gres"}, {"devices": 2}, ["gres=gpu:2"], ["gpus-per-node"]),
+        ({"gpu_request": "gres", "gpu_type": "a100"}, {}, ["gres=gpu:a100:1"], ["gpus-per-node"]),
+        ({"gpu_request": "gres", "sbatch": {"gres": "lustre:1"}}, {}, ["gres=gpu:1,lustre:1"], []),
+        ({"sbatch": {"gres": "lustre:1"}}, {}, ["gres=lustre:1", "gpus-per-node=1"], []),
+        ({"gpu_request": "gpus-per-task"}, {"devices": 2}, ["gpus-per-task=1", "ntasks-per-node=2"], ["gres"]),
+        ({"gpu_request": "none"}, {}, ["ntasks-per-node=1"], GPUS),
+        ({"gpus_per_node": 0, "gpu_request": "gres"}, {}, ["ntasks-per-node=1"], GPUS),
+        ({"job_name_prefix": "site-42:"}, {}, ["job-name=site-42:bench-SWEEP-0"], []),
+        ({"comment": "for me", "reservation": "spring"}, {}, ["comment='for me'", "reservation=spring"], []),
+        ({"comment": "a", "sbatch": {"comment": "b"}}, {}, ["comment=b"], []),
+        ({"sbatch": {"mail-type": "END", "nodelist": "n[1-2]"}}, {}, ["mail-type=END", "nodelist='n[1-2]'"], []),
+    ],
+)
+def test_sites_differ_in_how_they_are_asked(
+    site: dict[str, Any], asked: dict[str, Any], options: list[str], left_out: list[str], tmp_path: Path
+) -> None:
+    plan = make_plan([(tmp_path / "a", config(**asked))], dataclasses.replace(SITE, **site), pack=1, share=1, most=9)
+    lines = [line for line in script(plan, 0, tmp_path).splitlines() if line.startswith("#SBATCH ")]
+    names = [line.removeprefix("#SBATCH --").partition("=")[0] for line in lines]
+    assert {f"#SBATCH --{option}" for option in options} <= set(lines)
+    assert not set(left_out) & set(names)
+    assert len(set(names)) == len(names)
+
+
+def test_options_of_the_site_reach_srun(tmp_path: Path) -> None:
+    site = dataclasses.replace(SITE, srun_args=("--mpi=none", "--container-mounts=/a b:/c"))
+    text = script(make_plan([(tmp_path / "a", config())], site, pack=1, share=1, most=9), 0, tmp_path)
+    (run,) = [line for line in text.splitlines() if line.startswith("srun ")]
+    assert "--kill-on-bad-exit=1 --cpus-per-task=8 --mpi=none '--container-mounts=/a b:/c' " in run
 
 
 @pytest.mark.parametrize(
@@ -170,6 +213,13 @@ def test_a_dry_run_shows_jobs_and_costs_and_writes_nothing(tmp_path: Path) -> No
     assert "device-hours: unknown" in said
     assert "memory per device in training: about" in said
     assert not place.out.exists()
+
+
+def test_variables_that_sbatch_does_not_get_are_named_once(tmp_path: Path) -> None:
+    place = Place(tmp_path / "runs", wrap=("env", "SBATCH_ACCOUNT=mine", "SBATCH_QOS=long"))
+    said = place.bench("sweep", "--methods", "ect", "--seeds", "0", "--cluster", "h100x8", "--dry-run", *SMALL)
+    assert said.count("SBATCH_ACCOUNT and SBATCH_QOS are set and ignored: the cluster file decides") == 1
+    assert said.count("SBATCH_") == 2
 
 
 @pytest.mark.slow

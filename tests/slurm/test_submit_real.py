@@ -31,6 +31,25 @@ def bare(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]
     cluster.stop()
 
 
+def test_a_site_with_other_options(shared: Place) -> None:
+    site = Path(shared.cluster())
+    kept = site.read_text().replace("memory_per_gpu", "memory_per_cpu")
+    site.write_text(f"{kept}gpu_request: gres\njob_name_prefix: 'site-42:'\ncomment: two words\nsrun_args: [--label]\n")
+    held = site.with_name("held.yaml")
+    held.write_text(f"{site.read_text()}sbatch: {{hold: true}}\n")
+    shared.sweep("--methods", "ect", "--seeds", "0", *SMALL, cluster=str(held))
+    form = "--Format=Name:60,MinMemory:20,tres-per-node:20,Comment:20"
+    name, *asked = call("squeue", "--noheader", form).split(maxsplit=3)
+    assert name.startswith("site-42:bench-")
+    assert asked == ["1500M", "gres:gpu:1", "two words"]
+    assert "JobHeldUser" in shared.bench("status", status=1)
+    assert "cancelled " in shared.bench("cancel", "--all")
+    assert "its job was cancelled" in shared.bench("status", status=1)
+    shared.bench("retry", "--failed", "--cluster", str(site))
+    shared.finish()
+    assert "\n0: " in shared.said()  # srun labels lines by the number of their task
+
+
 def test_what_sbatch_refuses_leaves_nothing_behind(shared: Place) -> None:
     site = Path(shared.cluster())
     site.write_text(site.read_text().replace("partition: main", "partition: moon"))

@@ -105,7 +105,8 @@ def test_a_shipped_cluster_comes_back_from_a_record(name: str) -> None:
     [
         {"setup": ["touch canary"]},
         {"environment": {"LD_PRELOAD": "/tmp/harm.so"}},
-        {"sbatch": {"wrap": "touch canary"}},
+        {"sbatch": {"bb": "touch canary"}},
+        {"srun_args": ["--task-prolog=/tmp/harm"]},
     ],
 )
 def test_what_a_file_of_results_says_is_never_run(name: str, harm: dict, tmp_path: Path) -> None:
