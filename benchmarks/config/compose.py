@@ -38,6 +38,8 @@ ALIASES = {"ect+vc": "vct"}
 IDENTITY = ("benchmark", "method", "data", "network", "train")
 #: Keys inside them that say where things are, and change nothing.
 PLACES = {"data": ("root", "download"), "train": ("resources",)}
+#: Keys that are younger than the ids of finished cells: no part of an id where they are null.
+YOUNGER = ("resolution", "resize", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -320,9 +322,9 @@ def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
 def _scientific(config: RunConfig) -> dict[str, Any]:
     """What of a configuration changes numbers, the seed apart, each value in one spelling."""
     plain = config.to_dict()
-    return canonical(
-        {name: {k: v for k, v in plain[name].items() if k not in PLACES.get(name, ())} for name in IDENTITY}
-    )
+    sections = {name: {k: v for k, v in plain[name].items() if k not in PLACES.get(name, ())} for name in IDENTITY}
+    sections["data"] = {k: v for k, v in sections["data"].items() if v is not None or k not in YOUNGER}
+    return canonical(sections)
 
 
 def _identified(config: RunConfig, seed: int) -> Cell:

@@ -22,6 +22,7 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 NONFINITE = ("skip", "zero")
 ON_OOM = ("stop", "split")
 QUANTISE = ("round", "truncate")
+RESIZE = ("center_crop",)
 LABELS = ("data", "uniform")
 GUIDE_AT = (0.25, 0.5, 0.75)
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -60,6 +61,9 @@ class DataConfig:
 
     conditional: the network, the method's parts and sampling see each image's class.
     flip: every image comes mirrored left to right half of the time.
+    resolution, resize: of `images` alone: the size that images are scaled to, and `center_crop` for those that are not
+        square; null takes images as they are.
+    fingerprint: of a user's images, taken when a cell is composed; null for published data.
     """
 
     name: str
@@ -68,6 +72,16 @@ class DataConfig:
     download: bool = True
     conditional: bool = False
     flip: bool = False
+    resolution: int | None = None
+    resize: str | None = None
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        fits = self.resolution is None or self.resolution >= 8
+        _must(fits, "data.resolution", self.resolution, "at least 8, in pixels, or null")
+        _must(self.resize in (None, *RESIZE), "data.resize", self.resize, f"null, or one of: {', '.join(RESIZE)}")
+        if self.resize is not None and self.resolution is None:
+            raise UsageError(f"data.resize={self.resize} needs data.resolution, the size to scale to")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,208 +1,161 @@
-"""`imagenet64` and `ffhq64`: 64×64 RGB images in a folder or zip file, in the layout that EDM's tools write.
+"""Images of a user in a folder, a zip file or an `.npz` file: EDM's layout, class folders, or no classes at all.
 
-Classes are listed in `dataset.json` ({"labels": [["00000/img00000000.png", 6], …]}), or each has a folder of its own.
-Only image files and `dataset.json` are read.
+`images` takes square images of any size. `ffhq64` and `imagenet64`, and `cifar10` in EDM's layout, have a fixed one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import warnings
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import walk
-from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
+from ..common.cache import cache_folder, read_or_build
 from ..common.errors import UsageError
 from .base import DataInfo, Dataset
 from .decoded import decode_once
+from .decoding import Outline, center_crop
+from .pictures import Picture, Pictures, opened_pictures
 
-SIZE = 64
-SHAPE = (3, SIZE, SIZE)
-#: Number of classes of each data set; 1 for data without any.
-CLASSES = {"imagenet64": 1000, "ffhq64": 1}
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-LABELS = "dataset.json"
-#: 64×64 RGB is 12 kB; a file of this size is no such image.
-IMAGE_BYTES, LABEL_BYTES = 2**20, 2**28
-
-
-class Files(Protocol):
-    """Files by name, with `/` between folders."""
-
-    def names(self) -> list[str]: ...
-
-    def read(self, name: str, limit: int) -> bytes:
-        """The content, cut to one byte more than `limit`."""
-        ...
-
-    def stamp(self, name: str) -> str:
-        """What changes if the content does: size and time, or a checksum."""
-        ...
-
-
-@dataclass(frozen=True)
-class Folder:
-    """The files below a folder."""
-
-    path: Path
-
-    def names(self) -> list[str]:
-        # Not `rglob` with `is_file`, which asks the file system about each of a million files.
-        return [
-            (Path(top) / name).relative_to(self.path).as_posix() for top, _, names in walk(self.path) for name in names
-        ]
-
-    def read(self, name: str, limit: int) -> bytes:
-        with (self.path / name).open("rb") as file:
-            return file.read(limit + 1)
-
-    def stamp(self, name: str) -> str:
-        status = (self.path / name).stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
-
-
-@dataclass(frozen=True)
-class Archive:
-    """The files in a zip file."""
-
-    archive: zipfile.ZipFile
-
-    def names(self) -> list[str]:
-        return [info.filename for info in self.archive.infolist() if not info.is_dir()]
-
-    def read(self, name: str, limit: int) -> bytes:
-        with self.archive.open(name) as file:
-            return file.read(limit + 1)
-
-    def stamp(self, name: str) -> str:
-        info = self.archive.getinfo(name)
-        return f"{info.file_size} {info.CRC}"
+#: Size and number of classes (1: labels are not read) of the data sets that have fixed ones. All are RGB.
+FIXED = {"cifar10": (32, 10), "ffhq64": (64, 1), "imagenet64": (64, 1000)}
+LEAST_SIZE = 8
+#: No file of a fixed data set is larger than 1 MB: the largest, 64×64 RGB, has 12 kB of pixels.
+FIXED_BYTES, IMAGE_BYTES = 2**20, 2**26
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images below `path` (a folder or a zip file) in the order of their names, uint8 [N, 3, 64, 64].
+    """The images at `path` in the order of their names, uint8 [N, C, R, R].
 
-    They are decoded once per machine and content of `path`, and mapped from the user's cache from then on.
+    resolution:  R, for `images` alone: each image is scaled to it; None takes them as they are.
+    resize:      center_crop: images that are not square are cropped to their central square first.
+    fingerprint: that the images must have; None for any.
 
-    UsageError is raised if there are no images, if a file is not an image of exactly this size, and for labels that are
-    missing, do not fit the files or are out of range.
+    The images of `images` are grey (C = 1) if all files are stored as grey, RGB otherwise. Images without labels have
+    one class. They are decoded once per machine and content, and mapped from the user's cache from then on.
+
+    UsageError is raised, naming the file, for an image that is damaged or of another size, and for labels that are
+    missing, contradictory or out of range.
     """
 
     name: str
     path: Path
+    resolution: int | None = None
+    resize: str | None = None
+    fingerprint: str | None = None
 
     def describe(self) -> DataInfo:
-        """Reads file names, labels and the header of the first image."""
-        with _opened(self.name, self.path) as files:
-            names = _image_names(files, self.name, self.path)
-            _labels(files, self.path, names, CLASSES[self.name])
-            _check_header(files.read(names[0], IMAGE_BYTES), f"{self.path}: {names[0]}")
-        return DataInfo(name=self.name, count=len(names), shape=SHAPE, classes=CLASSES[self.name])
+        """Reads file names, labels and headers: of the first image, or, for `images`, of all, once."""
+        with self._opened() as (pictures, key):
+            _, classes = self._labels(pictures)
+            shape = self._shape(pictures, key)
+            return DataInfo(name=self.name, count=pictures.count, shape=shape, classes=classes)
 
     def load(self) -> Dataset:
-        with _opened(self.name, self.path) as files:
-            names = _image_names(files, self.name, self.path)
-            labels = torch.tensor(_labels(files, self.path, names, CLASSES[self.name]), dtype=torch.int64)
-            pixels = (_pixels(files.read(item, IMAGE_BYTES), f"{self.path}: {item}") for item in names)
-            images = decode_once(f"{self.name}-{_key(files, names)}", (len(names), *SHAPE), pixels)
-        return Dataset(self.name, images, labels, CLASSES[self.name])
+        with self._opened() as (pictures, key):
+            labels, classes = self._labels(pictures)
+            shape = self._shape(pictures, key)
+            pixels = (self._pixels(picture, shape) for picture in pictures.pictures())
+            images = decode_once(f"{self._stem(key)}-{shape[0]}", (pictures.count, *shape), pixels)
+        return Dataset(self.name, images, torch.tensor(labels, dtype=torch.int64), classes)
 
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Pictures, str]]:
+        """The images and their fingerprint."""
+        if not self.path.exists():
+            what = f"{FIXED[self.name][0]}×{FIXED[self.name][0]} images" if self.name in FIXED else "images"
+            raise UsageError(
+                f"data set '{self.name}' is not at {self.path}: name a folder or zip file of {what} in EDM's layout "
+                "with data.root=PATH"
+            )
+        with opened_pictures(self.path, FIXED_BYTES if self.name in FIXED else IMAGE_BYTES) as pictures:
+            key = pictures.fingerprint()
+            if self.fingerprint not in (None, key):
+                raise UsageError(
+                    f"the data at {self.path} changed since the cell was composed: their fingerprint is {key}, not "
+                    f"{self.fingerprint}; start the command again for a cell of the new data"
+                )
+            yield pictures, key
 
-def _image_names(files: Files, name: str, path: Path) -> list[str]:
-    names = sorted(item for item in files.names() if PurePosixPath(item).suffix.lower() in SUFFIXES)
-    if not names:
-        raise UsageError(f"data set '{name}': {path} holds no images ({', '.join(SUFFIXES)})")
-    return names
+    def _stem(self, key: str) -> str:
+        """The beginning of the names of cached files, which depend on the images and on how they are resized."""
+        resized = "" if self.resolution is None else f"-{self.resolution}-{self.resize or 'square'}"
+        return f"{self.name}-{key}{resized}"
 
+    def _labels(self, pictures: Pictures) -> tuple[list[int], int]:
+        """The class of each image, and how many classes there are."""
+        fixed = FIXED[self.name][1] if self.name in FIXED else None
+        labels = None if fixed == 1 else pictures.labels(fixed)
+        if labels is None:
+            return [0] * pictures.count, 1
+        return labels, fixed or max(labels) + 1
 
-def _key(files: Files, names: Sequence[str]) -> str:
-    """16 hexadecimal digits that change with the names of the images, their order or their content."""
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(f"{name}\0{files.stamp(name)}\n".encode())
-    return digest.hexdigest()[:16]
+    def _shape(self, pictures: Pictures, key: str) -> tuple[int, int, int]:
+        if self.name in FIXED:
+            size = FIXED[self.name][0]
+            self._check_fixed(next(pictures.pictures()), size)
+            return 3, size, size
 
+        def build(temporary: Path) -> None:
+            temporary.write_text(json.dumps(self._scan(pictures)))
 
-@contextmanager
-def _opened(name: str, path: Path) -> Iterator[Files]:
-    if path.is_dir():
-        yield Folder(path)
-    elif path.is_file():
+        path = cache_folder("decoded") / f"{self._stem(key)}.json"
         try:
-            with zipfile.ZipFile(path) as archive:
-                yield Archive(archive)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise UsageError(f"data set '{name}': {path} is not an intact zip file ({error})") from None
-    else:
-        raise UsageError(
-            f"data set '{name}' is not at {path}: name a folder or zip file of {SIZE}×{SIZE} images in EDM's layout "
-            "with data.root=PATH"
-        )
+            channels, size = read_or_build(path, _read_shape, build)
+        except OSError:  # no place to keep it
+            channels, size = self._scan(pictures)
+        return channels, size, size
+
+    def _scan(self, pictures: Pictures) -> tuple[int, int]:
+        """Channels and size of images of no fixed size, from the headers of all."""
+        first: Picture | None = None
+        is_grey = True
+        for picture in pictures.pictures():
+            first = first or picture
+            self._check_own(picture, first)
+            is_grey = is_grey and picture.outline.is_grey
+        assert first is not None
+        size = self.resolution or first.outline.width
+        if size < LEAST_SIZE:
+            raise UsageError(f"{first.where} is {first.outline.size}: set data.resolution, to at least {LEAST_SIZE}")
+        return 1 if is_grey else 3, size
+
+    def _check_own(self, picture: Picture, first: Picture) -> None:
+        outline = picture.outline
+        if outline.width != outline.height and self.resize is None:
+            raise UsageError(
+                f"{picture.where} is {outline.size}, which is not square: crop and scale all images, for example with "
+                f"data.resolution={self.resolution or 32} data.resize=center_crop"
+            )
+        if self.resolution is None and outline.size != first.outline.size:
+            raise UsageError(
+                f"{picture.where} is {outline.size}, but {first.where} is {first.outline.size}: scale all images to "
+                "one size, for example with data.resolution=32"
+            )
+
+    def _check_fixed(self, picture: Picture, size: int) -> None:
+        if picture.outline != Outline(size, size, picture.outline.is_grey):
+            raise UsageError(
+                f"{picture.where} is {picture.outline.size}, must be {size}×{size}: resize the data set first, or use "
+                "benchmark=images"
+            )
+
+    def _pixels(self, picture: Picture, shape: tuple[int, int, int]) -> np.ndarray:
+        """uint8 [C, R, R]. Of a data set of fixed size, nothing of another size is ever decoded."""
+        if self.name in FIXED:
+            self._check_fixed(picture, shape[1])
+        image = center_crop(picture.decode().convert("L" if shape[0] == 1 else "RGB"), shape[1])
+        return np.asarray(image).reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
 
 
-def _labels(files: Files, path: Path, names: list[str], classes: int) -> list[int]:
-    """The class of each image: from `dataset.json`, else from the folders, else, for data of one class, 0."""
-    if classes == 1:
-        return [0] * len(names)
-    if LABELS in files.names():
-        known = _label_file(files.read(LABELS, LABEL_BYTES), path)
-        if missing := [item for item in names if item not in known]:
-            raise UsageError(f"{path}: {LABELS} has no label for {missing[0]} ({len(missing)} images without)")
-        labels = [known[item] for item in names]
-    else:
-        folders = [str(PurePosixPath(item).parent) for item in names]
-        position = {folder: number for number, folder in enumerate(sorted(set(folders)))}
-        if len(position) < 2:
-            raise UsageError(f"{path} has no labels: neither {LABELS} nor a folder for each class")
-        labels = [position[folder] for folder in folders]
-    if bad := [label for label in labels if type(label) is not int or not 0 <= label < classes]:
-        raise UsageError(f"{path} has the label {bad[0]!r}, must be a whole number from 0 to {classes - 1}")
-    return labels
-
-
-def _label_file(content: bytes, path: Path) -> dict[str, Any]:
+def _read_shape(path: Path) -> tuple[int, int] | None:
     try:
-        if len(content) > LABEL_BYTES:
-            raise ValueError(f"larger than {LABEL_BYTES} bytes")
-        return {str(item): label for item, label in json.loads(content)["labels"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: {LABELS} does not hold a list of [file, class] under 'labels' ({error})") from None
-
-
-def _check_header(content: bytes, where: str) -> None:
-    """Raise UsageError unless this is the start of an image of the right size. Nothing is decoded."""
-    if len(content) > IMAGE_BYTES:
-        raise UsageError(f"{where} is larger than {IMAGE_BYTES} bytes, which no image of {SIZE}×{SIZE} is")
-    with _intact(where), Image.open(io.BytesIO(content)) as image:
-        width, height = image.size
-    if (width, height) != (SIZE, SIZE):
-        raise UsageError(f"{where} is {width}×{height}, must be {SIZE}×{SIZE}: resize the data set first")
-
-
-def _pixels(content: bytes, where: str) -> np.ndarray:
-    """uint8 [3, 64, 64], for an image of this size alone: nothing of another size is ever decoded."""
-    _check_header(content, where)
-    with _intact(where), Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-
-
-@contextmanager
-def _intact(where: str) -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UsageError(f"{where} is not an intact image ({error})") from None
+        channels, size = map(int, json.loads(path.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return (channels, size) if channels in (1, 3) and size >= LEAST_SIZE else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,63 +12,13 @@ from ..common.errors import UsageError, unknown
 if TYPE_CHECKING:
     from .base import DataInfo, Dataset, Source
 
-NAMES = ("cifar10", "digits", "fashion_mnist", "ffhq64", "imagenet64", "toy2d")
-
-
-def describe(name: str, root: Path | None = None, download: bool = False, variant: str | None = None) -> DataInfo:
-    """What is known of the training set called `name` without reading its samples. Nothing is ever downloaded.
-
-    Arguments as for `load`. Files may be missing if `download` allows fetching them later.
-
-    Raises UsageError for an unknown name or variant, and for missing files.
-    """
-    return _source(name, root, download, variant).describe()
-
-
-def load(name: str, root: Path | None = None, download: bool = False, variant: str | None = None) -> Dataset:
-    """The training set called `name`.
-
-    root:     the folder with the files of a data set that is not shipped; the user's cache if None. For imagenet64 and
-              ffhq64 the folder or zip file of the images themselves, `NAME` or `NAME.zip` in the cache if None.
-    download: whether missing files may be downloaded.
-    variant:  which distribution, for toy2d alone (its first one if None).
-
-    Raises UsageError for an unknown name or variant, and for files that are missing or damaged.
-    """
-    return _source(name, root, download, variant).load()
-
-
-def _source(name: str, root: Path | None, download: bool, variant: str | None) -> Source:
-    if name not in NAMES:
-        raise unknown("data set", name, NAMES)
-    if variant is not None and name != "toy2d":
-        raise UsageError(f"data set {name!r} has no variants, so {variant!r} has no meaning; only toy2d has them")
-    folder = cache_folder("data") if root is None else root.expanduser()
-    if name == "cifar10":
-        from .cifar10 import Cifar10
-
-        return Cifar10(folder, download)
-    if name == "fashion_mnist":
-        from .fashion_mnist import FashionMnist
-
-        return FashionMnist(folder, download)
-    if name in ("ffhq64", "imagenet64"):
-        from .image_folder import ImageFolder
-
-        archive = folder / f"{name}.zip"
-        default = archive if archive.is_file() else folder / name
-        return ImageFolder(name, default if root is None else folder)
-    if name == "toy2d":
-        from .toy2d import Toy2d
-
-        return Toy2d(variant)
-    from .digits import Digits
-
-    return Digits()
+NAMES = ("cifar10", "digits", "fashion_mnist", "ffhq64", "imagenet64", "images", "toy2d")
+#: Data sets without files.
+SHIPPED = ("digits", "toy2d")
 
 
 class DataOptions(Protocol):
-    """What a configuration says about the training set, see `load`."""
+    """What a configuration says about the training set, see `DataConfig`."""
 
     @property
     def name(self) -> str: ...
@@ -81,14 +32,126 @@ class DataOptions(Protocol):
     @property
     def variant(self) -> str | None: ...
 
+    @property
+    def resolution(self) -> int | None: ...
+
+    @property
+    def resize(self) -> str | None: ...
+
+    @property
+    def fingerprint(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class _Options:
+    name: str
+    root: str | None
+    download: bool
+    variant: str | None
+    resolution: int | None = None
+    resize: str | None = None
+    fingerprint: str | None = None
+
+
+def describe(name: str, root: Path | None = None, download: bool = False, variant: str | None = None) -> DataInfo:
+    """What is known of the training set called `name` without reading its samples. Nothing is ever downloaded.
+
+    Arguments as for `load`. Files may be missing if `download` allows fetching them later.
+
+    Raises UsageError for an unknown name or variant, and for missing files.
+    """
+    return describe_dataset(_Options(name, root and str(root), download, variant))
+
+
+def load(name: str, root: Path | None = None, download: bool = False, variant: str | None = None) -> Dataset:
+    """The training set called `name`.
+
+    root:     the folder with the files of a data set that is not shipped; the user's cache if None. For images,
+              imagenet64 and ffhq64, and for cifar10 in EDM's layout, the folder or file of the images themselves;
+              for imagenet64 and ffhq64 `NAME` or `NAME.zip` in the cache if None.
+    download: whether missing files may be downloaded.
+    variant:  which distribution, for toy2d alone (its first one if None).
+
+    Raises UsageError for an unknown name or variant, and for files that are missing or damaged.
+    """
+    return load_dataset(_Options(name, root and str(root), download, variant))
+
 
 def load_dataset(data: DataOptions) -> Dataset:
-    """The training set of a configuration. Raises UsageError where it is missing."""
-    root = None if data.root is None else Path(data.root)
-    return load(data.name, root=root, download=data.download, variant=data.variant)
+    """The training set of a configuration.
+
+    Raises UsageError where it is missing, or has another fingerprint than the configuration.
+    """
+    return _source(data).load()
 
 
 def describe_dataset(data: DataOptions) -> DataInfo:
-    """The training set of a configuration without its samples. Raises UsageError if files are missing."""
-    root = None if data.root is None else Path(data.root)
-    return describe(data.name, root=root, download=data.download, variant=data.variant)
+    """The training set of a configuration without its samples. Raises as `load_dataset`."""
+    return _source(data).describe()
+
+
+def fingerprint(data: DataOptions) -> str | None:
+    """16 hexadecimal digits that change with the images of a user; None for published data, and if files are missing.
+
+    Depends on names and content of the files, not on the path. Nothing is decoded. Folders are read once.
+    """
+    path = _images_path(data)
+    if path is None:
+        return None
+    from . import listing
+
+    try:
+        return listing.fingerprint(path)
+    except UsageError:  # is raised again before anything is trained
+        return None
+
+
+def check_options(data: DataOptions) -> None:
+    """Raise UsageError for options that the data set does not have."""
+    if data.name in SHIPPED and data.root is not None:
+        raise UsageError(f"data set {data.name!r} has no files, so data.root has no meaning; leave it out")
+    for key in ("resolution", "resize"):
+        if data.name != "images" and getattr(data, key) is not None:
+            raise UsageError(f"data.{key} is for benchmark=images alone: data set {data.name!r} has a fixed size")
+
+
+def _images_path(data: DataOptions) -> Path | None:
+    """The folder or file of images in a user's files; None for other data."""
+    root = None if data.root is None else Path(data.root).expanduser()
+    if data.name == "cifar10":
+        is_edm = root is not None and (root.suffix == ".zip" or root.is_file() or (root / "dataset.json").is_file())
+        return root if is_edm else None
+    if data.name in ("ffhq64", "imagenet64") and root is None:
+        archive = cache_folder("data") / f"{data.name}.zip"
+        return archive if archive.is_file() else archive.with_suffix("")
+    return root if data.name in ("ffhq64", "imagenet64", "images") else None
+
+
+def _source(data: DataOptions) -> Source:
+    name = data.name
+    if name not in NAMES:
+        raise unknown("data set", name, NAMES)
+    if data.variant is not None and name != "toy2d":
+        raise UsageError(f"data set {name!r} has no variants, so {data.variant!r} has no meaning; only toy2d has them")
+    if (path := _images_path(data)) is not None:
+        from .image_folder import ImageFolder
+
+        return ImageFolder(name, path, data.resolution, data.resize, data.fingerprint)
+    folder = cache_folder("data") if data.root is None else Path(data.root).expanduser()
+    if name == "images":
+        raise UsageError("benchmark=images needs a folder, zip file or npz file of images: name it with data.root=PATH")
+    if name == "cifar10":
+        from .cifar10 import Cifar10
+
+        return Cifar10(folder, data.download)
+    if name == "fashion_mnist":
+        from .fashion_mnist import FashionMnist
+
+        return FashionMnist(folder, data.download)
+    if name == "toy2d":
+        from .toy2d import Toy2d
+
+        return Toy2d(data.variant)
+    from .digits import Digits
+
+    return Digits()

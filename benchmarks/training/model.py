@@ -120,6 +120,7 @@ def training_bank(data: DataConfig, dataset: Dataset, device: torch.device) -> B
 
 def _check_use(asked: DataConfig, data: DataInfo) -> None:
     if asked.conditional and data.classes < 2:
-        raise UsageError(f"data.conditional is true, but data set '{data.name}' has one class")
+        unlabelled = ": its images have no labels, or all the same one" if data.quantised else ""
+        raise UsageError(f"data.conditional is true, but data set '{data.name}' has one class{unlabelled}")
     if asked.flip and not data.quantised:
         raise UsageError(f"data.flip is true, but data set '{data.name}' does not hold images")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import zipfile
 import zlib
@@ -80,6 +81,103 @@ def test_folders_are_classes_where_no_file_says_otherwise(place: Path) -> None:
     assert data.labels.tolist() == [0, 0, 1]
 
 
+def labelled(*pairs: tuple[str, int]) -> dict[str, bytes]:
+    return {**content(None), "dataset.json": json.dumps({"labels": pairs}).encode()}
+
+
+def test_an_image_listed_with_two_classes_is_refused(place: Path) -> None:
+    pairs = [(FILES[0], 1), (FILES[1], 2), (FILES[2], 3), (FILES[1], 7)]
+    refused("imagenet64", labelled(*pairs), f"lists {FILES[1]} twice, with the classes 2 and 7", place)
+
+
+def test_an_image_listed_twice_with_the_same_class_has_it(place: Path) -> None:
+    pairs = [(FILES[0], 1), (FILES[1], 2), (FILES[2], 3), (FILES[1], 2)]
+    assert load("imagenet64", root=write(labelled(*pairs), place)).labels.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["imagenet64", "images"])
+@pytest.mark.parametrize("labels", [b'{"labels": null}', None], ids=["null", "no file"])
+def test_images_without_labels_have_one_class(name: str, labels: bytes | None, place: Path) -> None:
+    files = {"dataset.json": labels} if labels else {}
+    data = load(name, root=write({"00000/a.png": png(0), "00000/b.png": png(1), **files}, place))
+    assert (data.classes, data.labels.tolist()) == (1, [0, 0])
+
+
+def test_shards_are_no_classes_below_one_folder_around_everything(place: Path) -> None:
+    files = {f"my-data/{name}": data for name, data in content((900, 901, 903)).items()}
+    data = load("images", root=write({**files, "readme.txt": b"x"}, place))
+    assert (data.labels.tolist(), data.classes) == ([900, 901, 903], 904)
+
+
+def test_labels_that_are_not_beside_all_images_are_refused(place: Path) -> None:
+    files = {"train/dataset.json": b'{"labels": null}', "train/a.png": png(0), "test/a.png": png(1)}
+    refused("images", files, "holds train/dataset.json, which must be in the folder that holds all images", place)
+
+
+def test_what_systems_leave_behind_is_ignored(place: Path) -> None:
+    junk = ("__MACOSX/00000/._img00000000.png", "00000/._img00000000.png", ".hidden/a.png", ".DS_Store", "Thumbs.db")
+    data = load("imagenet64", root=write({**content(), **dict.fromkeys(junk, b"x")}, place))
+    assert data.labels.tolist() == [6, 0, 999]
+
+
+def test_a_name_that_occurs_twice_in_a_zip_file_is_refused(tmp_path: Path) -> None:
+    path = write(content(), tmp_path / "images.zip")
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(FILES[0], png(9))
+    with pytest.raises(UsageError, match=rf"images\.zip holds {FILES[0]} twice$"):
+        load("imagenet64", root=path)
+
+
+def test_zip_files_of_windows_name_folders_with_a_backslash(tmp_path: Path) -> None:
+    path = write({name.replace("/", "\\"): data for name, data in content().items()}, tmp_path / "images.zip")
+    assert load("imagenet64", root=path).labels.tolist() == [6, 0, 999]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_entry_is_named(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.png", png(0))
+        archive.writestr("b.png", png(1))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"images\.zip: a\.png is damaged"):
+        load("ffhq64", root=path)
+
+
+def test_linked_folders_are_read_and_loops_are_refused(tmp_path: Path) -> None:
+    elsewhere = write({"a.png": png(0)}, tmp_path / "elsewhere")
+    folder = write({"cat/b.png": png(1)}, tmp_path / "images")
+    (folder / "dog").symlink_to(elsewhere)
+    assert load("images", root=folder).labels.tolist() == [0, 1]
+    (folder / "loop").symlink_to(folder)
+    with pytest.raises(UsageError, match=r"loop is a link to a folder that is in .* already"):
+        load("images", root=folder)
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    folder = write({"a.png": png(0)}, tmp_path / "images")
+    os.mkfifo(folder / "b.png")
+    with pytest.raises(UsageError, match=r"b\.png is not a regular file"):
+        load("images", root=folder)
+
+
+def test_cifar10_in_edms_layout(place: Path) -> None:
+    files = {f"00000/{number}.png": png(number, 32) for number in range(3)}
+    files["dataset.json"] = json.dumps({"labels": [[name, 9 - k] for k, name in enumerate(files)]}).encode()
+    write(files, place)
+    data = load("cifar10", root=place)
+    assert (data.shape, data.classes, data.labels.tolist()) == ((3, 32, 32), 10, [9, 8, 7])
+    assert describe("cifar10", root=place) == data.info
+
+
+def test_a_missing_zip_of_cifar10_is_never_taken_for_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"data set 'cifar10' is not at .*: name a folder or zip file of 32×32 images"):
+        load("cifar10", root=tmp_path / "none.zip", download=True)
+    assert not (tmp_path / "none.zip").exists()
+
+
 def test_faces_have_no_classes(place: Path) -> None:
     data = load("ffhq64", root=write(content(labels=None), place))
     assert (data.name, data.classes, data.labels.tolist()) == ("ffhq64", 1, [0, 0, 0])
@@ -108,13 +206,21 @@ BOMB = (
     ("files", "message"),
     [
         ({"readme.txt": b"x"}, "holds no images"),
-        ({"a.png": png(0)}, "has no labels: neither dataset.json nor a folder for each class"),
         (content((6, 0, 1000)), "has the label 1000, must be a whole number from 0 to 999"),
         (content((6, 0, "cat")), "has the label 'cat', must be a whole number"),
         (content((6, 0, True)), "has the label True, must be a whole number"),
         ({**content(), "b.png": png(5)}, "dataset.json has no label for b.png (1 images without)"),
         ({**content(), "dataset.json": b"{"}, "dataset.json does not hold a list of [file, class]"),
-        ({**content(), "dataset.json": b'{"labels": null}'}, "dataset.json does not hold a list of [file, class]"),
+        (
+            {**content(), "dataset.json": b'{"labels": 5}'},
+            "dataset.json does not hold a list of [file, class], or null",
+        ),
+        ({**content(), "dataset.json": b"[" * 200_000}, "dataset.json is nested too deeply"),
+        (content((6, 0, 3.0)), f"{FILES[2]} has the label 3.0, must be a whole number"),
+        (content((6, 0, [0, 0, 1])), f"{FILES[2]} has the label [0, 0, 1], must be a whole number"),
+        (content((6, 0, -1)), f"{FILES[2]} has the label -1, must be a whole number"),
+        ({**content(), "dataset.json": b'{"labels": [["a", ' + b"9" * 5000 + b"]]}"}, "does not hold a list of"),
+        (content((6, 0, 10**4000)), f"{FILES[2]} has the label a huge number, must be a whole number"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
