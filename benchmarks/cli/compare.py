@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ...reports.analysis.cells import Cell
-    from ...reports.analysis.compare import Comparison
+    from ...reports.analysis.compare import Comparison, Side
     from ...reports.analysis.comparisons import Difference
 
 BETTER, INCONCLUSIVE = "better", "inconclusive"  # the verdicts of reports/analysis/comparisons.py
 WIDTH = 80  # of output that does not go to a terminal
 MOST_SEEDS = 20  # that are shown one by one
 MOST_NAMES = 12  # that an error lists
+LONGEST_HEADING = 14
 
 app = typer.Typer()
 
@@ -47,7 +48,7 @@ def compare(
     from ...reports.analysis.compare import compare as comparisons
     from ...reports.analysis.compare import matches
 
-    sides = [_find(name, out) for name in (first, second)]
+    sides = _find(first, out), _find(second, out)
     pairs = matches(*sides)
     if not pairs:
         raise UsageError(_no_pairs(first, second, *sides))
@@ -56,24 +57,32 @@ def compare(
         raise UsageError(f"{first} and {second} have no values of finished trainings in common; see `bench status`")
     metrics = _chosen("metric", metric, [item.metric for item in known])
     nfes = _chosen("NFE", nfe, [item.nfe for item in known])
-    _print(comparisons(pairs, metrics, nfes))
+    _print(comparisons(pairs, metrics, nfes), _headings(first, second))
     return 0
 
 
-def _find(name: str, out: Path) -> list[Cell]:
-    """The cells that a name stands for: a folder, or in `out` a configuration's name, a method, a group or a cell."""
+def _headings(first: str, second: str) -> tuple[str, str]:
+    """What the columns are headed with: A and B, or the names of two folders where these tell them apart."""
+    if Path(first).is_dir() and Path(second).is_dir():
+        for ends in ([Path(name).resolve().name for name in (first, second)], [first, second]):
+            short = [name if len(name) <= LONGEST_HEADING else f"…{name[1 - LONGEST_HEADING :]}" for name in ends]
+            if short[0] != short[1]:
+                return short[0], short[1]
+    return "A", "B"
+
+
+def _find(name: str, out: Path) -> Side:
+    """What a name stands for: a folder, or in `out` a configuration's name, a method, a group or a cell."""
     from ...reports.analysis.cells import read_cells, read_folder
-    from ...reports.analysis.tables import labels
+    from ...reports.analysis.compare import Side
 
     if Path(name).is_dir():
         below([Path(name)])  # raises if it has no cells
-        return read_folder(Path(name))
+        return Side.of(read_folder(Path(name)))
     if not find_cells(out):
         raise no_cells(out)
     cells = read_cells(out)
-    names: dict[str, str] = {}  # of groups
-    for benchmark in sorted({cell.benchmark for cell in cells}):
-        names |= labels(cell for cell in cells if cell.benchmark == benchmark)
+    names = Side.of(cells).names
     ways: list[Callable[[Cell], str]] = [
         lambda cell: names[cell.group],
         lambda cell: cell.method,
@@ -82,17 +91,17 @@ def _find(name: str, out: Path) -> list[Cell]:
     ]
     for way in ways:
         if found := [cell for cell in cells if way(cell) == name]:
-            return found
+            return Side.of(found, cells)
     choices = sorted({*names.values()})
     more = f" and {len(choices) - MOST_NAMES} more" if len(choices) > MOST_NAMES else ""
     raise UsageError(f"{unknown('run', name, choices[:MOST_NAMES])}{more}; or a cell's id, or a folder")
 
 
-def _no_pairs(first: str, second: str, ours: Sequence[Cell], theirs: Sequence[Cell]) -> str:
-    benchmarks = [", ".join(sorted({cell.benchmark for cell in side})) for side in (ours, theirs)]
-    if {cell.run.path.resolve() for cell in ours} == {cell.run.path.resolve() for cell in theirs}:
+def _no_pairs(first: str, second: str, ours: Side, theirs: Side) -> str:
+    benchmarks = [", ".join(sorted({cell.benchmark for cell in side.cells})) for side in (ours, theirs)]
+    if {cell.run.path.resolve() for cell in ours.cells} == {cell.run.path.resolve() for cell in theirs.cells}:
         return f"{first} and {second} are the same runs: name two that differ"
-    if not {cell.benchmark for cell in ours} & {cell.benchmark for cell in theirs}:
+    if not {cell.benchmark for cell in ours.cells} & {cell.benchmark for cell in theirs.cells}:
         return f"{first} ran on {benchmarks[0]} and {second} on {benchmarks[1]}: only runs of one benchmark compare"
     return (
         f"no configuration of {first} has the name or the settings of one of {second}: name one configuration of each"
@@ -111,30 +120,31 @@ def _chosen(kind: str, text: str | None, known: Iterable[Name]) -> list[Name]:
     return [names[name] for name in wanted]
 
 
-def _print(made: Sequence[Comparison]) -> None:
+def _print(made: Sequence[Comparison], headings: tuple[str, str]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDTH)
     for benchmark, names in dict.fromkeys((item.benchmark, item.names) for item in made):
         block = [item for item in made if (item.benchmark, item.names) == (benchmark, names)]
-        _print_block(console, block)
+        _print_block(console, block, headings)
     for line in _summary(made):
         console.print(line)
 
 
-def _print_block(console: Console, block: Sequence[Comparison]) -> None:
+def _print_block(console: Console, block: Sequence[Comparison], headings: tuple[str, str]) -> None:
     """The two sides, the first metric seed by seed, and a table for each metric."""
     first = block[0]
     console.print(first.benchmark)
-    for letter, name, values in zip("AB", first.names, (first.first, first.second), strict=True):
+    for letter, heading, name, values in zip("AB", headings, first.names, (first.first, first.second), strict=True):
         lost = [str(seed) for seed, value in sorted(values.items()) if not math.isfinite(value)]
         diverged = f"; diverged: {', '.join(lost)}" if lost else ""
-        console.print(f"  {letter}  {name} (seeds {', '.join(map(str, sorted(values)))}{diverged})")
+        place = "" if heading == letter else f"{heading}: "
+        console.print(f"  {letter}  {place}{name} (seeds {', '.join(map(str, sorted(values)))}{diverged})")
     console.print()
     common = sorted(first.first.keys() & first.second.keys())
     if common:
         console.print(f"{_titled(first.metric)} at NFE {first.nfe}, seed by seed", style="bold")
-        table = _table(["seed", "A", "B", "A − B"])
+        table = _table(["seed", *headings, "A − B"])
         for seed in common[:MOST_SEEDS]:
             values = first.first[seed], first.second[seed]
             table.add_row(str(seed), *map(_value, (*values, values[0] - values[1])))
@@ -144,7 +154,7 @@ def _print_block(console: Console, block: Sequence[Comparison]) -> None:
         console.print()
     for metric in dict.fromkeys(item.metric for item in block):
         console.print(f"{_titled(metric)}, means over n common seeds", style="bold")
-        table = _table(["NFE", "A", "B", "A − B (95 % interval)", "n", "P(A better)", "verdict"])
+        table = _table(["NFE", *headings, "A − B (95 % interval)", "n", "P(A better)", "verdict"])
         for item in block:
             if item.metric == metric:
                 table.add_row(*_cells(item))

@@ -31,19 +31,21 @@ def kernel_within(a: Tensor) -> float:
     return (_sum_kernel(a, a) - float(_with_itself(a).sum())) / (len(a) * (len(a) - 1))
 
 
-def kid(a: Tensor, b: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0) -> tuple[float, float]:
+def kid(a: Tensor, b: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0) -> tuple[float, float | None]:
     """KID as published codes report it: the mean of `kid_subsets`, and the standard error of that mean.
 
     The standard error is the standard deviation over the subsets / √subsets. It measures how well the number of subsets
     determines the mean, **not** how much the mean would vary with other samples: subsets share rows, so it goes to zero
-    with their number, and is zero if a subset takes all rows. torchmetrics and torch-fidelity print the standard
-    deviation itself: `kid_subsets(...).std(correction=0)`.
+    with their number. It is None if a subset takes all rows of either set, which would then seem to vary less than they
+    do, or not at all. torchmetrics and torch-fidelity print the standard deviation itself:
+    `kid_subsets(...).std(correction=0)`.
     Raises ValueError as `kid_subsets`, and for fewer than two subsets.
     """
     if subsets < 2:
         raise ValueError(f"a standard error needs at least 2 subsets, got {subsets}")
     values = kid_subsets(a, b, subsets, size, torch.Generator().manual_seed(seed))
-    return float(values.mean()), float(values.std()) / subsets**0.5
+    error = float(values.std()) / subsets**0.5 if size < min(len(a), len(b)) else None
+    return float(values.mean()), error
 
 
 def kid_subsets(a: Tensor, b: Tensor, subsets: int, size: int, generator: torch.Generator) -> Tensor:

@@ -30,41 +30,60 @@ class Comparison:
     difference: Difference
 
 
-def matches(first: Sequence[Cell], second: Sequence[Cell]) -> list[tuple[str, tuple[str, str], list[Cell], list[Cell]]]:
+@dataclass(frozen=True)
+class Side:
+    """What is compared: cells, and group -> name of a configuration."""
+
+    cells: Sequence[Cell]
+    names: Mapping[str, str]
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell], board: Sequence[Cell] | None = None) -> Side:
+        """Cells with the names that they have among all cells of `board` (default: among themselves)."""
+        names: dict[str, str] = {}
+        for benchmark in sorted({cell.benchmark for cell in cells}):
+            names |= labels(cell for cell in board or cells if cell.benchmark == benchmark)
+        return cls(cells, {cell.group: names[cell.group] for cell in cells})
+
+    def on(self, benchmark: str) -> Side:
+        """The part of it on one benchmark."""
+        cells = [cell for cell in self.cells if cell.benchmark == benchmark]
+        return Side(cells, {cell.group: self.names[cell.group] for cell in cells})
+
+    def named(self, name: str) -> list[Cell]:
+        """The cells of one configuration."""
+        return [cell for cell in self.cells if self.names[cell.group] == name]
+
+
+def matches(first: Side, second: Side) -> list[tuple[str, tuple[str, str], list[Cell], list[Cell]]]:
     """What of the one side belongs to what of the other: (benchmark, names, cells, cells), by benchmark and name.
 
     In a benchmark where each side is one configuration these are a pair. Otherwise configurations of the same name are,
     or, where two methods are compared, of the same settings.
     """
     found = []
-    for benchmark in sorted({cell.benchmark for cell in first} & {cell.benchmark for cell in second}):
-        ours, theirs = ([cell for cell in side if cell.benchmark == benchmark] for side in (first, second))
+    for benchmark in sorted({cell.benchmark for cell in first.cells} & {cell.benchmark for cell in second.cells}):
+        ours, theirs = first.on(benchmark), second.on(benchmark)
         found += [
-            (benchmark, (a, b), _named(ours, a), _named(theirs, b))
+            (benchmark, (a, b), ours.named(a), theirs.named(b))
             for a, b in _pairs(ours, theirs)
-            if {cell.run.path for cell in _named(ours, a)} != {cell.run.path for cell in _named(theirs, b)}
+            if {cell.run.path for cell in ours.named(a)} != {cell.run.path for cell in theirs.named(b)}
         ]
     return found
 
 
-def _pairs(ours: Sequence[Cell], theirs: Sequence[Cell]) -> list[tuple[str, str]]:
-    left, right = (labels(side) for side in (ours, theirs))
+def _pairs(ours: Side, theirs: Side) -> list[tuple[str, str]]:
+    left, right = ours.names, theirs.names
     if len(left) == len(right) == 1:
         return list(zip(left.values(), right.values(), strict=True))
     same = sorted({*left.values()} & {*right.values()})
     if same:
         return [(name, name) for name in same]
     settings = [
-        {names[cell.group].removeprefix(cell.method): names[cell.group] for cell in side}
-        for names, side in ((left, ours), (right, theirs))
+        {side.names[cell.group].removeprefix(cell.method): side.names[cell.group] for cell in side.cells}
+        for side in (ours, theirs)
     ]
     return [(settings[0][key], settings[1][key]) for key in sorted(settings[0].keys() & settings[1].keys())]
-
-
-def _named(cells: Iterable[Cell], name: str) -> list[Cell]:
-    cells = list(cells)
-    names = labels(cells)
-    return [cell for cell in cells if names[cell.group] == name]
 
 
 def compare(

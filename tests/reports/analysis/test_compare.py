@@ -10,7 +10,7 @@ from consistency_bench.benchmarks.cli.compare import compare as command
 from consistency_bench.benchmarks.cli.main import main
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.reports.analysis.cells import read_cells, read_folder
-from consistency_bench.reports.analysis.compare import compare, matches
+from consistency_bench.reports.analysis.compare import Side, compare, matches
 from consistency_bench.reports.analysis.statistics import paired_interval
 
 FD = "fd_digits_2k"
@@ -38,7 +38,7 @@ def flat(text):
 
 
 def side(sweep, method):
-    return [cell for cell in read_cells(sweep.out) if cell.method == method]
+    return Side.of([cell for cell in read_cells(sweep.out) if cell.method == method])
 
 
 def test_two_methods_on_their_common_seeds(sweep):
@@ -104,7 +104,7 @@ def test_two_folders_are_compared_configuration_by_configuration(sweep, tmp_path
         three(where, "ect", 30.0 + shift)
         three(where, "ict", 40.0 + shift, 1.1)
     other.cell("vct", 0)
-    found = matches(read_folder(sweep.out), read_folder(other.out))
+    found = matches(Side.of(read_folder(sweep.out)), Side.of(read_folder(other.out)))
     assert [(benchmark, names) for benchmark, names, *_ in found] == [
         ("digits", ("ect", "ect")),
         ("digits", ("ict", "ict")),
@@ -112,6 +112,30 @@ def test_two_folders_are_compared_configuration_by_configuration(sweep, tmp_path
     text = said(str(sweep.out), str(other.out), metric=FD, nfe="1")
     assert "the same difference on every seed: no spread" in flat(text)
     assert "A (ect)" in text
+    assert f"A  {sweep.out.name}: ect (seeds 0, 1, 2)" in text
+    assert re.search(rf"^seed +{sweep.out.name} +other +A − B *$", text, re.MULTILINE)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_folders_of_one_name_are_told_apart(sweep, tmp_path, said):
+    other = type(sweep)(tmp_path / "elsewhere" / sweep.out.name)
+    for where in (sweep, other):
+        three(where, "ect", 30.0)
+    text = said(str(sweep.out), str(other.out))
+    heads = re.search(r"^seed +(\S+) +(\S+) +A − B *$", text, re.MULTILINE)
+    assert heads
+    assert heads[1] != heads[2]
+
+
+def test_the_names_that_it_prints_are_names_that_it_takes(sweep, said):
+    """Also where the settings of one side would not tell its configurations apart."""
+    three(sweep, "ect", 30.0, variant="train.lr=0.1")
+    three(sweep, "ict", 40.0, 1.1)
+    three(sweep, "ict", 45.0, 1.1, variant="train.lr=0.1")
+    for first, second in (("ect", "ict"), ("ect", sweep.cell("ict", 3, variant="train.lr=0.1").name.partition("-")[2])):
+        shown = re.findall(r"^  [AB]  (.+) \(seeds", said(first, second), re.MULTILINE)
+        assert shown[0] == "ect train.lr=0.1"
+        assert re.findall(r"^  [AB]  (.+) \(seeds", said(*shown), re.MULTILINE) == shown
 
 
 def test_two_swept_methods_are_compared_setting_by_setting(sweep):
