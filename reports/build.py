@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..benchmarks.common.files import DamagedError, atomic_path, read_json, write_json, write_text
+from ..benchmarks.common.files import DamagedError, atomic_path, read_json, remove_leftovers, write_json, write_text
 from ..benchmarks.common.redact import without_password
 from ..benchmarks.runs.folder import REFERENCE, find_cells
 
@@ -55,6 +55,8 @@ def build_report(
 
     around = None if readme is None else _around_markers(readme)  # before anything is written
     _refuse_links(out)
+    for folder in (out, *(out / name for name in FOLDERS)):
+        remove_leftovers(folder)
     # Taken before reading: files that change while the report is made leave it out of date.
     fingerprint = _fingerprint(out)
     cells = read_cells(out)

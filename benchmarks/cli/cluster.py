@@ -42,7 +42,8 @@ def start(
     def terminate(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, terminate)  # as Ctrl-C: ends what has been started
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # as Ctrl-C: end what has been started
+        signal.signal(number, terminate)
     begun = time.monotonic()
     options = Options(nodes, cpus, memory, gpus, node_timeout, requeue_delay, kill_wait, grace, accounting)
     cluster = local_cluster.start(folder, options)

@@ -16,6 +16,7 @@ from ..runs.folder import Record, Run
 from ..runs.status import State
 from . import options
 from .cells import below
+from .report import Tracking, refresh_reports
 
 if TYPE_CHECKING:
     from ..config.schema import RunConfig
@@ -41,13 +42,16 @@ def evaluate(
     ] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images per batch of sampling.")] = None,
     device: options.Device = "auto",
+    mlflow: options.Mlflow = True,
+    mlflow_uri: options.MlflowUri = None,
 ) -> int:
-    """Evaluate finished trainings by further metrics or step counts. Existing rows are kept.
+    """Evaluate finished trainings by further metrics or step counts. Existing rows are kept, the report is rebuilt.
 
     Exit status: 0 all rows are there, 1 a cell was left out (unfinished or diverged), 130 interrupted.
     """
     from ..metrics.registry import expand, parse
 
+    tracking = Tracking(mlflow, mlflow_uri)
     wanted: dict[str, object] = {"curve": () if snapshots == "last" else None}
     if metrics is not None:
         names = expand(name.strip() for name in metrics.split(",") if name.strip())
@@ -69,7 +73,7 @@ def evaluate(
         print("all rows are there already" if len(unfinished) < len(asked) else "nothing to evaluate")
         return 1 if unfinished else 0
     left_out = len(unfinished) + _score(pending)
-    print("`bench report` adds the new rows to the leaderboard")
+    refresh_reports(list(pending), tracking)
     return 1 if left_out else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ import typer
 from ..common.errors import UsageError
 from ..common.files import TakenError
 from ..common.redact import without_password
-from ..runs.folder import find_cells
+from ..runs.folder import Run, find_cells
 from . import options
 from .cells import no_cells
 
@@ -81,6 +81,17 @@ def show_report(out: Path, tracking: Tracking) -> None:
         with naming_mlflow(tracking.uri):
             leaderboard = build_report(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri).leaderboard
     _print_paths(leaderboard, out, tracking)
+
+
+def refresh_reports(runs: Sequence[Run], tracking: Tracking) -> None:
+    """Rebuild the report of each output folder that holds one of these cells."""
+    for out in dict.fromkeys(run.path.resolve().parents[2] for run in runs):
+        held = {cell.path for cell in find_cells(out)}
+        own = [run.path for run in runs if run.path.resolve().parents[2] == out]
+        if held.isdisjoint(path.resolve() for path in own):
+            print(f"no report has the new rows: {own[0]} is not in an output folder")
+            continue
+        show_report(out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out, tracking)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
+from .system import machine, process_start
 
 RESERVE_BYTES = 64 * 1024
 
@@ -77,7 +80,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor, name = tempfile.mkstemp(
-            dir=fence.staging if fence else path.parent, prefix=f".{path.name}.", suffix=".tmp"
+            dir=fence.staging if fence else path.parent, prefix=f".{path.name[:100]}.{owner_mark()}", suffix=".tmp"
         )
     except OSError as error:
         if fence and error.errno in GONE:
@@ -94,10 +97,27 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.chmod(0o644)  # mkstemp's 0600 would hide a shared run folder from colleagues
             temporary.replace(path)
     except OSError as error:  # of a write: it knows no name
-        error.filename = error.filename or str(path)
+        if error.errno is not None:  # else its message would be lost
+            error.filename = error.filename or str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def owner_mark() -> str:
+    """A part of the name of a temporary file or folder, by which it is found once this process has been killed."""
+    digest = hashlib.sha256(machine().encode()).hexdigest()[:8]
+    return f"{digest}-{os.getpid()}-{process_start(os.getpid()) or 0}."
+
+
+def remove_leftovers(folder: Path, pattern: str = ".*.tmp*") -> None:
+    """Remove the temporary files and folders of processes of this machine that were killed."""
+    digest = owner_mark().partition("-")[0]
+    for path in folder.glob(pattern):
+        owner = re.search(rf"[.-]{digest}-(\d+)-(\d+)\.", path.name)
+        if owner and process_start(int(owner[1])) not in (owner[2], None):
+            with contextlib.suppress(OSError):  # another process is faster
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def reserve(path: Path) -> None:

@@ -1,6 +1,6 @@
 """One writer per folder: a lock file with an owner and a heartbeat, by link and rename alone (no flock).
 
-A lock is stale when its owner has ended (same host), belongs to an earlier start of the same SLURM job, or has not
+A lock is stale when its owner has ended (same machine), belongs to an earlier start of the same SLURM job, or has not
 renewed it for two minutes (any host). The owner of a stale lock may only be suspended. Hence the fence: the owner
 writes all files in a staging folder and renames them into place (`files.fenced`), and whoever takes the lock over
 removes that folder first.
@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import shutil
-import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from .files import fenced
-from .system import process_start
+from .system import machine, process_start
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
+CLOCK_SECONDS = 60.0
 
 
 class Lock:
@@ -72,7 +73,7 @@ class Lock:
 def acquire(path: Path) -> Lock | None:
     """The lock at `path`, or None while a living process holds it."""
     token = uuid.uuid4().hex
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "born": process_start(os.getpid()), "token": token}
+    owner = {"machine": machine(), "pid": os.getpid(), "born": process_start(os.getpid()), "token": token}
     staging = _staging(path, token)
     staging.mkdir()
     # Written aside and linked into place: whoever sees the lock sees its owner. A link fails where a lock exists.
@@ -95,7 +96,7 @@ def acquire(path: Path) -> Lock | None:
 
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock."""
-    return path.exists() and not _is_stale(path, _owner(path), time.time())
+    return path.exists() and not _is_stale(path, _owner(path))
 
 
 def _abandoned(path: Path, draft: Path) -> list[Path]:
@@ -137,23 +138,39 @@ def _owner(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _is_stale(path: Path, owner: dict[str, Any], now: float) -> bool:
+def _is_stale(path: Path, owner: dict[str, Any], now: float | None = None) -> bool:
+    """now: by the clock of the file system, which also dates the heartbeats; None to ask for it."""
     try:
-        age = now - path.stat().st_mtime
+        status = path.stat()
     except FileNotFoundError:
         return True
-    if owner.get("host") == socket.gethostname():
+    if owner.get("machine") == machine():
         born = process_start(owner["pid"])
         if born is not None:  # else its heartbeat has to tell
             return born != owner["born"]
     here = _job()
     if here and owner.get("job") == here["job"] and owner["restart"] < here["restart"]:
         return True  # SLURM requeues a job once it has given up the earlier start
-    return age > STALE_SECONDS
+    now = _file_time(path.parent, status.st_dev) if now is None else now
+    return now - status.st_mtime > STALE_SECONDS
+
+
+#: Device -> when the clock of its file server was read, by this machine's monotonic clock and by its own.
+_clocks: dict[int, tuple[float, float]] = {}
+
+
+def _file_time(folder: Path, device: int) -> float:
+    """The time by the clock of a folder's file system, which is read once a minute: a new file is dated by it."""
+    if device not in _clocks or time.monotonic() - _clocks[device][0] > CLOCK_SECONDS:
+        read = time.time()  # of a folder that is not ours to write in
+        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+            read = os.fstat(file.fileno()).st_mtime
+        _clocks[device] = time.monotonic(), read
+    then, read = _clocks[device]
+    return read + time.monotonic() - then
 
 
 def _remove_if_stale(path: Path, now: float) -> bool:
-    """now: by the clock of the file system, which also dates the heartbeats."""
     found = _owner(path)  # read once: the lock that is found stale below must be the one that is removed
     if not path.exists():
         return True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import gc
 import os
 import platform
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,20 @@ def available_cores() -> int:
 def skip_final_gc() -> None:
     """Let this process end without a final garbage collection, which takes a second once torch is imported."""
     atexit.register(gc.freeze)
+
+
+@functools.cache
+def machine() -> str:
+    """Names the set of processes that can see each other: host name, boot and, of containers, process namespace.
+
+    Two machines of one name, and two containers on one machine, differ: the numbers of their processes mean nothing to
+    each other.
+    """
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # not Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
 
 
 def process_start(pid: int) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..common.errors import UsageError
-from ..common.files import write_text
+from ..common.files import owner_mark, remove_leftovers, write_text
 from ..common.lock import is_held
 from ..common.redact import typed
 from ..common.system import available_cores
@@ -94,7 +94,9 @@ def run_local(runs: Sequence[Run], slots: Slots, tick: Callable[[], None]) -> bo
 
     tick: called a few times per second, to show progress. On an interrupt the workers save between two steps and stop.
     """
-    with contextlib.closing(StopFlag()) as stop, tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+    remove_leftovers(Path(tempfile.gettempdir()), "bench-*")
+    prefix = f"bench-{owner_mark()}"
+    with contextlib.closing(StopFlag()) as stop, tempfile.TemporaryDirectory(prefix=prefix) as temporary:
         listing = Path(temporary) / "cells"
         _work(runs).write(listing)
         died = run_workers(listing, replace(slots, jobs=min(slots.jobs, len(runs))), stop, tick)

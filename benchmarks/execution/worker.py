@@ -1,8 +1,8 @@
 """A worker process: it runs the cells of a list, one after another, until all of them are finished.
 
 `python -m consistency_bench.benchmarks.execution.worker LIST [PARENT]` reads a `Work` from the JSON file LIST. A worker
-claims a cell by its lock, so any number of workers, however they were started, can share a list. On SIGINT, SIGTERM or
-SIGUSR2, and when its parent PARENT has ended, it saves between two steps and leaves.
+claims a cell by its lock, so any number of workers, however they were started, can share a list. On SIGINT, SIGTERM,
+SIGHUP, SIGQUIT or SIGUSR2, and when its parent PARENT has ended, it saves between two steps and leaves.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ..runs.status import State, Status
 
 POLL_SECONDS = 0.5
 INTERRUPTED = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,18 @@ class Work:
 
 
 class StopFlag:
-    """Whether to stop: set by SIGINT, SIGTERM or SIGUSR2, or when the process `parent` is no longer the parent.
+    """Whether to stop: set by any of SIGNALS, or when the process `parent` is no longer the parent.
 
-    signal: the number of the first signal. The flag replaces the signal handlers until it is closed.
+    signal: the number of the first signal. The flag replaces the signal handlers until it is closed. A SIGHUP that is
+    ignored, as under nohup, stays ignored.
     """
 
     def __init__(self, parent: int | None = None) -> None:
         self._event = threading.Event()
         self.signal: int | None = None
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-        self._handlers = {number: signal.signal(number, lambda number, _: self.set(number)) for number in signals}
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        numbers = [number for number in SIGNALS if not (ignored and number is signal.SIGHUP)]
+        self._handlers = {number: signal.signal(number, lambda number, _: self.set(number)) for number in numbers}
         if parent is not None:
             threading.Thread(target=self._watch, args=(parent,), daemon=True).start()
 

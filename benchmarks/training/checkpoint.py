@@ -6,11 +6,13 @@ has it as the comment of its zip archive, a snapshot among its metadata: other p
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import logging
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,7 +160,8 @@ def save_snapshot(folder: Path, images: int, average: nn.Module, ema: str = HEAD
         try:
             save_file(tensors, temporary, metadata={_DIGEST: _digest(tensors)})
         except SafetensorError as error:  # which is no OSError, whatever its cause
-            raise OSError(f"{snapshot_path(folder, images, ema)} cannot be written ({_reason(error)})") from None
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, _reason(error)) from None
 
 
 def kept_snapshots(folder: Path) -> list[int]:

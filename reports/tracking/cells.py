@@ -24,7 +24,8 @@ RUN_STATES = {
     State.DIVERGED: "FAILED",
     State.INTERRUPTED: "KILLED",
 }
-FORMAT = "4"  # enters the fingerprint: what is imported differently is imported again
+RUNNING = "RUNNING"  # of all other states
+FORMAT = "5"  # enters the fingerprint: what is imported differently is imported again
 
 #: (key, step, value)
 Point = tuple[str, int, float]
@@ -84,17 +85,19 @@ def tags(cell: Cell, sweeps: Sequence[str]) -> dict[str, str]:
 def points(cell: Cell) -> list[Point]:
     """Every point of every metric; steps are training images seen.
 
-    `<metric>_nfe<n>` is the mean over draws, NaN after a divergence; `train_loss`; and what was diagnosed, by noise
-    level: `<quantity>/t<low>-<high>`, with the settings behind it where they are not the usual ones.
+    `<metric>_nfe<n>` is the mean over draws, NaN after a divergence; `diverged`, 1 of a cell that did, because MLflow's
+    pages hide NaN; `train_loss`; and what was diagnosed, by noise level: `<quantity>/t<low>-<high>`, with the settings
+    behind it where they are not the usual ones.
     """
-    return [*_losses(cell), *_values(cell), *_diagnosed(cell)]
+    diverged = [("diverged", cell.images, 1.0)] if cell.state is State.DIVERGED else []
+    return [*_losses(cell), *_values(cell), *diverged, *_diagnosed(cell)]
 
 
 def content(cell: Cell, sweeps: Sequence[str], parent: str) -> Content:
     """All that is imported but the files, for a run below the run `parent`. Raises DamagedError, naming the file."""
     return Content(
         name=f"{cell.method} s{cell.seed}",
-        status=RUN_STATES.get(cell.state, "RUNNING"),
+        status=RUN_STATES.get(cell.state, RUNNING),
         begun=begun(cell),
         ended=ended(cell),
         params=params(cell),

@@ -25,7 +25,7 @@ from ...slurm.sweeps import Task, tasks
 from ...slurm.sweeps import read as read_sweeps
 from ..analysis.cells import Cell
 from .artifacts import write_files
-from .cells import RUN_STATES, Content, content, ended, fingerprint
+from .cells import RUN_STATES, RUNNING, Content, begun, content, ended, fingerprint
 from .runs import FINGERPRINT, create_run, logged_points, set_state, set_tags, update_run
 from .store import default_uri, files_beside, make_store, open_store, search
 from .sweeps import Parent, local, submitted
@@ -134,7 +134,10 @@ class _Store:
         here = local(name, self.out, own=self.own)
         # The sweep that a cell was first submitted in: a cell that is retried stays where it was.
         parent_of = {cell: submitted(own[0]) if own else here for cell, own in sweeps.items()}
-        parents = self._parents(experiment, parent_of.values(), here)
+        used = {parent.key: parent for parent in parent_of.values()}
+        groups = {key: [cell for cell in cells if parent_of[cell.id].key == key] for key in used}
+        starts = {key: min(filter(None, map(begun, own)), default=None) for key, own in groups.items()}
+        parents = self._parents(experiment, parent_of.values(), here, starts)
         known = {
             run.data.tags["bench.cell"]: run
             for parent in parents.values()
@@ -152,14 +155,18 @@ class _Store:
             return self._cell(experiment, cell, described, known.get(cell.id))
 
         outcomes = list(self._each(one, cells))
-        used = {parent.key: parent for parent in parent_of.values()}
         for key, parent in used.items():
-            self._finish_parent(parents[key], parent, [cell for cell in cells if parent_of[cell.id].key == key])
+            self._finish_parent(parents[key], parent, _children(parents[key], known, groups[key]))
         self._keep_report(parents[max(used, key=lambda key: used[key].begun or 0)], report)
         return outcomes
 
-    def _parents(self, experiment: str, wanted: Iterable[Parent], here: Parent) -> dict[str, Run]:
-        """key -> run of the parents `wanted`, made where there is none, and of `here`, where there is one."""
+    def _parents(
+        self, experiment: str, wanted: Iterable[Parent], here: Parent, starts: Mapping[str, int | None]
+    ) -> dict[str, Run]:
+        """key -> run of the parents `wanted`, made where there is none, and of `here`, where there is one.
+
+        starts: key -> when the first cell of a parent began, in ms since 1970. A new parent begins no later.
+        """
         used = {parent.key: parent for parent in wanted}
         found = {
             run.data.tags["bench.sweep"]: run
@@ -168,7 +175,10 @@ class _Store:
         }
         return found | {
             key: self.client.create_run(
-                experiment, start_time=parent.begun, tags={"bench.sweep": key}, run_name=parent.name
+                experiment,
+                start_time=min(filter(None, (parent.begun, starts.get(key))), default=None),
+                tags={"bench.sweep": key},
+                run_name=parent.name,
             )
             for key, parent in used.items()
             if key not in found
@@ -243,11 +253,21 @@ class _Store:
         log.warning("mlflow.db was made in another folder: no files are added to it; remove it to import again")
         return False
 
-    def _finish_parent(self, run: Run, parent: Parent, cells: Sequence[Cell]) -> None:
-        """A parent has ended when all its cells have."""
-        set_tags(self.client, run, {**parent.tags, "bench.cells": str(len(cells))})
-        over = all(cell.state in RUN_STATES for cell in cells)
-        state = "FINISHED" if over else "RUNNING"
+    def _finish_parent(self, run: Run, parent: Parent, children: Sequence[tuple[str, int | None]]) -> None:
+        """A parent has ended when all its children have. children: state and end (ms since 1970) of each."""
+        set_tags(self.client, run, {**parent.tags, "bench.cells": str(len(children))})
+        over = all(state != RUNNING for state, _ in children)
+        state = "FINISHED" if over else RUNNING
         if run.info.status != state:
-            ends = [moment for cell in cells if (moment := ended(cell)) is not None]
-            set_state(self.client, run, state, max(ends, default=None))
+            ends = [end for _, end in children if end is not None]
+            set_state(self.client, run, state, max([run.info.start_time, *ends]) if ends else None)
+
+
+def _children(parent: Run, known: Mapping[str, Run], cells: Sequence[Cell]) -> list[tuple[str, int | None]]:
+    """State and end of each run below a parent: of `cells`, and of those that an earlier import has left there."""
+    before = {
+        cell: (run.info.status, run.info.end_time)
+        for cell, run in known.items()
+        if run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    }
+    return list({**before, **{cell.id: (RUN_STATES.get(cell.state, RUNNING), ended(cell)) for cell in cells}}.values())

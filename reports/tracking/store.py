@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ...benchmarks.common.files import owner_mark
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -61,7 +63,7 @@ def make_store(path: Path) -> None:
 
     MLflow makes its tables one by one, and a file in which it was killed meanwhile is of no use to it for ever after.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".mlflow-", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".mlflow-{owner_mark()}", suffix=".tmp")
     os.close(handle)
     try:
         open_store(f"sqlite:///{Path(name).resolve()}").search_experiments()

@@ -29,6 +29,8 @@ from ...benchmarks.common.files import read_json, write_json
 from .config import Options, check, files, free_ports
 from .namespace import CONTROL, ENDED, LOCK, LOG, POLL_SECONDS, Namespace, processes, unshare
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
 #: For a daemon to become ready, on a machine under load.
 START_SECONDS = 120.0
 
@@ -240,8 +242,8 @@ def start(folder: Path, options: Options) -> LocalCluster:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """SIGINT and SIGTERM are delivered after the block."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    """What ends this process is delivered after the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

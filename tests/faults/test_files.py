@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
 import random
 import shutil
+import signal
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +21,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from consistency_bench.benchmarks.common.files import DamagedError, append_jsonl, read_json, read_jsonl, write_json
+from consistency_bench.benchmarks.common.files import (
+    DamagedError,
+    append_jsonl,
+    read_json,
+    read_jsonl,
+    remove_leftovers,
+    write_json,
+)
 from consistency_bench.benchmarks.config.compose import Cell
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS, TRAIN_LOG, Run
@@ -32,7 +42,7 @@ from consistency_bench.benchmarks.training.checkpoint import (
     snapshot_path,
 )
 
-from ..benchmarks.conftest import put
+from ..benchmarks.conftest import TINY, environment, put
 from .conftest import finish, kill, remount, results, start_worker, wait_for
 
 CPU = torch.device("cpu")
@@ -219,6 +229,67 @@ def test_a_last_line_that_is_torn_is_mended(tmp_path: Path, undisturbed: Undistu
     assert read_jsonl(folder / TRAIN_LOG)[-1] == {"images": 0}
 
 
+# Leftovers
+
+WRITE = """
+import sys, time
+from pathlib import Path
+from consistency_bench.benchmarks.common.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as temporary:
+    print(temporary, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_was_writing_is_removed_by_the_next(tmp_path: Path) -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITE, str(tmp_path / name)], stdout=subprocess.PIPE, text=True)
+        for name in ("killed.png", "living.png")
+    ]
+    killed, living = (Path(writer.stdout.readline().strip()) for writer in writers if writer.stdout)
+    writers[0].kill()
+    writers[0].communicate()
+    assert killed.exists()
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [living]
+    writers[1].kill()
+    writers[1].communicate()
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_nothing_behind_once_it_is_repeated(tmp_path: Path) -> None:
+    (temporary := tmp_path / "tmp").mkdir()
+    command = [sys.executable, "-m", "consistency_bench", "run", "--methods", "ect", "--seeds", "0", *TINY]
+    command += ["--out", str(tmp_path / "runs")]
+    around = {"env": environment(TMPDIR=str(temporary)), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, text=True, **around)
+    wait_for(process, lambda: any(temporary.glob("bench-*")))
+    kill(process)
+    assert any(temporary.glob("bench-*"))
+    (runs := tmp_path / "runs").mkdir(exist_ok=True)
+    for name in ("plots/forest.png", "mlflow"):  # as a killed report leaves them
+        writer = subprocess.Popen([sys.executable, "-c", WRITE, str(runs / name)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout
+        assert Path(writer.stdout.readline().strip()).exists()
+        kill(writer)
+    done = subprocess.run(command, text=True, check=False, timeout=300, **around)
+    assert done.returncode == 0, done.stdout
+    assert not list(temporary.glob("bench-*"))
+    assert not list(runs.rglob("*.tmp*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_that_ends_a_worker_lets_it_save(number: int, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    folder, process = caught_in_training(undisturbed, tmp_path, tmp_path / "list")
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert read_json(folder / STATUS)["state"] == "interrupted"
+    finish(folder, tmp_path / "list")
+    assert results(folder) == undisturbed[1]
+
+
 # Disks
 
 
@@ -240,6 +311,14 @@ def caught_in_training(undisturbed: Undisturbed, disk: Path, listing: Path) -> t
     process = start_worker(folder, listing)
     wait_for(process, (folder / "checkpoints" / PREVIOUS).exists)
     return folder, process
+
+
+def test_a_full_disk_is_the_reason_that_a_snapshot_gives(disk: Callable[[int], Path]) -> None:
+    place = disk(1 << 20)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        save_snapshot(place, 3, nn.Linear(1000, 1000))
+    assert error.value.errno == errno.ENOSPC
+    assert str(snapshot_path(place, 3)) in str(error.value)
 
 
 @pytest.mark.slow

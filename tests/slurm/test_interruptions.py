@@ -62,19 +62,19 @@ MOMENTS: list[Callable[[Place], bool]] = [
 ]
 
 
-@pytest.mark.parametrize("how", ["SIGINT to the command", "SIGKILL to the workers", "SIGKILL to the command"])
+@pytest.mark.parametrize("how", ["signals to the command", "SIGKILL to the workers", "SIGKILL to the command"])
 def test_interrupted_and_repeated(how: str, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     interrupted, place = 0, Place(tmp_path / "runs")
-    for moment in MOMENTS:
+    for moment, number in zip(MOMENTS, (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT), strict=True):
         process = start(place)
         if not wait_for(process, lambda moment=moment: moment(place)):
             break  # the grid was finished before this moment came again
         interrupted += 1
         pids = workers(place)
-        if how == "SIGINT to the command":
-            process.send_signal(signal.SIGINT)
+        if how == "signals to the command":
+            process.send_signal(number)
             # 0 where the signal came after the last cell, -SIGINT (130 to a shell) while Python was still starting
-            assert finish(process)[0] in (0, 130, -signal.SIGINT)
+            assert finish(process)[0] in (0, 130, -number)
         elif how == "SIGKILL to the command":
             process.kill()
             while alive(pids):  # workers without a command leave by themselves

@@ -25,7 +25,7 @@ from ..conftest import Bench, put, tiny_cell
 
 pytestmark = pytest.mark.slow  # cells are trained and scored
 #: The command as a function, with its own defaults.
-score = functools.partial(evaluate, device="cpu")
+score = functools.partial(evaluate, device="cpu", mlflow=False)
 
 
 def rows_of(out: Path) -> dict[Path, list[dict]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import pytest
 from consistency_bench.benchmarks.common import files, lock
 from consistency_bench.benchmarks.common.files import TakenError
 from consistency_bench.benchmarks.common.lock import Lock, acquire, is_held
+from consistency_bench.benchmarks.common.system import machine
 
 HOLD = """
 import sys, time
@@ -53,7 +53,7 @@ def said(process: subprocess.Popen[str]) -> str:
 
 
 def write_owner(path: Path, **owner: Any) -> None:
-    path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "token": "theirs", **owner}))
+    path.write_text(json.dumps({"machine": machine(), "pid": os.getpid(), "token": "theirs", **owner}))
 
 
 def until(condition: Callable[[], bool]) -> bool:
@@ -130,7 +130,9 @@ def test_a_later_process_of_the_same_number_is_another(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("content", ["", '{"host": "els', json.dumps({"host": "elsewhere", "pid": 1, "born": "1"})])
+@pytest.mark.parametrize(
+    "content", ["", '{"machine": "els', json.dumps({"machine": "elsewhere", "pid": 1, "born": "1"})]
+)
 def test_an_owner_nobody_can_ask_is_believed_for_two_minutes(tmp_path: Path, content: str) -> None:
     """Another host's process, or one that is just writing its name."""
     path = tmp_path / "lock"
@@ -142,6 +144,30 @@ def test_an_owner_nobody_can_ask_is_believed_for_two_minutes(tmp_path: Path, con
     assert not is_held(path)
     with acquire(path) or pytest.fail("it has not beaten for two minutes"):
         assert is_held(path)
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_wrong_clock_makes_no_living_owner_stale_and_no_dead_one_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Heartbeats are dated by the file server, whose clock may differ from this machine's."""
+    path = tmp_path / "lock"
+    write_owner(path, machine="elsewhere")
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + 3600 * hours)
+    monkeypatch.setattr(lock, "_clocks", {})
+    assert is_held(path)
+    last = clock() - lock.STALE_SECONDS - 1
+    os.utime(path, (last, last))
+    assert not is_held(path)
+
+
+def test_a_process_of_another_namespace_is_judged_by_its_heartbeat(tmp_path: Path) -> None:
+    """Containers of one host name have process numbers of their own."""
+    path = tmp_path / "lock"
+    write_owner(path, machine=f"{machine()} pid:[1]", pid=2**22 + 1, born="1")
+    assert is_held(path)
+    assert acquire(path) is None
 
 
 def test_a_held_lock_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +227,7 @@ def late_removal(folder: Path, take: Callable[[], None]) -> None:
 def overtake(path: Path) -> Lock:
     """As another host does when the owner has not beaten for two minutes."""
     owner = json.loads(path.read_text())
-    path.write_text(json.dumps({**owner, "host": "elsewhere"}))
+    path.write_text(json.dumps({**owner, "machine": "elsewhere"}))
     os.utime(path, (0, 0))
     taker = acquire(path)
     assert taker is not None
@@ -245,7 +271,7 @@ def test_a_later_start_of_the_same_job_takes_it_at_once(tmp_path: Path, monkeypa
     first = acquire(path)
     assert first is not None
     owner = json.loads(path.read_text())
-    path.write_text(json.dumps({**owner, "host": "a node that sleeps"}))
+    path.write_text(json.dumps({**owner, "machine": "a node that sleeps"}))
     assert acquire(path) is None
     monkeypatch.setenv("SLURM_JOB_NAME", "bench-b")  # a new cluster counts from 1 again
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")

@@ -231,3 +231,35 @@ def test_the_report_imports_quietly(sweep, capfd):
     assert (captured.out, captured.err) == ("", "")
     (sweep.out / "mlflow.db").unlink()
     assert not report_is_current(sweep.out)
+
+
+def test_a_parent_spans_its_cells_and_counts_them_all(sweep):
+    """Also after an import of one cell alone, as `bench register` makes it."""
+    for seed in range(3):
+        sweep.cell("ect", seed)
+    sweep.cell("ect", 3, state="running")
+    cells = read_cells(sweep.out)
+    client = open_store(export(sweep.out, cells).uri)
+    for imported in (cells, cells[:1]):
+        made = export(sweep.out, imported)
+        child = client.get_run(made.runs[cells[0].id])
+        parent = client.get_run(child.data.tags["mlflow.parentRunId"])
+        assert parent.data.tags["bench.cells"] == "4"
+        assert parent.info.status == "RUNNING"
+        assert parent.info.start_time <= child.info.start_time
+    sweep.cell("ect", 3)
+    export(sweep.out, read_cells(sweep.out))
+    parent = client.get_run(parent.info.run_id)
+    assert parent.info.status == "FINISHED"
+    assert parent.info.start_time <= child.info.start_time <= child.info.end_time <= parent.info.end_time
+
+
+def test_a_divergence_is_a_metric_of_its_own(sweep):
+    """Pages of MLflow leave NaN out."""
+    for seed, state in enumerate(("done", "diverged")):
+        sweep.cell("ect", seed, state=state)
+    made = export(sweep.out, read_cells(sweep.out))
+    client = open_store(made.uri)
+    shown = {cell.state.value: client.get_run(made.runs[cell.id]).data.metrics for cell in read_cells(sweep.out)}
+    assert shown["diverged"]["diverged"] == 1
+    assert "diverged" not in shown["done"]
