@@ -23,6 +23,7 @@ from . import (
     report,
     retry,
     run,
+    sample,
     show,
     speed,
     status,
@@ -31,7 +32,7 @@ from . import (
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 
-COMMANDS = (run, status, wait, cancel, retry, logs, evaluate, diagnose, report, compare, register, show, doctor)
+COMMANDS = (run, status, wait, cancel, retry, logs, evaluate, sample, diagnose, report, compare, register, show, doctor)
 GROUPS = (prepare, speed, cluster)
 
 

@@ -12,6 +12,8 @@ MLflow loads it through `_load_pyfunc`; nothing in the folder is executed or unp
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,12 @@ from ..common.errors import UsageError
 from ..common.files import DamagedError, read_json, write_json
 from ..common.precision import float32_products
 from ..data.base import Dataset
-from ..data.registry import load_dataset
+from ..data.registry import describe_dataset, load_dataset
 from ..runs.folder import CONFIG, Run
 from ..runs.status import State
 from ..training.checkpoint import snapshot_path
 from ..training.model import Model, build_model
-from .sample import Sampler
+from .sample import Sampler, sample_labels
 
 DATA, WEIGHTS, GUIDE, LABELS = "data.json", "weights.safetensors", "guide.safetensors", "labels.safetensors"
 COLUMNS = ("n", "nfe", "seed")
@@ -45,8 +47,8 @@ def pack(cell: Run, folder: Path) -> None:
     """
     config, state = cell.config, cell.status.state
     if state is not State.DONE:
-        raise UsageError(f"{cell.path} is {state}; only a cell that is done can be registered")
-    dataset = load_dataset(config.data)
+        raise UsageError(f"{cell.path} is {state}; only a cell that is done has final weights")
+    data = describe_dataset(config.data)
     places = {WEIGHTS: config.budget_images, GUIDE: config.guide_images}
     folder.mkdir(parents=True, exist_ok=True)
     for name, images in places.items():
@@ -54,19 +56,19 @@ def pack(cell: Run, folder: Path) -> None:
             continue
         path = snapshot_path(cell.path, images, config.evaluated_average)
         if not path.is_file():
-            raise UsageError(f"the snapshot {path} is not there; without it {cell.path} cannot be registered")
+            raise UsageError(f"the snapshot {path} is not there: {cell.path} has no final weights without it")
         shutil.copyfile(path, folder / name)
     shutil.copyfile(cell.path / CONFIG, folder / CONFIG)
     facts = {
-        "name": dataset.name,
-        "shape": list(dataset.shape),
-        "quantised": dataset.quantised,
-        "classes": dataset.classes,
-        "count": len(dataset),
+        "name": data.name,
+        "shape": list(data.shape),
+        "quantised": data.quantised,
+        "classes": data.classes,
+        "count": len(data),
     }
     write_json(folder / DATA, facts)
     if config.data.conditional:
-        save_file({"labels": dataset.labels.contiguous()}, folder / LABELS)
+        save_file({"labels": load_dataset(config.data).labels.contiguous()}, folder / LABELS)
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,33 @@ class Served:
         with torch.no_grad(), float32_products(tf32=False):
             return self.sampler.draw(seed, nfe, range(n), self.sampler.config.eval.batch)
 
+    def batches(self, n: int, nfe: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The same samples in batches, with the classes (int64) that a conditional model was asked for."""
+        config, dataset = self.sampler.config, self.sampler.dataset
+        size = config.eval.batch
+        for start in range(0, n, size):
+            count = min(size, n - start)
+            with torch.no_grad(), float32_products(tf32=False):
+                samples = self.sampler.draw(seed, nfe, range(start, start + count), size)
+            labels = None
+            if config.data.conditional:
+                labels = sample_labels(config.benchmark.name, seed, count, dataset, config.sample.labels, start)
+            yield samples, labels
+
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """MLflow's entry point. model_input: a table with the columns n, nfe and seed; each row's samples in turn."""
         rows = zip(*(model_input[column] for column in COLUMNS), strict=True)
         return torch.cat([self.samples(*map(int, row)) for row in rows]).numpy()
 
 
-def unpack(folder: Path) -> Served:
+def load(cell: Run, device: str = "auto") -> Served:
+    """The final weights of a finished cell. Raises as `pack` and `unpack` do."""
+    with tempfile.TemporaryDirectory() as temporary:
+        pack(cell, Path(temporary))
+        return unpack(Path(temporary), device)
+
+
+def unpack(folder: Path, device: str = "auto") -> Served:
     """Load a packed cell. Raises DamagedError, naming the file, where one is missing, damaged or of another network."""
     config, facts = Run(folder).config, read_json(folder / DATA)
     if not isinstance(facts, dict):
@@ -103,10 +125,10 @@ def unpack(folder: Path) -> Served:
     kind = torch.uint8 if facts["quantised"] else torch.float32
     images = torch.zeros(1, *facts["shape"], dtype=kind).expand(facts["count"], *facts["shape"])
     dataset = Dataset(facts["name"], images, labels, facts["classes"])
-    device = pick_device("auto")
+    place = pick_device(device)
     model = build_model(config, dataset, torch.device("cpu"))
-    guide = _loaded(model, folder / GUIDE, device) if config.guide_images is not None else None
-    return Served(Sampler(config, _loaded(model, folder / WEIGHTS, device), dataset, guide))
+    guide = _loaded(model, folder / GUIDE, place) if config.guide_images is not None else None
+    return Served(Sampler(config, _loaded(model, folder / WEIGHTS, place), dataset, guide))
 
 
 def _load_pyfunc(path: str) -> Served:

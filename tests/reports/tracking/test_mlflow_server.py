@@ -482,7 +482,7 @@ def test_what_cannot_be_registered(sweep: Sweep) -> None:
     folder = sweep.cell("ect", 0, state="running")
     for name, arguments, said in (
         ("nothing", ("nothing", "name"), "no cell 'nothing' in"),
-        ("running", (folder.name, "name"), "is running; only a cell that is done can be registered"),
+        ("running", (folder.name, "name"), "is running; only a cell that is done has final weights"),
         ("bad name", (folder.name, "a/b"), "the model's name is 'a/b', must be made of"),
     ):
         with pytest.raises(UsageError, match=said):
