@@ -24,6 +24,7 @@ from . import (
     retry,
     run,
     sample,
+    score,
     show,
     speed,
     status,
@@ -32,7 +33,23 @@ from . import (
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 
-COMMANDS = (run, status, wait, cancel, retry, logs, evaluate, sample, diagnose, report, compare, register, show, doctor)
+COMMANDS = (
+    run,
+    status,
+    wait,
+    cancel,
+    retry,
+    logs,
+    evaluate,
+    sample,
+    score,
+    diagnose,
+    report,
+    compare,
+    register,
+    show,
+    doctor,
+)
 GROUPS = (prepare, speed, cluster)
 
 

@@ -6,6 +6,7 @@ statistics and its distance are its own.
 
 from __future__ import annotations
 
+import json
 import types
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from consistency_bench.benchmarks.cli.score import score
 from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.benchmarks.metrics import distances
 from consistency_bench.benchmarks.metrics.extractors import inception
@@ -76,7 +78,7 @@ def write(folder: Path, images: Tensor) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["clean", "legacy_tensorflow"])
 @pytest.mark.filterwarnings("ignore")  # of Pillow and NumPy, on what clean-fid does
-def test_fid_is_clean_fid_s(tmp_path, clean_fid, monkeypatch, protocol):
+def test_fid_is_clean_fid_s(tmp_path, clean_fid, monkeypatch, capsys, protocol):
     monkeypatch.setenv("CONSISTENCY_BENCH_INCEPTION", str(weights_file()))
     real, fake = images(0, 1.0), images(1, 0.7)
     theirs = clean_fid.compute_fid(
@@ -95,3 +97,9 @@ def test_fid_is_clean_fid_s(tmp_path, clean_fid, monkeypatch, protocol):
     print(f"{protocol}: clean-fid {theirs}, here {ours}, relative difference {ours / theirs - 1:.1e}")
     assert ours > 10
     assert ours == pytest.approx(theirs, rel=1e-3)
+    # And by the command, from the same folders.
+    capsys.readouterr()
+    name = f"fid{COUNT}" + ("_clean" if protocol == "clean" else "")
+    assert score(tmp_path / "fake", str(tmp_path / "real"), metrics=name, device="cpu", as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)["metrics"][name]["value"]
+    assert found == pytest.approx(theirs, rel=1e-3)
