@@ -11,9 +11,9 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..common.errors import UsageError, unknown
 from ..common.files import read_yaml
-from ..metrics.registry import expand
+from ..data.registry import check_options, fingerprint
+from ..metrics.registry import expand, image_metrics
 from .plan import apart
-from .schema import SAMPLE_KEYS, RunConfig, canonical, keys_of
+from .schema import SAMPLE_KEYS, DataConfig, RunConfig, canonical, keys_of
+
+OmegaConf.register_new_resolver("image_metrics", image_metrics, replace=True)  # for own images
 
 FOLDER = Path(__file__).parent
 GROUPS = ("benchmark", "preset")
@@ -136,11 +139,20 @@ def compose_cells(methods: Sequence[str], seeds: Sequence[int], overrides: Seque
             raise UsageError(f"key '{key}' is given twice")
         parsed[key] = values
     cells: dict[str, Cell] = {}
+    fingerprint_once = cache(fingerprint)
     for method, values in itertools.product(methods, itertools.product(*parsed.values())):
         config = _resolve(method, dict(zip(parsed, values, strict=True)))
+        check_options(config.data)
+        config = replace(config, data=_located(config.data, fingerprint_once))
         for cell in (_identified(config, seed) for seed in seeds):
             cells[cell.name] = cell
     return list(cells.values())
+
+
+def _located(data: DataConfig, fingerprint: Callable[[DataConfig], str | None]) -> DataConfig:
+    """With what is on disk: the path in full, for workers elsewhere, and the fingerprint of a user's images."""
+    root = None if data.root is None else str(Path(data.root).expanduser().absolute())
+    return replace(data, root=root, fingerprint=fingerprint(data))
 
 
 def _parse(text: str) -> tuple[str, list[Any]]:
@@ -158,6 +170,8 @@ def _parse(text: str) -> tuple[str, list[Any]]:
     key = override.key_or_group
     if key in ("method", "method.name", "seed"):
         raise UsageError(f"'{key}=' is not set this way: use --{'seeds' if key == 'seed' else 'methods'}")
+    if key == "data.fingerprint":
+        raise UsageError("data.fingerprint cannot be set: it is taken from the files at data.root")
     if not override.is_sweep_override():
         return key, [override.value()]
     section, _, name = key.partition(".")
@@ -296,6 +310,7 @@ def _overrides(config: RunConfig) -> dict[str, Any]:
     method, benchmark = config.method.name, config.benchmark.name
     home = {"method": method, "benchmark": benchmark}
     own = _leaves(_scientific(config))
+    own.pop("data.fingerprint", None)  # which the name of the benchmark says
     changed: dict[str, list[str]] = {}
     for preset in ("none", *(name for name in choices("preset") if _home(name) == home)):
         usual = _default_leaves(method, benchmark, preset)
@@ -333,8 +348,11 @@ def _identified(config: RunConfig, seed: int) -> Cell:
     The group, which is a row of a table, also contains the settings of sampling that keep a number out of other rows.
     """
     scientific, overrides = _scientific(config), _overrides(config)
+    data = config.data.fingerprint
     cell = replace(
         config.cell,
+        # Results on different images never share a table.
+        benchmark=config.benchmark.name if data is None else f"{config.benchmark.name}-{data[:8]}",
         id=_digest({**scientific, "seed": seed}),
         group=_digest({**scientific, **apart(config)}),
         seed=seed,

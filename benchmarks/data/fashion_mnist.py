@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import zlib
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def _files(folder: Path) -> dict[str, Path]:
     found = {}
     for name in MD5:
         for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
+            if isfile(path):
                 found.setdefault(name, path)
     return found if len(found) == len(MD5) else {}
 

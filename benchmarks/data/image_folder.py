@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import exists
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ class ImageFolder:
     @contextmanager
     def _opened(self) -> Iterator[tuple[Pictures, str]]:
         """The images and their fingerprint."""
-        if not self.path.exists():
+        if not exists(self.path):
             what = f"{FIXED[self.name][0]}×{FIXED[self.name][0]} images" if self.name in FIXED else "images"
             raise UsageError(
                 f"data set '{self.name}' is not at {self.path}: name a folder or zip file of {what} in EDM's layout "

@@ -209,7 +209,7 @@ def opened(path: Path) -> Iterator[Listing]:
     Raises UsageError if there are none, for a damaged zip file, a name that occurs twice, and a `dataset.json` that is
     not beside all images.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         yield _listing(Folder(path))
     else:
         with opened_zip(path) as archive:
@@ -219,7 +219,7 @@ def opened(path: Path) -> Iterator[Listing]:
 @contextmanager
 def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """Raises UsageError if there is no zip file at `path`, or a damaged one."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(plain(f"there is no folder or file {path}"))
     try:
         archive = zipfile.ZipFile(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os.path import isfile  # false also for paths that cannot be
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -119,11 +120,11 @@ def _images_path(data: DataOptions) -> Path | None:
     """The folder or file of images in a user's files; None for other data."""
     root = None if data.root is None else Path(data.root).expanduser()
     if data.name == "cifar10":
-        is_edm = root is not None and (root.suffix == ".zip" or root.is_file() or (root / "dataset.json").is_file())
+        is_edm = root is not None and (root.suffix == ".zip" or isfile(root) or isfile(root / "dataset.json"))
         return root if is_edm else None
     if data.name in ("ffhq64", "imagenet64") and root is None:
         archive = cache_folder("data") / f"{data.name}.zip"
-        return archive if archive.is_file() else archive.with_suffix("")
+        return archive if isfile(archive) else archive.with_suffix("")
     return root if data.name in ("ffhq64", "imagenet64", "images") else None
 
 

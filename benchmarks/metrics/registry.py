@@ -175,6 +175,18 @@ def expand(names: Iterable[str]) -> list[str]:
     return list(expanded)
 
 
+def image_metrics(images: int) -> list[str]:
+    """The metrics of own images after a training with so many images.
+
+    FID and KID if Inception's weights are found and training takes at least as long as scoring; else, distances of
+    coarse pixels.
+    """
+    from .extractors import weight_files
+
+    affordable = images >= 1_000_000 and weight_files.find("inception") is not None
+    return ["fid50k", "kid50k"] if affordable else ["fd_pixels8_1k", "kd_pixels8_1k"]
+
+
 def direction(name: str) -> int:
     """1 if higher is better, -1 if lower is better, 0 for a name whose first word is not a metric."""
     word = name.partition("_")[0]

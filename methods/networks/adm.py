@@ -24,9 +24,9 @@ class ADMOptions(UNetOptions):
     """
 
     channels: int = 192
-    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    channel_mult: tuple[int, ...] | None = (1, 2, 3, 4)
     blocks: int = 3
-    attn_resolutions: tuple[int, ...] = (32, 16, 8)
+    attn_resolutions: tuple[int, ...] | None = (32, 16, 8)
     dropout_res: int | None = None
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class DhariwalUNet(UNet):
             dropout = options.dropout_at(step.resolution)
             return ResidualBlock(step, style, heads=heads_per_64_channels(step), dropout=dropout)
 
-        blocks, attention = options.blocks, options.attn_resolutions
+        blocks, attention = options.blocks, options.attention
         encoder = encoder_steps(resolution, in_channels, widths[0], widths, blocks, attention)
         decoder = decoder_steps(encoder, widths, blocks, attention, last_only=False)
         first = nn.Conv2d(in_channels, widths[0], 3, padding=1)

@@ -26,7 +26,7 @@ class EDM2Options(ADMOptions):
     dropout_res: as in ADM; 16 is what consistency tuning uses (ECT, Geng et al. 2025).
     """
 
-    attn_resolutions: tuple[int, ...] = (16, 8)
+    attn_resolutions: tuple[int, ...] | None = (16, 8)
     dropout_res: int | None = 16
 
     def unet(self, shape: tuple[int, ...], classes: int, out_channels: int) -> UNet:
@@ -51,7 +51,7 @@ class EDM2UNet(UNet):
             return Block(step, embedding, decodes=decodes, dropout=options.dropout_at(step.resolution))
 
         # One more channel, of ones, replaces the biases, which no layer has.
-        blocks, attention = options.blocks, options.attn_resolutions
+        blocks, attention = options.blocks, options.attention
         encoder = encoder_steps(resolution, in_channels + 1, widths[0], widths, blocks, attention)
         decoder = decoder_steps(encoder, widths, blocks, attention, last_only=False)
         first = MPConv(in_channels + 1, widths[0], 3)

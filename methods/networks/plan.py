@@ -28,6 +28,27 @@ class Step:
         return f"{self.resolution}x{self.resolution}_{self.kind}{'' if self.number is None else self.number}"
 
 
+def levels_for(resolution: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """channel_mult and attn_resolutions for images of this size, where a configuration has null for them.
+
+    Levels are halved while they are even and above 8. Their width is doubled from 32 down; the largest of at most 16
+    attends. For 32 and 64 this is DDPM++ as EDM configures it: (2, 2, 2) and (1, 2, 2, 2), with attention at 16.
+
+    Raises:
+        ValueError: the last level is above 64, too large for the attention at the bottom.
+    """
+    sizes = [resolution]
+    while sizes[-1] > 8 and sizes[-1] % 2 == 0:
+        sizes.append(sizes[-1] // 2)
+    if sizes[-1] > 64:
+        raise ValueError(
+            f"{resolution}×{resolution} images can only be halved to {sizes[-1]}×{sizes[-1]}, which is too large for a "
+            "last level: choose a size with more factors of 2, with data.resolution for your own images"
+        )
+    attends = [size for size in sizes if size <= 16][:1]
+    return tuple(2 if size <= 32 else 1 for size in sizes), tuple(attends)
+
+
 def encoder_steps(
     resolution: int, width_in: int, first: int, widths: Sequence[int], blocks: int, attention: Sequence[int]
 ) -> list[Step]:

@@ -79,7 +79,7 @@ class SongUNet(UNet):
         def block(step: Step) -> ResidualBlock:
             return ResidualBlock(step, style, heads=1 if step.attention else None, dropout=options.dropout)
 
-        blocks, attention = options.blocks, options.attn_resolutions
+        blocks, attention = options.blocks, options.attention
         encoder = encoder_steps(resolution, in_channels, channels, widths, blocks, attention)
         self.enc = nn.ModuleDict()
         aux = in_channels

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +18,7 @@ from ..parts.options import OptionError
 from ..parts.variational import encoder_size
 from .encoder import Encoder
 from .layers import attention, group_norm
-from .plan import Step
+from .plan import Step, levels_for
 from .resampling import Resample, ResampleConv
 
 #: Width and blocks per level of VCT's encoders (Silvestri et al. 2025).
@@ -32,31 +33,37 @@ class UNetOptions:
 
     channels: width that `channel_mult` multiplies, level by level; level l has the resolution R / 2^l.
     blocks: residual blocks per level of the encoding half. attn_resolutions: where they attend to all pixels.
+    channel_mult, attn_resolutions: null leaves them to the size of the images (`plan.levels_for`).
     dropout: probability in the blocks. label_dropout: probability that a training sample's label is withheld.
     """
 
     channels: int = 128
-    channel_mult: tuple[int, ...] = (2, 2, 2)
+    channel_mult: tuple[int, ...] | None = (2, 2, 2)
     blocks: int = 4
-    attn_resolutions: tuple[int, ...] = (16,)
+    attn_resolutions: tuple[int, ...] | None = (16,)
     dropout: float = 0.0
     label_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.channels < 4 or self.channels % 4:
             raise ValueError(f"channels is {self.channels}, must be a positive multiple of 4")
-        if not self.channel_mult or min(self.channel_mult) < 1:
+        if self.channel_mult is not None and min(self.channel_mult, default=0) < 1:
             raise ValueError(f"channel_mult is {list(self.channel_mult)}, must be whole numbers of at least 1")
         check_at_least("blocks", self.blocks, 1)
-        if any(resolution < 1 for resolution in self.attn_resolutions):
-            raise ValueError(f"attn_resolutions is {list(self.attn_resolutions)}, must be resolutions in pixels")
+        if any(resolution < 1 for resolution in self.attention):
+            raise ValueError(f"attn_resolutions is {list(self.attention)}, must be resolutions in pixels")
         check_probability("dropout", self.dropout)
         check_probability("label_dropout", self.label_dropout)
 
     @property
     def widths(self) -> list[int]:
         """Channels of each level."""
-        return [self.channels * mult for mult in self.channel_mult]
+        return [self.channels * mult for mult in self.channel_mult or ()]
+
+    @property
+    def attention(self) -> tuple[int, ...]:
+        """The resolutions whose blocks attend to all pixels."""
+        return self.attn_resolutions or ()
 
     def unet(self, shape: tuple[int, ...], classes: int, out_channels: int) -> UNet:
         """The network for images [C, R, R]; classes is 0 for unconditional data.
@@ -78,13 +85,24 @@ class UNetOptions:
         if len(shape) != 3 or shape[1] != shape[2]:
             raise OptionError(f"this kind of network is for square images, not for samples of shape {shape}; use mlp")
         try:
-            network = self.unet(shape, classes, out_channels)
+            network = self._fitted(shape[1]).unet(shape, classes, out_channels)
         except ValueError as error:
             raise OptionError(f"network: {error}") from None
         lost = [name for name, heads in network.attention_heads().items() if heads == 0]
         if lost:
             log.warning("%s: below 64 channels there is no attention head; without: %s", type(self).__name__, lost)
         return network
+
+    def _fitted(self, resolution: int) -> Self:
+        """With a value in the place of each null."""
+        if None not in (self.channel_mult, self.attn_resolutions):
+            return self
+        channel_mult, attn_resolutions = levels_for(resolution)
+        return replace(
+            self,
+            channel_mult=channel_mult if self.channel_mult is None else self.channel_mult,
+            attn_resolutions=attn_resolutions if self.attn_resolutions is None else self.attn_resolutions,
+        )
 
 
 class UNet(nn.Module):

@@ -268,7 +268,7 @@ def _setup(entry: Entry) -> Setup:
     config = cell.run.config
     return Setup(
         method=cell.method,
-        dataset=cell.benchmark,
+        dataset=config.benchmark.name,
         mimg=entry.compute.mimg,
         network=config.network,
         init=config.train.init,
