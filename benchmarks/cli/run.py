@@ -117,8 +117,11 @@ def sweep(
 def _grid(methods: str, seeds: str, settings: list[str], out: Path) -> Grid:
     """Raises UsageError for bad input, and for a folder that cannot be written."""
     from ..config.compose import compose_cells, parse_methods, parse_seeds
+    from ..data.registry import check_options
 
     cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings)
+    for cell in cells:
+        check_options(cell.config.data)
     check_writable(out)
     pending = [cell for cell in cells if not is_finished(Run(cell.path(out)), cell.config)]
     return Grid(tuple(cells), tuple(pending), out)

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..common.errors import UsageError, unknown
 from ..common.files import read_yaml
-from ..data.registry import check_options, fingerprint
+from ..data.registry import fingerprint
 from ..metrics.registry import expand, image_metrics
 from .plan import apart
 from .schema import SAMPLE_KEYS, DataConfig, RunConfig, canonical, keys_of
@@ -142,7 +142,6 @@ def compose_cells(methods: Sequence[str], seeds: Sequence[int], overrides: Seque
     fingerprint_once = cache(fingerprint)
     for method, values in itertools.product(methods, itertools.product(*parsed.values())):
         config = _resolve(method, dict(zip(parsed, values, strict=True)))
-        check_options(config.data)
         config = replace(config, data=_located(config.data, fingerprint_once))
         for cell in (_identified(config, seed) for seed in seeds):
             cells[cell.name] = cell

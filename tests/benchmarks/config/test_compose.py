@@ -74,6 +74,7 @@ SHAPES = {
     "fashion_mnist": (1, 28, 28),
     "ffhq64": (3, 64, 64),
     "imagenet64": (3, 64, 64),
+    "images": (1, 20, 20),
     "toy2d": (2,),
 }
 

@@ -120,18 +120,29 @@ def test_relative_paths_are_kept_in_full(folder: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["benchmark=digits", "data.root=/x"], r"^data set 'digits' has no files, so data\.root has no meaning"),
-        (["benchmark=toy2d", "data.root=/x"], r"^data set 'toy2d' has no files"),
-        (["benchmark=cifar10", "data.resolution=32"], r"^data\.resolution is for benchmark=images alone"),
         (["benchmark=images", "data.resolution=4"], r"^data\.resolution is 4, must be at least 8"),
         (["benchmark=images", "data.resize=center_crop"], r"^data\.resize=center_crop needs data\.resolution"),
         (["benchmark=images", "data.resolution=32", "data.resize=crop"], r"data\.resize is crop, must be null, or one"),
         (["benchmark=images", "data.fingerprint=0123"], r"^data\.fingerprint cannot be set"),
     ],
 )
-def test_options_that_do_not_fit_the_data_are_refused(settings: list[str], message: str) -> None:
+def test_values_out_of_range_are_refused(settings: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         cell(*settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["benchmark=digits", "data.root=/x"], "data set 'digits' has no files, so data.root has no meaning"),
+        (["benchmark=toy2d", "data.root=/x"], "data set 'toy2d' has no files"),
+        (["benchmark=cifar10", "data.resolution=32"], "data.resolution is for benchmark=images alone"),
+    ],
+)
+def test_options_that_a_data_set_does_not_have_are_refused(settings: list[str], message: str, call: Call) -> None:
+    said = call("run", *settings)
+    assert (said.status, said.out) == (2, "")
+    assert said.err.startswith(f"bench: {message}")
 
 
 def test_images_without_labels_train_unconditionally_alone(tmp_path: Path) -> None:
