@@ -22,8 +22,9 @@ TIMEOUT_SECONDS = 60
 def cache_folder(kind: str) -> Path:
     """`consistency-bench/KIND` in the user's cache (`$XDG_CACHE_HOME`, else `~/.cache`). It may not exist yet.
 
-    kind: `data` (downloads), `decoded` (decoded images), `fingerprints` (of folders of images), `metrics` (weights of feature networks), `references`
-        (features of real data and published statistics), `weights` (prepared weights to start training from).
+    kind: `data` (downloads), `decoded` (decoded images), `fingerprints` (of folders of images), `metrics` (weights of
+        feature networks), `references` (features of real data and published statistics), `weights` (prepared weights to
+        start training from).
     """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "consistency-bench" / kind
