@@ -10,20 +10,22 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import DelayedSubmission, clean_env
 
 from ..benchmarks.common.errors import UsageError
 from .clusters import Cluster
 from .job import CellsJob
 from .resources import Resources
+from .sbatch import Outcome, submit
 
+#: Starts a command that ignores the signals of SLURM until it has handlers: they would end it while Python starts.
+DEAF = """sh -c 'trap "" TERM USR2; exec "$@"' sh"""
 UNLIMITED = 10**9  # timeouts that submitit allows: starts without progress are counted by the worker
 
 
@@ -31,7 +33,7 @@ class ArrayExecutor(submitit.SlurmExecutor):
     """Submits one array, named `name`, with its files in `folder`."""
 
     def __init__(self, folder: Path, name: str, resources: Resources, cluster: Cluster, elements: int) -> None:
-        super().__init__(folder, max_num_timeout=UNLIMITED)
+        super().__init__(folder, max_num_timeout=UNLIMITED, python=f"{DEAF} {shlex.quote(sys.executable)}")
         self.update_parameters(**parameters(folder, name, resources, cluster))
         for key, value in {**self.parameters, **self.parameters.get("additional_parameters", {})}.items():
             if isinstance(value, str) and not value.isprintable():  # it would end its line of the job's script
@@ -46,17 +48,16 @@ class ArrayExecutor(submitit.SlurmExecutor):
         """The job script that sbatch gets."""
         return self._make_submission_file_text(self._submitit_command_str, "")
 
-    def submit_all(self, jobs: Sequence[CellsJob]) -> str:
-        """Submit the array and return its job number. Raises UsageError with the message of sbatch where it refuses."""
+    def submit_all(self, jobs: Sequence[CellsJob]) -> Outcome:
+        """Submit the array, and return what became of it."""
         folder = Path(self.folder)
         folder.mkdir(parents=True)
         for index, job in enumerate(jobs):
             DelayedSubmission(job).dump(folder / f"element-{index}.pkl")
-        try:
-            with _clean_environment():
-                return self._submit_command(self._submitit_command_str).job_id
-        except (FailedJobError, FailedSubmissionError) as error:
-            raise UsageError(f"sbatch refused the array: {_reason(str(error))}") from None
+        script = folder / "submission.sh"
+        script.write_text(self.text(), encoding="utf-8")
+        with _clean_environment():
+            return submit(script, self.parameters["job_name"])
 
 
 @contextlib.contextmanager
@@ -119,9 +120,3 @@ def _setup(folder: Path, resources: Resources, cluster: Cluster) -> list[str]:
     element, job = "$SLURM_ARRAY_TASK_ID", "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
     take = f"cp -n {where}/element-{element}.pkl {where}/{job}_submitted.pkl"
     return [*cluster.setup, *exports, take]
-
-
-def _reason(said: str) -> str:
-    """The error message of sbatch, in one line."""
-    lines = [re.sub(r"^sbatch: (error: )?", "", line.strip()) for line in said.splitlines() if "sbatch: " in line]
-    return "; ".join(dict.fromkeys(lines)) or said.strip().splitlines()[-1]

@@ -24,13 +24,15 @@ from ..benchmarks.execution.spawn import Slots, describe, run_workers
 from ..benchmarks.execution.worker import StopFlag, Work, is_open, run_cells
 from ..benchmarks.runs.folder import Run
 from ..benchmarks.runs.status import State
+from .sbatch import claim
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 
 UNREADABLE = "unreadable"
-KILL_SECONDS = 3600.0  # from SIGTERM to SIGKILL, at most
+#: From SIGTERM to SIGKILL, usually: KillWait is 30 s by default. What is done after it is saved as usual.
+KILL_SECONDS = 60.0
 REQUEUE_SECONDS, REQUEUE_PAUSE_SECONDS = 600.0, 3.0
 
 
@@ -58,9 +60,12 @@ class CellsJob:
         Raises UnfinishedError where a cell has failed, so that SLURM's accounts record a failure, too.
         """
         skip_final_gc()
-        # It replaces submitit's handler, which raises in the middle of any line.
-        stop = StopFlag()
         print(f"{len(self.cells)} cell(s) on {socket.gethostname()}, start {_restarts() + 1} of the job", flush=True)
+        array = os.environ.get("SLURM_ARRAY_JOB_ID")
+        if array and (owner := claim(Path(os.environ["SUBMITIT_FOLDER"]), array)) != array:
+            print(f"array {owner} runs these cells: this one was submitted twice, and its job ends", flush=True)
+            return {}
+        stop = StopFlag()  # it replaces submitit's handler, which raises in the middle of any line
         work = Work(cells=self.cells, job=_name(), without_progress=self.without_progress, command=self.command)
         threads = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
         each = max(1, threads // self.share)  # also where fewer cells are left than could share the device
@@ -68,9 +73,16 @@ class CellsJob:
             listing = Path(os.environ["SUBMITIT_FOLDER"]) / f"work-{work.job}.json"
             work.write(listing)
             slots = Slots(jobs=min(self.share, len(self.cells)), threads=each)
-            return self._settle(stop, run_workers(listing, slots, stop, tick=lambda: None))
+            died = run_workers(listing, slots, stop, tick=lambda: None)
+            while stop.signal == signal.SIGTERM:
+                stop = _outlast(self.cells)
+                died = run_workers(listing, slots, stop, tick=lambda: None)
+            return self._settle(stop, died)
         with joined(_ranks()) as ranks:
             run_cells(work, stop, each, ranks)
+            while signal.SIGTERM in ranks.exchange(stop.signal):
+                stop = _outlast(self.cells)
+                run_cells(work, stop, each, ranks)
         return self._settle(stop) if ranks.is_writer else {}
 
     def checkpoint(self) -> DelayedSubmission:
@@ -81,15 +93,8 @@ class CellsJob:
 
     def _settle(self, stop: StopFlag, died: Sequence[int] = ()) -> dict[str, str]:
         """Report the cells, and leave in the way that SLURM needs. died: exit statuses of workers that did."""
-        runs = [Run(Path(cell)) for cell in self.cells]
-        states = {run.path.name: _state(run) for run in runs}
-        for name, state in states.items():
-            print(f"{name}: {state}", flush=True)
-        left = [run.path.name for run in runs if _is_left(run)]
-        if stop.signal == signal.SIGTERM:
-            # SLURM is about to end this job, and knows whether for good: a job that ends by itself counts as completed,
-            # and is not requeued after a preemption.
-            time.sleep(KILL_SECONDS)
+        states = _report(self.cells)
+        left = [Path(cell).name for cell in self.cells if _is_left(Run(Path(cell)))]
         if left and stop.signal == signal.SIGUSR2 and self.requeue:
             print(f"{len(left)} cell(s) are not finished: the job is requeued", flush=True)
             _requeue()
@@ -101,6 +106,27 @@ class CellsJob:
         if problems:
             raise UnfinishedError("; ".join(problems))
         return states
+
+
+def _outlast(cells: Sequence[str]) -> StopFlag:
+    """Wait to be ended by SLURM after SIGTERM; a fresh flag where it does not within KILL_SECONDS, or signals again.
+
+    SLURM knows whether it ends the job for good: a job that ends by itself counts as completed, and is not requeued
+    after a preemption. One that is not ended, as on a node that has just come back, goes on.
+    """
+    stop = StopFlag()
+    _report(cells)
+    print(f"SIGTERM: all is saved; the job goes on if it is not ended within {KILL_SECONDS:.0f} s", flush=True)
+    stop.wait(KILL_SECONDS)
+    return stop
+
+
+def _report(cells: Sequence[str]) -> dict[str, str]:
+    """Print the states of the cells, and return them by the names of their folders."""
+    states = {Path(cell).name: _state(Run(Path(cell))) for cell in cells}
+    for name, state in states.items():
+        print(f"{name}: {state}", flush=True)
+    return states
 
 
 def _state(run: Run) -> str:

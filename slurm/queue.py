@@ -6,26 +6,32 @@ lag by seconds, and show the state before a requeue for that long.
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 #: squeue itself gives up after SLURM's MessageTimeout, 10 s unless a site says otherwise.
 TIMEOUT_SECONDS = 20.0
+#: Between two queries of which only the second counts, where the first lacks a job.
+AGAIN_SECONDS = 2.0
 #: Names in one call: a command line has its limits.
 NAMES = 500
 
 PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
-RUNNING = frozenset(
-    {"RUNNING", "CONFIGURING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "RESIZING"}
-)
+ENDING = "COMPLETING"  # after it, a job has ended or is pending again
+RUNNING = frozenset({"RUNNING", "CONFIGURING", ENDING, "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "RESIZING"})
 
 #: Fields of squeue and their widths. Columns and not separators: a reason may hold anything.
 SQUEUE = {"JobArrayID": 64, "Name": 160, "State": 32, "Reason": 160, "NodeList": 200, "exit_code": 20}
+PATH_WIDTH = 4096
 SACCT = ("JobName", "JobID", "State", "NodeList", "ExitCode")  # its reasons are of before the job began
 #: Unless states are named, sacct leaves out jobs that were cancelled while they waited.
 SACCT_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
@@ -60,6 +66,11 @@ class Job:
         return self.state in RUNNING
 
     @property
+    def is_ending(self) -> bool:
+        """Whether its processes are being ended."""
+        return self.state == ENDING
+
+    @property
     def is_live(self) -> bool:
         """Whether it is running or may still run."""
         return self.is_pending or self.is_running
@@ -71,12 +82,13 @@ class Queue:
 
     jobs: by name and task; a job that is no array stands for any task. unreachable: why SLURM could not be queried,
     None where it answered; nothing follows from a missing job then. accounted: whether ended jobs that squeue has
-    purged were looked up in the accounts; if not, how they ended is unknown.
+    purged were looked up in the accounts; if not, how they ended is unknown. strays: live jobs by id, see `writing`.
     """
 
     jobs: Mapping[Key, Job] = field(default_factory=dict)
     unreachable: str | None = None
     accounted: bool = True
+    strays: Mapping[str, Job] = field(default_factory=dict)
 
 
 class _RefusedError(Exception):
@@ -97,6 +109,15 @@ def query(wanted: Collection[Key], since: datetime) -> Queue:
         return Queue()
     if not is_installed():
         return Queue(unreachable="this machine has no squeue")
+    found = _query(wanted, since)
+    if not found.unreachable and any(key not in found.jobs for key in wanted):
+        # An empty answer may come from a controller that restarts: a job is missing once two answers say so.
+        time.sleep(AGAIN_SECONDS)
+        found = _query(wanted, since)
+    return found
+
+
+def _query(wanted: Collection[Key], since: datetime) -> Queue:
     names = sorted({name for name, _ in wanted})
     try:
         jobs = _newest(row for part in _parts(names) for row in _squeue(part))
@@ -119,6 +140,36 @@ def _with_rests(jobs: Mapping[Key, Job], wanted: Collection[Key]) -> dict[Key, J
     """The jobs, with the rest of an array in place of tasks that have no row of their own."""
     rests = {key: jobs[key[0], REST] for key in wanted if key not in jobs and (key[0], REST) in jobs}
     return {key: job for key, job in jobs.items() if key[1] != REST} | rests
+
+
+def arrays(name: str, since: datetime) -> set[str]:
+    """The numbers of all arrays of this name, ended ones included. Raises OSError where SLURM does not answer.
+
+    since: when the first of them was submitted at the earliest, with its time zone.
+    """
+    try:
+        rows = _squeue([name])
+    except _RefusedError as error:
+        raise OSError(f"SLURM does not answer ({error})") from None
+    if not rows:
+        with contextlib.suppress(_RefusedError):  # usually because this cluster keeps no accounts
+            rows = _sacct([name], since)
+    return {job.id.partition("_")[0] for _, job in rows}
+
+
+def writing(ids: Collection[str], folder: Path) -> dict[str, Job]:
+    """This user's live jobs of these ids whose output is below a folder, by id; none where SLURM does not answer."""
+    if not ids or not is_installed():
+        return {}
+    form = ",".join(f"{name}:{width}" for name, width in {**SQUEUE, "StdOut": PATH_WIDTH}.items())
+    choice = (f"--user={getpass.getuser()}", f"--jobs={','.join(ids)}")
+    try:
+        lines = _call("squeue", "--all", "--array", "--noheader", *choice, f"--Format={form}").splitlines()
+    except _RefusedError:  # also where SLURM has purged the only job
+        return {}
+    start, inside = sum(SQUEUE.values()), folder.resolve()
+    rows = [row for line in lines if Path(line[start:].strip()).resolve().is_relative_to(inside) for row in _row(line)]
+    return {job.id: job for _, job in rows if job.id in ids and job.is_live}
 
 
 def cancel(ids: Collection[str]) -> None:
@@ -148,15 +199,17 @@ def _squeue(names: list[str]) -> list[tuple[Key, Job]]:
     form = ",".join(f"{name}:{width}" for name, width in SQUEUE.items())
     options = ("--all", "--array", "--noheader", "--states=all")
     text = _call("squeue", *options, f"--name={','.join(names)}", f"--Format={form}")
-    rows = []
-    for line in text.splitlines():
-        fields, start = [], 0
-        for width in SQUEUE.values():
-            fields.append(line[start : start + width].strip())
-            start += width
-        number, name, state, reason, node, code = fields
-        rows.extend(_jobs(name, number, state, reason, node, _exit_code(code)))
-    return rows
+    return [row for line in text.splitlines() for row in _row(line)]
+
+
+def _row(line: str) -> list[tuple[Key, Job]]:
+    """The jobs in a line of squeue."""
+    fields, start = [], 0
+    for width in SQUEUE.values():
+        fields.append(line[start : start + width].strip())
+        start += width
+    number, name, state, reason, node, code = fields
+    return _jobs(name, number, state, reason, node, _exit_code(code))
 
 
 def _sacct(names: list[str], since: datetime) -> list[tuple[Key, Job]]:

@@ -6,9 +6,11 @@ active while its lock is held, or while a job that holds it is pending or runnin
 
 from __future__ import annotations
 
+import getpass
+import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -85,8 +87,23 @@ def combine(cells: Sequence[Run], out: Path, submitted: Sequence[Sweep], jobs: Q
     held_by = sweeps.tasks(submitted)
     named = [(name_of(run, out), run) for run in cells]
     found = [resolve(name, run, is_held(run.lock_file), held_by.get(name, []), jobs) for name, run in named]
+    submitting = {sweep.sweep for sweep in submitted if sweeps.is_submitting(out, sweep)}
+    found = [_being_submitted(cell, held_by.get(cell.name, []), submitting) for cell in found]
     unknown = any(name in held_by for name, _ in named) and jobs.unreachable
     return View(tuple(found), unknown or None)
+
+
+def _being_submitted(cell: CellStatus, tasks: Sequence[Task], submitting: Collection[str]) -> CellStatus:
+    """The status of a cell, with that of one whose job a living process is submitting corrected."""
+    if (
+        cell.is_active
+        or cell.state.is_final
+        or not tasks
+        or tasks[-1].array.job
+        or tasks[-1].sweep.sweep not in submitting
+    ):
+        return cell
+    return replace(cell, state=State.QUEUED, reason="being submitted", job="", submitting=True)
 
 
 def resolve(name: str, run: Run, held: bool, tasks: Sequence[Task], jobs: Queue) -> CellStatus:
@@ -99,7 +116,10 @@ def resolve(name: str, run: Run, held: bool, tasks: Sequence[Task], jobs: Queue)
         return cell(state, "", number, node, held=held)
     known = [(task, jobs.jobs[task.key]) for task in tasks if task.key in jobs.jobs]
     jobs_left = [job for _, job in known if job.is_live]
-    live = tuple(LiveJob(job.id, task.sweep.user, task.cells) for task, job in known if job.is_live)
+    live = tuple(LiveJob(job.id, task.sweep.user, task.cells, job.is_ending) for task, job in known if job.is_live)
+    if not live and number in jobs.strays:
+        jobs_left = [jobs.strays[number]]
+        live = (LiveJob(number, getpass.getuser(), (name,), jobs_left[0].is_ending),)
     if held:
         if jobs_left and not number:
             number, node = jobs_left[-1].id, jobs_left[-1].node
@@ -109,6 +129,8 @@ def resolve(name: str, run: Run, held: bool, tasks: Sequence[Task], jobs: Queue)
     if live:
         started = state is not State.QUEUED
         job = next((job for job in reversed(jobs_left) if job.is_running), jobs_left[-1])
+        if job.is_ending:
+            return cell(state, "its job is ending", job.id, job.node, live)
         starting = "its job starts" if started else "its job has not come to it yet"
         waiting = starting if job.is_running else job.reason
         return cell(State.REQUEUED if started else State.QUEUED, waiting, job.id, job.node, live)
@@ -134,7 +156,7 @@ def _missing(task: Task, jobs: Queue) -> tuple[State, str]:
     if task.array.job is None:
         return State.LOST, "it was never submitted"
     if not jobs.accounted:
-        return State.LOST, "its job has ended, and this cluster keeps no accounts that say how"
+        return State.LOST, "its job has left the queue, and no accounts say how it ended"
     return State.LOST, "SLURM has no record of its job"
 
 
@@ -172,10 +194,18 @@ def _signal(number: str) -> str:
 
 
 def _query(cells: Sequence[Run], out: Path, submitted: Sequence[Sweep]) -> Queue:
-    """What SLURM knows of the tasks that hold an unfinished cell."""
+    """What SLURM knows of the tasks that hold an unfinished cell, and of the jobs that an unfinished cell names."""
     held_by = sweeps.tasks(submitted)
-    unfinished = [run for run in cells if not run.status.state.is_final]
-    wanted = {task.key: task for run in unfinished for task in held_by.get(name_of(run, out), [])}
-    if not wanted:
-        return Queue()
-    return queue.query(wanted.keys(), min(sweeps.submitted(task.sweep) for task in wanted.values()))
+    unfinished = [(run.status.job or "", held_by.get(name_of(run, out), [])) for run in cells if not _is_final(run)]
+    wanted = {task.key: task for _, tasks in unfinished for task in tasks}
+    found = Queue()
+    if wanted:
+        found = queue.query(wanted.keys(), min(sweeps.submitted(task.sweep) for task in wanted.values()))
+    recorded = {array.job for sweep in submitted for array in sweep.arrays}
+    named = {job for job, _ in unfinished if re.fullmatch(r"[0-9]+(_[0-9]+)?", job, re.ASCII)}
+    strays = {job for job in named if job.partition("_")[0] not in recorded}
+    return replace(found, strays=queue.writing(strays, out / sweeps.FOLDER))
+
+
+def _is_final(run: Run) -> bool:
+    return run.status.state.is_final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import getpass
@@ -9,15 +10,20 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..benchmarks.common.errors import UsageError
+from ..benchmarks.common.files import atomic_path
+from ..benchmarks.common.lock import is_held
 from ..benchmarks.config.schema import RunConfig
+from ..benchmarks.execution.launch import enqueue
+from ..benchmarks.runs.folder import Run
 from .clusters import Cluster
 from .resources import Resources, resources
-from .sweeps import Array, Sweep, save
+from .sbatch import Outcome, Refused, Unknown
+from .sweeps import Array, Sweep, save, submitting
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,21 @@ def script(plan: Plan, number: int, out: Path) -> str:
     return ArrayExecutor(folder, job_name(plan.cluster, "SWEEP", number), wanted, plan.cluster, len(elements)).text()
 
 
+@dataclass(frozen=True)
+class Submission:
+    """What was submitted. unconfirmed: why it is not known whether the last array of the sweep was, else None."""
+
+    sweep: Sweep
+    unconfirmed: str | None
+
+
 def submit_cells(
     cells: Sequence[tuple[Path, RunConfig]], out: Path, cluster: Cluster, *, pack: int, share: int, command: str
-) -> Sweep:
-    """Submit cells whose folders hold their configurations, without waiting for them.
+) -> Submission:
+    """Queue and submit cells whose folders hold their configurations, without waiting for their jobs.
+
+    Cells that are not submitted keep their states. Where it is unknown whether an array was, its cells stay queued, its
+    record and its files stay, and no further array is submitted.
 
     Args:
         cells: folder and configuration of each; folders below `out`.
@@ -80,18 +97,51 @@ def submit_cells(
     plan = make_plan(cells, cluster, pack=pack, share=share, most=largest_array())
     sweep = dataclasses.replace(_planned(plan, out, command), pack=pack, share=share)
     save(out, sweep)  # before anything is submitted: its jobs can be found by name even if this process is killed
-    for number in range(len(sweep.arrays)):
-        try:
-            job = _submit(plan, number, out, sweep)
-        except UsageError as error:  # refused; after any other error SLURM may have the array
-            _forget(out, sweep, number)
-            before = ", ".join(str(array.job) for array in sweep.arrays[:number])
-            raise UsageError(f"{error}; submitted before it: job {before}" if before else str(error)) from None
-        arrays = list(sweep.arrays)
-        arrays[number] = dataclasses.replace(arrays[number], job=job)
-        sweep = dataclasses.replace(sweep, arrays=tuple(arrays))
-        save(out, sweep)
-    return sweep
+    with submitting(out, sweep), _restoring([Run(folder) for folder, _ in cells]) as submitted:
+        for folder, config in cells:
+            if not is_held(Run(folder).lock_file):
+                enqueue(Run(folder), config)
+        for number, (_, elements) in enumerate(plan.arrays):
+            outcome = _submit(plan, number, out, sweep)
+            if isinstance(outcome, Refused):
+                raise _refused(outcome, out, sweep, number)
+            submitted.update(Run(folder) for element in elements for folder in element)
+            if isinstance(outcome, Unknown):
+                sweep = dataclasses.replace(sweep, arrays=sweep.arrays[: number + 1])
+                save(out, sweep)
+                return Submission(sweep, outcome.reason)
+            arrays = list(sweep.arrays)
+            arrays[number] = dataclasses.replace(arrays[number], job=outcome.job)
+            sweep = dataclasses.replace(sweep, arrays=tuple(arrays))
+            save(out, sweep)
+    return Submission(sweep, None)
+
+
+@contextlib.contextmanager
+def _restoring(runs: Sequence[Run]) -> Iterator[set[Run]]:
+    """Afterwards, cells that were not added to the yielded set have their former states, unless a process holds them.
+
+    If this process is interrupted, all stay: SLURM may have any of them.
+    """
+    before = {run: run.status_file.read_bytes() if run.status_file.exists() else None for run in runs}
+    submitted: set[Run] = set()
+
+    def restore() -> None:
+        for run in runs:
+            if run in submitted or is_held(run.lock_file):
+                continue
+            if (state := before[run]) is None:
+                run.status_file.unlink(missing_ok=True)
+            else:
+                with atomic_path(run.status_file) as path:
+                    path.write_bytes(state)
+
+    try:
+        yield submitted
+    except UsageError:
+        restore()
+        raise
+    restore()
 
 
 def _planned(plan: Plan, out: Path, command: str) -> Sweep:
@@ -118,7 +168,7 @@ def _planned(plan: Plan, out: Path, command: str) -> Sweep:
     )
 
 
-def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> str:
+def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> Outcome:
     from .executor import ArrayExecutor
     from .job import CellsJob
 
@@ -138,12 +188,15 @@ def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> str:
     return ArrayExecutor(folder, array.name, wanted, plan.cluster, len(jobs)).submit_all(jobs)
 
 
-def _forget(out: Path, sweep: Sweep, number: int) -> None:
-    """Remove arrays that were not submitted from the record, and the record where none was."""
-    if number:
-        save(out, dataclasses.replace(sweep, arrays=sweep.arrays[:number]))
-    else:
+def _refused(outcome: Refused, out: Path, sweep: Sweep, number: int) -> UsageError:
+    """The error for a refused array, after this and all later ones have been removed from the record."""
+    message = f"sbatch refused the array: {outcome.reason}"
+    if not number:
         shutil.rmtree(out / "sweeps" / sweep.sweep)
+        return UsageError(message)
+    save(out, dataclasses.replace(sweep, arrays=sweep.arrays[:number]))
+    before = ", ".join(str(array.job) for array in sweep.arrays[:number])
+    return UsageError(f"{message}; submitted before it: job {before}")
 
 
 def _name(folder: Path, out: Path) -> str:

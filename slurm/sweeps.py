@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..benchmarks.common.files import DamagedError, read_json, write_json
+from ..benchmarks.common.lock import acquire, is_held
 
 FOLDER, FILE = "sweeps", "sweep.json"
 EARLIEST = 2000  # the first valid year of a sweep; the accounts are searched from its time on
@@ -87,6 +89,26 @@ def save(out: Path, sweep: Sweep) -> Path:
     path = out / FOLDER / sweep.sweep / FILE
     write_json(path, asdict(sweep))
     return path
+
+
+@contextlib.contextmanager
+def submitting(out: Path, sweep: Sweep) -> Iterator[None]:
+    """Within, `is_submitting` of the sweep is true for all processes."""
+    lock = acquire(_lock_file(out, sweep))
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def is_submitting(out: Path, sweep: Sweep) -> bool:
+    """Whether a living process is submitting arrays of the sweep."""
+    return is_held(_lock_file(out, sweep))
+
+
+def _lock_file(out: Path, sweep: Sweep) -> Path:
+    return out / FOLDER / sweep.sweep / "lock"
 
 
 def read(out: Path) -> list[Sweep]:

@@ -49,10 +49,10 @@ def cancel(
         queue.cancel(list(jobs))
     except OSError as error:
         raise UsageError(f"{error}; see `bench status` for what was cancelled") from None
-    unnamed = {cell.name for cell in view.cells if cell.run.path not in named and not cell.state.is_final}
+    unfinished = {cell.name: cell.run.path in named for cell in view.cells if not cell.state.is_final}
     for number, job in jobs.items():
-        stopped = ", ".join(name for name in job.cells if name not in unnamed)
-        others = ", ".join(name for name in job.cells if name in unnamed)
+        stopped = ", ".join(name for name in job.cells if unfinished.get(name))
+        others = ", ".join(name for name in job.cells if unfinished.get(name) is False)
         print(f"cancelled {number}: {stopped}" + (f"; it also held {others}" if others else ""))
     return 0
 

@@ -21,6 +21,7 @@ from ..runs.view import CellStatus, View
 from . import options
 from .cells import resolve
 from .display import exit_status, remarks, watch_local
+from .submission import is_confirmed, poll_ended
 
 if TYPE_CHECKING:
     from ..execution.launch import Slots
@@ -52,9 +53,18 @@ def retry(
         raise UsageError("name the cells to run again, or give --failed for all that failed or were interrupted")
     if launcher == "local" and cluster:
         raise UsageError("--cluster is for jobs: leave it out with --launcher local")
-    view = poll(resolve(cells or [], out), out)
-    if view.unreachable:  # a cell must not be in two jobs
-        raise UsageError(f"{view.unreachable}: whether the cells are in jobs is unknown; nothing was submitted")
+    view = poll_ended(resolve(cells or [], out), out)
+    if view.unreachable and launcher == "local":
+        print(
+            f"{view.unreachable}: cells that no process holds are run here, assuming that their jobs are gone. "
+            "A job that does start skips cells that are done or held",
+            file=sys.stderr,
+        )
+    elif view.unreachable:  # a cell must not be in two jobs
+        raise UsageError(
+            f"{view.unreachable}: whether the cells are in jobs is unknown; nothing was submitted. If the cluster is "
+            "gone, --launcher local runs them here"
+        )
     wanted = [cell for cell in view.cells if (cell.needs_rerun if failed else _is_open(cell))]
     if not wanted:
         print(f"nothing to retry: {_why(view)}")
@@ -91,20 +101,20 @@ def _last_sweep(wanted: Sequence[CellStatus], out: Path) -> Sweep | None:
 
 def _submit(wanted: Sequence[CellStatus], out: Path, cluster: Cluster, *, pack: int, share: int) -> int:
     from ...slurm.submit import submit_cells
-    from ..execution.launch import enqueue, restore_if_refused
     from .submission import note_variables
 
     note_variables()
     # The stored configuration as it is: a later version might compose another one.
     cells = [(cell.run.path, cell.run.config) for cell in wanted]
-    with restore_if_refused([cell.run for cell in wanted]):
-        for cell in wanted:
-            enqueue(cell.run, cell.run.config)
-        sweep = submit_cells(cells, out, cluster, pack=pack, share=share, command=typed())
-    jobs = sum(len(array.elements) for array in sweep.arrays)
-    print(f"cells: {len(wanted)}, jobs: {jobs} on {plain(cluster.name)}, sweep {sweep.sweep}")
+    submission = submit_cells(cells, out, cluster, pack=pack, share=share, command=typed())
+    submitted = {name for array in submission.sweep.arrays for cells in array.elements for name in cells}
+    jobs = sum(len(array.elements) for array in submission.sweep.arrays)
+    print(f"cells: {len(submitted)}, jobs: {jobs} on {plain(cluster.name)}, sweep {submission.sweep.sweep}")
     for cell in wanted:
-        print(f"  {cell.name} was {cell.state}{f': {cell.reason}' if cell.reason else ''}")
+        if cell.name in submitted:
+            print(f"  {cell.name} was {cell.state}{f': {cell.reason}' if cell.reason else ''}")
+    if not is_confirmed(submission, len(wanted)):
+        return 1
     print("`bench status` shows their progress")
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +13,26 @@ from ...slurm.clusters import Cluster, load
 from ...slurm.status import poll
 from ..common.errors import UsageError
 from ..common.redact import typed
-from ..common.text import count
+from ..common.text import count, plain
 from ..runs.folder import Run
+from ..runs.view import View
 from .costs import cost_lines
 
 if TYPE_CHECKING:
+    from ...slurm.submit import Submission
     from .run import Grid, Launch
+
+#: Longer than a lock of a process that was killed needs to become stale.
+ENDING_SECONDS, ENDING_PAUSE_SECONDS = 150.0, 1.0
 
 
 def submit(grid: Grid, launch: Launch) -> int:
-    """Submit the unfinished cells that are not active already, and print the jobs. Exit status 0."""
+    """Submit the unfinished cells that are not active already, and print the jobs.
+
+    Exit status: 0, or 1 where it is not known whether SLURM has them.
+    """
     from ...slurm.submit import check_slurm, submit_cells
-    from ..execution.launch import prepare, restore_if_refused
+    from ..execution.launch import store
 
     check_slurm()
     note_variables()
@@ -32,14 +41,14 @@ def submit(grid: Grid, launch: Launch) -> int:
     others = f", {len(active)} active already" if active else ""
     print(f"{grid.counts}{others}, {len(new)} to submit; output in {out}")
     if new:
-        command = typed()
-        with restore_if_refused([Run(cell.path(out)) for cell in new]):
-            prepare(new, out)
-            work = [(cell.path(out), cell.config) for cell in new]
-            sweep = submit_cells(work, out, cluster, pack=launch.pack, share=launch.share, command=command)
-        for array in sweep.arrays:
+        store(new, out)
+        work = [(cell.path(out), cell.config) for cell in new]
+        submission = submit_cells(work, out, cluster, pack=launch.pack, share=launch.share, command=typed())
+        for array in submission.sweep.arrays:
             jobs = _jobs(array.elements, cluster)
-            print(f"job {array.job}: {jobs}; {_resources(array.resources, cluster.gpus_per_node)}")
+            print(f"job {array.job or 'unknown'}: {jobs}; {_resources(array.resources, cluster.gpus_per_node)}")
+        if not is_confirmed(submission, len(new)):
+            return 1
     place = "" if out == Path("runs") else f" --out {shlex.quote(str(out))}"
     print(f"bench status --watch{place}    # shows their progress; bench wait{place} waits and reports")
     return 0
@@ -52,6 +61,21 @@ def note_variables() -> None:
     if names := ignored_variables():
         verb = "are" if len(names) > 1 else "is"
         print(f"{' and '.join(names)} {verb} set and ignored: the cluster file decides", file=sys.stderr)
+
+
+def is_confirmed(submission: Submission, cells: int) -> bool:
+    """Whether the jobs of all these cells are known; else one sentence says what to do."""
+    if submission.unconfirmed is None:
+        return True
+    array = submission.sweep.arrays[-1]
+    left = cells - sum(len(element) for array in submission.sweep.arrays for element in array.elements)
+    rest = f"; {count(left, 'further cell')} {'was' if left == 1 else 'were'} not submitted" if left else ""
+    print(
+        f"bench: whether SLURM has the array {array.name} is unknown ({plain(submission.unconfirmed)}){rest}: "
+        "`bench status` shows its jobs once it does, and `bench retry --failed` submits the cells again if it does not",
+        file=sys.stderr,
+    )
+    return False
 
 
 def show_arrays(grid: Grid, launch: Launch) -> None:
@@ -71,10 +95,23 @@ def show_arrays(grid: Grid, launch: Launch) -> None:
 def _active(grid: Grid) -> set[str]:
     """The unfinished cells that jobs or other processes hold. Raises UsageError if SLURM does not answer."""
     runs = [Run(cell.path(grid.out)) for cell in grid.pending]
-    view = poll([run for run in runs if run.config_file.exists()], grid.out)
+    view = poll_ended([run for run in runs if run.config_file.exists()], grid.out)
     if view.unreachable:
         raise UsageError(f"{view.unreachable}: whether cells are in jobs already is unknown; nothing was submitted")
     return {cell.name for cell in view.cells if cell.is_active}
+
+
+def poll_ended(cells: Sequence[Run], out: Path) -> View:
+    """The status of the cells, once no job of theirs is ending any more, or after ENDING_SECONDS."""
+    deadline, told = time.monotonic() + ENDING_SECONDS, ""
+    while True:
+        view = poll(cells, out)
+        ending = sorted({cell.job for cell in view.cells if cell.is_ending})
+        if not ending or view.unreachable or time.monotonic() > deadline:
+            return view
+        if told != (told := f"waiting for jobs that are ending: {', '.join(ending)}"):
+            print(told, flush=True)
+        time.sleep(ENDING_PAUSE_SECONDS)
 
 
 def _jobs(elements: Sequence[Sequence[object]], cluster: Cluster) -> str:

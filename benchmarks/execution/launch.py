@@ -6,11 +6,10 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..common.errors import UsageError
 from ..common.files import owner_mark, remove_leftovers, write_text
 from ..common.lock import is_held
 from ..common.redact import typed
@@ -50,7 +49,16 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def prepare(cells: Sequence[Cell], out: Path) -> list[Run]:
-    """Write the folders of cells that are to run: resolved configuration and the state `queued`."""
+    """Write the folders of cells that are to run here: resolved configuration and the state `queued`."""
+    runs = store(cells, out)
+    for run, cell in zip(runs, cells, strict=True):
+        if not is_held(run.lock_file):
+            enqueue(run, cell.config)
+    return runs
+
+
+def store(cells: Sequence[Cell], out: Path) -> list[Run]:
+    """Write the resolved configurations of cells into their folders."""
     import yaml
 
     runs = []
@@ -60,27 +68,8 @@ def prepare(cells: Sequence[Cell], out: Path) -> list[Run]:
         text = yaml.safe_dump(cell.config.to_dict(), sort_keys=False, allow_unicode=True)
         if not config.exists() or config.read_text(encoding="utf-8") != text:
             write_text(config, text)
-        if not is_held(run.lock_file):
-            enqueue(run, cell.config)
         runs.append(run)
     return runs
-
-
-@contextlib.contextmanager
-def restore_if_refused(runs: Sequence[Run]) -> Iterator[None]:
-    """Where the submission within is refused, restore the states of the cells that no process holds."""
-    before = {run: run.status if run.status_file.exists() else None for run in runs}
-    try:
-        yield
-    except UsageError:
-        for run, status in before.items():
-            if is_held(run.lock_file):
-                continue
-            if status is None:
-                run.status_file.unlink(missing_ok=True)
-            else:
-                status.write(run.status_file)
-        raise
 
 
 def enqueue(run: Run, config: RunConfig) -> None:

@@ -80,6 +80,10 @@ class StopFlag:
         self.signal = self.signal or number
         self._event.set()
 
+    def wait(self, seconds: float) -> None:
+        """Return once the flag is set, or after some seconds."""
+        self._event.wait(seconds)
+
     def close(self) -> None:
         """Restore the signal handlers."""
         for number, handler in self._handlers.items():

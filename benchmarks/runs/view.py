@@ -11,11 +11,15 @@ from .status import State, Status
 
 @dataclass(frozen=True)
 class LiveJob:
-    """A pending or running job. id: such as 123_4. user: who submitted it. cells: the names of all its cells."""
+    """A pending or running job. id: such as 123_4. user: who submitted it. cells: the names of all its cells.
+
+    is_ending: whether its processes are being ended, after which it has ended or is pending again.
+    """
 
     id: str
     user: str
     cells: tuple[str, ...]
+    is_ending: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class CellStatus:
     def is_active(self) -> bool:
         """Whether it runs, or will run without further action."""
         return self.held or self.submitting or bool(self.live)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its jobs are being ended, or have ended and a lock of them is not stale yet."""
+        return all(job.is_ending for job in self.live) if self.live else self.held and bool(self.job)
 
     @property
     def needs_rerun(self) -> bool:
