@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BENCH = [sys.executable, "-c", "from consistency_bench.benchmarks.cli.main import main; main()"]
+MAIN = "from consistency_bench.benchmarks.cli.main import main; main()"
 TIMEOUT_SECONDS = 600.0  # for a slow machine; nothing here is a measurement
 
 #: A cluster file for the cluster that the tests start: one core a cell, and little notice.
@@ -35,10 +35,11 @@ PATTERNS = ("**/records.jsonl", "**/snapshots/*.safetensors", "**/samples/*.npz"
 
 @dataclass(frozen=True)
 class Place:
-    """An output folder, and `bench` on it. wrap: what stands before each command."""
+    """An output folder, and `bench` on it. wrap: what stands before each command. prelude: Python before its start."""
 
     out: Path
     wrap: tuple[str, ...] = ()
+    prelude: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,7 +54,7 @@ class Place:
     def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(
-            [*self.wrap, *BENCH, command, *arguments, "--out", str(self.out)],
+            [*self.wrap, sys.executable, "-c", f"{self.prelude}\n{MAIN}", command, *arguments, "--out", str(self.out)],
             env=self.environment,
             cwd=self.out.parent,
             start_new_session=True,

@@ -53,7 +53,8 @@ WAITS = [
     ("queued", job("RUNNING"), "queued", "its job has not come to it yet"),
     ("running", job("PENDING", reason="BeginTime", node=""), "requeued", "BeginTime"),
     ("interrupted", job("REQUEUED", node=""), "requeued", ""),
-    ("interrupted", job("COMPLETING"), "requeued", "its job starts"),
+    ("interrupted", job("SUSPENDED"), "requeued", "its job starts"),
+    ("interrupted", job("COMPLETING"), "interrupted", "its job is ending"),
 ]
 ENDED = [
     (job("COMPLETED"), "interrupted", "its job ended on n1 before the cell did"),
@@ -136,7 +137,7 @@ def test_a_task_that_is_missing_from_an_array_was_cancelled(tmp_path: Path) -> N
     assert seen(files, tmp_path, Queue(others)).state == "cancelled"
     shown = seen(files, tmp_path, Queue(others, accounted=False))
     assert shown.state == "lost"
-    assert "no accounts" in shown.reason
+    assert "no accounts say how" in shown.reason
 
 
 def test_what_was_never_submitted_is_lost_once_there_was_time_for_it(tmp_path: Path) -> None:

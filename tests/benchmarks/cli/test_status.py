@@ -446,11 +446,12 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Submitted]:
     """What was submitted, to a stub."""
     calls: list[Submitted] = []
 
-    def submit_cells(cells: Any, out: Path, cluster: Any, *, pack: int, share: int, command: str) -> Sweep:
+    def submit_cells(cells: Any, out: Path, cluster: Any, *, pack: int, share: int, command: str) -> Submission:
         assert (pack, share) == (1, 1)
         calls.append(Submitted(list(cells), out, cluster, command))
         names = tuple((path.relative_to(out).as_posix(),) for path, _ in cells)
-        return Sweep("new", "2026-01-02T00:00:00+00:00", "ann", command, {}, (Array("b", "1", "array-0", {}, names),))
+        arrays = (Array("b", "1", "array-0", {}, names),)
+        return Submission(Sweep("new", "2026-01-02T00:00:00+00:00", "ann", command, {}, arrays), None)
 
     name = f"{queue.__package__}.submit"
     stub = types.ModuleType(name)
