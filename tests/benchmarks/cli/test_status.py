@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +24,9 @@ from consistency_bench.benchmarks.common.files import read_json, write_json, wri
 from consistency_bench.benchmarks.common.lock import acquire
 from consistency_bench.benchmarks.execution import launch
 from consistency_bench.benchmarks.runs.folder import STATUS, Run
-from consistency_bench.slurm import clusters, queue, sweeps
+from consistency_bench.slurm import clusters, queue, submit, sweeps
 from consistency_bench.slurm import status as view
+from consistency_bench.slurm.submit import Submission
 from consistency_bench.slurm.sweeps import Array, Sweep
 
 from ..conftest import BENCH, Said, put, tiny_cell
@@ -453,10 +453,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Submitted]:
         arrays = (Array("b", "1", "array-0", {}, names),)
         return Submission(Sweep("new", "2026-01-02T00:00:00+00:00", "ann", command, {}, arrays), None)
 
-    name = f"{queue.__package__}.submit"
-    stub = types.ModuleType(name)
-    stub.submit_cells = submit_cells  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, name, stub)
+    monkeypatch.setattr(submit, "submit_cells", submit_cells)
     return calls
 
 
@@ -475,8 +472,6 @@ def test_what_failed_or_was_left_is_submitted_again_as_it_was(
     assert str(call_.cells[0][1].train.lr).startswith("9")
     assert (call_.cluster.name, call_.cluster.partition) == ("ours", "spare")
     assert call_.command == "bench retry --failed --out runs"
-    queued = read_json(CELLS[0].path(out) / STATUS)
-    assert (queued["state"], queued["images"], queued["error"]) == ("queued", 640, None)
     assert "cells: 2, jobs: 2 on ours, sweep new" in said.out
     assert f"{NAMES[0]} was failed: its job ended on n1 with exit status 1" in said.out
     call("retry", "--failed", "--cluster", "a100_preempt")
@@ -490,7 +485,10 @@ def test_no_shell_is_run_because_a_file_of_results_has_it(
     save(out, SWEEP, "12", ((NAMES[0],), (NAMES[1], NAMES[2])), setup=("touch canary",))
     said = call("retry", "--failed")
     assert said.status == 2
-    assert "the cluster 'ours' in the record of the sweep has setup or environment or sbatch of its own" in said.err
+    assert "the cluster 'ours' in the record of the sweep has setup or environment or srun_args or sbatch" in said.err
+        "the cluster 'ours' in the record of the sweep has setup or environment or srun_args or sbatch of its own"
+        in said.err
+    )
     assert submitted == []
     assert call("retry", "--failed", "--cluster", "local").status == 0
     assert submitted[-1].cluster == clusters.load("local")
