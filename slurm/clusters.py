@@ -206,8 +206,8 @@ def from_record(record: Mapping[str, Any]) -> Cluster:
     shipped = read(FOLDER / f"{name}.yaml") if name in choices() else None
     if any(getattr(cluster, key) and getattr(cluster, key) != getattr(shipped, key, None) for key in RUNNING):
         raise UsageError(
-            f"the cluster {name!r} in the record of the sweep has {' or '.join(RUNNING)} of its own, which are never "
-            f"taken from files of results; {choose}"
+            f"the cluster {name!r} in the record of the sweep has {', '.join(RUNNING[:-1])} or {RUNNING[-1]} of its "
+            f"own, which are never taken from files of results; {choose}"
         )
     return cluster
 

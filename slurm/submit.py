@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import datetime
 import getpass
-import os
 import secrets
 import shutil
 import subprocess
@@ -201,11 +200,6 @@ def _refused(outcome: Refused, out: Path, sweep: Sweep, number: int) -> UsageErr
 
 def _name(folder: Path, out: Path) -> str:
     return folder.absolute().relative_to(out.absolute()).as_posix()
-
-
-def ignored_variables() -> list[str]:
-    """The variables that sbatch would take options from, and that no job of a sweep gets: the cluster file decides."""
-    return sorted(name for name in os.environ if name.startswith("SBATCH_"))
 
 
 def check_slurm() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import shutil
 import sys
@@ -13,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from ..common.errors import UsageError
+from ..common.system import available_cores
 from ..common.text import count
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "matplotlib", "hydra-core", "mlflow", "submitit")
@@ -38,7 +38,7 @@ def doctor() -> int:
     ]
     for good, text in needed:
         print(f"{'ok     ' if good else 'MISSING'} {text}")
-    print(f"info    {count(os.cpu_count() or 1, 'core')}, {_accelerator()}")
+    print(f"info    {count(available_cores(), 'core')}, {_accelerator()}")
     for name in ("digits", "toy2d", "fashion_mnist", "cifar10"):
         print(f"info    data set {name}: {_dataset(name)}")
     for label, (program, purpose) in OPTIONAL.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -140,13 +139,8 @@ def _run_here(wanted: Sequence[CellStatus], out: Path) -> int:
 
 def _slots(wanted: Sequence[CellStatus], processes: int) -> Slots:
     """As many threads per cell as before, since rounding depends on them; else those of a new grid of these cells."""
-    from ..common.system import available_cores
     from ..execution.launch import default_slots
 
-    usual = default_slots(len(wanted), processes=processes)
     before = {cell.run.history["attempts"][-1]["threads"] for cell in wanted if cell.run.history["attempts"]}
-    if len(before) != 1:
-        return usual
-    (threads,) = before
-    jobs = usual.jobs if usual.gpus else max(1, min(available_cores() // (threads * processes), len(wanted)))
-    return replace(usual, jobs=jobs, threads=threads)
+    threads = before.pop() if len(before) == 1 else None
+    return default_slots(len(wanted), processes=processes, threads=threads, device=wanted[0].run.config.run.device)

@@ -26,8 +26,9 @@ app = typer.Typer()
 class Launch:
     """Where the cells run. Raises UsageError for options that do not go together, and for unknown clusters.
 
-    launcher: local (workers on this machine), slurm, or debug (this process). jobs: workers at once, for local. For
-    slurm: name or file of the cluster, pack: cells per job, share: cells of a job that share a device.
+    launcher: local (workers on this machine), slurm, or debug (this process). jobs: workers at once, for local.
+    threads: of each process, for local and debug. For slurm: name or file of the cluster, pack: cells per job, share:
+    cells of a job that share a device.
     """
 
     launcher: options.Launcher = "local"
@@ -35,6 +36,7 @@ class Launch:
     cluster: str | None = None
     pack: int = 1
     share: int = 1
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.launcher != "slurm":
@@ -44,6 +46,8 @@ class Launch:
             return
         if self.jobs is not None:
             raise UsageError("--jobs is for this machine: the file of a cluster says how many jobs run at once")
+        if self.threads is not None:
+            raise UsageError("--threads is for this machine: a job has the cores of cpus_per_gpu in its cluster file")
         if self.share > self.pack:
             raise UsageError(f"--share is {self.share}, must be at most --pack ({self.pack}), the cells per job")
         from ...slurm import clusters
@@ -80,6 +84,15 @@ def run(
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, help="Cells at once. Default: one per GPU, or one per core.")
     ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            max=999,
+            help="Threads per process. Default: OMP_NUM_THREADS, or 1; with GPUs, a share of the cores.",
+        ),
+    ] = None,
     cluster: options.ClusterName = None,
     pack: options.Pack = 1,
     share: options.Share = 1,
@@ -91,7 +104,7 @@ def run(
 
     Exit status: 0 all cells are done (or submitted), 1 one failed or diverged, 130 interrupted.
     """
-    launch, tracking = Launch(launcher, jobs, cluster, pack, share), Tracking(mlflow, mlflow_uri)
+    launch, tracking = Launch(launcher, jobs, cluster, pack, share, threads), Tracking(mlflow, mlflow_uri)
     return _start(_grid(methods, seeds, settings or [], out), launch, tracking, dry_run)
 
 
@@ -161,12 +174,13 @@ def _run(grid: Grid, launch: Launch) -> bool:
     from ..execution.launch import default_slots, devices, prepare, run_in_process, run_local
 
     out, begin = grid.out, f"{grid.counts}, {len(grid.pending)} to run"
+    device = grid.cells[0].config.run.device
     if launch.launcher == "debug":
-        slots = default_slots(len(grid.cells), 1)
+        slots = default_slots(len(grid.cells), 1, threads=launch.threads, device=device)
         print(f"{begin} in this process; output in {out}", flush=True)
         return run_in_process(prepare(grid.pending, out), slots.threads)
     processes = devices(grid.cells[0].config)  # the same for all: it is not swept
-    slots = default_slots(len(grid.cells), launch.jobs, processes)
+    slots = default_slots(len(grid.cells), launch.jobs, processes, launch.threads, device)
     together = f", processes per cell: {slots.processes}" if slots.processes > 1 else ""
     where = f"{slots.jobs} at once{together}, threads per {'process' if together else 'cell'}: {slots.threads}"
     print(f"{begin} ({where}); output in {out}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -55,10 +56,8 @@ def submit(grid: Grid, launch: Launch) -> int:
 
 
 def note_variables() -> None:
-    """Say which variables of the environment sbatch does not get."""
-    from ...slurm.submit import ignored_variables
-
-    if names := ignored_variables():
+    """Say which variables with options for sbatch are unset while it runs."""
+    if names := sorted(name for name in os.environ if name.startswith("SBATCH_")):
         verb = "are" if len(names) > 1 else "is"
         print(f"{' and '.join(names)} {verb} set and ignored: the cluster file decides", file=sys.stderr)
 

@@ -8,15 +8,54 @@ import functools
 import gc
 import os
 import platform
+import re
 import socket
 import subprocess
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cores(root: Path = Path("/")) -> int:
+    """Cores this process may use: those of its affinity, its SLURM job and the quotas of its cgroups; at least 1.
+
+    root: the folder that holds proc and sys.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    job = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    limits = [affinity, *_quotas(root), *([int(job)] if re.fullmatch("[0-9]{1,6}", job) else [])]
+    return max(1, int(min(limits)))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Quotas, in cores, of the cgroups (version 1 and 2) that hold this process: its own and all around it."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        own = PurePosixPath(path)
+        for group in (own, *own.parents):  # a container may see its own group as the outermost one
+            if not controllers:
+                yield from _quota(root / "sys/fs/cgroup" / group.relative_to("/"), "cpu.max")
+            elif "cpu" in controllers.split(","):
+                folder = root / "sys/fs/cgroup/cpu" / group.relative_to("/")
+                yield from _quota(folder, "cpu.cfs_quota_us", "cpu.cfs_period_us")
+
+
+def _quota(folder: Path, *names: str) -> Iterator[float]:
+    """The quota in these files, which hold microseconds of CPU time and of the period; nothing without a limit."""
+    with contextlib.suppress(OSError, ValueError):  # no such file; "max" in place of a number
+        used, period = map(int, " ".join((folder / name).read_text() for name in names).split())
+        if used > 0 and period > 0:
+            yield used / period
+
+
+def environment_threads() -> int | None:
+    """OMP_NUM_THREADS, its outermost level; None where it is unset or no such number."""
+    number = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(number) if re.fullmatch("[1-9][0-9]{0,2}", number) else None
 
 
 def skip_final_gc() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from ..runs.folder import Run
 from ..training.cost import measure_compute
 from ..training.model import Model
 from ..training.trainer import Outcome
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("consistency-bench", "torch", "numpy")
 
@@ -53,7 +57,18 @@ class Attempt:
         )
         self.run["init"] = start
         self.run["compute"]["pretraining_images"] = start.get("pretraining_images") if start else 0
+        self._warn_of_rounding()
         self._write()
+
+    def _warn_of_rounding(self) -> None:
+        """Say in the log if this attempt rounds otherwise than the last one."""
+        if len(self.run["attempts"]) < 2 or not self.ranks.is_writer:
+            return
+        before, now = map(_rounding, self.run["attempts"][-2:])
+        other = [key for key in now if before.get(key) and before[key] != now[key]]
+        if other:
+            what = ", ".join(f"{key}: {now[key]} after {before[key]}" for key in other)
+            log.warning("results will differ in rounding from those of an uninterrupted run (%s)", what)
 
     def compute(
         self, model: Model, config: RunConfig, dataset: Dataset, device: torch.device, outcome: Outcome
@@ -79,6 +94,14 @@ class Attempt:
     def _write(self) -> None:
         if self.ranks.is_writer:
             write_json(self.path, self.run)
+
+
+def _rounding(attempt: Mapping[str, Any]) -> dict[str, Any]:
+    """What the rounding of an attempt depends on, as far as it is recorded."""
+    hardware, device = attempt.get("hardware") or {}, str(attempt.get("device", "")).partition(":")[0]
+    kind = {"CPU": hardware.get("cpu"), "threads": attempt.get("threads")}
+    kind = kind if device == "cpu" else {"GPU": hardware.get("gpu")}
+    return {"device": device, "processes": attempt.get("processes"), **kind}
 
 
 def _now() -> str:

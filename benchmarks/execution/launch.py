@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..common.files import owner_mark, remove_leftovers, write_text
+from ..common.gpus import visible_gpus
 from ..common.lock import is_held
 from ..common.redact import typed
-from ..common.system import available_cores
+from ..common.system import available_cores, environment_threads
 from ..config.compose import Cell
 from ..config.schema import RunConfig
 from ..runs.folder import Run
@@ -22,30 +22,30 @@ from .spawn import Slots, describe, run_workers
 from .worker import StopFlag, Work, run_cells
 
 
-def default_slots(cells: int, jobs: int | None = None, processes: int = 1) -> Slots:
-    """One worker per GPU, or per core where there is none, with an equal share of the cores as threads.
+def default_slots(
+    cells: int, jobs: int | None = None, processes: int = 1, threads: int | None = None, device: str = "auto"
+) -> Slots:
+    """One worker per GPU, with an equal share of the cores as threads, or one per core where no GPU is used.
 
-    processes: of each worker, `train.resources.devices` of the cells.
+    processes: of each worker, `train.resources.devices` of the cells. threads: of each process; by default those of
+    OMP_NUM_THREADS, on GPUs at most the share. device: `run.device` of the cells.
 
     It depends on the whole grid and never on the remaining cells: a resumed run keeps its number of threads, and with
     it its rounding.
     """
-    cores, gpus = available_cores(), visible_gpus()
-    jobs = max(1, min(jobs or (len(gpus) or cores) // processes, cells))
-    return Slots(jobs=jobs, threads=max(1, cores // (jobs * processes)), gpus=gpus, processes=processes)
+    cores, usual = available_cores(), environment_threads()
+    gpus = () if device in ("cpu", "mps") else visible_gpus()
+    each = threads or usual or 1
+    jobs = max(1, min(jobs or (len(gpus) or cores // each) // processes, cells))
+    if gpus and not threads:
+        share = max(1, cores // (jobs * processes))
+        each = min(share, usual or share)
+    return Slots(jobs=jobs, threads=each, gpus=gpus, processes=processes)
 
 
 def devices(config: RunConfig) -> int:
     """The number of processes that train a cell together."""
     return config.train.resources.devices
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """NVIDIA GPUs by their names in CUDA_VISIBLE_DEVICES, without importing torch."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return tuple(name for name in named.split(",") if name)
-    return tuple(str(index) for index in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*")))))
 
 
 def prepare(cells: Sequence[Cell], out: Path) -> list[Run]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from consistency_bench.benchmarks.cli.run import Launch
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.config.schema import ResourcesConfig, RunConfig
 from consistency_bench.slurm.clusters import Cluster, Requeue
@@ -213,6 +214,11 @@ def test_a_dry_run_shows_jobs_and_costs_and_writes_nothing(tmp_path: Path) -> No
     assert "device-hours: unknown" in said
     assert "memory per device in training: about" in said
     assert not place.out.exists()
+
+
+def test_threads_are_for_this_machine() -> None:
+    with pytest.raises(UsageError, match="--threads is for this machine: a job has the cores of cpus_per_gpu"):
+        Launch("slurm", cluster="local", threads=2)
 
 
 def test_variables_that_sbatch_does_not_get_are_named_once(tmp_path: Path) -> None:

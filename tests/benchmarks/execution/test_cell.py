@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consistency_bench.benchmarks.common.files import read_json, read_jsonl
+from consistency_bench.benchmarks.common.files import read_json, read_jsonl, write_json
 from consistency_bench.benchmarks.config.compose import Cell
 from consistency_bench.benchmarks.evaluation import sample
 from consistency_bench.benchmarks.execution import attempt
@@ -82,6 +82,21 @@ def test_a_cell_leaves_its_state_its_cost_and_its_circumstances(tmp_path: Path) 
     run_cell(other)
     compute = read_json(other / RUN)["compute"]
     assert compute["parameters"] > compute["parameters_network"] == network_alone  # the encoder is charged too
+
+
+def test_a_cell_that_resumes_with_other_rounding_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = put(tiny_cell("ect"), tmp_path)
+    for threads in (1, 1, 2):
+        assert "rounding" not in caplog.text
+        run_cell(folder, threads=threads)
+    assert "results will differ in rounding from those of an uninterrupted run (threads: 2 after 1)" in caplog.text
+    content = read_json(folder / RUN)
+    content["attempts"][-1]["hardware"]["cpu"] = "abacus"
+    write_json(folder / RUN, content)
+    caplog.clear()
+    run_cell(folder, threads=2)
+    (line,) = [record.message for record in caplog.records if "rounding" in record.message]
+    assert line.endswith(f"(CPU: {read_json(folder / RUN)['attempts'][-1]['hardware']['cpu']} after abacus)")
 
 
 def test_a_cell_leaves_samples_of_the_data_s_kind(tmp_path: Path) -> None:

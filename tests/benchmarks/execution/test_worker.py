@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,34 +200,33 @@ def test_the_rest_in_other_hands_is_waited_for(here: Callable[..., int], tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("cores", "gpus", "cells", "jobs", "slots"),
+    ("cores", "gpus", "omp", "asked", "slots"),
     [
-        (2, (), 12, None, Slots(2, 1)),
-        (8, (), 3, None, Slots(3, 2)),
-        (8, (), 1, None, Slots(1, 8)),
-        (2, (), 12, 4, Slots(4, 1)),
-        (16, ("0", "1"), 12, None, Slots(2, 8, ("0", "1"))),
-        (16, ("0", "1"), 12, 4, Slots(4, 4, ("0", "1"))),
-        (1, (), 5, None, Slots(1, 1)),
+        (2, (), "", {"cells": 12}, Slots(2, 1)),
+        (8, (), "", {"cells": 3}, Slots(3, 1)),
+        (8, (), "", {"cells": 12, "jobs": 1}, Slots(1, 1)),
+        (2, (), "", {"cells": 12, "jobs": 4}, Slots(4, 1)),
+        (8, (), "", {"cells": 12, "threads": 4}, Slots(2, 4)),
+        (8, (), "4", {"cells": 12}, Slots(2, 4)),
+        (8, (), "4,2", {"cells": 12, "threads": 1}, Slots(8, 1)),
+        (2, (), "16", {"cells": 12}, Slots(1, 16)),
+        (8, (), "many", {"cells": 12, "processes": 2}, Slots(4, 1, processes=2)),
+        (16, ("0", "1"), "", {"cells": 12}, Slots(2, 8, ("0", "1"))),
+        (16, ("0", "1"), "", {"cells": 12, "jobs": 4}, Slots(4, 4, ("0", "1"))),
+        (16, ("0", "1"), "1", {"cells": 12}, Slots(2, 1, ("0", "1"))),
+        (16, ("0", "1"), "64", {"cells": 12}, Slots(2, 8, ("0", "1"))),
+        (16, ("0", "1"), "1", {"cells": 12, "threads": 3}, Slots(2, 3, ("0", "1"))),
+        (16, ("0", "1"), "", {"cells": 12, "device": "cpu"}, Slots(12, 1)),
+        (1, (), "", {"cells": 5}, Slots(1, 1)),
     ],
 )
 def test_workers_share_the_cores_out(
-    cores: int,
-    gpus: tuple[str, ...],
-    cells: int,
-    jobs: int | None,
-    slots: Slots,
-    monkeypatch: pytest.MonkeyPatch,
+    cores: int, gpus: tuple[str, ...], omp: str, asked: dict[str, Any], slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "available_cores", lambda: cores)
     monkeypatch.setattr(launch, "visible_gpus", lambda: gpus)
-    assert default_slots(cells, jobs) == slots
-
-
-@pytest.mark.parametrize(("named", "gpus"), [("", ()), ("0", ("0",)), ("2,3", ("2", "3"))])
-def test_named_gpus_are_believed(named: str, gpus: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert launch.visible_gpus() == gpus
+    monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    assert default_slots(**asked) == slots
 
 
 def test_preparing_queues_cells_and_keeps_what_they_have(tmp_path: Path) -> None:
