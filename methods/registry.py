@@ -13,6 +13,7 @@ from typing import Any
 from .compose import Context, Parts, generator_augmented, optimal_transport, validated, variational
 from .parts import couplings, distances, samplers, teachers, times, weights
 from .parts.base import Method
+from .parts.messages import one_of
 from .parts.options import OptionError, option_names, part_from_options
 from .parts.process import ForwardProcess
 from .parts.variational import Variational
@@ -77,7 +78,7 @@ def _part(section: str, options: Mapping[str, Any]) -> Any:
 def _of_kind(kinds: Mapping[str, type], options: Mapping[str, Any], where: str) -> Any:
     kind = options["kind"]
     if not isinstance(kind, str) or kind not in kinds:
-        raise OptionError(f"{where}.kind is '{kind}', must be one of: {', '.join(kinds)}")
+        raise OptionError(f"{where}.kind is '{kind}', must be {one_of(kind, kinds)}")
     part = kinds[kind]
     values = dict(options) if "kind" in option_names(part) else {k: v for k, v in options.items() if k != "kind"}
     return part_from_options(part, values, where)

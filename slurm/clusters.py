@@ -6,9 +6,9 @@ process, so that a cell on one of eight GPUs takes an eighth of the node.
 
 from __future__ import annotations
 
-import json
-import math
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from ..benchmarks.common.errors import UsageError, unknown
 from ..benchmarks.common.files import read_yaml
 from ..benchmarks.common.units import DURATION, MEMORY, megabytes, minutes
+from ..methods.parts.messages import quoted
 
 FOLDER = Path(__file__).parent / "clusters"
 
@@ -141,7 +142,7 @@ def load(name: str) -> Cluster:
     is_path = "/" in name or name.endswith((".yaml", ".yml"))
     if not is_path and name not in choices():
         raise UsageError(f"{unknown('cluster', name, choices())}, or the path of a file such as ./{name or 'my'}.yaml")
-    path = Path(name).expanduser() if is_path else FOLDER / f"{name}.yaml"
+    path = Path(os.path.expanduser(name)) if is_path else FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise UsageError(f"there is no cluster file {path}; copy one from {FOLDER} or name one: {', '.join(choices())}")
     return read(path)
@@ -153,7 +154,7 @@ def read(path: Path) -> Cluster:
 
     try:
         content = read_yaml(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date, or of thousands of digits
         mark = getattr(error, "problem_mark", None)
         raise UsageError(f"{path} is not YAML{f' (line {mark.line + 1})' if mark else ''}") from None
     if not isinstance(content, dict):
@@ -224,7 +225,9 @@ def _values(prefix: str, content: Mapping[Any, Any], keys: Mapping[str, Key]) ->
     """The values that a mapping sets, null and missing ones left out. prefix: of the keys in messages (`requeue.`)."""
     for key in content:
         if key not in keys:
-            raise unknown(f"key of {prefix.rstrip('.')}" if prefix else "key", str(key), keys)
+            raise unknown(
+                f"key of {prefix.rstrip('.')}" if prefix else "key", key if isinstance(key, str) else quoted(key), keys
+            )
     for key in keys:
         if not prefix and key in REQUIRED and content.get(key) is None:
             raise UsageError(f"{key} is missing, must be {keys[key].wanted}")
@@ -234,13 +237,8 @@ def _values(prefix: str, content: Mapping[Any, Any], keys: Mapping[str, Key]) ->
             if value is not None:
                 values[key] = keys[key].read(value)
         except ValueError:
-            raise UsageError(f"{prefix}{key} is {_quoted(value)}, must be {keys[key].wanted}") from None
+            raise UsageError(f"{prefix}{key} is {quoted(value)}, must be {keys[key].wanted}") from None
     return values
-
-
-def _quoted(value: Any) -> str:
-    """A value as in a yaml file: text in quotes, true, [a, b]."""
-    return repr(value) if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _must(holds: bool) -> None:
@@ -255,14 +253,14 @@ def _name(value: Any) -> str:
 
 def _count(least: int) -> Callable[[Any], int]:
     def read_count(value: Any) -> int:
-        _must(isinstance(value, int) and not isinstance(value, bool) and value >= least)
+        _must(isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31)
         return value
 
     return read_count
 
 
 def _rate(value: Any) -> float:
-    _must(not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < math.inf)
+    _must(not isinstance(value, bool) and isinstance(value, int | float) and 0 < value <= sys.float_info.max)
     return float(value)
 
 
@@ -315,10 +313,10 @@ def _refuse_governed(key: str, name: str, governed: Mapping[str, str | None]) ->
 def _options(value: Any) -> dict[str, str | int | bool]:
     _must(isinstance(value, dict))
     for name, given in value.items():
+        _must(given is not False and isinstance(given, str | int) and "\n" not in str(given))
         if name != "gres" or re.search(r"(^|[,/])gpu($|[,:])", str(given)):  # other resources pass through
             _refuse_governed("sbatch", str(name), GOVERNED)
         _must(re.fullmatch(r"[a-z][a-z-]+", str(name)) is not None)
-        _must(given is not False and isinstance(given, str | int) and "\n" not in str(given))
     return value
 
 

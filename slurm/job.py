@@ -20,6 +20,7 @@ from ..benchmarks.common.distributed import ALONE, Ranks, joined, ranks_from_env
 from ..benchmarks.common.errors import UsageError
 from ..benchmarks.common.lock import is_held
 from ..benchmarks.common.system import skip_final_gc
+from ..benchmarks.common.text import count
 from ..benchmarks.execution.spawn import Slots, describe, run_workers
 from ..benchmarks.execution.worker import StopFlag, Work, is_open, run_cells
 from ..benchmarks.runs.folder import Run
@@ -60,7 +61,8 @@ class CellsJob:
         Raises UnfinishedError where a cell has failed, so that SLURM's accounts record a failure, too.
         """
         skip_final_gc()
-        print(f"{len(self.cells)} cell(s) on {socket.gethostname()}, start {_restarts() + 1} of the job", flush=True)
+        cells = count(len(self.cells), "cell")
+        print(f"{cells} on {socket.gethostname()}, start {_restarts() + 1} of the job", flush=True)
         array = os.environ.get("SLURM_ARRAY_JOB_ID")
         if array and (owner := claim(Path(os.environ["SUBMITIT_FOLDER"]), array)) != array:
             print(f"array {owner} runs these cells: this one was submitted twice, and its job ends", flush=True)
@@ -96,7 +98,7 @@ class CellsJob:
         states = _report(self.cells)
         left = [Path(cell).name for cell in self.cells if _is_left(Run(Path(cell)))]
         if left and stop.signal == signal.SIGUSR2 and self.requeue:
-            print(f"{len(left)} cell(s) are not finished: the job is requeued", flush=True)
+            print(f"{count(len(left), 'cell')} not finished: the job is requeued", flush=True)
             _requeue()
             return states
         failed = [name for name, state in states.items() if state in (State.FAILED, UNREADABLE)]

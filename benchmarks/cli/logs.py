@@ -12,11 +12,13 @@ import typer
 
 from ...slurm.status import poll
 from ...slurm.sweeps import Task, read, tasks
+from ..common.redact import without_password
 from ..common.text import visible
 from ..runs.view import CellStatus
 from . import options
 from .cells import resolve
 
+LONGEST_LINE = 4096  # bytes of a line that are shown
 FOLLOW_SECONDS, LOOK_SECONDS = 0.5, 5.0
 
 app = typer.Typer()
@@ -72,14 +74,17 @@ def job_logs(out: Path, task: Task, cell: CellStatus) -> list[Path]:
 
 
 def _copy(path: Path, start: int = 0) -> int:
-    """Print a file from byte `start` on, and return its end."""
+    """Print a file from byte `start` on, without the ends of very long lines, and return its end."""
     with path.open("rb") as file:
         file.seek(start)
-        content = file.read()
-    if content:
-        sys.stdout.write(visible(content.decode("utf-8", errors="replace")))
+        while line := file.readline(LONGEST_LINE):
+            rest, more = line, 0
+            while not rest.endswith(b"\n") and (rest := file.readline(LONGEST_LINE)):
+                more += len(rest)
+            text = visible(without_password(line.decode("utf-8", errors="replace")))
+            sys.stdout.write(f"{text}… ({more:,} more bytes)\n" if more else text)
         sys.stdout.flush()
-    return start + len(content)
+        return file.tell()
 
 
 def _follow(log: Path, cell: CellStatus, out: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from ..common.errors import UsageError
+from ..common.redact import without_password
 from ..common.system import skip_final_gc
 from ..common.text import plain
+from ..common.unforeseen import describe
 from . import (
     cancel,
     cluster,
@@ -31,6 +35,7 @@ from . import (
     wait,
 )
 
+FAILED, BAD_INPUT = 1, 2
 INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 
 COMMANDS = (
@@ -91,21 +96,42 @@ def bench(
 
 
 def main() -> None:
-    """Entry point. An error that the user can correct is one sentence on stderr and exit status 2."""
+    """Entry point. Whatever happens, the user gets an exit status and at most one sentence, never a stack trace."""
     skip_final_gc()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters that a name or a sentence has
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has what it wanted, as in `bench list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = FAILED
+    sys.exit(status)
+
+
+def _run() -> int:
+    """Run the subcommand. Returns the exit status, after the sentence on stderr if something went wrong."""
     try:
         app(prog_name="bench")
-    except UsageError as error:
-        message = str(error)
-    except OSError as error:  # no permission, no space left, …
-        if error.filename is None:
-            raise
-        message = f"{error.filename}: {error.strerror}"
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            print("interrupted; rerun the command to resume", file=sys.stderr)
+        return 0
+    except SystemExit as end:  # typer's way out, of an interrupt too
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BrokenPipeError:
         raise
-    else:
-        return
-    print(f"bench: {plain(message)}", file=sys.stderr)
-    sys.exit(2)
+    except UsageError as error:
+        return _say(str(error), BAD_INPUT)
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # no permission, no space left, …
+            return _say(f"{os.fsdecode(error.filename)}: {error.strerror}", BAD_INPUT)
+        return _say(describe(error), FAILED)
+    if status == INTERRUPTED:
+        print("interrupted; rerun the command to resume", file=sys.stderr)
+    return status
+
+
+def _say(message: str, status: int) -> int:
+    print(f"bench: {plain(without_password(message))}", file=sys.stderr)
+    return status

@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-Out = Annotated[Path, typer.Option("--out", help="Folder that holds all runs.")]
+
+def folder(value: str | Path) -> Path:
+    """An empty text is refused: it would be the working directory."""
+    if not str(value):
+        raise typer.BadParameter("it is empty, must be a folder such as runs")
+    return Path(value)
+
+
+Out = Annotated[Path, typer.Option("--out", parser=folder, metavar="PATH", help="Folder that holds all runs.")]
 Methods = Annotated[str, typer.Option("--methods", help="Comma-separated names; + composes, as in ict+ot.")]
 Seeds = Annotated[str, typer.Option("--seeds", help="Seeds and ranges, such as 0-2 or 0,3,7.")]
 Settings = Annotated[

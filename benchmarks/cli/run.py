@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,7 +133,8 @@ def _grid(methods: str, seeds: str, settings: list[str], out: Path) -> Grid:
     from ..config.compose import compose_cells, parse_methods, parse_seeds
     from ..data.registry import check_options
 
-    cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings)
+    note = partial(print, file=sys.stderr)
+    cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings, note)
     for cell in cells:
         check_options(cell.config.data)
     check_writable(out)

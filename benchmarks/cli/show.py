@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +67,7 @@ def show(
     except UsageError as error:
         benchmarks = ", ".join(choices("benchmark"))
         raise UsageError(f"{error}; nor is it a benchmark ({benchmarks}) or a cell in {out}") from None
-    for composed in compose_cells(methods, [0], settings or []):
+    for composed in compose_cells(methods, [0], settings or [], partial(print, file=sys.stderr)):
         _print_yaml(composed.config.to_dict())
     return 0
 

@@ -1,9 +1,10 @@
-"""The one kind of error that is the user's to mend, and how an unknown name is reported."""
+"""The one kind of error that is the user's to mend, and how names are looked up."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from ...methods.parts.messages import did_you_mean, near, quoted
 
 
 class UsageError(Exception):
@@ -14,13 +15,22 @@ class UsageError(Exception):
     """
 
 
-def unknown(kind: str, name: str, choices: Iterable[str]) -> UsageError:
+def chosen(kind: str, name: str, choices: Collection[str]) -> str:
+    """The one of `choices` that is called `name`. Case does not matter where that leaves a single one.
+
+    Raises UsageError, as `unknown` makes it.
+    """
+    same = [choice for choice in choices if choice.lower() == name.lower()]
+    if name not in choices and len(same) != 1:
+        raise unknown(kind, name, choices)
+    return name if name in choices else same[0]
+
+
+def unknown(kind: str, name: str, choices: Collection[str], guesses: Iterable[str] | None = None) -> UsageError:
     """The error for a name outside `choices`: `unknown method 'ekt'. Did you mean: ect? Available: ect, ict`.
 
-    `kind` says what the name stands for. Near names are guessed without regard to case; nothing is guessed
-    where nothing is near. The caller raises what this returns.
+    `kind` says what the name stands for. Near names are guessed without regard to case, unless `guesses` are given;
+    nothing is guessed where nothing is near. The caller raises what this returns.
     """
-    available = list(choices)
-    near = difflib.get_close_matches(name.lower(), available)
-    guess = f" Did you mean: {', '.join(near)}?" if near else ""
-    return UsageError(f"unknown {kind} {name!r}.{guess} Available: {', '.join(available)}")
+    guess = did_you_mean(near(name, choices) if guesses is None else guesses)
+    return UsageError(f"unknown {kind} {quoted(name)}.{guess} Available: {', '.join(choices)}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ...methods.parts.messages import one_of
 from ...methods.parts.options import OptionError, part_from_options
 
 HEADLINE = ""
@@ -106,7 +107,7 @@ def build_profile(options: Mapping[str, Any], where: str = "train.ema") -> Profi
     """
     kind = options.get("kind")
     if not isinstance(kind, str) or kind not in PROFILES:
-        raise OptionError(f"{where}.kind is {kind!r}, must be one of: {', '.join(PROFILES)}")
+        raise OptionError(f"{where}.kind is {kind!r}, must be {one_of(kind, PROFILES)}")
     return part_from_options(PROFILES[kind], {k: v for k, v in options.items() if k != "kind"}, where)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -18,29 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..common.errors import UsageError, unknown
+from ...methods.parts.messages import quoted
+from ..common.errors import UsageError, chosen, unknown
 from ..common.files import read_yaml
 from ..data.registry import fingerprint
 from ..metrics.registry import expand, image_metrics
 from .plan import apart
-from .schema import SAMPLE_KEYS, DataConfig, RunConfig, canonical, keys_of
+from .schema import SAMPLE_KEYS, DataConfig, RunConfig, canonical, is_as_typed, keys_of
+from .settings import FOLDER, GROUPS, IDENTITY, NESTED, PLACES, SETTABLE, known_keys, leaves, near_keys, parse_setting
 
 OmegaConf.register_new_resolver("image_metrics", image_metrics, replace=True)  # for own images
 
-FOLDER = Path(__file__).parent
-GROUPS = ("benchmark", "preset")
 ALIASES = {"ect+vc": "vct"}
 
-#: Sections that change a trained network; together with the seed they are a cell's identity.
-IDENTITY = ("benchmark", "method", "data", "network", "train")
-#: Keys inside them that say where things are, and change nothing.
-PLACES = {"data": ("root", "download"), "train": ("resources",)}
 #: Keys that are younger than the ids of finished cells: no part of an id where they are null.
 YOUNGER = ("resolution", "resize", "fingerprint")
 
@@ -91,6 +84,7 @@ def parse_methods(text: str) -> list[str]:
 
 def _method_name(name: str) -> str:
     known = choices("method")
+    name = name if name in known else name.lower()
     name = ALIASES.get(name, name)
     base, *suffixes = name.split("+")
     bases = [method for method in known if "+" not in method]
@@ -106,97 +100,100 @@ def _method_name(name: str) -> str:
 COMPOSED_COUPLINGS = {"vc": "variational", "ot": "optimal_transport", "gc": "generator_augmented"}
 
 
+MOST_SEEDS = 100_000  # beyond this it is a mistake
+
+
 def parse_seeds(text: str) -> list[int]:
     """`0-2,5` -> [0, 1, 2, 5]. Raises UsageError for anything but whole numbers and rising ranges."""
     seeds: list[int] = []
     for item in text.split(","):
         first, dash, last = item.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"--seeds is {text!r}, must be whole numbers and ranges such as 0-2 or 0,3,7")
-        low, high = int(first), int(last if dash else first)
+            raise UsageError(f"--seeds is {quoted(text)}, must be whole numbers and ranges such as 0-2 or 0,3,7")
+        if max(len(first), len(last)) > 19 or int(last or first) >= 2**63:
+            raise UsageError(f"--seeds has {quoted(item.strip())}, must be below 2^63")
+        low, high = int(first), int(last or first)
         if high < low:
             raise UsageError(f"--seeds has the range '{item.strip()}', which ends before it starts")
-        if high - low >= 100_000 or high >= 2**63:
-            raise UsageError(f"--seeds has '{item.strip()}', which is out of any sensible range")
+        if high - low >= MOST_SEEDS:
+            raise UsageError(f"--seeds has the range '{item.strip()}', must be of at most {MOST_SEEDS:,} seeds")
         seeds += range(low, high + 1)
     return list(dict.fromkeys(seeds))
 
 
-def compose_cells(methods: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]) -> list[Cell]:
+def compose_cells(
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    note: Callable[[str], None] = lambda _: None,
+) -> list[Cell]:
     """All cells of methods × swept values × seeds, seeds varying fastest.
+
+    A key that only some of the methods have changes those; the others are composed once without it.
 
     Args:
         methods: canonical names, from `parse_methods`.
         overrides: `key=value` in hydra's syntax; a comma outside brackets sweeps.
+        note: Called with a sentence for each key that not all methods have.
 
     Raises:
-        UsageError: an unknown key or group, a value of the wrong type or out of range.
+        UsageError: an unknown key or group, a key that no method has, a value of the wrong type or out of range.
     """
     parsed: dict[str, list[Any]] = {}
     for text in overrides:
-        key, values = _parse(text)
+        key, values = parse_setting(text)
         if key in parsed:
             raise UsageError(f"key '{key}' is given twice")
         parsed[key] = values
+    lacking: dict[str, list[str]] = {}
     cells: dict[str, Cell] = {}
     fingerprint_once = cache(fingerprint)
     for method, values in itertools.product(methods, itertools.product(*parsed.values())):
-        config = _resolve(method, dict(zip(parsed, values, strict=True)))
+        settings = dict(zip(parsed, values, strict=True))
+        below = _below(method, settings)
+        own = {key: value for key, value in settings.items() if key not in GROUPS and _has(below, key, settings)}
+        for key in settings.keys() - own.keys() - set(GROUPS):
+            lacking.setdefault(key, []).append(method)
+        config = _typed(below, own)
         config = replace(config, data=_located(config.data, fingerprint_once))
         for cell in (_identified(config, seed) for seed in seeds):
             cells[cell.name] = cell
+    for key, without in lacking.items():
+        note(_only_some(key, methods, list(dict.fromkeys(without))))
     return list(cells.values())
 
 
 def _located(data: DataConfig, fingerprint: Callable[[DataConfig], str | None]) -> DataConfig:
     """With what is on disk: the path in full, for workers elsewhere, and the fingerprint of a user's images."""
-    root = None if data.root is None else str(Path(data.root).expanduser().absolute())
+    root = None if data.root is None else str(Path(os.path.expanduser(data.root)).absolute())
     return replace(data, root=root, fingerprint=fingerprint(data))
 
 
-def _parse(text: str) -> tuple[str, list[Any]]:
-    """The key of a setting and its values: several for a sweep."""
-    if not re.fullmatch(r"[A-Za-z]\w*(\.\w+)*=.*", text, re.ASCII | re.DOTALL):
-        raise UsageError(f"{text!r} is not of the form key=value, such as train.lr=1e-3 or benchmark=toy2d")
-    parser = OverridesParser.create()
-    try:
-        override = parser.parse_override(text)
-    except HydraException:
-        raise UsageError(
-            f"{text!r} cannot be read: a value with spaces or special characters needs quotes inside the quotes "
-            "of the shell, such as data.root='\"/my data\"'"
-        ) from None
-    key = override.key_or_group
-    if key in ("method", "method.name", "seed"):
-        raise UsageError(f"'{key}=' is not set this way: use --{'seeds' if key == 'seed' else 'methods'}")
-    if key == "data.fingerprint":
-        raise UsageError("data.fingerprint cannot be set: it is taken from the files at data.root")
-    if not override.is_sweep_override():
-        return key, [override.value()]
-    section, _, name = key.partition(".")
-    if section not in (*IDENTITY, *GROUPS) or name.split(".")[0] in PLACES.get(section, ()):
-        raise UsageError(f"key '{key}' cannot be swept: it changes no training run, so its values would share one")
-    if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
-        raise UsageError(f"'{text}' is no list of values: write {key}=1,2,3")
-    return key, [parser.parse_override(f"{key}={value}").value() for value in override.sweep_string_iterator()]
+def _only_some(key: str, methods: Sequence[str], without: Sequence[str]) -> str:
+    """The sentence for a key that some of the methods lack. Raises UsageError where all lack it."""
+    having = [method for method in methods if method not in without]
+    if having:
+        stay = "keeps its" if len(without) == 1 else "keep their"
+        has = "has" if len(without) == 1 else "have"
+        return f"{key} applies to {', '.join(having)}; {', '.join(without)} {has} no such key and {stay} configuration"
+    owners = known_keys().get(key)
+    if owners:
+        have = "have" if len(without) > 1 else "has"
+        raise UsageError(f"{', '.join(without)} {have} no key '{key}'; methods that have it: {', '.join(owners)}")
+    part = key.rpartition(".")[0]
+    raise unknown("key", key, [known for known in known_keys() if known.startswith(f"{part}.")], near_keys(key))
 
 
-def _resolve(method: str, settings: Mapping[str, Any]) -> RunConfig:
-    """The configuration of a method with these settings, by key; its identity is still empty."""
-    values = {key: value for key, value in settings.items() if key not in GROUPS}
-    for group in GROUPS:
-        if group in settings and settings[group] not in choices(group):
-            raise unknown(group, str(settings[group]), choices(group))
-    preset = settings.get("preset", "none")
+def _below(method: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the settings of single keys are laid over: the configuration of method, benchmark and preset."""
+    names = {group: chosen(group, str(settings[group]), choices(group)) for group in GROUPS if group in settings}
+    preset = names.get("preset", "none")
     home = _home(preset)
-    benchmark = settings.get("benchmark", home.get("benchmark", DEFAULT_BENCHMARK))
+    benchmark = names.get("benchmark", home.get("benchmark", DEFAULT_BENCHMARK))
     for what, given in (("method", method), ("benchmark", benchmark)):
         if given != home.get(what, given):
             raise UsageError(f"preset '{preset}' is for {what} {home[what]}, not {given}: {HINTS[what]}{home[what]}")
-    below = _composed(method, benchmark, preset)
-    for key in values:
-        _check_key(below, key)
-    return _typed(below, values)
+    return _composed(method, benchmark, preset)
 
 
 DEFAULT_BENCHMARK = "digits"
@@ -245,22 +242,32 @@ def _laid_over(below: Any, above: Any) -> Any:
     return below | {key: _laid_over(below.get(key), value) for key, value in above.items()}
 
 
-#: Sections whose keys a user may set, and where these may have keys of their own.
-SETTABLE = ("method", "data", "network", "train", "sample", "eval", "run")
-NESTED = ("train.ema", "train.resources")
+def _has(below: Mapping[str, Any], key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a method has a key of the section `method`; keys of other sections are the same for all methods.
 
-
-def _check_key(below: Mapping[str, Any], key: str) -> None:
-    """Refuse a key that lies where no option can be. The options of a section are checked when it is built."""
+    Raises UsageError for a key that lies where no option can be. The options of other sections are checked when they
+    are built.
+    """
     section, *names = key.split(".")
     if section not in SETTABLE:
-        raise unknown("key", key, [*GROUPS, *(f"{name}.…" for name in SETTABLE)])
+        raise unknown("key", key, [*GROUPS, *(f"{name}.…" for name in SETTABLE)], near_keys(key))
+    if section != "method":
+        known = keys_of(section)
+        if not 1 <= len(names) <= (2 if key.startswith(NESTED) else 1) or (known and names[0] not in known):
+            raise unknown("key", key, [f"{section}.{name}" for name in known or below[section]], near_keys(key))
+        return True
     parts = [name for name in below["method"] if name not in ("name", "version")]
-    if section == "method" and (len(names) != 2 or names[0] not in parts):
-        raise unknown("key", key, [f"method.{part}.…" for part in parts])
-    if section != "method" and not 1 <= len(names) <= (2 if key.startswith(NESTED) else 1):
-        known = ", ".join(f"{section}.{name}" for name in keys_of(section) or below[section])
-        raise UsageError(f"unknown key '{key}'. Available: {known}")
+    if len(names) != 2 or names[0] not in parts:
+        raise unknown("key", key, [f"method.{part}.…" for part in parts], near_keys(key))
+    part, option = names
+    options, changed = below["method"][part], settings.get(f"method.{part}.kind")
+    if option in options and changed in (None, options["kind"]):
+        return True
+    from ...methods.parts.options import option_names
+    from ...methods.registry import KINDS
+
+    kind = KINDS[part].get(str(changed or options["kind"]))
+    return option == "kind" or kind is None or option in option_names(kind)
 
 
 def _change_kind(config: Any, section: str, kind: Any) -> None:
@@ -284,17 +291,24 @@ def _change_kind(config: Any, section: str, kind: Any) -> None:
 def _typed(below: Mapping[str, Any], values: Mapping[str, Any]) -> RunConfig:
     """The configuration `below` with `values` (by key) set, interpolations resolved and everything checked."""
     config = OmegaConf.create(dict(below))
+    as_typed = {key: value for key, value in values.items() if is_as_typed(key)}
     try:
         for key, value in values.items():
             if key.endswith(".kind"):
                 _change_kind(config, key.removesuffix(".kind"), value)
         for key, value in values.items():
-            OmegaConf.update(config, key, value, force_add=True, merge=False)
+            if key not in as_typed:
+                OmegaConf.update(config, key, value, force_add=True, merge=False)
         plain: Any = OmegaConf.to_container(config, resolve=True)
+    except RecursionError:
+        raise UsageError(f"{', '.join(values)}: values that refer to each other in a circle") from None
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "configuration"
         reason = (getattr(error, "msg", None) or str(error)).splitlines()[0]
         raise UsageError(f"{key}: {reason}") from None
+    for key, value in as_typed.items():
+        section, _, name = key.partition(".")
+        plain[section][name] = value
     identity = {"id": "", "group": "", "seed": 0}
     identity |= {name: plain[name]["name"] for name in ("benchmark", "method")}
     typed = RunConfig.from_dict({"run": {}, "sample": {}, **plain, "seed": 0, "cell": identity})
@@ -308,7 +322,7 @@ def _overrides(config: RunConfig) -> dict[str, Any]:
     """
     method, benchmark = config.method.name, config.benchmark.name
     home = {"method": method, "benchmark": benchmark}
-    own = _leaves(_scientific(config))
+    own = leaves(_scientific(config))
     own.pop("data.fingerprint", None)  # which the name of the benchmark says
     changed: dict[str, list[str]] = {}
     for preset in ("none", *(name for name in choices("preset") if _home(name) == home)):
@@ -321,16 +335,7 @@ def _overrides(config: RunConfig) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _default_leaves(method: str, benchmark: str, preset: str) -> dict[str, Any]:
-    return _leaves(_scientific(_typed(_composed(method, benchmark, preset), {})))
-
-
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        name: leaf for key, item in value.items() for name, leaf in _leaves(item, f"{prefix}.{key}".strip(".")).items()
-    }
+    return leaves(_scientific(_typed(_composed(method, benchmark, preset), {})))
 
 
 def _scientific(config: RunConfig) -> dict[str, Any]:

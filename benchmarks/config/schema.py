@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...methods.parts.messages import cut, one_of, quoted
 from ...methods.parts.options import WANTED, OptionError, part_from_options
 from ..common.errors import UsageError
 from ..common.units import DURATION, MEMORY, megabytes, minutes
@@ -28,6 +29,12 @@ GUIDE_AT = (0.25, 0.5, 0.75)
 DEVICES = ("auto", "cpu", "cuda", "mps")
 #: Keys of the section `sample` that sampling in general has; the others are options of the method's sampler.
 SAMPLE_KEYS = ("labels", "guidance", "guide_at")
+
+#: Of things that are listed or made one by one: sampling steps, sampling seeds, resamples, snapshots.
+MOST = 100_000
+
+#: Metadata of a field whose text is taken as typed, without hydra's syntax for values: places of files.
+AS_TYPED = {"as_typed": True}
 
 #: The section of a part: its `kind` and the options of that kind, which the part itself checks.
 Part = Mapping[str, Any]
@@ -68,7 +75,7 @@ class DataConfig:
 
     name: str
     variant: str | None = None
-    root: str | None = None
+    root: str | None = field(default=None, metadata=AS_TYPED)
     download: bool = True
     conditional: bool = False
     flip: bool = False
@@ -134,7 +141,7 @@ class TrainConfig:
     """Of training: fp32 (no TF32), tf32, or bf16 (autocast of the network alone)."""
     nonfinite: str = "skip"
     """What becomes of a step with a non-finite gradient: skip it, or put zero in the place of those entries."""
-    init: str | None = None
+    init: str | None = field(default=None, metadata=AS_TYPED)
     """Published weights to start from: a name that `bench prepare weights` knows, or a prepared file."""
     max_skipped: int = 100
     """Steps in a row with a non-finite loss or gradient after which the run is recorded as diverged."""
@@ -203,17 +210,18 @@ class EvalConfig:
     quantise: str = "round"
 
     def __post_init__(self) -> None:
-        counts = bool(self.nfe) and min(self.nfe) >= 1
-        _must(counts, "eval.nfe", self.nfe, "a list of step counts, each at least 1")
+        counts = bool(self.nfe) and all(1 <= nfe <= MOST for nfe in self.nfe)
+        _must(counts, "eval.nfe", self.nfe, f"a list of step counts, each at least 1 and at most {MOST:,}")
         _must(len(set(self.nfe)) == len(self.nfe), "eval.nfe", self.nfe, "a list without repetition")
         counts = self.curve is None or all(nfe >= 1 for nfe in self.curve)
         _must(counts, "eval.curve", self.curve, "null, or a list of step counts, each at least 1")
-        _must(self.bootstrap == 0 or self.bootstrap >= 10, "eval.bootstrap", self.bootstrap, "0, or at least 10")
+        resamples = self.bootstrap == 0 or 10 <= self.bootstrap <= MOST
+        _must(resamples, "eval.bootstrap", self.bootstrap, f"0, or at least 10 and at most {MOST:,}")
         _must(bool(self.metrics), "eval.metrics", self.metrics, "a list of at least one metric")
         unique = len(set(self.metrics)) == len(self.metrics)
         _must(unique, "eval.metrics", self.metrics, "a list without repetition")
-        for name in ("draws", "batch"):
-            _must(getattr(self, name) >= 1, f"eval.{name}", getattr(self, name), "at least 1")
+        _must(1 <= self.draws <= MOST, "eval.draws", self.draws, f"at least 1 and at most {MOST:,}")
+        _must(self.batch >= 1, "eval.batch", self.batch, "at least 1")
         _must_be_one_of(QUANTISE, "eval.quantise", self.quantise)
 
 
@@ -240,11 +248,11 @@ class ExecutionConfig:
         for name, wanted in (
             ("micro_batch", "at least 1, or null for the whole batch"),
             ("check_every", "at least 1, in steps, or null for the device's own"),
-            ("snapshots", "at least 1"),
             ("diagnose_every", "at least 1, in images, or null for never"),
         ):
             value = getattr(self, name)
             _must(value is None or value >= 1, f"run.{name}", value, wanted)
+        _must(1 <= self.snapshots <= MOST, "run.snapshots", self.snapshots, f"at least 1 and at most {MOST:,}")
         _must(self.checkpoint_seconds >= 0, "run.checkpoint_seconds", self.checkpoint_seconds, "at least 0")
 
 
@@ -348,11 +356,26 @@ class RunConfig:
         return {**values, "method": method | method.pop("parts"), "sample": sample | sample.pop("options")}
 
 
+#: Sections with a fixed set of keys.
+SECTIONS: dict[str, type] = {
+    "benchmark": BenchmarkConfig,
+    "data": DataConfig,
+    "train": TrainConfig,
+    "eval": EvalConfig,
+    "run": ExecutionConfig,
+}
+
+
 def keys_of(section: str) -> list[str]:
     """The keys of a section with a fixed set of them; none for one whose options are those of a part."""
-    kinds: dict[str, type] = {"benchmark": BenchmarkConfig, "data": DataConfig, "train": TrainConfig}
-    kinds |= {"eval": EvalConfig, "run": ExecutionConfig}
-    return [item.name for item in dataclasses.fields(kinds[section])] if section in kinds else []
+    return [item.name for item in dataclasses.fields(SECTIONS[section])] if section in SECTIONS else []
+
+
+def is_as_typed(key: str) -> bool:
+    """Whether the value of `data.root`, say, is taken as typed, without hydra's syntax for values."""
+    section, _, name = key.partition(".")
+    fields = dataclasses.fields(SECTIONS[section]) if section in SECTIONS else ()
+    return any(item.name == name and "as_typed" in item.metadata for item in fields)
 
 
 def canonical(value: Any) -> Any:
@@ -373,11 +396,12 @@ def _plain(value: Any) -> Any:
 
 def _must(holds: bool, key: str, value: object, wanted: str) -> None:
     if not holds:
-        raise UsageError(f"{key} is {list(value) if isinstance(value, tuple) else value}, must be {wanted}")
+        shown = value if isinstance(value, str) else quoted(list(value) if isinstance(value, tuple) else value)
+        raise UsageError(f"{key} is {cut(shown)}, must be {wanted}")
 
 
 def _must_be_one_of(choices: Sequence[object], key: str, value: object) -> None:
-    _must(value in choices, key, value, f"one of: {', '.join(map(str, choices))}")
+    _must(value in choices, key, value, one_of(value, [str(choice) for choice in choices]))
 
 
 def _reads(read: Callable[[str], object], value: str) -> bool:

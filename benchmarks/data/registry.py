@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from os.path import isfile  # false also for paths that cannot be
 from pathlib import Path
@@ -118,7 +119,7 @@ def check_options(data: DataOptions) -> None:
 
 def _images_path(data: DataOptions) -> Path | None:
     """The folder or file of images in a user's files; None for other data."""
-    root = None if data.root is None else Path(data.root).expanduser()
+    root = None if data.root is None else Path(os.path.expanduser(data.root))
     if data.name == "cifar10":
         is_edm = root is not None and (root.suffix == ".zip" or isfile(root) or isfile(root / "dataset.json"))
         return root if is_edm else None
@@ -138,7 +139,7 @@ def _source(data: DataOptions) -> Source:
         from .image_folder import ImageFolder
 
         return ImageFolder(name, path, data.resolution, data.resize, data.fingerprint)
-    folder = cache_folder("data") if data.root is None else Path(data.root).expanduser()
+    folder = cache_folder("data") if data.root is None else Path(os.path.expanduser(data.root))
     if name == "images":
         raise UsageError("benchmark=images needs a folder, zip file or npz file of images: name it with data.root=PATH")
     if name == "cifar10":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from ..common.files import owner_mark, remove_leftovers, write_text
 from ..common.gpus import visible_gpus
 from ..common.lock import is_held
-from ..common.redact import typed
+from ..common.redact import typed, without_password
 from ..common.system import available_cores, environment_threads
 from ..config.compose import Cell
 from ..config.schema import RunConfig
@@ -97,10 +98,21 @@ def run_local(runs: Sequence[Run], slots: Slots, tick: Callable[[], None]) -> bo
 
 def run_in_process(runs: Sequence[Run], threads: int) -> bool:
     """Run the cells one after another in this process, with their logs on stderr; True if interrupted."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Brief("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler])
     with contextlib.closing(StopFlag()) as stop:
         run_cells(_work(runs), stop, threads)
         return stop()
+
+
+class _Brief(logging.Formatter):
+    """Messages for a terminal: without stack traces, which the log of the cell has."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        brief = copy.copy(record)
+        brief.exc_info = brief.exc_text = brief.stack_info = None
+        return without_password(super().format(brief))
 
 
 def _work(runs: Sequence[Run]) -> Work:

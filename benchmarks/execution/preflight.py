@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...methods.networks.registry import build_factory
+from ...methods.parts.messages import cut
 from ...methods.parts.options import OptionError
 from ..common.devices import check_device
 from ..common.errors import UsageError
 from ..config.averages import HEADLINE
 from ..config.compose import Cell
 from ..config.schema import RunConfig
+from ..data.base import DataInfo
 from ..data.registry import describe_dataset
 from ..metrics.checks import check_metrics
 from ..training.model import Model, outline_model
+
+MOST_PARAMETERS = 10**12  # no machine holds more; what is above is a mistake
 
 
 def check_cells(cells: Sequence[Cell], *, here: bool = True) -> None:
@@ -39,7 +43,7 @@ def check_configurations(configs: Sequence[RunConfig], *, here: bool = True) -> 
             if here:
                 check_device(config.run.device)
             data = describe_dataset(config.data)
-            model = outline_model(config, data)
+            model = _outlined(config, data)
             check_metrics(data, config.eval.metrics)
             for nfe in config.eval.nfe:
                 _check_steps(model, nfe)
@@ -54,6 +58,21 @@ def _check_average(config: RunConfig) -> None:
         raise UsageError(
             f"eval.ema is '{config.eval.ema}', must be null for train.ema or one of train.ema_extra{choices}"
         )
+
+
+def _outlined(config: RunConfig, data: DataInfo) -> Model:
+    try:
+        model = outline_model(config, data)
+    except (RuntimeError, MemoryError, OverflowError) as error:  # of torch, for tensors of more than 2^63 bytes
+        reason = cut((str(error) or type(error).__name__).splitlines()[0], 200)
+        raise UsageError(f"the networks of {config.cell.method} cannot be built with these sizes ({reason})") from None
+    parameters = sum(weight.numel() for weight in model.weights.parameters())
+    if parameters > MOST_PARAMETERS:
+        raise UsageError(
+            f"the networks of {config.cell.method} have {parameters:.1e} parameters in all, must be at most "
+            f"{MOST_PARAMETERS:.0e}: reduce network.*"
+        )
+    return model
 
 
 def _check_steps(model: Model, nfe: int) -> None:

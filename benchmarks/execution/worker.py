@@ -24,7 +24,10 @@ from ..common.distributed import ALONE, OutOfStepError, Ranks, joined, ranks_fro
 from ..common.errors import UsageError
 from ..common.files import DamagedError, TakenError, read_json, read_jsonl, write_json
 from ..common.lock import Lock, acquire, is_held
+from ..common.redact import without_password
 from ..common.system import skip_final_gc
+from ..common.text import count
+from ..common.unforeseen import describe
 from ..runs.folder import Run, is_finished
 from ..runs.status import State, Status
 
@@ -109,6 +112,9 @@ def main(arguments: list[str]) -> int:
             run_cells(work, stop, threads, ranks)
     except (OutOfStepError, OSError) as error:  # OSError: of locks and states, on a full or read-only disk
         _print(str(error))
+        return 1
+    except Exception as error:  # outside of any cell, whose own failures are in its log
+        _print(describe(error))
         return 1
     return INTERRUPTED if stop() else 0
 
@@ -220,7 +226,7 @@ def _lead(run: Run, lock: Lock, work: Work, stop: StopFlag, threads: int, ranks:
     def should_stop() -> bool:
         return stop() or not lock.is_ours()
 
-    where = f"process {os.getpid()} on {socket.gethostname()}, {threads} thread(s)"
+    where = f"process {os.getpid()} on {socket.gethostname()}, {count(threads, 'thread')}"
     logging.info("attempt started, %s%s", where, f", one of {ranks.size} processes" if ranks.size > 1 else "")
     try:
         state = run_cell(
@@ -239,7 +245,7 @@ def _lead(run: Run, lock: Lock, work: Work, stop: StopFlag, threads: int, ranks:
 
 def _print(text: str) -> None:
     """Print to stderr, for messages that do not belong into the log of a cell."""
-    print(text, file=sys.stderr, flush=True)
+    print(without_password(text), file=sys.stderr, flush=True)
 
 
 def _note_failure(run: Run, error: str) -> None:
@@ -279,6 +285,9 @@ class _OwnLog(logging.FileHandler):
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self.own = lock
 
+    def format(self, record: logging.LogRecord) -> str:
+        return without_password(super().format(record))
+
     def emit(self, record: logging.LogRecord) -> None:
         if not self.own.is_ours():
             return
@@ -298,9 +307,9 @@ def _may_start(run: Run, limit: int) -> bool:
     """Count the jobs in a row that found nothing new saved since the one before; at the limit the cell has failed."""
     before = read_json(run.starts_file, {"saved": None, "without_progress": 0})
     saved = _saved(run)
-    count = before["without_progress"] + 1 if before["saved"] == saved else 0
-    write_json(run.starts_file, {"saved": saved, "without_progress": count})
-    if count < limit:
+    without_progress = before["without_progress"] + 1 if before["saved"] == saved else 0
+    write_json(run.starts_file, {"saved": saved, "without_progress": without_progress})
+    if without_progress < limit:
         return True
     error = f"{limit} jobs in a row ended before anything new was saved (is the time limit long enough?)"
     run.set_state(State.FAILED, error)

@@ -96,7 +96,7 @@ _CHOICES = tuple(
     if not name.endswith("_2k") or name.startswith("fd_") or name.split("_")[1] in ("digits", "points")
 )
 
-_COUNT = r"[1-9][0-9]*k?"
+_COUNT = r"[1-9][0-9]{0,9}k?"
 _TAIL = rf"(?:_ref(?P<reference>{_COUNT}|{PUBLISHED}))?"
 _INCEPTION = re.compile(rf"(?P<distance>[a-z]+)(?P<count>{_COUNT})(?:_(?P<protocol>{'|'.join(PROTOCOLS)}))?{_TAIL}")
 _OTHER = re.compile(rf"(?P<distance>[a-z0-9]+)_(?P<extractor>[A-Za-z0-9_.:]+?)_(?P<count>{_COUNT}){_TAIL}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.files import DamagedError, read_json, write_json
+from ..common.redact import without_password
 from ..common.text import visible
 
 
@@ -90,7 +91,8 @@ class Status:
 
     def write(self, path: Path) -> None:
         """Replace the file atomically. Raises ValueError on NaN or infinity, and OSError."""
-        write_json(path, asdict(self))
+        error = None if self.error is None else without_password(self.error)
+        write_json(path, asdict(self) | {"error": error})
 
     @property
     def reason(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _prepared(name_or_path: str) -> Path:
     if name_or_path.endswith(".safetensors"):
-        path = Path(name_or_path).expanduser()
+        path = Path(os.path.expanduser(name_or_path))
         if not path.is_file():
             raise UsageError(f"there are no weights {path}: name a safetensors file, or one of {', '.join(PUBLISHED)}")
         return path

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..parts.checks import check_at_least, check_probability
+from ..parts.checks import MOST_BLOCKS, check_count, check_probability
 from ..parts.variational import encoder_size
 from .encoder import Encoder
 
@@ -28,7 +28,7 @@ class MLPOptions:
     def __post_init__(self) -> None:
         if self.width < 4 or self.width % 4:
             raise ValueError(f"width is {self.width}, must be a positive multiple of 4")
-        check_at_least("blocks", self.blocks, 1)
+        check_count("blocks", self.blocks, MOST_BLOCKS)
         check_probability("dropout", self.dropout)
 
     def network(self, shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from ..parts.messages import one_of
 from ..parts.options import OptionError, part_from_options
 from .adm import ADMOptions
 from .edm2 import EDM2Options
@@ -52,9 +53,7 @@ def build_factory(options: Mapping[str, Any], shape: tuple[int, ...], classes: i
     """
     kind = options["kind"]
     if not isinstance(kind, str) or kind not in NETWORKS:
-        raise OptionError(
-            f"network.kind is '{kind}', which this version does not have. Available: {', '.join(NETWORKS)}"
-        )
+        raise OptionError(f"network.kind is '{kind}', must be {one_of(kind, NETWORKS)}")
     values = {key: value for key, value in options.items() if key != "kind"}
     network = part_from_options(NETWORKS[kind], values, "network")
     return NetworkFactory(

@@ -13,7 +13,7 @@ from typing import Self
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..parts.checks import check_at_least, check_probability
+from ..parts.checks import MOST_BLOCKS, check_count, check_probability
 from ..parts.options import OptionError
 from ..parts.variational import encoder_size
 from .encoder import Encoder
@@ -49,7 +49,7 @@ class UNetOptions:
             raise ValueError(f"channels is {self.channels}, must be a positive multiple of 4")
         if self.channel_mult is not None and min(self.channel_mult, default=0) < 1:
             raise ValueError(f"channel_mult is {list(self.channel_mult)}, must be whole numbers of at least 1")
-        check_at_least("blocks", self.blocks, 1)
+        check_count("blocks", self.blocks, MOST_BLOCKS)
         if any(resolution < 1 for resolution in self.attention):
             raise ValueError(f"attn_resolutions is {list(self.attention)}, must be resolutions in pixels")
         check_probability("dropout", self.dropout)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .messages import one_of
+
+MOST_BLOCKS = 1000  # of a network, per level; more is a mistake, and would be built one by one
+
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} is '{value}', must be one of: {', '.join(choices)}")
+        raise ValueError(f"{name} is '{value}', must be {one_of(value, choices)}")
 
 
 def check_above(name: str, value: float, bound: float) -> None:
@@ -18,6 +22,11 @@ def check_above(name: str, value: float, bound: float) -> None:
 def check_at_least(name: str, value: float, bound: float) -> None:
     if not value >= bound:
         raise ValueError(f"{name} is {value:g}, must be at least {bound:g}")
+
+
+def check_count(name: str, value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        raise ValueError(f"{name} is {value}, must be from 1 to {most:,}")
 
 
 def check_share(name: str, value: float) -> None:

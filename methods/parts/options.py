@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import sys
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
+
+from .messages import cut, did_you_mean, near, quoted
 
 
 class OptionError(ValueError):
@@ -36,9 +37,8 @@ def part_from_options(part: type, options: Mapping[str, Any], where: str) -> Any
         key = f"{where}.{option}" if where else option
         if option not in fields:
             choices = ", ".join(fields) or "none, this part has no options"
-            near = difflib.get_close_matches(str(option), fields, 1)
-            guess = f" Did you mean: {near[0]}?" if near else ""
-            raise OptionError(f"unknown key '{key}'.{guess} Available: {choices}")
+            guess = did_you_mean(f"{where}.{name}".strip(".") for name in near(str(option), fields))
+            raise OptionError(f"unknown key '{cut(key)}'.{guess} Available: {choices}")
         values[option] = _converted(value, hints[option], key)
     for field in dataclasses.fields(part):
         if field.default is field.default_factory is dataclasses.MISSING and field.name not in values:
@@ -79,6 +79,5 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
             return int(value)
     if kind in (str, bool, Mapping) and isinstance(value, kind):
         return value
-    shown = "null" if value is None else f"{value!r:.80}"
     wanted = WANTED.get(kind, "a mapping")
-    raise OptionError(f"{where} is {shown}, must be {wanted}" + (" or null" if optional else ""))
+    raise OptionError(f"{where} is {quoted(value)}, must be {wanted}" + (" or null" if optional else ""))

@@ -126,7 +126,7 @@ def encoder_size(text: str) -> Literal["small", "big"] | tuple[int, int]:
     """
     if text == "small" or text == "big":
         return text
-    match = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,2})", text)
     if match is None or int(match[1]) % 4:
         raise ValueError(
             f"encoder is '{text}', must be one of: small, big, or <width>x<blocks> such as 48x2, "

@@ -314,7 +314,7 @@ def test_sampling_steps() -> None:
         (
             ForwardProcess,
             {"sigma": 1},
-            "unknown key 'method.part.sigma'. Did you mean: sigma_min? Available: kind, boundary",
+            "unknown key 'method.part.sigma'. Did you mean: method.part.sigma_min, method.part.sigma_max, ",
         ),
         (ForwardProcess, {"sigma_min": "a"}, "method.part.sigma_min is 'a', must be a number"),
         (ForwardProcess, {"sigma_min": float("nan")}, "must be a number"),

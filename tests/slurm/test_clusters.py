@@ -105,7 +105,7 @@ MISTAKES = {
     ),
     "setup": ("setup: module load cuda", "setup is 'module load cuda', must be a list of lines of shell"),
     "lines in a line": ('setup: ["a\\nb"]', "must be a list of lines of shell"),
-    "variable": ("environment: {A-B: c}", 'environment is {"A-B": "c"}, must be a mapping of names'),
+    "variable": ("environment: {A-B: c}", "environment is {'A-B': 'c'}, must be a mapping of names"),
     "requeue": ("requeue: true", "requeue is true, must be a mapping with: enabled, without_progress, notice_seconds"),
     "enabled": ("requeue: {enabled: maybe}", "requeue.enabled is 'maybe', must be true or false"),
     "notice": (
@@ -134,12 +134,12 @@ MISTAKES = {
     ),
     "prefix": ('job_name_prefix: "a,b"', "job_name_prefix is 'a,b', must be at most 64 letters, digits and"),
     "lines in a comment": ('comment: "a\\nb"', "must be one line of text"),
-    "program for srun": ("srun_args: [ls]", 'srun_args is ["ls"], must be a list of long options of srun'),
+    "program for srun": ("srun_args: [ls]", "srun_args is ['ls'], must be a list of long options of srun"),
     "tasks for srun": (
         "srun_args: [--ntas=3]",
         "srun_args.--ntas, short for ntasks, is not set this way: use train.res",
     ),
-    "option": ("sbatch: {--nice: 3}", 'sbatch is {"--nice": 3}, must be a mapping of long options without dashes'),
+    "option": ("sbatch: {--nice: 3}", "sbatch is {'--nice': 3}, must be a mapping of long options without dashes"),
     "yaml": ("setup: [a", "is not YAML (line "),
 }
 

@@ -65,7 +65,7 @@ def find(name: str) -> Path | None:
     network = _named(name)
     given = os.environ.get(variable(name))
     if given:
-        path = Path(given).expanduser()
+        path = Path(os.path.expanduser(given))
         if not path.is_file():
             raise UsageError(f"{variable(name)}={given}: there is no such file")
         return path

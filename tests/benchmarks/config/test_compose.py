@@ -42,7 +42,12 @@ def test_methods_keep_their_order_without_repetition() -> None:
     assert parse_methods(" vct, ect ,ict+ot,ect,vct") == ["vct", "ect", "ict+ot"]
 
 
-@pytest.mark.parametrize("name", ["ekt", "ECT", "ect+xx", "+", "ect+", "+vc", "ot", "ect ict", "../ect", "é"])
+def test_case_does_not_matter_in_names() -> None:
+    assert parse_methods("ECT,Ict+OT,ect+VC") == ["ect", "ict+ot", "vct"]
+    assert one("benchmark=Toy2D", "preset=SMOKE") == one("benchmark=toy2d", "preset=smoke")
+
+
+@pytest.mark.parametrize("name", ["ekt", "ECTT", "ect+xx", "+", "ect+", "+vc", "ot", "ect ict", "../ect", "é"])
 def test_an_unknown_method_is_an_error_with_the_choices(name: str) -> None:
     with pytest.raises(UsageError, match=r"^unknown method .* Available: ect, ect\+gc, ect\+ot, ict"):
         parse_methods(name)
@@ -57,7 +62,26 @@ def test_seeds(text: str, seeds: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ",", "0,", "-1", "1-", "-", "5-2", "1.5", "a", "0-2-4", "1 2", "²", "0x1", "0-99999999"]
+    "text",
+    [
+        "",
+        ",",
+        "0,",
+        "-1",
+        "1-",
+        "-",
+        "5-2",
+        "1.5",
+        "a",
+        "0-2-4",
+        "1 2",
+        "²",
+        "0x1",
+        "0-99999999",
+        "1" * 5000,
+        str(2**63),
+    ],
+    ids=lambda text: text[:20],
 )
 def test_bad_seeds_are_an_error(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--seeds "):
@@ -319,13 +343,68 @@ def test_benchmarks_and_lists_can_be_swept() -> None:
     assert [cell.config.train.betas for cell in cells] == [(0.9, 0.99), (0.5, 0.9)]
 
 
+# Places of files, and keys that some methods have
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("data.root=/datä/ü", "/datä/ü"),
+        ("data.root=/my data/日本語　x", "/my data/日本語　x"),
+        ("data.root='/my data'", "/my data"),
+        ('data.root="/my data"', "/my data"),
+        ("data.root=/a,b[c]{d}(e)=f&$g#%", "/a,b[c]{d}(e)=f&$g#%"),
+        ("data.root=/${oc.env:HOME}/${", "/${oc.env:HOME}/${"),
+        ("data.root=/'", "/'"),
+        ("data.root=null", None),
+        ("train.init='null'", "null"),
+        ("train.init=a=b", "a=b"),
+        ("train.init='a,b'", "a,b"),
+    ],
+)
+def test_a_place_is_taken_as_typed(setting: str, value: str | None) -> None:
+    config = one(setting).config
+    assert (config.data.root if setting.startswith("data") else config.train.init) == value
+
+
+def test_places_in_the_identity_can_be_swept() -> None:
+    assert [cell.config.train.init for cell in compose_cells(["ect"], [0], ["train.init=a=b,'ü',null"])] == [
+        "a=b",
+        "ü",
+        None,
+    ]
+
+
+def test_a_key_of_some_methods_changes_those_alone_and_it_is_said() -> None:
+    notes: list[str] = []
+    settings = ["method.coupling.kl_weight=1,3", "train.lr=1e-3,2e-3"]
+    cells = compose_cells(["ect", "vct"], [0, 1], settings, notes.append)
+    assert notes == ["method.coupling.kl_weight applies to vct; ect has no such key and keeps its configuration"]
+    alone = [cell for method in ("ect", "vct") for cell in compose_cells([method], [0, 1], settings[method == "ect" :])]
+    assert [cell.name for cell in cells] == [cell.name for cell in alone]
+
+
+def test_a_key_of_no_method_names_those_that_have_it() -> None:
+    with pytest.raises(UsageError) as caught:
+        compose_cells(["ect", "ict"], [0], ["method.coupling.kl_weight=1"])
+    assert str(caught.value) == (
+        "ect, ict have no key 'method.coupling.kl_weight'; methods that have it: ict+vc, sct+vc, vct"
+    )
+
+
+def test_the_keys_of_another_kind_are_taken() -> None:
+    settings = ["method.times.kind=karras_bins", "method.times.s0=3"]
+    assert one(*settings).config.method.parts["times"]["s0"] == 3
+    assert refusal("method.times.s0=3") == "ect has no key 'method.times.s0'; methods that have it: ict"
+
+
 # What is refused
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.bacth=3", "unknown key 'train.bacth'. Did you mean: batch? Available: images, batch"),
+        ("train.bacth=3", "unknown key 'train.bacth'. Did you mean: train.batch? Available: train.images, train.batch"),
         ("foo.bar=1", "unknown key 'foo.bar'. Available: benchmark, preset, method.…, data.…"),
         ("foo=1", "unknown key 'foo'. Available: benchmark, preset"),
         ("train=1", "unknown key 'train'. Available: train.images"),
@@ -361,7 +440,34 @@ def test_benchmarks_and_lists_can_be_swept() -> None:
         ("run.check_every=0", "run.check_every is 0, must be at least 1"),
         ("run.micro_batch=0", "run.micro_batch is 0, must be at least 1, or null for the whole batch"),
         ("data.download=maybe", "data.download is 'maybe', must be true or false"),
-        ("data.root=/a,/b", "key 'data.root' cannot be swept"),
+        ("train.resources.cpus=1,2", "key 'train.resources.cpus' cannot be swept"),
+        ("data.root=", "data.root is '', must be text in UTF-8 without control characters, or null"),
+        ("data.root=/a\x1b[2J", "data.root is '/a\\x1b[2J', must be text in UTF-8"),
+        ("data.root=/\udcff", "data.root is '/\\udcff', must be text in UTF-8"),
+        (
+            "kl_weight=3",
+            "unknown key 'kl_weight'. Did you mean: method.coupling.kl_weight? Available: benchmark, preset",
+        ),
+        ("coupling.kl_wieght=3", "unknown key 'coupling.kl_wieght'. Did you mean: method.coupling.kl_weight?"),
+        (
+            "method.copling.kl_weight=3",
+            "unknown key 'method.copling.kl_weight'. Did you mean: method.coupling.kl_weight?",
+        ),
+        ("method.distance.d=3", "unknown key 'method.distance.d'. Did you mean: method.distance.c"),
+        ("traim.lr=3", "unknown key 'traim.lr'. Did you mean: train.lr?"),
+        ("train.LR=3", "unknown key 'train.LR'. Did you mean: train.lr?"),
+        ("run.device=CPU", "run.device is CPU, must be one of: auto, cpu, cuda, mps. Did you mean: cpu?"),
+        ("train.optimizer=adan", "train.optimizer is adan, must be one of: radam, adam. Did you mean: adam, radam?"),
+        ("seeds=0-3", "'seeds=' is not set this way: use --seeds"),
+        ("launcher=slurm", "'launcher=' is not set this way: use --launcher"),
+        (f"train.images={'1' * 5000}", "train.images is '1111"),
+        (f"train.batch=1,{'1' * 5000}", "train.batch is '1,111"),
+        (f"eval.nfe={'[' * 900}1{']' * 900}", "eval.nfe is '[[[["),
+        (f"eval.nfe={'[' * 100}1{']' * 100}", "eval.nfe is '[[[["),
+        (f"train.lr={'${' * 900}", "train.lr is '${${"),
+        ("run.snapshots=1000000000000", "run.snapshots is 1000000000000, must be at least 1 and at most 100,000"),
+        ("eval.draws=1000000000000", "eval.draws is 1000000000000, must be at least 1 and at most 100,000"),
+        ("eval.nfe=[1000000000000]", "eval.nfe is [1000000000000], must be a list of step counts"),
         ("train.lr=range(1,3)", "'train.lr=range(1,3)' is no list of values: write train.lr=1,2,3"),
         ("train.lr=${nope}", "train.lr: Interpolation key 'nope' not found"),
         ("train.lr=[", "'train.lr=[' cannot be read: a value with spaces or special characters needs quotes"),

@@ -38,7 +38,7 @@ def test_derived_quantities_count_whole_batches() -> None:
     ("section", "changes", "message"),
     [
         ("train", {"bacth": 3}, "unknown key 'train.bacth'"),
-        ("train", {"batch": True}, "train.batch is True, must be a whole number"),
+        ("train", {"batch": True}, "train.batch is true, must be a whole number"),
         ("train", {"lr": None}, "train.lr is null, must be a number"),
         ("train", {"resources": {"memory": "x"}}, "train.resources.memory is x, must be null, or text such as"),
         ("eval", {"curve": [0]}, "eval.curve is [0], must be null, or a list of step counts, each at least 1"),
