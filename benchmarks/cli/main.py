@@ -122,7 +122,7 @@ def _run() -> int:
     except BrokenPipeError:
         raise
     except UsageError as error:
-        return _say(str(error), BAD_INPUT)
+        return _say(without_password(str(error)), BAD_INPUT)
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:  # no permission, no space left, …
             return _say(f"{os.fsdecode(error.filename)}: {error.strerror}", BAD_INPUT)
@@ -133,5 +133,5 @@ def _run() -> int:
 
 
 def _say(message: str, status: int) -> int:
-    print(f"bench: {plain(without_password(message))}", file=sys.stderr)
+    print(f"bench: {plain(message)}", file=sys.stderr)
     return status

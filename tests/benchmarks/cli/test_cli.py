@@ -50,17 +50,41 @@ MISTAKES = {
     "metric": (["eval.metrics=[fd_digit_2k]"], "unknown metric 'fd_digit_2k'. Did you mean: fd_digits_2k"),
     "fid": (["eval.metrics=[fidd50k]"], "unknown metric 'fidd50k'. Did you mean: fid50k"),
     "metric of other data": (["eval.metrics=[fd_points_2k]"], ""),
-    "key": (["train.bacth=3"], "unknown key 'train.bacth'. Did you mean: batch? Available: images, batch"),
+    "key": (["train.bacth=3"], "unknown key 'train.bacth'. Did you mean: train.batch? Available: train.images"),
     "option of a part": (["method.times.foo=3"], "unknown key 'method.times.foo'. Available: "),
     "option of the network": (["network.foo=3"], "unknown key 'network.foo'. Available: width, blocks, dropout"),
     "kind": (["method.coupling.kind=foo"], "method.coupling.kind is 'foo', must be one of: independent, optimal"),
     "kind of network": (
         ["network.kind=foo"],
-        "network.kind is 'foo', which this version does not have. Available: mlp",
+        "network.kind is 'foo', must be one of: mlp, ddpmpp",
     ),
     "kind of average": (["train.ema.kind=foo"], "train.ema.kind is 'foo', must be one of: halflife, constant"),
     "average without its option": (["train.ema={kind: halflife}"], "train.ema.images is missing"),
     "other paper's part": (["--methods", "ect", "method.times.kind=karras_bins"], "'ect' cannot have method.times"),
+    "size of a tensor": (
+        ["--methods", "ect", f"network.width={10**18}"],
+        "the networks of ect cannot be built with these sizes (",
+    ),
+    "parameters": (
+        ["--methods", "vct", f"network.width={10**9}"],
+        "the networks of vct have 1.0e+19 parameters in all, must be at most 1e+12: reduce network.*",
+    ),
+    "blocks": ([f"network.blocks={10**9}"], "network.blocks is 1000000000, must be from 1 to 1,000"),
+    "digits": (["--seeds", "1" * 5000], "--seeds has '1111"),
+    "bare key": (
+        ["kl_weight=3"],
+        "unknown key 'kl_weight'. Did you mean: method.coupling.kl_weight? Available: benchm",
+    ),
+    "misspelt key": (
+        ["--methods", "vct", "method.coupling.kl_wieght=3"],
+        "unknown key 'method.coupling.kl_wieght'. Did you mean: method.coupling.kl_weight? Available: method.coupling",
+    ),
+    "misspelt kind": (
+        ["method.distance.kind=hubber"],
+        "method.distance.kind is 'hubber', must be one of: huber, huber_elementwise_sum, huber_elementwise_mean. "
+        "Did you mean: huber?",
+    ),
+    "password": (["https://me:secret@host/?token=secret"], "'https://***@host/?***"),
     "width": (["network.width=3"], "network.width is 3, must be a positive multiple of 4"),
     "steps without levels": (["sample.sigma_mid=[]"], "eval.nfe is 2: without intermediate levels in sample.sigma_mid"),
     "variant": (["benchmark=toy2d", "data.variant=x"], "unknown variant of toy2d 'x'. Available: two_modes"),
@@ -200,6 +224,49 @@ def test_a_damaged_file_is_named(subcommand: str, file: str, call: Callable[...,
     assert said.status == 2
     (line,) = said.err.splitlines()
     assert line.startswith(f"bench: {cell.name}/{file}")
+
+
+# What nobody foresaw
+
+
+def test_an_unexpected_error_is_a_sentence_and_its_trace_is_in_a_file(bench: Bench, tmp_path: Path) -> None:
+    """A library that is broken on this machine stands for all that nobody foresaw."""
+    for folder in ("libraries", "temporary"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "libraries" / "yaml.py").write_text("raise RuntimeError('lost https://me:secret@host/?token=secret')")
+    said = bench("show", "ect", PYTHONPATH=str(tmp_path / "libraries"), TMPDIR=str(tmp_path / "temporary"))
+    assert (said.returncode, said.stdout) == (1, "")
+    (line,), (log,) = said.stderr.splitlines(), (tmp_path / "temporary").glob("*.log")
+    assert line == f"bench: unexpected error: RuntimeError: lost https://***@host/?***; details are in {log}"
+    assert log.read_text().startswith("bench show ect\nTraceback")
+    assert "secret" not in log.read_text()
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # as `bench list | true`
+    done = subprocess.run(
+        [BENCH, "list"], stdout=write_end, stderr=subprocess.PIPE, check=False, cwd=tmp_path, env=environment()
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_terminal_without_a_character_shows_its_code(bench: Bench) -> None:
+    said = bench("show", "toy2d", "data.root=/datä", PYTHONIOENCODING="ascii")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "root: /dat\\xe4" in said.stdout
+
+
+def test_an_endless_line_of_a_log_is_cut(call: Callable[..., Said], tmp_path: Path) -> None:
+    folder = put(tiny_cell("ect"), tmp_path)
+    lines = [b"begin\n", b"x" * 10_000_000 + b"\n", b"https://me:secret@host \x1b[2J\n", b"end"]
+    (folder / "log.txt").write_bytes(b"".join(lines))
+    said = call("logs", "--out", ".", folder)
+    assert said.status == 0
+    begin, long, address, end = said.out.split("\n")
+    assert (begin, address, end) == ("begin", "https://***@host \ufffd[2J", "end")
+    assert re.fullmatch(r"x{4096}… \(9,995,90[45] more bytes\)", long)
 
 
 # Looking around

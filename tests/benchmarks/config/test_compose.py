@@ -453,7 +453,7 @@ def test_the_keys_of_another_kind_are_taken() -> None:
             "method.copling.kl_weight=3",
             "unknown key 'method.copling.kl_weight'. Did you mean: method.coupling.kl_weight?",
         ),
-        ("method.distance.d=3", "unknown key 'method.distance.d'. Did you mean: method.distance.c"),
+        ("method.distance.d=3", "unknown key 'method.distance.d'. Available: method.distance.kind, method.distance.c"),
         ("traim.lr=3", "unknown key 'traim.lr'. Did you mean: train.lr?"),
         ("train.LR=3", "unknown key 'train.LR'. Did you mean: train.lr?"),
         ("run.device=CPU", "run.device is CPU, must be one of: auto, cpu, cuda, mps. Did you mean: cpu?"),
