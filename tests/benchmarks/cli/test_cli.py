@@ -125,7 +125,9 @@ def test_a_missing_data_set_is_one_sentence(call: Callable[..., Said], tmp_path:
     said = call("run", "--methods", "ect", "--out", "runs", *settings)
     assert said.status == 2
     (line,) = said.err.splitlines()
-    assert line.startswith("bench: data set 'cifar10' is missing or damaged in data/cifar-10-batches-py: allow the")
+    assert line.startswith(
+        f"bench: data set 'cifar10' is missing or damaged in {tmp_path}/data/cifar-10-batches-py: allow the"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
