@@ -52,7 +52,7 @@ def diagnose(
     Exit status: 0 all rows are there, 1 a cell has no snapshot yet, 130 interrupted.
     """
     cells = below(runs)
-    from ..common.devices import check_device, pick_device
+    from ..common.devices import check_device, limit_threads, pick_device
     from ..evaluation.diagnostics import Settings
 
     try:
@@ -60,6 +60,7 @@ def diagnose(
     except UsageError as error:
         raise UsageError(f"--{error}") from None
     check_device(device)
+    limit_threads()
     shared = None if weights == OWN else _shared(Path(weights))
     measure = _Measurement(settings, shared, pick_device(device), only_last=snapshots == "last")
     added = [measure(cell) for cell in cells]

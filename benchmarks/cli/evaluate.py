@@ -100,12 +100,13 @@ def _score(pending: dict[Run, RunConfig]) -> int:
 
     Cells with the same data set and metrics share data, networks and reference.
     """
-    from ..common.devices import pick_device
+    from ..common.devices import limit_threads, pick_device
     from ..data.registry import load_dataset
     from ..execution.preflight import check_configurations
     from ..metrics.evaluate import Evaluator
 
     check_configurations(list(pending.values()))
+    limit_threads()
     logging.basicConfig(format="  %(message)s", level=logging.INFO)  # features of large networks take minutes
     left_out = 0
     evaluators: dict[str, Evaluator] = {}

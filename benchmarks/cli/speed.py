@@ -22,12 +22,13 @@ def metrics(
     """Compare our evaluator with clean-fid: features, distance and memory. Takes minutes on a CPU."""
     import torch
 
-    from ..common.devices import check_device, pick_device
+    from ..common.devices import check_device, limit_threads, pick_device
     from ..common.system import hardware
     from ..metrics import speed
     from ..metrics.extractors import weight_files
 
     check_device(device)
+    limit_threads()
     chosen = pick_device(device)
     weight_files.locate("inception")
     found = hardware()

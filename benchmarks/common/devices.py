@@ -6,6 +6,7 @@ import torch
 
 from .distributed import ALONE, Ranks
 from .errors import UsageError
+from .system import available_cores
 
 
 def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
@@ -19,6 +20,11 @@ def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     device = torch.device("cuda", ranks.local_rank % max(torch.cuda.device_count(), 1))
     torch.cuda.set_device(device)  # where NCCL and what names no device work
     return device
+
+
+def limit_threads() -> None:
+    """Use no more threads than the cores that this process may use: PyTorch does not know the quotas of containers."""
+    torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
 
 
 def check_device(name: str) -> None:

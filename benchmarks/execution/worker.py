@@ -106,7 +106,11 @@ def main(arguments: list[str]) -> int:
     listing, *parent = arguments
     stop = StopFlag(int(parent[0]) if parent else None)
     logging.captureWarnings(True)  # into the log of the running cell
-    work, threads = Work.read(Path(listing)), int(os.environ.get("OMP_NUM_THREADS", "1"))
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    try:
+        work = Work.read(Path(listing))
+    except FileNotFoundError:  # its parent has ended, and the list with it
+        return INTERRUPTED
     try:
         with joined(ranks_from_environment()) as ranks:
             run_cells(work, stop, threads, ranks)

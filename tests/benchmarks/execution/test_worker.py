@@ -150,6 +150,12 @@ def test_a_signal_ends_it_between_two_steps(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_it_leaves_when_its_list_is_gone(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", worker.__name__, str(tmp_path / "cells"), str(os.getpid())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_it_leaves_when_its_parent_is_gone(tmp_path: Path) -> None:
     """Also if the parent was gone before the worker could ask who it was."""
     folder = put(tiny_cell("ect", *LONG), tmp_path)
