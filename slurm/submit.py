@@ -118,7 +118,8 @@ def submit_cells(
 
 @contextlib.contextmanager
 def _restoring(runs: Sequence[Run]) -> Iterator[set[Run]]:
-    """Afterwards, cells that were not added to the yielded set have their former states, unless a process holds them.
+    """Afterwards, cells that were not added to the yielded set are as before, unless a process holds them: in their
+    former states, and without a folder where they had none but for a configuration.
 
     If this process is interrupted, all stay: SLURM may have any of them.
     """
@@ -131,6 +132,8 @@ def _restoring(runs: Sequence[Run]) -> Iterator[set[Run]]:
                 continue
             if (state := before[run]) is None:
                 run.status_file.unlink(missing_ok=True)
+                if [path.name for path in run.path.iterdir()] == [run.config_file.name]:
+                    shutil.rmtree(run.path)
             else:
                 with atomic_path(run.status_file) as path:
                     path.write_bytes(state)

@@ -20,6 +20,7 @@ from consistency_bench.benchmarks.execution.launch import prepare
 from consistency_bench.benchmarks.execution.spawn import free_port
 from consistency_bench.benchmarks.execution.worker import Work
 from consistency_bench.benchmarks.runs.folder import Run
+from consistency_bench.slurm.sbatch import claim
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +30,9 @@ SHORT = [*SETTINGS, "train.images=2560"]
 
 JOB = """
 import json, sys
-from consistency_bench.slurm.job import CellsJob
-CellsJob(cells=tuple(json.loads(sys.argv[1])), share=int(sys.argv[2]), requeue=True, without_progress=3)()
+from consistency_bench.slurm import job
+job.KILL_SECONDS = float(sys.argv[3])
+job.CellsJob(cells=tuple(json.loads(sys.argv[1])), share=int(sys.argv[2]), requeue=True, without_progress=3)()
 """
 
 
@@ -62,11 +64,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
     scontrol.chmod(0o755)
     begun: list[subprocess.Popen[str]] = []
 
-    def begin(folders: list[Path], share: int = 1, **more: str) -> subprocess.Popen[str]:
+    def begin(folders: list[Path], share: int = 1, kill: float = 600, **more: str) -> subprocess.Popen[str]:
         kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         own = {"SLURM_JOB_ID": "7", "SUBMITIT_FOLDER": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}"}
         process = subprocess.Popen(
-            [sys.executable, "-c", JOB, json.dumps([str(folder) for folder in folders]), str(share)],
+            [sys.executable, "-c", JOB, json.dumps([str(folder) for folder in folders]), str(share), str(kill)],
             env={**kept, **own, **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -108,6 +110,30 @@ def test_told_to_end_it_saves_and_leaves_the_rest_to_slurm(tmp_path: Path, start
     time.sleep(1)
     assert job.poll() is None
     assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_told_to_end_and_not_ended_it_goes_on(share: int, tmp_path: Path, start: Start) -> None:
+    """As on a node that has just come back, where the signal was meant for an earlier start."""
+    folders = cells(tmp_path, ENDLESS, seeds=share)
+    job = start(folders, share=share, kill=1)
+    until(lambda: all(trains(folder)() for folder in folders))
+    job.send_signal(signal.SIGTERM)
+    until(lambda: all(len(json.loads((f / "run.json").read_text())["attempts"]) > 1 for f in folders))
+    until(lambda: all(status(folder)["state"] == "running" for folder in folders))
+    job.send_signal(signal.SIGUSR2)
+    said, _ = job.communicate()
+    assert job.returncode == 0, said
+    assert "the job goes on if it is not ended within 1 s" in said
+    assert "the job is requeued" in said
+
+
+def test_a_job_of_an_array_that_was_submitted_twice_leaves_the_cells_alone(tmp_path: Path, start: Start) -> None:
+    folders = cells(tmp_path, ENDLESS)
+    claim(tmp_path, "6")
+    said, _ = start(folders, SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="0").communicate()
+    assert "array 6 runs these cells: this one was submitted twice, and its job ends" in said
+    assert status(folders[0])["state"] == "queued"
 
 
 def test_workers_that_are_killed_fail_the_job(tmp_path: Path, start: Start) -> None:

@@ -38,6 +38,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr(queue, "AGAIN_SECONDS", 0.0)
 
     def put(name: str, said: str = "", *, complaint: str = "", status: int = 0) -> Path:
         files = {part: tmp_path / f"{name}.{part}" for part in ("said", "complaint", "calls")}
@@ -140,6 +141,16 @@ def test_a_cluster_without_accounts_says_what_it_can(fake: Fake) -> None:
     found = query([("a", 0), ("a", 1)], SINCE)
     assert (found.unreachable, found.accounted) == (None, False)
     assert list(found.jobs) == [("a", 0)]
+
+
+@pytest.mark.parametrize(("second", "lost"), [("cat {said}", False), ("exit 1", False), ("true", True)])
+def test_a_job_is_missing_once_two_answers_say_so(second: str, lost: bool, fake: Fake, tmp_path: Path) -> None:
+    fake("sacct", complaint="Slurm accounting storage is disabled\n", status=1)
+    calls = fake("squeue", row("7_0", "a", "RUNNING"))
+    again = second.format(said=tmp_path / "squeue.said")
+    (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\ntest -e {calls} || {{ touch {calls}; exit; }}\n{again}\n")
+    found = query([("a", 0)], SINCE)
+    assert (not found.unreachable and not found.jobs) == lost
 
 
 def test_a_controller_that_does_not_answer_is_quoted(fake: Fake) -> None:

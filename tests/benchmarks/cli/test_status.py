@@ -93,6 +93,7 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
         write_text(path, script.format(folder=folder))
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(queue, "AGAIN_SECONDS", 0.0)
 
     def set_answers(*answers: Sequence[str] | None) -> None:
         for path in folder.glob("*.txt"):
@@ -357,13 +358,13 @@ def test_the_jobs_of_cells_are_cancelled(
     said = call("cancel", NAMES[1])
     assert said.out == f"cancelled 12_1: {NAMES[1]}; it also held {NAMES[2]}\n"
     say(out, 2, state="done")  # it loses nothing
-    assert "also held" not in call("cancel", NAMES[1]).out
+    assert call("cancel", NAMES[1]).out == f"cancelled 12_1: {NAMES[1]}\n"
     assert call("cancel", "--all").out.startswith(
         "left alone, since other users submitted them: 12_0, 12_1; name their"
     )
     assert cancelled(out) == ["12_0", "12_1", "12_1"]
     monkeypatch.setenv("LOGNAME", sweeps.read(out)[0].user)
-    call("cancel", "--all")
+    assert call("cancel", "--all").out == f"cancelled 12_0: {NAMES[0]}\ncancelled 12_1: {NAMES[1]}\n"
     assert cancelled(out)[3:] == ["12_0 12_1"]
 
 
@@ -544,6 +545,43 @@ def test_results_and_live_cells_are_never_retried(
     assert (said.status, said.out) == (0, "nothing to retry: 1 diverged, 2 queued, 1 done\n")
     assert call("retry", CELLS[3].id).out == "nothing to retry: the cell is done\n"
     assert submitted == []
+
+
+def test_jobs_that_are_ending_are_waited_for(
+    call: Callable[..., Said], out: Path, answer: Callable, submitted: list[Submitted]
+) -> None:
+    answer(["COMPLETING", "PENDING"], ["CANCELLED", "PENDING"])
+    say(out, 0, state="interrupted")
+    said = call("retry", "--failed")
+    assert said.out.startswith("waiting for jobs that are ending: 12_0\ncells: 1, jobs: 1 on ours")
+    assert [path for path, _ in submitted[0].cells] == [CELLS[0].path(Path("runs"))]
+
+
+def test_cells_of_a_cluster_that_is_gone_are_retried_here(
+    call: Callable[..., Said], out: Path, answer: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(None)
+    say(out, 0, state="running", job="12_0", node="n1")
+    said = call("retry", "--failed")
+    assert (said.status, said.out) == (2, "")
+    assert "whether the cells are in jobs is unknown; nothing was submitted" in said.err
+    assert "--launcher local runs them here" in said.err
+    ran: list[Path] = []
+
+    def run_local(runs: Sequence[Run], slots: launch.Slots, tick: Callable[[], None]) -> bool:
+        ran.extend(run.path for run in runs)
+        for number in range(3):
+            say(out, number, state="done")
+        return False
+
+    monkeypatch.setattr(launch, "run_local", run_local)
+    lock = acquire(CELLS[1].path(out) / "lock")
+    assert lock is not None
+    said = call("retry", "--failed", "--launcher", "local")
+    lock.release()
+    assert said.status == 0
+    assert "assuming that their jobs are gone" in said.err
+    assert ran == [CELLS[0].path(Path("runs")), CELLS[2].path(Path("runs"))]  # a process holds the other
 
 
 def test_named_cells_alone_are_retried(
