@@ -31,7 +31,6 @@ RUNNING = frozenset({"RUNNING", "CONFIGURING", ENDING, "SIGNALING", "STAGE_OUT",
 
 #: Fields of squeue and their widths. Columns and not separators: a reason may hold anything.
 SQUEUE = {"JobArrayID": 64, "Name": 160, "State": 32, "Reason": 160, "NodeList": 200, "exit_code": 20}
-PATH_WIDTH = 4096
 SACCT = ("JobName", "JobID", "State", "NodeList", "ExitCode")  # its reasons are of before the job began
 #: Unless states are named, sacct leaves out jobs that were cancelled while they waited.
 SACCT_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
@@ -82,13 +81,12 @@ class Queue:
 
     jobs: by name and task; a job that is no array stands for any task. unreachable: why SLURM could not be queried,
     None where it answered; nothing follows from a missing job then. accounted: whether ended jobs that squeue has
-    purged were looked up in the accounts; if not, how they ended is unknown. strays: live jobs by id, see `writing`.
+    purged were looked up in the accounts; if not, how they ended is unknown.
     """
 
     jobs: Mapping[Key, Job] = field(default_factory=dict)
     unreachable: str | None = None
     accounted: bool = True
-    strays: Mapping[str, Job] = field(default_factory=dict)
 
 
 class _RefusedError(Exception):
@@ -157,19 +155,17 @@ def arrays(name: str, since: datetime) -> set[str]:
     return {job.id.partition("_")[0] for _, job in rows}
 
 
-def writing(ids: Collection[str], folder: Path) -> dict[str, Job]:
-    """This user's live jobs of these ids whose output is below a folder, by id; none where SLURM does not answer."""
-    if not ids or not is_installed():
-        return {}
-    form = ",".join(f"{name}:{width}" for name, width in {**SQUEUE, "StdOut": PATH_WIDTH}.items())
+def writing(ids: Collection[str], folder: Path) -> list[str]:
+    """Those of these ids that are jobs of this user with their output below a folder; none where SLURM is silent."""
+    if not ids:
+        return []
     choice = (f"--user={getpass.getuser()}", f"--jobs={','.join(ids)}")
     try:
-        lines = _call("squeue", "--all", "--array", "--noheader", *choice, f"--Format={form}").splitlines()
+        lines = _call("squeue", "--all", "--array", "--noheader", *choice, "--Format=JobArrayID:64,StdOut:4096")
     except _RefusedError:  # also where SLURM has purged the only job
-        return {}
-    start, inside = sum(SQUEUE.values()), folder.resolve()
-    rows = [row for line in lines if Path(line[start:].strip()).resolve().is_relative_to(inside) for row in _row(line)]
-    return {job.id: job for _, job in rows if job.id in ids and job.is_live}
+        return []
+    rows = [(line[:64].strip(), Path(line[64:].strip()).resolve()) for line in lines.splitlines()]
+    return [number for number, output in rows if number in ids and output.is_relative_to(folder.resolve())]
 
 
 def cancel(ids: Collection[str]) -> None:

@@ -142,7 +142,16 @@ def claim(folder: Path, job: str) -> str:
         pass
     finally:
         draft.unlink()
-    return (folder / CLAIM).read_text(encoding="utf-8")
+    return _claimed(folder) or job
+
+
+def _claimed(folder: Path) -> str:
+    """The number of the array that has claimed a folder; "" where none has, or the file holds anything else."""
+    try:
+        number = (folder / CLAIM).read_text("ascii", "replace")
+    except FileNotFoundError:
+        return ""
+    return number if number.isascii() and number.isdecimal() else ""
 
 
 def _settled(folder: Path, name: str, job: str, begun: datetime | None) -> Submitted:
@@ -158,7 +167,7 @@ def _settled(folder: Path, name: str, job: str, begun: datetime | None) -> Submi
 
 def _arrays(folder: Path, name: str, begun: datetime) -> set[str] | None:
     """The numbers of the arrays of this name; None where SLURM does not answer."""
-    started = {(folder / CLAIM).read_text(encoding="utf-8")} if (folder / CLAIM).exists() else set()
+    started = {number for number in [_claimed(folder)] if number}
     try:
         return queue.arrays(name, begun) | started
     except OSError:
@@ -170,23 +179,17 @@ class _Call:
 
     def __init__(self, script: Path) -> None:
         self._said, self._complaint = script.with_name("sbatch.out"), script.with_name("sbatch.err")
-        self._process: subprocess.Popen[bytes] | None = None
         with self._said.open("wb") as said, self._complaint.open("wb") as complaint:
-            try:
-                self._process = subprocess.Popen(
-                    ["sbatch", str(script)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=said,
-                    stderr=complaint,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                self._failure = Refused(str(error.strerror))
+            self._process = subprocess.Popen(
+                ["sbatch", str(script)],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=complaint,
+                start_new_session=True,
+            )
 
     def wait(self, seconds: float) -> Outcome | None:
         """What it did; None while it runs."""
-        if self._process is None:
-            return self._failure
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:

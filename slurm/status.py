@@ -6,8 +6,6 @@ active while its lock is held, or while a job that holds it is pending or runnin
 
 from __future__ import annotations
 
-import getpass
-import re
 import signal
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -117,9 +115,6 @@ def resolve(name: str, run: Run, held: bool, tasks: Sequence[Task], jobs: Queue)
     known = [(task, jobs.jobs[task.key]) for task in tasks if task.key in jobs.jobs]
     jobs_left = [job for _, job in known if job.is_live]
     live = tuple(LiveJob(job.id, task.sweep.user, task.cells, job.is_ending) for task, job in known if job.is_live)
-    if not live and number in jobs.strays:
-        jobs_left = [jobs.strays[number]]
-        live = (LiveJob(number, getpass.getuser(), (name,), jobs_left[0].is_ending),)
     if held:
         if jobs_left and not number:
             number, node = jobs_left[-1].id, jobs_left[-1].node
@@ -194,18 +189,10 @@ def _signal(number: str) -> str:
 
 
 def _query(cells: Sequence[Run], out: Path, submitted: Sequence[Sweep]) -> Queue:
-    """What SLURM knows of the tasks that hold an unfinished cell, and of the jobs that an unfinished cell names."""
+    """What SLURM knows of the tasks that hold an unfinished cell."""
     held_by = sweeps.tasks(submitted)
-    unfinished = [(run.status.job or "", held_by.get(name_of(run, out), [])) for run in cells if not _is_final(run)]
-    wanted = {task.key: task for _, tasks in unfinished for task in tasks}
-    found = Queue()
-    if wanted:
-        found = queue.query(wanted.keys(), min(sweeps.submitted(task.sweep) for task in wanted.values()))
-    recorded = {array.job for sweep in submitted for array in sweep.arrays}
-    named = {job for job, _ in unfinished if re.fullmatch(r"[0-9]+(_[0-9]+)?", job, re.ASCII)}
-    strays = {job for job in named if job.partition("_")[0] not in recorded}
-    return replace(found, strays=queue.writing(strays, out / sweeps.FOLDER))
-
-
-def _is_final(run: Run) -> bool:
-    return run.status.state.is_final
+    unfinished = [run for run in cells if not run.status.state.is_final]
+    wanted = {task.key: task for run in unfinished for task in held_by.get(name_of(run, out), [])}
+    if not wanted:
+        return Queue()
+    return queue.query(wanted.keys(), min(sweeps.submitted(task.sweep) for task in wanted.values()))

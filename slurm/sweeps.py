@@ -18,7 +18,7 @@ from typing import Any
 from ..benchmarks.common.files import DamagedError, read_json, write_json
 from ..benchmarks.common.lock import acquire, is_held
 
-FOLDER, FILE = "sweeps", "sweep.json"
+FOLDER, FILE, LOCK = "sweeps", "sweep.json", "lock"
 EARLIEST = 2000  # the first valid year of a sweep; the accounts are searched from its time on
 DEPTH = 3  # parts of a cell's name: benchmark, method, seed and id
 
@@ -94,7 +94,7 @@ def save(out: Path, sweep: Sweep) -> Path:
 @contextlib.contextmanager
 def submitting(out: Path, sweep: Sweep) -> Iterator[None]:
     """Within, `is_submitting` of the sweep is true for all processes."""
-    lock = acquire(_lock_file(out, sweep))
+    lock = acquire(out / FOLDER / sweep.sweep / LOCK)
     try:
         yield
     finally:
@@ -104,11 +104,7 @@ def submitting(out: Path, sweep: Sweep) -> Iterator[None]:
 
 def is_submitting(out: Path, sweep: Sweep) -> bool:
     """Whether a living process is submitting arrays of the sweep."""
-    return is_held(_lock_file(out, sweep))
-
-
-def _lock_file(out: Path, sweep: Sweep) -> Path:
-    return out / FOLDER / sweep.sweep / "lock"
+    return is_held(out / FOLDER / sweep.sweep / LOCK)
 
 
 def read(out: Path) -> list[Sweep]:

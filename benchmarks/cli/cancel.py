@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 
 from ...slurm import queue
 from ...slurm.status import poll
+from ...slurm.sweeps import FOLDER
 from ..common.errors import UsageError
 from ..runs.folder import find_cells
 from ..runs.view import LiveJob
@@ -37,6 +39,10 @@ def cancel(
     if view.unreachable:
         raise UsageError(f"{view.unreachable}: nothing was cancelled")
     jobs = {job.id: job for cell in view.cells if cell.run.path in named for job in cell.live}
+    lost = {cell.status.job: cell.name for cell in view.cells if cell.run.path in named and cell.held and not cell.live}
+    numbers = [number for number in lost if number and re.fullmatch(r"[0-9]+(_[0-9]+)?", number, re.ASCII)]
+    for number in queue.writing(numbers, out / FOLDER):  # in no record, but the cell names its job
+        jobs[number] = LiveJob(number, getpass.getuser(), (lost[number],))
     if not jobs:
         print("nothing to cancel: these cells have no jobs" if cells else f"nothing to cancel: no jobs in {out}")
         for cell in view.cells:

@@ -61,3 +61,17 @@ def test_a_cancelled_element_is_retried_alone(shared: Place, undisturbed: Undist
     assert shared.results() == undisturbed(shared)
     assert name in shared.bench("status")
     assert "nothing" in shared.bench("retry", "--failed")
+
+
+def test_cancelled_without_a_record_and_retried_at_once(shared: Place, undisturbed: Undisturbed) -> None:
+    shared.sweep("--methods", "ect", "--seeds", "0-1", *TRAINING)
+    until(lambda: [status.get("images", 0) > 0 for status in shared.statuses().values()] == [True] * 2)
+    (record,) = shared.out.glob("sweeps/*/sweep.json")
+    record.unlink()
+    assert "2 running" in shared.bench("status", status=1)
+    said = shared.bench("cancel", "--all")
+    assert sorted(said.split()[1::3]) == sorted(f"{status['job']}:" for status in shared.statuses().values())
+    assert "cells: 2, jobs: 2" in shared.bench("retry", "--failed", "--cluster", shared.cluster())
+    shared.finish()
+    assert shared.attempts() == [2, 2]
+    assert shared.results() == undisturbed(shared)
