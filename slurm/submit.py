@@ -21,7 +21,7 @@ from ..benchmarks.execution.launch import enqueue
 from ..benchmarks.runs.folder import Run
 from .clusters import Cluster
 from .resources import Resources, resources
-from .sbatch import Outcome, Refused, Unknown
+from .sbatch import Refused, Submitted, Unknown
 from .sweeps import Array, Sweep, save, submitting
 
 
@@ -95,15 +95,17 @@ def submit_cells(
     check_name(out)
     plan = make_plan(cells, cluster, pack=pack, share=share, most=largest_array())
     sweep = dataclasses.replace(_planned(plan, out, command), pack=pack, share=share)
-    save(out, sweep)  # before anything is submitted: its jobs can be found by name even if this process is killed
-    with submitting(out, sweep), _restoring([Run(folder) for folder, _ in cells]) as submitted:
+    with _restoring([Run(folder) for folder, _ in cells]) as submitted, contextlib.ExitStack() as until_submitted:
         for folder, config in cells:
             if not is_held(Run(folder).lock_file):
                 enqueue(Run(folder), config)
+        save(out, sweep)  # before anything is submitted: its jobs can be found by name even if this process is killed
+        until_submitted.enter_context(submitting(out, sweep))
         for number, (_, elements) in enumerate(plan.arrays):
-            outcome = _submit(plan, number, out, sweep)
-            if isinstance(outcome, Refused):
-                raise _refused(outcome, out, sweep, number)
+            try:
+                outcome = _submit(plan, number, out, sweep)
+            except UsageError as error:
+                raise _forgotten(error, out, sweep, number) from None
             submitted.update(Run(folder) for element in elements for folder in element)
             if isinstance(outcome, Unknown):
                 sweep = dataclasses.replace(sweep, arrays=sweep.arrays[: number + 1])
@@ -170,7 +172,8 @@ def _planned(plan: Plan, out: Path, command: str) -> Sweep:
     )
 
 
-def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> Outcome:
+def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> Submitted | Unknown:
+    """Raises UsageError where it certainly was not submitted."""
     from .executor import ArrayExecutor
     from .job import CellsJob
 
@@ -187,18 +190,20 @@ def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> Outcome:
         for element in elements
     ]
     folder = out.absolute() / "sweeps" / sweep.sweep / array.folder
-    return ArrayExecutor(folder, array.name, wanted, plan.cluster, len(jobs)).submit_all(jobs)
+    outcome = ArrayExecutor(folder, array.name, wanted, plan.cluster, len(jobs)).submit_all(jobs)
+    if isinstance(outcome, Refused):
+        raise UsageError(f"sbatch refused the array: {outcome.reason}")
+    return outcome
 
 
-def _refused(outcome: Refused, out: Path, sweep: Sweep, number: int) -> UsageError:
-    """The error for a refused array, after this and all later ones have been removed from the record."""
-    message = f"sbatch refused the array: {outcome.reason}"
+def _forgotten(error: UsageError, out: Path, sweep: Sweep, number: int) -> UsageError:
+    """The error for an array that was not submitted, after it and all later ones have been removed from the record."""
     if not number:
         shutil.rmtree(out / "sweeps" / sweep.sweep)
-        return UsageError(message)
+        return error
     save(out, dataclasses.replace(sweep, arrays=sweep.arrays[:number]))
     before = ", ".join(str(array.job) for array in sweep.arrays[:number])
-    return UsageError(f"{message}; submitted before it: job {before}")
+    return UsageError(f"{error}; submitted before it: job {before}")
 
 
 def _name(folder: Path, out: Path) -> str:

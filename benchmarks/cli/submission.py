@@ -106,7 +106,10 @@ def poll_ended(cells: Sequence[Run], out: Path) -> View:
     while True:
         view = poll(cells, out)
         ending = sorted({cell.job for cell in view.cells if cell.is_ending})
-        if not ending or view.unreachable or time.monotonic() > deadline:
+        if not ending or view.unreachable:
+            return view
+        if time.monotonic() > deadline:
+            print(f"still ending after {ENDING_SECONDS:.0f} s, and left alone: {', '.join(ending)}", flush=True)
             return view
         if told != (told := f"waiting for jobs that are ending: {', '.join(ending)}"):
             print(told, flush=True)
