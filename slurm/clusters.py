@@ -313,10 +313,12 @@ def _refuse_governed(key: str, name: str, governed: Mapping[str, str | None]) ->
 def _options(value: Any) -> dict[str, str | int | bool]:
     _must(isinstance(value, dict))
     for name, given in value.items():
-        _must(given is not False and isinstance(given, str | int) and "\n" not in str(given))
-        if name != "gres" or re.search(r"(^|[,/])gpu($|[,:])", str(given)):  # other resources pass through
+        if name != "gres" or re.search(r"(^|[,/])gpu($|[,:])", str(given), re.IGNORECASE):  # not others, as in lustre:1
             _refuse_governed("sbatch", str(name), GOVERNED)
         _must(re.fullmatch(r"[a-z][a-z-]+", str(name)) is not None)
+        if given is False or not isinstance(given, str | int) or "\n" in str(given):
+            wanted = "one line of text, a whole number, or true for an option without a value"
+            raise UsageError(f"sbatch.{name} is {quoted(given)}, must be {wanted}")
     return value
 
 

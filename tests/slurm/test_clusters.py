@@ -140,6 +140,10 @@ MISTAKES = {
         "srun_args.--ntas, short for ntasks, is not set this way: use train.res",
     ),
     "option": ("sbatch: {--nice: 3}", "sbatch is {'--nice': 3}, must be a mapping of long options without dashes"),
+    "no value": (
+        "sbatch: {exclusive: false}",
+        "sbatch.exclusive is false, must be one line of text, a whole",
+    ),
     "yaml": ("setup: [a", "is not YAML (line "),
 }
 
