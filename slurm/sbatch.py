@@ -47,7 +47,7 @@ REFUSALS = re.compile(
     r"|burst buffer (permission|resource|request)|duplicate generic resource|insufficient gres|only batch jobs"
     r"|multiple partition job|cannot request more|unspecified error|(qos|assoc)(max|min|grp)"
     r"|unrecognized|unknown option|option '|unable to open file|this does not look like a batch script"
-    r"|batch script contains dos",
+    r"|batch script contains dos|cli_filter plugin|could not establish a configuration",
     re.IGNORECASE,
 )
 COMMUNICATION = re.compile(r"timed? ?out|unable to contact|connect|communication|zero bytes|socket", re.IGNORECASE)

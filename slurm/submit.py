@@ -9,6 +9,7 @@ import getpass
 import secrets
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from ..benchmarks.runs.folder import Run
 from .clusters import Cluster
 from .resources import Resources, resources
 from .sbatch import Refused, Submitted, Unknown
-from .sweeps import Array, Sweep, save, submitting
+from .sweeps import Array, Sweep, read, save, submitting, tasks
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,17 @@ def submit_cells(
     check_name(out)
     plan = make_plan(cells, cluster, pack=pack, share=share, most=largest_array())
     sweep = dataclasses.replace(_planned(plan, out, command), pack=pack, share=share)
-    with _restoring([Run(folder) for folder, _ in cells]) as submitted, contextlib.ExitStack() as until_submitted:
+    with _restoring([Run(folder) for folder, _ in cells], out), contextlib.ExitStack() as until_submitted:
         for folder, config in cells:
             if not is_held(Run(folder).lock_file):
                 enqueue(Run(folder), config)
         save(out, sweep)  # before anything is submitted: its jobs can be found by name even if this process is killed
         until_submitted.enter_context(submitting(out, sweep))
-        for number, (_, elements) in enumerate(plan.arrays):
+        for number in range(len(sweep.arrays)):
             try:
                 outcome = _submit(plan, number, out, sweep)
             except UsageError as error:
                 raise _forgotten(error, out, sweep, number) from None
-            submitted.update(Run(folder) for element in elements for folder in element)
             if isinstance(outcome, Unknown):
                 sweep = dataclasses.replace(sweep, arrays=sweep.arrays[: number + 1])
                 save(out, sweep)
@@ -119,33 +119,29 @@ def submit_cells(
 
 
 @contextlib.contextmanager
-def _restoring(runs: Sequence[Run]) -> Iterator[set[Run]]:
-    """Afterwards, cells that were not added to the yielded set are as before, unless a process holds them: in their
-    former states, and without a folder where they had none but for a configuration.
+def _restoring(runs: Sequence[Run], out: Path) -> Iterator[None]:
+    """Afterwards, cells that no further sweep and no process holds have their former states.
 
-    If this process is interrupted, all stay: SLURM may have any of them.
+    Those that had nothing but a configuration have no folder.
     """
-    before = {run: run.status_file.read_bytes() if run.status_file.exists() else None for run in runs}
-    submitted: set[Run] = set()
 
-    def restore() -> None:
-        for run in runs:
-            if run in submitted or is_held(run.lock_file):
-                continue
-            if (state := before[run]) is None:
-                run.status_file.unlink(missing_ok=True)
-                if [path.name for path in run.path.iterdir()] == [run.config_file.name]:
-                    shutil.rmtree(run.path)
-            else:
+    def holders() -> Counter[str]:
+        return Counter({name: len(found) for name, found in tasks(read(out)).items()})
+
+    before, states = (
+        holders(),
+        {run: run.status_file.read_bytes() if run.status_file.exists() else None for run in runs},
+    )
+    try:
+        yield
+    finally:
+        new = holders() - before
+        for run in (run for run in runs if _name(run.path, out) not in new and not is_held(run.lock_file)):
+            if (state := states[run]) is not None:
                 with atomic_path(run.status_file) as path:
                     path.write_bytes(state)
-
-    try:
-        yield submitted
-    except UsageError:
-        restore()
-        raise
-    restore()
+            elif {path.name for path in run.path.iterdir()} <= {run.status_file.name, run.config_file.name}:
+                shutil.rmtree(run.path)
 
 
 def _planned(plan: Plan, out: Path, command: str) -> Sweep:

@@ -32,6 +32,7 @@ REFUSED = [
     "sbatch: error: Invalid --time specification",
     "Invalid time specification (pos=0): x\nsbatch: error: Invalid --begin specification",
     "sbatch: option '--gpus' requires an argument",
+    "sbatch: error: cli_filter plugin terminated with error",
 ]
 UNKNOWN = [
     f"{FAILED}Socket timed out on send/recv operation",
