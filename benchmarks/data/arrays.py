@@ -21,7 +21,7 @@ from ..common.errors import UsageError
 from ..common.text import plain
 from .decoding import Outline
 from .labels import checked_labels
-from .listing import DAMAGE, digest, opened_zip
+from .listing import digest, naming_damage, opened_zip
 from .pictures import Picture
 
 KEYS = ("images", "arr_0")
@@ -57,7 +57,7 @@ class Arrays:
             if dtype.kind not in "iu" or shape != (self.count,):
                 raise _refused(self.path, LABELS, shape, dtype, f"whole numbers [{self.count}], one for each image")
             values = np.frombuffer(file.read(self.count * dtype.itemsize), dtype).tolist()
-        return checked_labels(values, [f"{self.path}: image {place}" for place in range(self.count)], classes)
+        return checked_labels(values, lambda place: f"{self.path}: image {place}", classes)
 
     def pictures(self) -> Iterator[Picture]:
         """All images, in order."""
@@ -94,18 +94,15 @@ def _member(
 ) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype[np.generic]]]:
     """The values of an array as a stream, with shape and type. Raises UsageError if it is damaged."""
     info = archive.getinfo(f"{key}.npy")
-    try:
-        with archive.open(info) as file:
-            version = np.lib.format.read_magic(file)
-            if version > (2, 0):
-                raise ValueError(f"an array of version {version}")
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, is_fortran, dtype = read(file)
-            if is_fortran or math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
-                raise ValueError("the array is cut short, or its values are not in C order")
-            yield file, shape, dtype
-    except DAMAGE as error:
-        raise UsageError(plain(f"{path}: {key} is damaged ({str(error)[:200]})")) from None
+    with naming_damage(f"{path}: {key} is damaged"), archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        if version > (2, 0):
+            raise ValueError(f"an array of version {version}")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, is_fortran, dtype = read(file)
+        if is_fortran or math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
+            raise ValueError("the array is cut short, or its values are not in C order")
+        yield file, shape, dtype
 
 
 def _refused(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[np.generic], wanted: str) -> UsageError:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..common.errors import UsageError
-from ..common.text import plain
+from .listing import naming_damage
 
 #: Pillow knows more, some of which start other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -74,19 +74,16 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _opened(content: bytes, where: str) -> Iterator[Image.Image]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata that is not used
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check(image, where)
-                yield image
-    except (UsageError, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise UsageError(f"{where} is not an intact image of a known format ({', '.join(FORMATS)})") from None
-    except Exception as error:  # a damaged image may fail in any way
-        raise UsageError(plain(f"{where} is not an intact image ({error})")) from None
+    with naming_damage(f"{where} is not an intact image"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about metadata that is not used
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        except UnidentifiedImageError:  # whose message shows an object
+            raise UsageError(f"{where} is not an intact image of a known format ({', '.join(FORMATS)})") from None
+        with image:
+            _check(image, where)
+            yield image
 
 
 def _check(image: Image.Image, where: str) -> None:

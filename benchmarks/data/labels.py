@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Sequence
+from posixpath import dirname, normpath
 
 from ..common.errors import UsageError
 from ..common.text import plain
@@ -34,21 +34,24 @@ def read_labels(listing: Listing, classes: int | None) -> list[int] | None:
             raise UsageError(plain(f"{path}: {LABELS} has no label for {missing[0]} ({len(missing)} images without)"))
         labels = [known[name] for name in listing.images]
     else:
-        folders = [PurePosixPath(name).parent.as_posix() for name in listing.images]
-        if len(set(folders)) < 2 or "." in folders:
+        folders = [dirname(name) for name in listing.images]
+        if len(set(folders)) < 2 or "" in folders:
             return None
         number = {folder: place for place, folder in enumerate(sorted(set(folders)))}
         labels = [number[folder] for folder in folders]
-    return checked_labels(labels, [listing.where(name) for name in listing.images], classes)
+    return checked_labels(labels, lambda place: listing.where(listing.images[place]), classes)
 
 
-def checked_labels(labels: Sequence[object], where: Sequence[str], classes: int | None) -> list[int]:
-    """The labels, if each is a whole number below `classes`. Raises UsageError for the first that is not."""
+def checked_labels(labels: Sequence[object], where: Callable[[int], str], classes: int | None) -> list[int]:
+    """The labels, if each is a whole number below `classes`. Raises UsageError for the first that is not.
+
+    where: what a message calls the image with this number.
+    """
     last = (classes or MOST_CLASSES) - 1
     found = []
-    for label, place in zip(labels, where, strict=True):
+    for place, label in enumerate(labels):
         if type(label) is not int or not 0 <= label <= last:
-            raise UsageError(f"{place} has the label {_shown(label)}, must be a whole number from 0 to {last}")
+            raise UsageError(f"{where(place)} has the label {_shown(label)}, must be a whole number from 0 to {last}")
         found.append(label)
     return found
 
@@ -62,14 +65,14 @@ def _label_file(listing: Listing) -> dict[str, object] | None:
         pairs = json.loads(content)["labels"]
         if pairs is None:
             return None
-        entries = [(name.replace("\\", "/"), label) for name, label in pairs]
+        entries = [(normpath(name.replace("\\", "/")), label) for name, label in pairs]
     except RecursionError:
         raise UsageError(f"{where} is nested too deeply") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise UsageError(f"{where} does not hold a list of [file, class], or null, under 'labels'") from None
     known: dict[str, object] = {}
     for name, label in entries:
-        other = known.setdefault(PurePosixPath(name).as_posix(), label)
+        other = known.setdefault(name, label)
         if type(other) is not type(label) or other != label:
             classes = f"{_shown(other)} and {_shown(label)}"
             raise UsageError(plain(f"{where} lists {name} twice, with the classes {classes}"))

@@ -6,17 +6,16 @@ Only image files and `dataset.json` count. Hidden files and what macOS and Windo
 from __future__ import annotations
 
 import hashlib
-import lzma
 import os
 import stat
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import basename, commonpath, dirname
 from typing import Protocol
 
 from ..common.cache import cache_folder, read_or_build
@@ -27,19 +26,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", "
 LABELS = "dataset.json"
 ARRAYS = ".npz"
 DIGITS = 16  # of a fingerprint
-
-#: What a damaged, encrypted or foreign zip file may raise when it is opened or read.
-DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-)
 
 
 class Files(Protocol):
@@ -79,13 +65,13 @@ class Folder:
                     raise UsageError(plain(f"{top} is a link to a folder that is in {self.path} already"))
                 seen.add(real)
                 folders[:] = [name for name in folders if not _is_ignored(name)]
-                for name in filter(_is_wanted, names):
-                    file = Path(top, name)
-                    status = file.stat()
+                inside = "" if Path(top) == self.path else f"{Path(top).relative_to(self.path).as_posix()}/"
+                for name in filter(_is_wanted, names):  # maybe a million: no objects for each of them
+                    status = os.stat(f"{top}/{name}")
                     if not stat.S_ISREG(status.st_mode):
-                        raise UsageError(plain(f"{file} is not a regular file"))
+                        raise UsageError(plain(f"{top}/{name} is not a regular file"))
                     stamp = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-                    found[file.relative_to(self.path).as_posix()] = stamp
+                    found[f"{inside}{name}"] = stamp
         except OSError as error:
             raise UsageError(plain(f"{error.filename} cannot be read ({error.strerror})")) from None
         return found
@@ -128,8 +114,9 @@ class Archive:
     def _entries(self) -> dict[str, zipfile.ZipInfo]:
         found: dict[str, zipfile.ZipInfo] = {}
         for info in self.archive.infolist():
-            name = PurePosixPath(info.filename.replace("\\", "/").lstrip("/")).as_posix()
-            if info.is_dir() or any(map(_is_ignored, name.split("/"))) or not _is_wanted(name):
+            parts = [part for part in info.filename.replace("\\", "/").split("/") if part not in ("", ".")]
+            name = "/".join(parts)
+            if info.filename.endswith("/") or any(map(_is_ignored, parts)) or not _is_wanted(name):
                 continue
             if name in found:
                 raise UsageError(plain(f"{self.path} holds {name} twice"))
@@ -140,11 +127,9 @@ class Archive:
         return list(self._entries)
 
     def read(self, name: str, limit: int) -> bytes:
-        try:
-            with self.archive.open(self._entries[name]) as file:
-                return file.read(limit + 1)
-        except DAMAGE as error:
-            raise UsageError(plain(f"{self.path}: {name} is damaged or encrypted ({error})")) from None
+        sentence = f"{self.path}: {name} is damaged or encrypted"
+        with naming_damage(sentence), self.archive.open(self._entries[name]) as file:
+            return file.read(limit + 1)
 
     def checksum(self, name: str) -> tuple[int, int]:
         return self._entries[name].file_size, self._entries[name].CRC
@@ -221,12 +206,21 @@ def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """Raises UsageError if there is no zip file at `path`, or a damaged one."""
     if not os.path.isfile(path):
         raise UsageError(plain(f"there is no folder or file {path}"))
-    try:
+    with naming_damage(f"{path} is not an intact zip file"):
         archive = zipfile.ZipFile(path)
-    except DAMAGE as error:
-        raise UsageError(plain(f"{path} is not an intact zip file ({error})")) from None
     with archive:
         yield archive
+
+
+@contextmanager
+def naming_damage(sentence: str) -> Iterator[None]:
+    """Turn every error but UsageError and a lack of memory into a UsageError: a damaged file may fail in any way."""
+    try:
+        yield
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:
+        raise UsageError(plain(f"{sentence} ({str(error)[:200]})")) from None
 
 
 def fingerprint(path: Path) -> str:
@@ -242,17 +236,17 @@ def _listing(files: Files) -> Listing:
     names = sorted(files.names())
     top = _top(names)
     names = [name.removeprefix(top) for name in names]
-    images = [name for name in names if PurePosixPath(name).name != LABELS]
+    images = [name for name in names if basename(name) != LABELS]
     if not images:
         raise UsageError(plain(f"{files.path} holds no images ({', '.join(SUFFIXES)})"))
-    misplaced = [name for name in names if PurePosixPath(name).name == LABELS]
+    misplaced = [name for name in names if basename(name) == LABELS]
     if misplaced and LABELS not in misplaced:
         raise UsageError(plain(f"{files.path} holds {misplaced[0]}, which must be in the folder that holds all images"))
     return Listing(files, top, images, LABELS in names)
 
 
 def _top(names: Sequence[str]) -> str:
-    top = os.path.commonpath([PurePosixPath(name).parent for name in names]) if names else ""
+    top = commonpath({dirname(name) for name in names}) if names else ""
     return f"{top}/" if top else ""
 
 
@@ -261,8 +255,8 @@ def _is_ignored(part: str) -> bool:
 
 
 def _is_wanted(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not _is_ignored(path.name) and (path.name == LABELS or path.suffix.lower() in SUFFIXES)
+    file = basename(name)
+    return not file.startswith(".") and (file == LABELS or file.lower().endswith(SUFFIXES))
 
 
 def _read_fingerprint(path: Path) -> str | None:

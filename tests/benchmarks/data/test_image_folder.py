@@ -133,6 +133,15 @@ def test_zip_files_of_windows_name_folders_with_a_backslash(tmp_path: Path) -> N
     assert load("imagenet64", root=path).labels.tolist() == [6, 0, 999]
 
 
+def test_an_entry_without_a_name_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("x", "a.png"):
+            archive.writestr(name, png(0))
+            archive.infolist()[0].filename = ""
+    assert len(load("ffhq64", root=path)) == 1
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_damaged_entry_is_named(tmp_path: Path, method: int) -> None:
     path = tmp_path / "images.zip"
