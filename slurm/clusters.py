@@ -154,7 +154,7 @@ def read(path: Path) -> Cluster:
 
     try:
         content = read_yaml(path)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date, or of thousands of digits
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:  # of dates, digits, depth
         mark = getattr(error, "problem_mark", None)
         raise UsageError(f"{path} is not YAML{f' (line {mark.line + 1})' if mark else ''}") from None
     if not isinstance(content, dict):

@@ -1,15 +1,21 @@
-"""Whatever is typed, and whatever lies in a file: exit status 0, 1, 2 or 130, a sentence, never a stack trace."""
+"""Whatever is typed, and whatever lies in a file: exit status 0, 1, 2 or 130, a sentence, never a stack trace.
+
+FUZZ=10000 tries that many inputs in each test, other ones each time.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -18,11 +24,15 @@ from consistency_bench.benchmarks.common.files import DamagedError, read_json, r
 from consistency_bench.benchmarks.config.schema import is_as_typed, keys_of
 from consistency_bench.benchmarks.runs.folder import CONFIG, RECORDS, RUN, STATUS, Run, find_cells
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
+from consistency_bench.slurm import clusters
 
 from ..benchmarks.conftest import put, tiny_cell
 
-bounded = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-many = settings(bounded, max_examples=120)
+FUZZ = int(os.environ.get("FUZZ", "0"))
+bounded = settings(
+    max_examples=FUZZ or 60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not FUZZ, database=None
+)
+many = settings(bounded, max_examples=FUZZ or 120)
 
 
 def said(*arguments: str) -> tuple[int, str, str]:
@@ -38,6 +48,7 @@ def said(*arguments: str) -> tuple[int, str, str]:
     status = end.value.code
     assert status in (0, 1, 2, 130), status
     assert "Traceback" not in out.getvalue() + err.getvalue()
+    assert "unexpected error" not in err.getvalue()  # the handler for what nobody foresaw
     if status == 2:
         assert err.getvalue().strip()
     return int(status or 0), out.getvalue(), err.getvalue()
@@ -84,6 +95,15 @@ WORDS = st.one_of(
             "\u202e",
             "%s",
             "{0}",
+            "[" * 900 + "]" * 900,
+            "${" * 300,
+            "1" * 5000,
+            "0x" + "f" * 5000,
+            "1e999",
+            "=",
+            "a=b",
+            "/datä/ü",
+            "https://me:secret@host/?token=secret",
         ]
     ),
 )
@@ -125,15 +145,86 @@ def test_a_value_that_is_refused_is_refused_with_its_key(key: str, value: str) -
         assert any(name in line for name in names), line
 
 
-@pytest.mark.parametrize(
-    "key", [f"{s}.{n}" for s in ("data", "train", "eval", "run") for n in keys_of(s) if not is_as_typed(f"{s}.{n}")]
-)
+SETTABLE = [f"{section}.{name}" for section in ("data", "train", "eval", "run") for name in keys_of(section)]
+TYPED = [key for key in SETTABLE if key != "data.fingerprint" and not is_as_typed(key)]
+
+
+@pytest.mark.parametrize("key", TYPED)
 def test_a_value_of_the_wrong_type_is_told_the_right_one(key: str) -> None:
     wrong = "{}" if key in ("eval.nfe", "eval.metrics", "eval.curve") else "[{}]"
     status, _, err = said("run", "--dry-run", "--out", "/nonexistent-runs", "--methods=ect", f"{key}={wrong}")
     assert status == 2
     assert key in err
     assert "must be" in err
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(["1G", "2h"])
+)
+YAML = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(SCALARS, inner, max_size=3)),
+    max_leaves=6,
+)
+CLUSTER = {"gpus_per_node": 0, "cpus_per_gpu": 1, "time_limit": "1h", "array_parallelism": 1}
+ODD_YAML = [
+    "setup: &a [*a]",
+    "environment: &a {A: *a}",
+    "requeue: &a {enabled: *a}",
+    "sbatch: &a {nice: *a}",
+    "srun_args: &a [*a]",
+    "&a [*a]",
+    "&a {*a : 1}",
+    "a: &a [1]\n? *a\n: 2",
+    "cpus_per_gpu: " + "1" * 5000,
+    "cpus_per_gpu: 0x" + "f" * 5000,
+    "0x" + "f" * 5000 + ": 1",
+    "cpus_per_gpu: " + "[" * 2000,
+    "time_limit: 2024-99-99",
+    "time_limit: " + "9" * 400 + "h",
+    "memory_per_gpu: " + "9" * 400 + "G",
+    "tflops: " + "9" * 400,
+    "tflops: 1e999",
+    "setup: &a [x, x]\nenvironment: &b [*a, *a]\nsbatch: {a: [*b, *b]}",
+    "setup: !!python/object/apply:os.system [ls]",
+    "cpus_per_gpu: !!int x",
+    "a: !!timestamp x",
+    "- " * 2000,
+    "\ufeffa: 1",
+    "%YAML 9.9\n---\na: 1",
+    "a: 1\n---\nb: 2",
+]
+LAUGHS = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{f'*a{n - 1},' * 9}]" for n in range(1, 20)), "setup: *a19"])
+
+
+@many
+@given(
+    keys=st.dictionaries(st.sampled_from([*clusters.KEYS, "nope"]), YAML, max_size=4),
+    lines=st.lists(st.one_of(st.sampled_from([*ODD_YAML, LAUGHS]), st.text(max_size=20)), max_size=2),
+    raw=st.binary(max_size=20),
+)
+@example(keys={}, lines=[LAUGHS], raw=b"")
+def test_any_cluster_file(
+    tmp_path_factory: pytest.TempPathFactory, keys: dict[str, Any], lines: list[str], raw: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
+    text = yaml.safe_dump({**CLUSTER, **keys}, allow_unicode=True) + "".join(f"{line}\n" for line in lines)
+    path.write_bytes(text.encode(errors="surrogatepass") + raw)
+    status, _, err = said("sweep", "--dry-run", "--methods=ect", "--seeds=0", "--cluster", str(path), "preset=smoke")
+    if status == 2:
+        (line,) = err.strip().splitlines()
+        assert path.name in line
+        assert len(line) < 2000
+
+
+@pytest.mark.parametrize("line", [*ODD_YAML, LAUGHS], ids=lambda line: line[:20])
+def test_an_odd_line_of_a_cluster_file_is_refused(tmp_path: Path, line: str) -> None:
+    kept = "".join(f"{key}: {value}\n" for key, value in CLUSTER.items() if not line.startswith(f"{key}:"))
+    path = tmp_path / "odd.yaml"
+    path.write_text(f"{kept}{line}\n", encoding="utf-8")
+    status, out, err = said("sweep", "--dry-run", "--cluster", str(path))
+    assert (status, out) == (2, "")
+    assert err.startswith(f"bench: {path}")
 
 
 WORD = st.one_of(
@@ -145,7 +236,7 @@ WORD = st.one_of(
         ["..", "/dev/null", "s0", "ect", "digits", "*", "-", "--", "--metrics", "--readme", "--by=x", "--snapshots=no"]
     ),
 )
-COMMANDS = (
+COMMANDS = [
     "status",
     "logs",
     "compare",
@@ -157,8 +248,9 @@ COMMANDS = (
     "eval",
     "diagnose",
     "prepare",
-    "xyz",
-)
+    "wait",
+]
+COMMANDS += ["register", "sweep", "run --dry-run", "xyz"]
 
 
 @many
@@ -167,7 +259,7 @@ def test_any_words_after_a_command(tmp_path_factory: pytest.TempPathFactory, nam
     folder = tmp_path_factory.getbasetemp() / "words"
     folder.mkdir(exist_ok=True)
     with contextlib.chdir(folder):
-        said(name, *words)
+        said(*name.split(), *words)
 
 
 # Files
