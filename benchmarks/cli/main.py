@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -113,10 +113,7 @@ def main() -> None:
 def _run() -> int:
     """Run the subcommand. Returns the exit status, after the sentence on stderr if something went wrong."""
     try:
-        app(prog_name="bench")
-        return 0
-    except SystemExit as end:  # typer's way out, of an interrupt too
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        status = app(prog_name="bench", standalone_mode=False)
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:
@@ -126,10 +123,22 @@ def _run() -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:  # no permission, no space left, …
             return _say(f"{os.fsdecode(error.filename)}: {error.strerror}", BAD_INPUT)
+        if hasattr(error, "show"):  # of typer: an unknown option, a missing argument
+            return _show_usage(error)
         return _say(describe(error), FAILED)
     if status == INTERRUPTED:
         print("interrupted; rerun the command to resume", file=sys.stderr)
     return status
+
+
+def _show_usage(error: Any) -> int:
+    """Print typer's error, with its usage line, and a hint where a setting was typed as an option."""
+    text = io.StringIO()
+    error.show(file=text)
+    name = str(getattr(error, "option_name", "")).lstrip("-")
+    hint = f" Settings have no dashes: write {name}=VALUE\n" if name in ("benchmark", "preset") or "." in name else "\n"
+    print(without_password(text.getvalue().rstrip("\n")), end=hint, file=sys.stderr)
+    return error.exit_code
 
 
 def _say(message: str, status: int) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..common.errors import UsageError
+from ..common.errors import UsageError, unknown
 from . import options
 from .cells import find
 from .evaluate import print_records
@@ -64,9 +64,8 @@ def show(
         return 0
     try:
         methods = parse_methods(name)
-    except UsageError as error:
-        benchmarks = ", ".join(choices("benchmark"))
-        raise UsageError(f"{error}; nor is it a benchmark ({benchmarks}) or a cell in {out}") from None
+    except UsageError:
+        raise unknown(f"method, benchmark or cell in {out}", name, choices("method") + choices("benchmark")) from None
     for composed in compose_cells(methods, [0], settings or [], partial(print, file=sys.stderr)):
         _print_yaml(composed.config.to_dict())
     return 0

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 #: An address within a longer text, where blanks and quotes end it.
 ADDRESS = re.compile(r"[a-z][\w+.-]*://[^\s'\"]*", re.IGNORECASE)
+#: A name and a password before a host, where the address is misspelt.
+CREDENTIALS = re.compile(r"[^\s'\"/@:*]+:[^\s'\"/@]+@(?=\w)")
 
 
 def typed() -> str:
@@ -23,7 +25,7 @@ def command_line(words: Sequence[str]) -> str:
 
 def without_password(text: str) -> str:
     """`text`, with what comes before an @ in every address in it replaced, and what follows a ?."""
-    return ADDRESS.sub(lambda address: _shown(address[0]), text)
+    return CREDENTIALS.sub("***@", ADDRESS.sub(lambda address: _shown(address[0]), text))
 
 
 def _shown(address: str) -> str:

@@ -28,7 +28,19 @@ from ..data.registry import fingerprint
 from ..metrics.registry import expand, image_metrics
 from .plan import apart
 from .schema import SAMPLE_KEYS, DataConfig, RunConfig, canonical, is_as_typed, keys_of
-from .settings import FOLDER, GROUPS, IDENTITY, NESTED, PLACES, SETTABLE, known_keys, leaves, near_keys, parse_setting
+from .settings import (
+    FOLDER,
+    GROUPS,
+    IDENTITY,
+    NESTED,
+    PLACES,
+    SETTABLE,
+    choices,
+    known_keys,
+    leaves,
+    near_keys,
+    parse_setting,
+)
 
 OmegaConf.register_new_resolver("image_metrics", image_metrics, replace=True)  # for own images
 
@@ -63,12 +75,6 @@ class Cell:
 
     def path(self, out: Path) -> Path:
         return out / self.name
-
-
-def choices(group: str) -> list[str]:
-    """The names of a group of yaml files: "benchmark", "method" or "preset" (`paper/ict_cifar10` is in a folder)."""
-    folder = FOLDER / group
-    return sorted(path.relative_to(folder).as_posix().removesuffix(".yaml") for path in folder.rglob("*.yaml"))
 
 
 def parse_methods(text: str) -> list[str]:

@@ -35,11 +35,25 @@ OPTIONS |= {name: name for name in ("out", "jobs", "launcher", "cluster")}
 DEEPEST = 20  # brackets within brackets; no setting needs more than two, and hydra's parser is recursive
 
 
+#: Groups of yaml files, with what stands before one of their names on the command line.
+NAMED = {"benchmark": "benchmark=", "preset": "preset=", "method": "train.lr=1e-3; methods are named by --methods "}
+
+
+def choices(group: str) -> list[str]:
+    """The names of a group of yaml files: "benchmark", "method" or "preset" (`paper/ict_cifar10` is in a folder)."""
+    folder = FOLDER / group
+    return sorted(path.relative_to(folder).as_posix().removesuffix(".yaml") for path in folder.rglob("*.yaml"))
+
+
 def parse_setting(text: str) -> tuple[str, list[Any]]:
     """The key of a setting in hydra's syntax, and its values: several for a sweep. Raises UsageError."""
     match = re.fullmatch(r"([A-Za-z]\w*(?:\.\w+)*)=(.*)", text, re.ASCII | re.DOTALL)
     if match is None:
-        raise UsageError(f"{quoted(text)} is not of the form key=value, such as train.lr=1e-3 or benchmark=toy2d")
+        example = next(
+            (f"{option}{text}" for group, option in NAMED.items() if text in choices(group)),
+            "train.lr=1e-3 or benchmark=toy2d",
+        )
+        raise UsageError(f"{quoted(text)} is not of the form key=value, such as {example}")
     key, value = match.groups()
     if key in OPTIONS:
         raise UsageError(f"'{key}=' is not set this way: use --{OPTIONS[key]}")

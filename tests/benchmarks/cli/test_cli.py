@@ -141,6 +141,9 @@ def test_a_missing_data_set_is_one_sentence(call: Callable[..., Said], tmp_path:
         ["foo"],
         ["show"],
         ["run", "--seeds"],
+        ["run", "--preset", "smoke"],
+        ["run", "--out", ""],
+        ["list", "https://me:secret@host/"],
     ],
     ids=" ".join,
 )
@@ -150,6 +153,8 @@ def test_a_wrong_option_is_a_usage_error(arguments: list[str], call: Callable[..
     *usage, error = said.err.splitlines()
     assert not usage or usage[0].startswith("Usage: bench")
     assert error.startswith("Error: ")
+    assert ("write preset=VALUE" in error) == ("--preset" in arguments)
+    assert "secret" not in said.err
     assert "Traceback" not in said.err
     assert list(tmp_path.iterdir()) == []
 
@@ -187,7 +192,17 @@ def test_something_in_the_way_of_a_cell_is_one_sentence(call: Callable[..., Said
         (["report", "--out", "none"], "bench: no cells below none: run `bench run` first"),
         (["report", "--out", "."], "bench: no cells below .: "),
         (["status", "--out", "none"], "bench: no cells below none: run `bench run` first"),
-        (["show", "ekt"], "bench: unknown method 'ekt'. Did you mean: ect? Available: "),
+        (["show", "ekt"], "bench: unknown method, benchmark or cell in runs 'ekt'. Did you mean: ect? Avail"),
+        (
+            ["show", "digit"],
+            "bench: unknown method, benchmark or cell in runs 'digit'. Did you mean: digits? Available: ",
+        ),
+        (["run", "smoke"], "bench: 'smoke' is not of the form key=value, such as preset=smoke"),
+        (
+            ["run", "ect"],
+            "bench: 'ect' is not of the form key=value, such as train.lr=1e-3; methods are named by --met",
+        ),
+        (["run", "--mlflow-uri", "https:/me:secret@host"], "bench: --mlflow-uri is 'https:/***@host', must begin"),
         (["show", "ect", "train.bacth=1"], "bench: unknown key 'train.bacth'"),
     ],
 )
