@@ -68,10 +68,10 @@ def is_confirmed(submission: Submission, cells: int) -> bool:
         return True
     array = submission.sweep.arrays[-1]
     left = cells - sum(len(element) for array in submission.sweep.arrays for element in array.elements)
-    rest = f"; {count(left, 'further cell')} {'was' if left == 1 else 'were'} not submitted" if left else ""
     print(
-        f"bench: whether SLURM has the array {array.name} is unknown ({plain(submission.unconfirmed)}){rest}: "
-        "`bench status` shows its jobs once it does, and `bench retry --failed` submits the cells again if it does not",
+        f"bench: whether SLURM has the array {array.name} is unknown ({plain(submission.unconfirmed)}): `bench status` "
+        "shows its jobs once it does, and `bench retry --failed` submits the cells again if it does not"
+        + (f"; repeat this command later for {count(left, 'further cell')}" if left else ""),
         file=sys.stderr,
     )
     return False
