@@ -73,7 +73,7 @@ def _label_file(listing: Listing) -> dict[str, object] | None:
     known: dict[str, object] = {}
     for name, label in entries:
         other = known.setdefault(name, label)
-        if type(other) is not type(label) or other != label:
+        if other is not label and (type(other) is not type(label) or other != label):
             classes = f"{_shown(other)} and {_shown(label)}"
             raise UsageError(plain(f"{where} lists {name} twice, with the classes {classes}"))
     return known

@@ -227,6 +227,7 @@ BOMB = (
         ({**content(), "dataset.json": b"[" * 200_000}, "dataset.json is nested too deeply"),
         (content((6, 0, 3.0)), f"{FILES[2]} has the label 3.0, must be a whole number"),
         (content((6, 0, [0, 0, 1])), f"{FILES[2]} has the label [0, 0, 1], must be a whole number"),
+        (content((6, 0, float("nan"))), f"{FILES[2]} has the label nan, must be a whole number"),
         (content((6, 0, -1)), f"{FILES[2]} has the label -1, must be a whole number"),
         ({**content(), "dataset.json": b'{"labels": [["a", ' + b"9" * 5000 + b"]]}"}, "does not hold a list of"),
         (content((6, 0, 10**4000)), f"{FILES[2]} has the label a huge number, must be a whole number"),
