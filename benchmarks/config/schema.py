@@ -16,6 +16,7 @@ from ...methods.parts.messages import cut, one_of, quoted
 from ...methods.parts.options import WANTED, OptionError, part_from_options
 from ..common.errors import UsageError
 from ..common.units import DURATION, MEMORY, megabytes, minutes
+from ..data.registry import DataOptions
 from .averages import HEADLINE, Profile, build_profiles
 
 OPTIMIZERS = ("radam", "adam")
@@ -63,25 +64,16 @@ class MethodConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """The training set. root and download say where its files are and change no number.
+class DataConfig(DataOptions):
+    """The training set, and how it is used.
 
     conditional: the network, the method's parts and sampling see each image's class.
     flip: every image comes mirrored left to right half of the time.
-    resolution, resize: of `images` alone: the size that images are scaled to, and `center_crop` for those that are not
-        square; null takes images as they are.
-    fingerprint: of a user's images, taken when a cell is composed; null for published data.
     """
 
-    name: str
-    variant: str | None = None
     root: str | None = field(default=None, metadata=AS_TYPED)
-    download: bool = True
     conditional: bool = False
     flip: bool = False
-    resolution: int | None = None
-    resize: str | None = None
-    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         fits = self.resolution is None or self.resolution >= 8

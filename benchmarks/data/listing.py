@@ -80,20 +80,14 @@ class Folder:
         return list(self._stamps)
 
     def read(self, name: str, limit: int) -> bytes:
-        try:
-            with (self.path / name).open("rb") as file:
-                return file.read(limit + 1)
-        except OSError as error:
-            raise UsageError(plain(f"{self.path}: {name} cannot be read ({error.strerror})")) from None
+        with naming_damage(f"{self.path}: {name} cannot be read"), (self.path / name).open("rb") as file:
+            return file.read(limit + 1)
 
     def checksum(self, name: str) -> tuple[int, int]:
         size, crc = 0, 0
-        try:
-            with (self.path / name).open("rb") as file:
-                while block := file.read(1 << 20):
-                    size, crc = size + len(block), zlib.crc32(block, crc)
-        except OSError as error:
-            raise UsageError(plain(f"{self.path}: {name} cannot be read ({error.strerror})")) from None
+        with naming_damage(f"{self.path}: {name} cannot be read"), (self.path / name).open("rb") as file:
+            while block := file.read(1 << 20):
+                size, crc = size + len(block), zlib.crc32(block, crc)
         return size, crc
 
     def state(self) -> str | None:

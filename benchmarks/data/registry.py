@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from os.path import isfile  # false also for paths that cannot be
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..common.cache import cache_folder
 from ..common.errors import UsageError, unknown
@@ -19,37 +19,20 @@ NAMES = ("cifar10", "digits", "fashion_mnist", "ffhq64", "imagenet64", "images",
 SHIPPED = ("digits", "toy2d")
 
 
-class DataOptions(Protocol):
-    """What a configuration says about the training set, see `DataConfig`."""
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which training set, and where its files are.
 
-    @property
-    def name(self) -> str: ...
+    variant: of toy2d. root, download: where files are, and whether they may be fetched; they change no number.
+    resolution, resize: of `images` alone: the size that images are scaled to, and `center_crop` for those that are not
+        square; null takes images as they are.
+    fingerprint: of a user's images, taken when a cell is composed; null for published data.
+    """
 
-    @property
-    def root(self) -> str | None: ...
-
-    @property
-    def download(self) -> bool: ...
-
-    @property
-    def variant(self) -> str | None: ...
-
-    @property
-    def resolution(self) -> int | None: ...
-
-    @property
-    def resize(self) -> str | None: ...
-
-    @property
-    def fingerprint(self) -> str | None: ...
-
-
-@dataclass(frozen=True)
-class _Options:
     name: str
-    root: str | None
-    download: bool
-    variant: str | None
+    variant: str | None = None
+    root: str | None = None
+    download: bool = True
     resolution: int | None = None
     resize: str | None = None
     fingerprint: str | None = None
@@ -62,7 +45,7 @@ def describe(name: str, root: Path | None = None, download: bool = False, varian
 
     Raises UsageError for an unknown name or variant, and for missing files.
     """
-    return describe_dataset(_Options(name, root and str(root), download, variant))
+    return describe_dataset(DataOptions(name=name, root=root and str(root), download=download, variant=variant))
 
 
 def load(name: str, root: Path | None = None, download: bool = False, variant: str | None = None) -> Dataset:
@@ -76,7 +59,7 @@ def load(name: str, root: Path | None = None, download: bool = False, variant: s
 
     Raises UsageError for an unknown name or variant, and for files that are missing or damaged.
     """
-    return load_dataset(_Options(name, root and str(root), download, variant))
+    return load_dataset(DataOptions(name=name, root=root and str(root), download=download, variant=variant))
 
 
 def load_dataset(data: DataOptions) -> Dataset:
