@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..benchmarks.common.files import write_text
 from .analysis.ablations import Ablation, Grid, ablations
-from .analysis.cells import Cell, reference_values
+from .analysis.cells import Cell
 from .analysis.diagnostics import profiles
 from .analysis.memorisation import memorisation
 from .analysis.posteriors import learned
@@ -40,9 +40,10 @@ LONGEST_SLUG = 60
 
 @dataclass(frozen=True)
 class Assembly:
-    """Writes pages and plots below `out`, and lists them."""
+    """Writes pages and plots below `out`, and lists them. baselines: by benchmark, see `cells.baselines`."""
 
     out: Path
+    baselines: Mapping[str, dict[tuple[str, str], float]]
     ablations: list[Path] = field(default_factory=list)
     diagnostics: list[Path] = field(default_factory=list)
     plots: list[Path] = field(default_factory=list)
@@ -55,7 +56,7 @@ class Assembly:
     def page(self, cells: Sequence[Cell]) -> Page:
         """Everything shown of the cells of one benchmark; its plots and ablations are written."""
         benchmark, values = cells[0].benchmark, seed_values(cells)
-        board = leaderboard(cells, values, reference_values(self.out, benchmark))
+        board = leaderboard(cells, values, self.baselines.get(benchmark, {}))
         stem = _slug(benchmark)
         return Page(
             board=board,

@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..benchmarks.common.files import DamagedError, atomic_path, read_json, remove_leftovers, write_json, write_text
 from ..benchmarks.common.redact import without_password
+from ..benchmarks.runs.damage import Damage, cure
 from ..benchmarks.runs.folder import REFERENCE, find_cells
-
-if TYPE_CHECKING:
-    from .analysis.tables import Board
 
 STAMP = ".report.json"
 FOLDERS = ("ablations", "diagnostics", "plots")
@@ -26,7 +23,10 @@ BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """What was written: pages and plots. `mlflow` is the address of the store, None where there was no import."""
+    """What was written: pages and plots. `mlflow` is the address of the store, None where there was no import.
+
+    damages: what is damaged below the output folder; cells whose numbers that concerns are in nothing that was written.
+    """
 
     leaderboard: Path
     html: Path
@@ -34,6 +34,7 @@ class ReportPaths:
     plots: tuple[Path, ...]
     mlflow: str | None
     diagnostics: tuple[Path, ...] = ()
+    damages: tuple[Damage, ...] = ()
 
 
 def build_report(
@@ -43,14 +44,15 @@ def build_report(
 
     readme: a document whose lines between the markers `BEGIN` and `END` become the verdicts and tables; the rest of it
     stays byte for byte.
-    Unfinished sweeps are reported as such. Raises LookupError where there are no cells, DamagedError (one line,
-    with the file's path) where a file is damaged or the document has no pair of markers, OSError where something
-    cannot be written.
+    Unfinished sweeps are reported as such, and damaged cells are left out and listed. Raises LookupError where there
+    are no cells, DamagedError where all of them are damaged or the document has no pair of markers, OSError where
+    something cannot be written.
     """
-    from .analysis.cells import read_cells
+    from .analysis.cells import baselines, survey
+    from .analysis.figures import with_sound_figures
     from .assembly import Assembly
     from .pages.html import report_html
-    from .pages.leaderboard import leaderboard_text
+    from .pages.leaderboard import excerpt_text, leaderboard_text
     from .pages.spreadsheet import results_csv
 
     around = None if readme is None else _around_markers(readme)  # before anything is written
@@ -59,17 +61,23 @@ def build_report(
         remove_leftovers(folder)
     # Taken before reading: files that change while the report is made leave it out of date.
     fingerprint = _fingerprint(out)
-    cells = read_cells(out)
-    assembly = Assembly(out)
+    cells, damages = survey(find_cells(out))
+    cells, more = with_sound_figures(cells)
+    references, lost = baselines(out, cells)
+    damages += [*more, *lost, *_damaged_sweeps(out)]
+    if not cells:
+        raise _nothing(out, damages)
+    assembly = Assembly(out, references)
     benchmarks = sorted({cell.benchmark for cell in cells})
     pages = [assembly.page([cell for cell in cells if cell.benchmark == name]) for name in benchmarks]
     boards = [page.board for page in pages]
     profile = assembly.profile(boards)
-    write_text(out / "leaderboard.md", leaderboard_text(pages, profile))
-    write_text(out / "report.html", report_html(pages, out, profile))
+    left_out = [item.reason.replace(f"{out}{os.sep}", "") for item in damages]
+    write_text(out / "leaderboard.md", leaderboard_text(pages, profile, left_out))
+    write_text(out / "report.html", report_html(pages, out, profile, left_out))
     write_text(out / "results.csv", results_csv(boards))
     if readme is not None and around is not None:
-        _write_excerpt(readme, around, boards, out)
+        _write_excerpt(readme, around, excerpt_text(boards, _link(readme, out), left_out))
     files = [*(out / name for name in PAGES), *assembly.files]
     address = None
     if mlflow:
@@ -78,7 +86,7 @@ def build_report(
         address = export(out, cells, mlflow_uri, files).uri
     if mlflow and mlflow_uri is None:
         files.append(out / "mlflow.db")
-    _write_stamp(out, fingerprint, _destination(mlflow, mlflow_uri), files)
+    _write_stamp(out, "" if damages else fingerprint, _destination(mlflow, mlflow_uri), files)
     return ReportPaths(
         leaderboard=out / "leaderboard.md",
         html=out / "report.html",
@@ -86,23 +94,38 @@ def build_report(
         plots=tuple(assembly.plots),
         mlflow=address,
         diagnostics=tuple(assembly.diagnostics),
+        damages=tuple(damages),
     )
 
 
 def report_is_current(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None) -> bool:
     """Whether `build_report` with the same arguments would only repeat what is there.
 
-    Hashes the small input files and looks whether the outputs exist; imports nothing heavy.
+    Hashes inputs and outputs, which are small; imports nothing heavy. A report with damaged cells is never current.
     """
     try:
         stamp = read_json(out / STAMP, {})
         return (
             stamp.get("fingerprint") == _fingerprint(out)
             and (not mlflow or stamp.get("mlflow") == _destination(mlflow, mlflow_uri))
-            and all((out / name).exists() for name in stamp["files"])
+            and all(_digest(out / name) == digest for name, digest in stamp["files"].items())
         )
     except (ValueError, TypeError, AttributeError, KeyError):
         return False  # a stamp that cannot be read is no stamp
+
+
+def _nothing(out: Path, damages: Sequence[Damage]) -> Exception:
+    if not damages:
+        return LookupError(f"there are no cells in {out}: nothing to report yet (`bench run` makes some)")
+    return DamagedError(f"all cells in {out} are damaged, {damages[0].reason}; rerun {cure(damages[0].folder, out)}")
+
+
+def _damaged_sweeps(out: Path) -> list[Damage]:
+    from ..slurm import sweeps
+
+    found: list[Damage] = []
+    sweeps.read(out, found)
+    return found
 
 
 def _refuse_links(out: Path) -> None:
@@ -120,18 +143,19 @@ def _around_markers(path: Path) -> tuple[bytes, bytes]:
     return content[: content.index(begin) + len(begin)], content[content.index(end) :]
 
 
-def _write_excerpt(readme: Path, around: tuple[bytes, bytes], boards: Iterable[Board], out: Path) -> None:
-    from .pages.leaderboard import excerpt_text
+def _link(readme: Path, out: Path) -> str:
+    return Path(os.path.relpath(out.resolve(), readme.resolve().parent)).as_posix()
 
+
+def _write_excerpt(readme: Path, around: tuple[bytes, bytes], text: str) -> None:
     before, after = around
-    folder = Path(os.path.relpath(out.resolve(), readme.resolve().parent)).as_posix()
     with atomic_path(readme.resolve()) as temporary:
-        temporary.write_bytes(before + b"\n\n" + excerpt_text(boards, folder).encode() + b"\n\n" + after)
+        temporary.write_bytes(before + b"\n\n" + text.encode() + b"\n\n" + after)
 
 
 def _write_stamp(out: Path, fingerprint: str, destination: str, files: Iterable[Path]) -> None:
-    names = [path.relative_to(out).as_posix() for path in files]
-    write_json(out / STAMP, {"fingerprint": fingerprint, "mlflow": destination, "files": names})
+    digests = {path.relative_to(out).as_posix(): _digest(path) for path in files}
+    write_json(out / STAMP, {"fingerprint": fingerprint, "mlflow": destination, "files": digests})
 
 
 def _destination(mlflow: bool, uri: str | None) -> str:
@@ -140,8 +164,15 @@ def _destination(mlflow: bool, uri: str | None) -> str:
 
 def _fingerprint(out: Path) -> str:
     digest = hashlib.sha256(importlib.metadata.version("consistency-bench").encode())
-    paths = [path for run in find_cells(out) for path in run.data_files]
+    runs = find_cells(out)
+    paths = [path for run in runs for path in (*run.data_files, *sorted(run.path.glob("samples/*.npz")))]
     for path in [*paths, *sorted(out.glob(f"*/{REFERENCE}"))]:
-        content = path.read_bytes() if path.exists() else b""
-        digest.update(f"{path.relative_to(out).as_posix()} {hashlib.sha256(content).hexdigest()}\n".encode())
+        digest.update(f"{path.relative_to(out).as_posix()} {_digest(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, "" where there is none; MLflow's store, which other commands write, only counts as there."""
+    if path.name == "mlflow.db":
+        return str(path.exists())
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

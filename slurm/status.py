@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ..benchmarks.common.lock import is_held
+from ..benchmarks.runs.damage import Damage
 from ..benchmarks.runs.folder import Run
 from ..benchmarks.runs.status import State
 from ..benchmarks.runs.view import CellStatus, LiveJob, View, name_of
@@ -35,9 +36,12 @@ SUBMISSION = timedelta(minutes=1)
 SETTLE_SECONDS = 10.0
 
 
-def poll(cells: Sequence[Run], out: Path) -> View:
-    """The status of the cells now. Raises DamagedError where a sweep.json or a status.json is damaged."""
-    submitted = sweeps.read(out)
+def poll(cells: Sequence[Run], out: Path, damage: list[Damage] | None = None) -> View:
+    """The status of the cells now. Raises DamagedError where a sweep.json is damaged.
+
+    damage: where that goes instead; jobs of such a sweep are not known.
+    """
+    submitted = sweeps.read(out, damage)
     return combine(cells, out, submitted, _query(cells, out, submitted))
 
 
@@ -119,7 +123,7 @@ def resolve(name: str, run: Run, held: bool, tasks: Sequence[Task], jobs: Queue)
         if jobs_left and not number:
             number, node = jobs_left[-1].id, jobs_left[-1].node
         return cell(State.RUNNING, "", number, node, live, held=True)
-    if state is State.FAILED:  # a worker whose task holds other cells, too, does not try it again
+    if state in (State.FAILED, State.DAMAGED):  # a worker whose task holds other cells, too, does not try it again
         return cell(state, status.reason, number, node)
     if live:
         started = state is not State.QUEUED

@@ -12,11 +12,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..benchmarks.common.files import DamagedError, read_json, write_json
 from ..benchmarks.common.lock import acquire, is_held
+from ..benchmarks.runs.damage import Damage, damage_of
 
 FOLDER, FILE, LOCK = "sweeps", "sweep.json", "lock"
 EARLIEST = 2000  # the first valid year of a sweep; the accounts are searched from its time on
@@ -87,7 +89,7 @@ class Task:
 def save(out: Path, sweep: Sweep) -> Path:
     """Write a sweep's file, atomically, and return where it is."""
     path = out / FOLDER / sweep.sweep / FILE
-    write_json(path, asdict(sweep))
+    write_json(path, asdict(sweep), sealed=True)
     return path
 
 
@@ -107,10 +109,23 @@ def is_submitting(out: Path, sweep: Sweep) -> bool:
     return is_held(out / FOLDER / sweep.sweep / LOCK)
 
 
-def read(out: Path) -> list[Sweep]:
-    """All sweeps below `out`, oldest first. Raises DamagedError for a file that holds anything else."""
-    found = [_read(path) for path in (out / FOLDER).glob(f"*/{FILE}")]
+def read(out: Path, damage: list[Damage] | None = None) -> list[Sweep]:
+    """All sweeps below `out`, oldest first. Raises DamagedError for a file that holds anything else.
+
+    damage: where complaints go instead; sweeps whose files are damaged or missing are then left out.
+    """
+    found: list[Sweep] = []
+    folders = {path.parent for path in (out / FOLDER).glob("*/array-*")}
+    for path in sorted({folder / FILE for folder in folders} | {*(out / FOLDER).glob(f"*/{FILE}")}):
+        if damage is None:
+            found += [_read(path)] if path.exists() else []
+        else:
+            damage += damage_of(path.parent, path, partial(_add, path, found), blocks=False)
     return sorted(found, key=lambda sweep: (sweep.created, sweep.sweep))
+
+
+def _add(path: Path, found: list[Sweep]) -> None:
+    found.append(_read(path))
 
 
 def submitted(sweep: Sweep) -> datetime:
@@ -148,7 +163,7 @@ def _read(path: Path) -> Sweep:
             raise TypeError("a value of the wrong kind")
         if sweep.sweep != path.parent.name:
             raise ValueError("its folder has another name")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DamagedError(f"{path} does not describe a sweep ({error})") from None
     return sweep
 

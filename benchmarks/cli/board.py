@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COLOURS = {
     State.RUNNING: "cyan",
     State.FAILED: "red",
+    State.DAMAGED: "red",
     State.LOST: "red",
     State.CANCELLED: "yellow",
     State.DIVERGED: "yellow",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import UsageError
-from ..runs.folder import Run, cells_in, find_cells
+from ..common.text import plain
+from ..runs.damage import Damage, cure
+from ..runs.folder import Run, cells_in, find_cells, is_cell
 
 
 def no_cells(out: Path) -> UsageError:
@@ -14,10 +17,21 @@ def no_cells(out: Path) -> UsageError:
     return UsageError(f"no cells below {out}: run `bench run` first, or name the folder of the runs with --out")
 
 
+def say_damage(found: Sequence[Damage], out: Path) -> int:
+    """Name what is damaged, what that leaves out, and the command that mends it, on stderr. Returns an exit status."""
+    for item in found:
+        folder = item.folder.relative_to(out) if item.folder.is_relative_to(out) else item.folder
+        rest = "the cell is left out" if item.blocks else "the numbers are kept"
+        print(f"{plain(folder.as_posix())}: {item.reason}; {rest}", file=sys.stderr)
+    for command in dict.fromkeys(cure(item.folder, out) for item in found):
+        print(f"to make again what can be made again, rerun: {command}", file=sys.stderr)
+    return 1 if found else 0
+
+
 def find(name: str, out: Path) -> Run | None:
     """The cell of that folder, path or id; None if there is none. Raises UsageError if several ids match."""
-    if (run := Run(Path(name))).config_file.exists():
-        return run
+    if is_cell(Path(name)):
+        return Run(Path(name))
     return _pick(name, find_cells(out), out)
 
 
@@ -34,7 +48,7 @@ def resolve(names: Sequence[str], out: Path) -> list[Run]:
     paths = {cell.path.resolve(): cell for cell in cells}
     found: dict[Path, Run] = {}
     for name in names:
-        if Run(Path(name)).config_file.exists():
+        if is_cell(Path(name)):
             cell = paths.get(Path(name).resolve())
             if cell is None:
                 raise UsageError(f"{name} is not below {out}; name the folder of its runs with --out")

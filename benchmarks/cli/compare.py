@@ -13,9 +13,10 @@ import typer
 
 from ..common.errors import UsageError, unknown
 from ..metrics.registry import direction
+from ..runs.damage import Damage
 from ..runs.folder import find_cells
 from . import options
-from .cells import below, no_cells
+from .cells import below, no_cells, say_damage
 
 Name = TypeVar("Name", str, int)
 
@@ -44,11 +45,16 @@ def compare(
     metric: Annotated[str | None, typer.Option("--metric", help="Comma-separated. Default: all in common.")] = None,
     nfe: Annotated[str | None, typer.Option("--nfe", help="Step counts: 1,2. Default: all in common.")] = None,
 ) -> int:
-    """Compare two methods, runs or sweeps on their common seeds. Print which is significantly better."""
+    """Compare two methods, runs or sweeps on their common seeds. Print which is significantly better.
+
+    Exit status: 0 compared, 1 compared without cells that are damaged, which are named.
+    """
     from ...reports.analysis.compare import compare as comparisons
     from ...reports.analysis.compare import matches
 
-    sides = _find(first, out), _find(second, out)
+    damages: list[Damage] = []
+    sides = _find(first, out, damages), _find(second, out, damages)
+    status = say_damage(list(dict.fromkeys(damages)), out)
     pairs = matches(*sides)
     if not pairs:
         raise UsageError(_no_pairs(first, second, *sides))
@@ -58,7 +64,7 @@ def compare(
     metrics = _chosen("metric", metric, [item.metric for item in known])
     nfes = _chosen("NFE", nfe, [item.nfe for item in known])
     _print(comparisons(pairs, metrics, nfes), _headings(first, second))
-    return 0
+    return status
 
 
 def _headings(first: str, second: str) -> tuple[str, str]:
@@ -71,17 +77,22 @@ def _headings(first: str, second: str) -> tuple[str, str]:
     return "A", "B"
 
 
-def _find(name: str, out: Path) -> Side:
-    """What a name stands for: a folder, or in `out` a configuration's name, a method, a group or a cell."""
-    from ...reports.analysis.cells import read_cells, read_folder
+def _find(name: str, out: Path, damages: list[Damage]) -> Side:
+    """What a name stands for: a folder, or in `out` a configuration's name, a method, a group or a cell.
+
+    damages: where damaged cells go, which are left out.
+    """
+    from ...reports.analysis.cells import survey
     from ...reports.analysis.compare import Side
 
     if Path(name).is_dir():
-        below([Path(name)])  # raises if it has no cells
-        return Side.of(read_folder(Path(name)))
+        cells, found = survey(below([Path(name)]))
+        damages += found
+        return Side.of(cells)
     if not find_cells(out):
         raise no_cells(out)
-    cells = read_cells(out)
+    cells, found = survey(find_cells(out))
+    damages += found
     names = Side.of(cells).names
     ways: list[Callable[[Cell], str]] = [
         lambda cell: names[cell.group],

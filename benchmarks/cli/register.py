@@ -29,12 +29,12 @@ def register(
     if not re.fullmatch(r"[\w.-][\w. -]*", name):
         raise UsageError(f"the model's name is {name!r}, must be made of letters, digits, spaces and . _ -")
     (files,) = resolve([cell], out)
-    from ...reports.analysis.cells import read_folder
+    from ...reports.analysis.cells import read_cells
     from ...reports.tracking.importer import export
     from ...reports.tracking.models import register as add
     from ..evaluation import export as served
 
-    (read,) = read_folder(files.path)
+    (read,) = read_cells(files.path)
     with tempfile.TemporaryDirectory() as temporary, naming_mlflow(mlflow_uri, "nothing was registered"):
         folder = Path(temporary) / "cell"
         served.pack(files, folder)

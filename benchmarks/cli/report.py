@@ -16,7 +16,7 @@ from ..common.files import TakenError
 from ..common.redact import without_password
 from ..runs.folder import Run, find_cells
 from . import options
-from .cells import no_cells
+from .cells import no_cells, say_damage
 
 #: Schemes of MLflow's stores; current versions refuse plain folders.
 MLFLOW_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
@@ -59,7 +59,10 @@ def report(
         Path | None, typer.Option("--readme", help="Document to update between its leaderboard markers, too.")
     ] = None,
 ) -> int:
-    """Rebuild page, leaderboard, plots and MLflow import from files."""
+    """Rebuild page, leaderboard, plots and MLflow import from files.
+
+    Exit status: 0 all cells are in it, 1 files are damaged or missing, which are named.
+    """
     from ...reports.build import build_report
 
     tracking = Tracking(mlflow, mlflow_uri)
@@ -68,19 +71,20 @@ def report(
     with naming_mlflow(mlflow_uri):
         paths = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme)
     _print_paths(paths.leaderboard, out, tracking)
-    return 0
+    return say_damage(paths.damages, out)
 
 
-def show_report(out: Path, tracking: Tracking) -> None:
-    """Rebuild the report after a run unless nothing changed, and print where it is."""
+def show_report(out: Path, tracking: Tracking) -> int:
+    """Rebuild the report after a run unless nothing changed, and print where it is. Returns as `say_damage` does."""
     from ...reports.build import build_report, report_is_current
 
-    leaderboard = out / "leaderboard.md"
+    leaderboard, damages = out / "leaderboard.md", ()
     if not report_is_current(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri):
         print("writing the report", flush=True)  # imports alone take seconds
         with naming_mlflow(tracking.uri):
-            leaderboard = build_report(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri).leaderboard
+            damages = build_report(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri).damages
     _print_paths(leaderboard, out, tracking)
+    return say_damage(damages, out)
 
 
 def refresh_reports(runs: Sequence[Run], tracking: Tracking) -> None:

@@ -12,7 +12,8 @@ import typer
 
 from ..common.errors import UsageError
 from ..common.files import check_writable
-from ..runs.folder import Run, is_finished
+from ..runs.damage import needs_run
+from ..runs.folder import Run
 from . import options
 from .display import exit_status, local_view, remarks, watch_local
 from .report import Tracking, show_report
@@ -138,7 +139,7 @@ def _grid(methods: str, seeds: str, settings: list[str], out: Path) -> Grid:
     for cell in cells:
         check_options(cell.config.data)
     check_writable(out)
-    pending = [cell for cell in cells if not is_finished(Run(cell.path(out)), cell.config)]
+    pending = [cell for cell in cells if needs_run(Run(cell.path(out)), cell.config)]
     return Grid(tuple(cells), tuple(pending), out)
 
 
@@ -164,11 +165,11 @@ def _start(grid: Grid, launch: Launch, tracking: Tracking, dry_run: bool) -> int
         print(f"all {len(grid.cells)} cells are done already" if many else "the cell is done already")
     elif _run(grid, launch):
         raise KeyboardInterrupt
-    show_report(grid.out, tracking)
+    damaged = show_report(grid.out, tracking)
     view = local_view([Run(cell.path(grid.out)) for cell in grid.cells], grid.out)
     for line in remarks(view, grid.out):
         print(line, file=sys.stderr)
-    return exit_status(view)
+    return exit_status(view) or damaged
 
 
 def _run(grid: Grid, launch: Launch) -> bool:

@@ -9,10 +9,13 @@ from typing import Annotated
 import typer
 
 from ...slurm.status import poll
+from ..runs.damage import Damage
+from ..runs.damage import damages as damages_of
+from ..runs.folder import Run
 from ..runs.view import View
 from . import options
 from .board import table
-from .cells import resolve
+from .cells import resolve, say_damage
 from .display import exit_status, remarks, watch
 
 PLAIN_WIDTH = 120
@@ -31,15 +34,18 @@ def status(
     Exit status: 0 all cells are done, 1 one is not.
     """
     names = cells or []
+    damages: list[Damage] = []
     if is_watched:
         view, _ = watch(lambda: resolve(names, out), out)
     else:
-        view = poll(resolve(names, out), out)
+        view = poll(resolve(names, out), out, damages)
     if not is_watched or not sys.stdout.isatty():
         _print(view)
     for line in remarks(view, out):
         print(line)
-    return exit_status(view)
+    damages += [item for cell in view.cells if not cell.is_active for item in damages_of(Run(cell.run.path))]
+    damaged = say_damage(damages, out)
+    return exit_status(view) or damaged
 
 
 def _print(view: View) -> None:

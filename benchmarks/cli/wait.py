@@ -48,11 +48,11 @@ def wait(
     if not has_ended:
         print(f"{footer(view)}; unfinished after {timeout:g} minutes", flush=True)
         return 1
-    show_report(out, tracking)
+    damaged = show_report(out, tracking)
     print(footer(view), flush=True)
     for line in remarks(view, out):
         print(line, file=sys.stderr)
-    return exit_status(view)
+    return exit_status(view) or damaged
 
 
 class _Report:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -132,10 +133,15 @@ def _job() -> dict[str, Any]:
 
 
 def _owner(path: Path) -> dict[str, Any]:
+    """What `acquire` wrote into a lock; {} where it is missing or holds anything else, of which paths are made."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):  # missing or damaged
+        owner = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return {}
+    if not isinstance(owner, dict) or not re.fullmatch(r"\w+", str(owner.get("token")), re.ASCII):
+        return {}
+    numbers = [owner.get("pid"), *(owner[key] for key in ("restart",) if key in owner)]
+    return owner if all(type(number) is int and 0 <= number < 2**31 for number in numbers) else {}
 
 
 def _is_stale(path: Path, owner: dict[str, Any], now: float | None = None) -> bool:
@@ -147,9 +153,9 @@ def _is_stale(path: Path, owner: dict[str, Any], now: float | None = None) -> bo
     if owner.get("machine") == machine():
         born = process_start(owner["pid"])
         if born is not None:  # else its heartbeat has to tell
-            return born != owner["born"]
+            return born != owner.get("born")
     here = _job()
-    if here and owner.get("job") == here["job"] and owner["restart"] < here["restart"]:
+    if here and owner.get("job") == here["job"] and owner.get("restart", 0) < here["restart"]:
         return True  # SLURM requeues a job once it has given up the earlier start
     now = _file_time(path.parent, status.st_dev) if now is None else now
     return now - status.st_mtime > STALE_SECONDS
@@ -186,5 +192,8 @@ def _remove_if_stale(path: Path, now: float) -> bool:
     if _owner(aside).get("token") != found.get("token"):
         with contextlib.suppress(FileExistsError):  # a fresh lock slipped in between: put it back
             os.link(aside, path)
-    aside.unlink()
+    if aside.is_dir():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink()
     return True

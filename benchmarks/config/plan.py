@@ -62,9 +62,14 @@ def missing(config: RunConfig, rows: Sequence[Mapping[str, Any]], evaluation: Ev
     """The metrics of one pass that no row holds yet."""
     sampler = sampler_text(config)
     held = {
-        row["metric"]
+        row.get("metric")
         for row in rows
-        if (row["images"], row["nfe"], row["draw"], row["sampler"])
+        if tuple(map(row.get, ("images", "nfe", "draw", "sampler")))
         == (evaluation.images, evaluation.nfe, evaluation.draw, sampler)
     }
     return [metric for metric in config.eval.metrics if metric not in held]
+
+
+def missing_rows(config: RunConfig, rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many rows of all passes are missing."""
+    return sum(len(missing(config, rows, evaluation)) for evaluation in evaluations(config))

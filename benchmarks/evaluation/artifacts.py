@@ -13,6 +13,7 @@ from torch import Tensor
 from ...methods.parts.base import Gaussian
 from ...methods.parts.variational import kl_to_standard_normal
 from ..common.files import atomic_path
+from ..common.seal import seal
 from ..common.seeding import generator
 from ..data.base import Dataset
 from ..data.distributions import Mixture
@@ -28,11 +29,13 @@ def shown(dataset: Dataset) -> int:
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
-    """Write an npz file atomically; without arrays, no file."""
+    """Write an npz file with its checksum, atomically; without arrays, no file."""
     content: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
     if content:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            numpy.savez(file, **content)
+        with atomic_path(path) as temporary:
+            with temporary.open("wb") as file:
+                numpy.savez(file, **content)
+            seal(temporary)
 
 
 def real_arrays(dataset: Dataset, benchmark: str) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from ..common.distributed import ALONE, Ranks
-from ..common.files import read_jsonl, write_jsonl
+from ..common.files import read_jsonl, set_aside, write_jsonl
 from ..common.lock import acquire
 from ..config.schema import RunConfig
 from ..metrics.evaluate import Evaluator
@@ -19,7 +19,8 @@ def write_reference(config: RunConfig, evaluator: Evaluator, path: Path, ranks: 
     Raises StoppedError where a process is asked to stop.
     """
     data = evaluator.dataset.fingerprint
-    held = {row["metric"] for row in read_jsonl(path) if row.get("data", data) == data} if ranks.is_writer else set()
+    known = read_jsonl(path, []) if ranks.is_writer else []
+    held = {row.get("metric") for row in known if row.get("data", data) == data}
     if ranks.broadcast(set(config.eval.metrics) <= held):
         return
     evaluator.work_out_references(ranks)
@@ -41,6 +42,9 @@ def _add_reference(name: str, evaluator: Evaluator, path: Path) -> None:
     while (lock := acquire(path.with_suffix(".lock"))) is None:  # cells of one benchmark share the file
         time.sleep(0.1)
     with lock:
-        kept = [row for row in read_jsonl(path) if row.get("data", data) != data or row["metric"] not in ours]
-        rows = sorted(kept + fresh, key=lambda row: (row.get("data", ""), row["metric"], row["what"]))
-        write_jsonl(path, rows)
+        damage: list[str] = []
+        rows = read_jsonl(path, damage)
+        if damage:
+            set_aside(path)
+        kept = [row for row in rows if row.get("data", data) != data or row.get("metric") not in ours]
+        write_jsonl(path, sorted(kept + fresh, key=lambda row: (row.get("data", ""), row["metric"], row["what"])))

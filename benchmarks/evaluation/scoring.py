@@ -73,6 +73,7 @@ class Scorer:
             _write(self.files.path, rows)
             report(done, len(wanted))
         if ranks.is_writer:
+            self._draw_lost_figures(rows)
             save_arrays(self.files.real, real_arrays(self.evaluator.dataset, config.benchmark.name))
         final = [row["value"] for row in rows if row["images"] == config.budget_images]
         return "diverged" if ranks.broadcast(None in final) else "done"
@@ -94,6 +95,14 @@ class Scorer:
         load_snapshot(self.files.path, images, earlier.weights, self.config.evaluated_average)
         return earlier
 
+    def _load(self, images: int) -> None:
+        if self.loaded != images:
+            load_snapshot(self.files.path, images, self.model.weights, self.config.evaluated_average)
+            self.loaded = images
+
+    def _kept(self) -> int:
+        return NEAREST if self.evaluator.watches_memory else shown(self.evaluator.dataset)
+
     def _score(
         self, evaluation: plan.Evaluation, metrics: list[str]
     ) -> tuple[Mapping[str, Score | None], list[torch.Tensor]]:
@@ -103,9 +112,7 @@ class Scorer:
 
         Raises StoppedError in all processes where it is raised in one.
         """
-        if self.loaded != evaluation.images:
-            load_snapshot(self.files.path, evaluation.images, self.model.weights, self.config.evaluated_average)
-            self.loaded = evaluation.images
+        self._load(evaluation.images)
         resamples = self.config.eval.bootstrap if evaluation.images == self.config.budget_images else 0
         first: list[torch.Tensor] = []
         values: Mapping[str, Score | None] = {}
@@ -134,7 +141,7 @@ class Scorer:
         Raises StoppedError, else NotFiniteError, in all processes where it is raised in one.
         """
         evaluator, ranks, size = self.evaluator, self.ranks, self.config.eval.batch
-        kept = NEAREST if evaluator.watches_memory else shown(evaluator.dataset)
+        kept = self._kept()
         total = evaluator.samples_needed(metrics)
         batches = [range(start, min(start + size, total)) for start in range(0, total, size)]
         for turn in range(0, len(batches), ranks.size):
@@ -165,7 +172,6 @@ class Scorer:
     def _save_figures(self, nfe: int, metrics: list[str], samples: torch.Tensor) -> None:
         """Write the arrays behind the figures, from the first samples of the final snapshot."""
         files, dataset, benchmark = self.files, self.evaluator.dataset, self.config.benchmark.name
-        conditional = self.config.data.conditional
         path = files.samples(nfe)
         # A metric of few samples that is added later does not replace the figure of more samples.
         if len(samples) >= shown(dataset) or not path.exists():
@@ -173,9 +179,35 @@ class Scorer:
             save_arrays(path, sample_arrays(dataset, samples, noise[0]))
         if any(parse(metric).distance == "authenticity" for metric in metrics):
             save_arrays(files.nearest(nfe), self.evaluator.nearest(samples[:NEAREST]))
+        self._save_coupling()
+
+    def _save_coupling(self) -> None:
+        """Write what the coupling does and has learned, where it does."""
+        files, dataset, benchmark = self.files, self.evaluator.dataset, self.config.benchmark.name
+        conditional = self.config.data.conditional
         coupling = coupling_arrays(self.model, dataset, benchmark, self.config.train.batch, conditional=conditional)
         save_arrays(files.coupling, coupling)
         save_arrays(files.posterior, posterior_arrays(self.model, dataset, benchmark, conditional=conditional))
+
+    def _draw_lost_figures(self, rows: list[dict[str, Any]]) -> None:
+        """Draw the figures again that are not there although the rows of their samples are."""
+        config, files = self.config, self.files
+        metrics, budget, size = list(config.eval.metrics), config.budget_images, config.eval.batch
+        final = [row for row in rows if (row["images"], row["draw"]) == (budget, 0)]
+        if not final or any(row["value"] is None for row in rows if row["images"] == budget):
+            return
+        copies = any(parse(metric).distance == "authenticity" for metric in metrics)
+        for nfe in sorted({row["nfe"] for row in final}):
+            if files.samples(nfe).exists() and (files.nearest(nfe).exists() or not copies):
+                continue
+            self._load(budget)
+            total, kept = self.evaluator.samples_needed(metrics), self._kept()
+            parts = [range(start, min(start + size, total)) for start in range(0, min(kept, total), size)]
+            drawn = [self._draw(plan.Evaluation(budget, nfe, 0), part) for part in parts]
+            self._save_figures(nfe, metrics, torch.cat(drawn))
+        if not (files.coupling.exists() and files.posterior.exists()):  # most methods have none
+            self._load(budget)
+            self._save_coupling()
 
 
 def record_divergence(config: RunConfig, folder: Path) -> None:

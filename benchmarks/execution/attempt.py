@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..common.distributed import Ranks
-from ..common.files import read_json, write_json
+from ..common.files import write_json
 from ..common.redact import command_line
 from ..common.system import git_state, hardware
 from ..config.schema import RunConfig
@@ -38,7 +38,7 @@ class Attempt:
     def __init__(self, folder: Path, threads: int, command: str | None, ranks: Ranks) -> None:
         self.path, self.threads, self.ranks = Run(folder).history_file, threads, ranks
         self.command = command_line(sys.argv) if command is None else command
-        self.run = read_json(self.path, {"attempts": [], "compute": {}})
+        self.run = Run(folder).history if ranks.is_writer else {"attempts": [], "compute": {}}
 
     def begin(self, device: torch.device, start: dict[str, Any] | None) -> None:
         """start: metadata of the pretrained weights that training starts from; None for random ones."""
@@ -93,7 +93,7 @@ class Attempt:
 
     def _write(self) -> None:
         if self.ranks.is_writer:
-            write_json(self.path, self.run)
+            write_json(self.path, self.run, sealed=True)
 
 
 def _rounding(attempt: Mapping[str, Any]) -> dict[str, Any]:

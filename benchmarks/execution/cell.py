@@ -15,7 +15,7 @@ import torch
 
 from ..common.devices import pick_device, refuse_different_devices
 from ..common.distributed import ALONE, LostError, OutOfStepError, PeerError, Ranks, check_batch, stepping
-from ..common.files import TakenError, read_json, remove
+from ..common.files import TakenError, set_aside
 from ..common.precision import float32_products
 from ..config.schema import RunConfig
 from ..data.registry import load_dataset
@@ -24,7 +24,8 @@ from ..evaluation.reference import write_reference
 from ..evaluation.scoring import Scorer, record_divergence
 from ..metrics.evaluate import Evaluator
 from ..metrics.references import StoppedError
-from ..runs.folder import REFERENCE, RUN, Run
+from ..runs.damage import mark_lost_rows, salvage
+from ..runs.folder import REFERENCE, Run
 from ..training.checkpoint import damaged_snapshots, readable_checkpoints, snapshot_path
 from ..training.model import Model, build_model
 from ..training.trainer import Outcome, Trainer
@@ -56,6 +57,8 @@ def run_cell(
     state is "interrupted".
     """
     config = Run(folder).config
+    if ranks.is_writer:
+        salvage(Run(folder))
     status = StatusWriter(folder, config.budget_images, job, ranks)
     attempt = Attempt(folder, threads, command, ranks)
     try:
@@ -123,8 +126,10 @@ class _Cell:
         paths = [snapshot_path(folder, images, name) for images in config.snapshot_images for name in names]
         if ranks.is_writer:
             for path in damaged_snapshots(paths):
-                remove(path)  # training from an earlier checkpoint writes it again
+                set_aside(path)  # training from an earlier checkpoint writes it again
         if ranks.broadcast(all(path.exists() for path in paths)):
+            if ranks.is_writer:
+                mark_lost_rows(Run(folder))
             return Outcome("done", config.budget_images, _train_seconds(folder))
         self.status.write(state="running", phase="train")
         every = config.run.diagnose_every
@@ -138,4 +143,4 @@ def _train_seconds(folder: Path) -> float:
     # run.json may lag: an attempt can be killed between its last checkpoint and the write of the cost.
     if checkpoint := next(readable_checkpoints(folder, torch.device("cpu"), []), None):
         return checkpoint["state"]["seconds"]
-    return read_json(folder / RUN, {}).get("compute", {}).get("train_seconds", 0.0)
+    return Run(folder).history.get("compute", {}).get("train_seconds", 0.0)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..common.files import owner_mark, remove_leftovers, write_text
+from ..common.files import owner_mark, remove_leftovers, write_text, yaml_text
 from ..common.gpus import visible_gpus
 from ..common.lock import is_held
 from ..common.redact import typed, without_password
@@ -60,14 +60,12 @@ def prepare(cells: Sequence[Cell], out: Path) -> list[Run]:
 
 def store(cells: Sequence[Cell], out: Path) -> list[Run]:
     """Write the resolved configurations of cells into their folders."""
-    import yaml
-
     runs = []
     for cell in cells:
         run = Run(cell.path(out))
         config = run.config_file
-        text = yaml.safe_dump(cell.config.to_dict(), sort_keys=False, allow_unicode=True)
-        if not config.exists() or config.read_text(encoding="utf-8") != text:
+        text = yaml_text(cell.config.to_dict())
+        if not config.is_file() or config.read_bytes() != text.encode():
             write_text(config, text)
         runs.append(run)
     return runs

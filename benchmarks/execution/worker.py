@@ -22,13 +22,14 @@ from pathlib import Path
 
 from ..common.distributed import ALONE, OutOfStepError, Ranks, joined, ranks_from_environment
 from ..common.errors import UsageError
-from ..common.files import DamagedError, TakenError, read_json, read_jsonl, write_json
+from ..common.files import DamagedError, TakenError, naming, read_json, read_jsonl, write_json
 from ..common.lock import Lock, acquire, is_held
 from ..common.redact import without_password
 from ..common.system import skip_final_gc
 from ..common.text import count
 from ..common.unforeseen import describe
-from ..runs.folder import Run, is_finished
+from ..runs.damage import needs_run
+from ..runs.folder import Run
 from ..runs.status import State, Status
 
 POLL_SECONDS = 0.5
@@ -208,7 +209,7 @@ def is_open(run: Run) -> bool:
     Raises DamagedError or OSError where its files cannot be read.
     """
     config = Run(run.path).config  # as it is now: another command may have replaced it
-    return run.status.state is not State.FAILED and not is_finished(run, config)
+    return run.status.state is not State.FAILED and needs_run(run, config)
 
 
 def _follow(folder: Path, stop: StopFlag, threads: int, ranks: Ranks) -> None:
@@ -254,11 +255,8 @@ def _print(text: str) -> None:
 
 def _note_failure(run: Run, error: str) -> None:
     """Write the state "failed" unless the cell has done so itself; on a full or read-only disk, print that instead."""
-    try:
-        if run.status.state is State.FAILED:
-            return
-    except DamagedError:  # the damage is, or hides, what went wrong
-        pass
+    if run.status.state is State.FAILED:
+        return
     try:
         Status(State.FAILED, error=error).write(run.status_file)
     except OSError as trouble:
@@ -309,9 +307,10 @@ class _OwnLog(logging.FileHandler):
 
 def _may_start(run: Run, limit: int) -> bool:
     """Count the jobs in a row that found nothing new saved since the one before; at the limit the cell has failed."""
-    before = read_json(run.starts_file, {"saved": None, "without_progress": 0})
-    saved = _saved(run)
-    without_progress = before["without_progress"] + 1 if before["saved"] == saved else 0
+    saved, without_progress = _saved(run), 0
+    with contextlib.suppress(DamagedError), naming(run.starts_file):  # without a sound one, this job is the first
+        before = read_json(run.starts_file, {"saved": None, "without_progress": 0})
+        without_progress = before["without_progress"] + 1 if before["saved"] == saved else 0
     write_json(run.starts_file, {"saved": saved, "without_progress": without_progress})
     if without_progress < limit:
         return True
@@ -330,7 +329,7 @@ def _saved(run: Run) -> list[float]:
     # Features take hours on a CPU, for all cells of a benchmark.
     pieces = list(cache_folder("references").glob("[!.]*/features-*.npy"))
     time = checkpoint.stat().st_mtime if checkpoint.exists() else 0.0
-    return [time, len(snapshots), len(read_jsonl(run.records_file)), len(pieces)]
+    return [time, len(snapshots), len(read_jsonl(run.records_file, [])), len(pieces)]
 
 
 if __name__ == "__main__":

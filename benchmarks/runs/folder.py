@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from ..common.errors import UsageError
-from ..common.files import GONE, DamagedError, read_json, read_jsonl, read_yaml
+from ..common.files import GONE, DamagedError, naming, read_json, read_jsonl, read_yaml
 from ..config import plan
 from ..config.schema import RunConfig
+from . import checks
 from .status import State, Status
 
 CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
@@ -27,6 +28,7 @@ CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
     "records.jsonl",
     "train.jsonl",
 )
+CELLS = "s*-*"  # names of the folders of cells
 DIAGNOSTICS = "diagnostics.jsonl"
 REFERENCE = "reference.jsonl"
 
@@ -124,26 +126,26 @@ class Run:
     @cached_property
     def config(self) -> RunConfig:
         """The resolved configuration. Raises DamagedError where the file holds anything else."""
-        import yaml
-
         path = self.config_file
-        try:
-            config = read_yaml(path)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DamagedError(f"{path} is not YAML ({error})") from None
-        except RecursionError:
-            raise DamagedError(f"{path} is nested too deeply") from None
-        if not isinstance(config, dict) or "cell" not in config:
+        values = read_yaml(path)
+        if not isinstance(values, dict) or "cell" not in values:
             raise DamagedError(f"{path} is not the configuration of a cell")
         try:
-            return RunConfig.from_dict(config)
+            with naming(path):
+                config = RunConfig.from_dict(values)
         except UsageError as error:
-            raise DamagedError(f"{path}: {error}") from None
+            raise error if isinstance(error, DamagedError) else DamagedError(f"{path}: {error}") from None
+        if fnmatch.fnmatchcase(self.path.name, CELLS) and not self.path.name.endswith(f"-{config.cell.id}"):
+            raise DamagedError(f"{path} is the configuration of cell {config.cell.id}, which belongs in another folder")
+        return config
 
     @property
     def status(self) -> Status:
-        """The status as it is now, see `Status.read`."""
-        return Status.read(self.status_file)
+        """The status as it is now: one that cannot be read is the state DAMAGED, with the reason as its error."""
+        try:
+            return Status.read(self.status_file)
+        except DamagedError as error:
+            return Status(State.DAMAGED, error=str(error))
 
     def set_state(self, state: State, error: str | None = None, total: int | None = None) -> None:
         """Write another state, and leave the progress as it is. total: the budget, None for the known one."""
@@ -154,20 +156,33 @@ class Run:
     @cached_property
     def history(self) -> dict[str, Any]:
         """`attempts` (one entry per start: versions, git, hardware, command) and `compute`."""
-        return read_json(self.history_file, {"attempts": [], "compute": {}})
+        with naming(self.history_file):
+            content = read_json(self.history_file, {"attempts": [], "compute": {}})
+            checks.history(content)
+            return content
 
     @cached_property
     def records(self) -> list[Record]:
-        return cast("list[Record]", read_jsonl(self.records_file))
+        """Raises DamagedError, as all that follow do."""
+        with naming(self.records_file):
+            rows = read_jsonl(self.records_file)
+            checks.records(rows, self.config.cell.id)
+            return cast("list[Record]", rows)
 
     @cached_property
     def train_log(self) -> list[dict[str, Any]]:
-        return read_jsonl(self.train_log_file)
+        with naming(self.train_log_file):
+            rows = read_jsonl(self.train_log_file)
+            checks.train_log(rows)
+            return rows
 
     @cached_property
     def diagnostics(self) -> list[dict[str, Any]]:
         """Variances and losses by noise level, see docs/diagnostics.md."""
-        return read_jsonl(self.diagnostics_file)
+        with naming(self.diagnostics_file):
+            rows = read_jsonl(self.diagnostics_file)
+            checks.diagnostics(rows)
+            return rows
 
     def samples(self, nfe: int) -> Path:
         """Where the first samples of the final snapshot lie (npz, key `samples`; of points also `latents`, `modes`)."""
@@ -193,10 +208,19 @@ class Run:
         return self.path / "samples" / "posterior.npz"
 
 
+def is_cell(folder: Path) -> bool:
+    """Whether a folder is that of a cell, by its name, or by its configuration where it has another name."""
+    if not os.path.isdir(folder) or not os.access(folder, os.R_OK | os.X_OK):
+        return False
+    # Until its configuration is written, a new folder holds hidden files alone.
+    is_named = fnmatch.fnmatchcase(folder.name, CELLS) and any(file.name[0] != "." for file in folder.iterdir())
+    return is_named or os.path.isfile(folder / CONFIG)
+
+
 def find_cells(out: Path) -> list[Run]:
-    """All cells of the output folder `out`, sorted by path."""
+    """All cells of the output folder `out`, sorted by path; of some, files may be damaged or missing."""
     # Hidden folders are not looked into: those of locks come and go.
-    return [Run(config.parent) for config in sorted(out.glob(f"[!.]*/[!.]*/s*-*/{CONFIG}"))]
+    return [Run(path) for path in sorted(out.glob(f"[!.]*/[!.]*/{CELLS}/")) if is_cell(path)]
 
 
 def cells_in(folder: Path) -> list[Run]:
@@ -204,18 +228,18 @@ def cells_in(folder: Path) -> list[Run]:
 
     A folder that is gone by then, or that this user may not read, has none either. Raises other OSErrors.
     """
-    if os.path.isfile(folder / CONFIG):  # of a path: it would raise where this user may not look
-        return [Run(folder)]
 
     def refuse(error: OSError) -> None:
         if error.errno not in (*GONE, errno.ENOTDIR, errno.EACCES, errno.EPERM):
             raise error
 
     found = []
-    for at, names, _ in os.walk(folder, onerror=refuse):
+    for at, names, files in os.walk(folder, onerror=refuse):
+        path = Path(at)
+        is_named = fnmatch.fnmatchcase(path.name, CELLS) and any(name[0] != "." for name in (*names, *files))
+        if is_named or (path == folder and CONFIG in files):
+            found.append(path)
         names[:] = [name for name in names if not name.startswith(".")]
-        paths = (Path(at, name) for name in names if fnmatch.fnmatchcase(name, "s*-*"))
-        found += [path for path in paths if os.path.isfile(path / CONFIG)]
     return [Run(path) for path in sorted(found)]
 
 
@@ -229,5 +253,8 @@ def is_finished(run: Run, config: RunConfig) -> bool:
     state = run.status.state
     if state is not State.DONE:
         return state is State.DIVERGED
-    rows = read_jsonl(run.records_file)
-    return not any(plan.missing(config, rows, evaluation) for evaluation in plan.evaluations(config))
+    try:
+        rows = read_jsonl(run.records_file)
+    except DamagedError:
+        return False
+    return not plan.missing_rows(config, rows)

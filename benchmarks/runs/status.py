@@ -10,16 +10,19 @@ from typing import Any
 from ..common.files import DamagedError, read_json, write_json
 from ..common.redact import without_password
 from ..common.text import visible
+from .checks import MOST
 
 
 class State(StrEnum):
     """The states of a cell, the most urgent first.
 
     REQUEUED (queued again after it had started), CANCELLED and LOST (its job is gone and SLURM does not know how it
-    ended) follow from the queue of a cluster; the others are stored in status.json.
+    ended) follow from the queue of a cluster, and DAMAGED from a status.json that cannot be read; the others are stored
+    there.
     """
 
     RUNNING = "running"
+    DAMAGED = "damaged"
     FAILED = "failed"
     LOST = "lost"
     CANCELLED = "cancelled"
@@ -86,13 +89,15 @@ class Status:
             if type(value) not in ((str,) if is_text else (int, float)):
                 wanted = "text" if is_text else "a number"
                 raise DamagedError(f"{path}: {key} is {value!r:.80}, must be {wanted} or null")
+            if not is_text and not 0 <= value <= MOST and key != "loss":
+                raise DamagedError(f"{path}: {key} is {value!r:.80}, must be from 0 to {MOST}")
             values[key] = visible(value) if is_text else value
         return cls(State(content["state"]), **values)
 
     def write(self, path: Path) -> None:
         """Replace the file atomically. Raises ValueError on NaN or infinity, and OSError."""
         error = None if self.error is None else without_password(self.error)
-        write_json(path, asdict(self) | {"error": error})
+        write_json(path, asdict(self) | {"error": error}, sealed=True)
 
     @property
     def reason(self) -> str:

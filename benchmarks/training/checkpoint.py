@@ -11,9 +11,7 @@ import hashlib
 import io
 import json
 import logging
-import os
 import re
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..common.files import DamagedError, atomic_path, keep_copy, remove
+from ..common.files import DamagedError, atomic_path, keep_copy
+from ..common.seal import check_seal, seal
 from ..config.averages import HEADLINE
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 SECTIONS = ("weights", "averages", "optimizer", "state")
-_ZIP_END = b"PK\x05\x06"  # of a zip archive: 22 bytes, the last two of which are the length of the comment after it
 _DIGEST = "sha256"
 log = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
                 if sink.error is None:
                     raise
                 raise sink.error from None
-        _seal(temporary)
+        seal(temporary)
         if last.exists():
             keep_copy(last, last.with_name(PREVIOUS))
 
@@ -56,16 +54,21 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(folder: Path, device: torch.device, name: str = LAST) -> dict[str, Any] | None:
     """The state that a checkpoint holds; None where there is none. Only tensors and plain containers are unpickled.
 
-    Raises DamagedError where the file is not what was written, OSError or OutOfMemoryError where that is not its fault.
+    Raises DamagedError where the file is not what was written, OSError or a lack of memory where that is not its fault.
     """
     path = folder / "checkpoints" / name
     if not path.exists():
         return None
     try:
-        _check_seal(path)
+        if not path.is_file():
+            raise ValueError("it is not a file")
+        check_seal(path)
         state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, MemoryError, torch.OutOfMemoryError):
+    except (OSError, torch.OutOfMemoryError):
         raise
+    except MemoryError as error:
+        bytearray(path.stat().st_size)  # raises, too, unless the file asks for more than it can hold
+        raise DamagedError(f"the checkpoint {path} cannot be read ({_reason(error)})") from None
     except Exception as error:  # a damaged or foreign file may fail in any way
         raise DamagedError(f"the checkpoint {path} cannot be read ({_reason(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(state.get(section), dict) for section in SECTIONS):
@@ -89,14 +92,6 @@ def readable_checkpoints(folder: Path, device: torch.device, damaged: list[str])
             yield state
 
 
-def set_aside(folder: Path, damaged: list[str]) -> None:
-    """Rename damaged checkpoints to NAME.damaged: they must not become the previous generation of good ones."""
-    for name in damaged:
-        path = folder / "checkpoints" / name
-        keep_copy(path, path.with_name(f"{name}.damaged"))
-        remove(path)
-
-
 class _Sink:
     """A file for torch.save, which makes its own of every error: `error` is the one that the file raised."""
 
@@ -116,36 +111,6 @@ class _Sink:
 
     def flush(self) -> None:
         pass
-
-
-def _seal(path: Path) -> None:
-    """Add the SHA-256 of an archive to it, as its comment. Raises ValueError where the file is no zip archive."""
-    with path.open("r+b") as file:
-        file.seek(-22, os.SEEK_END)
-        if file.read(4) != _ZIP_END:
-            raise ValueError(f"{path} does not end as a zip archive does")
-        file.seek(-2, os.SEEK_END)
-        file.write(struct.pack("<H", len(_comment(""))))
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0, os.SEEK_END)
-        file.write(_comment(digest))
-
-
-def _comment(digest: str) -> bytes:
-    return f"{_DIGEST}:{digest:64}".encode()
-
-
-def _check_seal(path: Path) -> None:
-    """Raise ValueError unless a file ends with the SHA-256 of what comes before."""
-    length = len(_comment(""))
-    digest, left = hashlib.sha256(), max(0, path.stat().st_size - length)
-    with path.open("rb") as file:
-        while left and (block := file.read(min(left, 1 << 20))):
-            digest.update(block)
-            left -= len(block)
-        if file.read() != _comment(digest.hexdigest()):
-            raise ValueError("its checksum is missing or not that of its content")
 
 
 def snapshot_path(folder: Path, images: int, ema: str = HEADLINE) -> Path:

@@ -54,5 +54,5 @@ def require_same_images(images: list[int], folder: Path) -> None:
 def truncate_log(folder: Path, images: int) -> None:
     """Drop rows of the training log from after the checkpoint: these steps are repeated and logged again."""
     path = Run(folder).train_log_file
-    rows = read_jsonl(path)
+    rows = read_jsonl(path, [])
     write_jsonl(path, [row for row in rows if row["images"] <= images])

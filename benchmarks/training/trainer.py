@@ -19,13 +19,13 @@ from torch import Tensor
 from ...methods.loss import draw
 from ...methods.parts.base import LossTerms
 from ..common.distributed import ALONE, Ranks
-from ..common.files import append_jsonl
+from ..common.files import append_jsonl, set_aside
 from ..common.oom import Memory
 from ..common.seeding import default_generator, generator
 from ..config.schema import RunConfig
 from ..runs.folder import Run
 from . import ema
-from .checkpoint import save_checkpoint, save_snapshot, set_aside
+from .checkpoint import save_checkpoint, save_snapshot
 from .data_order import batch_index
 from .ddp import Replica
 from .model import Model
@@ -309,7 +309,8 @@ class Trainer:
             self.load_state_dict(checkpoint)
         require_same_images(self.ranks.exchange(self.state.images), self.folder)
         if self.ranks.is_writer:
-            set_aside(self.folder, damaged)
+            for name in damaged:  # they must not become the previous generation of good ones
+                set_aside(self.folder / "checkpoints" / name)
             truncate_log(self.folder, self.state.images)
         now = time.monotonic()
         self.started, self.saved, self.logged = now - self.state.seconds, now, (self.state.images, now)

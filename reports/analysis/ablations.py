@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .cells import Cell, naming, value_text
+from .cells import Cell, value_text
 from .statistics import Interval, paired_interval, t_interval
 from .tables import Board, Finals, SeedValue, final_values, labels
 
@@ -286,8 +286,7 @@ def _point(
 def _penalty(cells: Iterable[Cell]) -> Interval | None:
     last = []
     for cell in cells:
-        with naming(cell.run.train_log_file):
-            last += [float(row["penalty"]) for row in cell.run.train_log[-1:] if row.get("penalty") is not None]
+        last += [float(row["penalty"]) for row in cell.train_log[-1:] if row.get("penalty") is not None]
     return t_interval(last) if any(last) else None  # where pairing is free, every penalty is exactly zero
 
 

@@ -1,34 +1,23 @@
-"""The cells of an output folder as the reports see them: every file checked once, damage named by its path."""
+"""The cells of an output folder as the reports see them, and what is damaged among their files."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ...benchmarks.common.files import DamagedError
+from ...benchmarks.common.files import DamagedError, naming
 from ...benchmarks.common.text import plain
 from ...benchmarks.config.schema import RunConfig
-from ...benchmarks.runs.folder import (
-    REFERENCE,
-    Run,
-    cells_in,
-    find_cells,
-    read_reference,
-)
+from ...benchmarks.runs.checks import LARGEST, MOST
+from ...benchmarks.runs.damage import Damage, damage_of, damages
+from ...benchmarks.runs.folder import REFERENCE, Run, cells_in, read_reference
 from ...benchmarks.runs.status import State
 
 #: States that will not change by themselves, and what the tables call them. Every other state is "unfinished".
 FINAL_STATES = {State.DONE: "finished", State.DIVERGED: "diverged", State.FAILED: "failed"}
-
-#: Of counts, exact in a float; of values, whose squares must be finite (features are of single precision).
-MOST, LARGEST = 2**53, 1e100
 
 #: Overrides that `sampling` says in words.
 SAMPLING_KEYS = ("sample.guidance", "sample.guide_at", "eval.ema")
@@ -39,7 +28,8 @@ class Cell:
     """One training run. `budget` and `images` count training images: planned, and seen when it was read.
 
     overrides: what differs from the defaults of method and benchmark, sampling aside. sampling: in words what differs
-    in it, "" for plain samples of the headline's weights. variant: both as one text.
+    in it, "" for plain samples of the headline's weights. variant: both as one text. unusable: files that are damaged,
+    which count as if they were not there.
     """
 
     run: Run
@@ -60,6 +50,19 @@ class Cell:
     error: str | None
     attempts: tuple[dict[str, Any], ...]
     compute: dict[str, Any]
+    unusable: frozenset[Path] = frozenset()
+
+    def has(self, file: Path) -> bool:
+        """Whether a file of the cell is there and can be used."""
+        return file not in self.unusable and file.exists()
+
+    @property
+    def train_log(self) -> list[dict[str, Any]]:
+        return self.run.train_log if self.has(self.run.train_log_file) else []
+
+    @property
+    def diagnostics(self) -> list[dict[str, Any]]:
+        return self.run.diagnostics if self.has(self.run.diagnostics_file) else []
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -78,20 +81,40 @@ def value_text(value: object) -> str:
     return plain(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))
 
 
-def read_cells(out: Path) -> list[Cell]:
-    """All cells below `out`, sorted by path.
+def survey(runs: Iterable[Run]) -> tuple[list[Cell], list[Damage]]:
+    """The cells whose numbers can be used, in order, and all that is damaged in the folders."""
+    cells, found = [], []
+    for run in runs:
+        own = damages(run)
+        found += own
+        if not any(item.blocks for item in own):
+            cells.append(_cell(run, frozenset(item.file for item in own)))
+    return cells, found
 
-    Raises LookupError where there is none, DamagedError with the file's path where one is damaged.
-    """
-    cells = [_read(run) for run in find_cells(out)]
-    if not cells:
-        raise LookupError(f"there are no cells in {out}: nothing to report yet (`bench run` makes some)")
+
+def read_cells(folder: Path) -> list[Cell]:
+    """The cell in `folder`, or all cells below it, sorted by path. Raises DamagedError for the first damaged file."""
+    cells, found = survey(cells_in(folder))
+    for item in found:
+        raise DamagedError(item.reason)
     return cells
 
 
-def read_folder(folder: Path) -> list[Cell]:
-    """The cell in `folder`, or all cells anywhere below it; [] where there is none. Raises as `read_cells` does."""
-    return [_read(run) for run in cells_in(folder)]
+def baselines(out: Path, cells: Sequence[Cell]) -> tuple[dict[str, dict[tuple[str, str], float]], list[Damage]]:
+    """What `reference_values` says of each benchmark, {} where its file is damaged, and these damages."""
+    values: dict[str, dict[tuple[str, str], float]] = {}
+    found: list[Damage] = []
+
+    def read(name: str, is_needed: bool) -> None:
+        values[name] = reference_values(out, name)
+        if is_needed and not read_reference(out, name):
+            raise ValueError("it is missing or has no rows")
+
+    for name in sorted({cell.benchmark for cell in cells}):
+        is_needed = any(cell.benchmark == name and cell.state is State.DONE for cell in cells)
+        file = out / name / REFERENCE
+        found += damage_of(out / name, file, lambda name=name, needed=is_needed: read(name, needed), blocks=False)
+    return values, found
 
 
 def reference_values(out: Path, benchmark: str) -> dict[tuple[str, str], float]:
@@ -100,53 +123,40 @@ def reference_values(out: Path, benchmark: str) -> dict[tuple[str, str], float]:
         values: dict[tuple[str, str], dict[str, float]] = {}
         for row in read_reference(out, benchmark):
             key = (str(row["what"]), str(row["metric"]))
+            if type(row["value"]) not in (int, float) or abs(row["value"]) > LARGEST:
+                raise ValueError(f"{key[1]} has value {row['value']!r:.80}, which no metric gives")
             values.setdefault(key, {})[str(row.get("data"))] = float(row["value"])
         # Where cells of one benchmark were scored against different data no one value belongs to all of them.
         return {key: next(iter(found.values())) for key, found in values.items() if len(found) == 1}
 
 
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turn any complaint about the content of a file into a DamagedError of one line that names the file."""
-    try:
-        yield
-    except KeyError as error:
-        raise DamagedError(f"{path}: the entry {error} is missing") from None
-    except (ValueError, TypeError, AttributeError, OverflowError, yaml.YAMLError) as error:
-        message = " ".join(str(error).split())
-        raise DamagedError(message if str(path) in message else f"{path}: {message}") from None
-
-
-def _read(run: Run) -> Cell:
-    with naming(run.config_file):
-        config, identity = run.config, run.config.cell
-        facts = {
-            "id": identity.id,
-            "group": identity.group,
-            "benchmark": plain(identity.benchmark),
-            "method": plain(identity.method),
-            "overrides": {str(key): value for key, value in identity.overrides.items() if key not in SAMPLING_KEYS},
-            "sampling": _sampling(config),
-            "seed": identity.seed,
-            "version": config.method.version,
-            "batch": config.train.batch,
-            "budget": config.budget_images,
-            "nfe": config.eval.nfe,
-            "metrics": config.eval.metrics,
-        }
-    with naming(run.status_file):
-        status = run.status
-        error = plain(status.error) if status.error else None
-        facts |= {"state": status.state, "images": int(status.images), "error": error}
-    with naming(run.history_file):
-        facts |= {"attempts": tuple(run.history["attempts"]), "compute": dict(run.history.get("compute") or {})}
-    with naming(run.records_file):
-        for number, row in enumerate(run.records, start=1):
-            _check(row, number, facts["id"])
-        # What `bench eval` has added is in no configuration.
-        for key, column in (("nfe", "nfe"), ("metrics", "metric")):
-            facts[key] = tuple(dict.fromkeys((*facts[key], *(row[column] for row in run.records))))
-    return Cell(run=run, **facts)
+def _cell(run: Run, unusable: frozenset[Path]) -> Cell:
+    """A cell without damage in the files that numbers come from."""
+    config, status, identity = run.config, run.status, run.config.cell
+    # What `bench eval` has added is in no configuration.
+    nfe = dict.fromkeys((*config.eval.nfe, *(row["nfe"] for row in run.records)))
+    metrics = dict.fromkeys((*config.eval.metrics, *(row["metric"] for row in run.records)))
+    return Cell(
+        run=run,
+        id=identity.id,
+        group=identity.group,
+        benchmark=plain(identity.benchmark),
+        method=plain(identity.method),
+        version=config.method.version,
+        overrides={str(key): value for key, value in identity.overrides.items() if key not in SAMPLING_KEYS},
+        sampling=_sampling(config),
+        seed=identity.seed,
+        budget=config.budget_images,
+        batch=config.train.batch,
+        nfe=tuple(nfe),
+        metrics=tuple(metrics),
+        state=status.state,
+        images=int(status.images),
+        error=plain(status.error) if status.error else None,
+        attempts=tuple(run.history["attempts"]),
+        compute=dict(run.history.get("compute") or {}),
+        unusable=unusable,
+    )
 
 
 def _sampling(config: RunConfig) -> str:
@@ -157,23 +167,3 @@ def _sampling(config: RunConfig) -> str:
     if config.eval.ema is not None:
         words.append(f"EMA {plain(config.eval.ema)}")
     return ", ".join(words)
-
-
-def _check(row: Any, number: int, cell: str) -> None:
-    if not isinstance(row, dict):
-        raise ValueError(f"row {number} is not an object")
-    if row["cell"] != cell:
-        raise ValueError(f"row {number} belongs to cell {row['cell']!r}, not {cell!r}")
-    for key in ("images", "nfe", "draw"):
-        if type(row[key]) is not int:
-            raise ValueError(f"row {number} has {key} {row[key]!r}, which is not a whole number")
-        if not (key == "nfe") <= row[key] <= MOST:
-            raise ValueError(f"row {number} has a {key} that is too small or too large")
-    if not isinstance(row["metric"], str):
-        raise ValueError(f"row {number} has metric {row['metric']!r}, which is not a name")
-    for key in ("value", "error"):
-        value = row.get(key) if key == "error" else row[key]
-        if value is not None and type(value) not in (int, float):
-            raise ValueError(f"row {number} has {key} {value!r}, which is neither a number nor null")
-        if value is not None and LARGEST < abs(value) < math.inf:
-            raise ValueError(f"row {number} has a {key} beyond ±{LARGEST:g}, which no metric gives")

@@ -10,7 +10,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from .cells import Cell, naming
+from .cells import Cell
 from .tables import Board, labels
 
 TRAINED = "trained"
@@ -80,7 +80,7 @@ class Ratio:
 
 
 def profiles(board: Board) -> list[Profile]:
-    """One for each setting, those of averaged weights first. Raises DamagedError, naming the file.
+    """One for each setting, those of averaged weights first.
 
     A cell counts with its last rows of a setting.
     """
@@ -96,19 +96,11 @@ def profiles(board: Board) -> list[Profile]:
 
 
 def _rows(cell: Cell) -> list[tuple[Setting, dict[str, Any]]]:
-    """The cell's rows with their settings, every one checked."""
+    """The cell's rows with their settings."""
     found = []
-    with naming(cell.run.diagnostics_file):
-        for number, row in enumerate(cell.run.diagnostics, start=1):
-            if not isinstance(row, dict):
-                raise ValueError(f"row {number} is not an object")
-            if row["value"] is not None and type(row["value"]) not in (int, float):
-                raise ValueError(f"row {number} has value {row['value']!r}, which is neither a number nor null")
-            if type(row["images"]) is not int or not 0 < float(row["t_low"]) < float(row["t_high"]):
-                raise ValueError(f"row {number} has no images seen, or no bin of the noise level")
-            ratio = -1.0 if row["ratio"] is None else float(row["ratio"])
-            counts = (int(row["bins"]), int(row["samples"]), int(row["repeats"]))
-            found.append((Setting(str(row["weights"]), ratio, *counts), row))
+    for row in cell.diagnostics:
+        ratio = -1.0 if row["ratio"] is None else float(row["ratio"])
+        found.append((Setting(row["weights"], ratio, row["bins"], row["samples"], row["repeats"]), row))
     return found
 
 

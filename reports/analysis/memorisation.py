@@ -126,4 +126,4 @@ def shown_nfe(board: Board) -> int | None:
 
 
 def _has(cell: Cell, nfe: int) -> bool:
-    return cell.state == "done" and cell.run.nearest(nfe).exists()
+    return cell.state == "done" and cell.has(cell.run.nearest(nfe))

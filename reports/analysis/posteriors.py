@@ -82,7 +82,7 @@ def learned(board: Board) -> tuple[Learned, ...]:
 
 def has_posterior(cell: Cell) -> bool:
     """Whether the cell is finished and keeps a learned law."""
-    return cell.state == "done" and cell.run.posterior.exists()
+    return cell.state == "done" and cell.has(cell.run.posterior)
 
 
 def read_posterior(path: Path) -> Posterior:
@@ -117,22 +117,22 @@ def divergences(board: Board) -> dict[str, Divergence]:
         steady: dict[int, list[float]] = defaultdict(list)
         lost = []
         for cell in entry.cells:
-            course = _course(cell)
-            if cell.state == "diverged" and any(course.values()):
-                lost.append(course)
-            elif any(course.values()):
-                for images, value in course.items():
+            nats = course(cell)
+            if cell.state == "diverged" and any(nats.values()):
+                lost.append(nats)
+            elif any(nats.values()):
+                for images, value in nats.items():
                     steady[images].append(value)
         if steady or lost:
             found[entry.label] = Divergence(dict(sorted(steady.items())), tuple(lost))
     return found
 
 
-def _course(cell: Cell) -> dict[int, float]:
+def course(cell: Cell) -> dict[int, float]:
     """images -> nats a coupled sample; all of them are 0 where pairing is free."""
     with naming(cell.run.train_log_file):
         # A resumed run may log a stretch twice; the later line is the one that counts.
-        penalties = {int(row["images"]): row.get("penalty") for row in cell.run.train_log}
+        penalties = {int(row["images"]): row.get("penalty") for row in cell.train_log}
         values = {images: float(value) for images, value in sorted(penalties.items()) if value is not None}
         if not all(map(math.isfinite, values.values())):
             raise ValueError("a penalty is not finite")

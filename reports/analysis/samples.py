@@ -31,7 +31,7 @@ def shown_cells(board: Board, file: Callable[[Cell], Path] = lambda cell: cell.r
     names = labels(board.cells)
     options: dict[str, dict[int, Cell]] = {entry.label: {} for entry in board.entries}
     for cell in board.cells:
-        if cell.state == "done" and file(cell).exists():
+        if cell.state == "done" and cell.has(file(cell)):
             options[names[cell.group]][cell.seed] = cell
     options = {label: seeds for label, seeds in options.items() if seeds}
     common = set.intersection(*(set(seeds) for seeds in options.values())) if options else set()

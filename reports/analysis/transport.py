@@ -18,6 +18,8 @@ from .cells import Cell, naming
 from .statistics import Interval, t_interval
 from .tables import Board, labels
 
+COUPLED = ("x", "coupled", "noise")
+
 
 @dataclass(frozen=True)
 class Lines:
@@ -77,13 +79,13 @@ def _side(p: np.ndarray, q: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def sample_lines(cell: Cell) -> Lines | None:
     """Noise -> sample at NFE 1; None where the file has none. Raises DamagedError, naming the file."""
-    arrays = _arrays(cell.run.samples(1), ("latents", "samples"))
+    arrays = read_lines(cell.run.samples(1), ("latents", "samples")) if cell.has(cell.run.samples(1)) else None
     return None if arrays is None else Lines(arrays["latents"], arrays["samples"], arrays.get("modes"))
 
 
 def coupling_lines(cell: Cell) -> tuple[Lines, Lines] | None:
     """Data -> coupled noise, and data -> noise drawn apart; None where there is no file. Raises DamagedError."""
-    arrays = _arrays(cell.run.coupling, ("x", "coupled", "noise"))
+    arrays = read_lines(cell.run.coupling, COUPLED) if cell.has(cell.run.coupling) else None
     if arrays is None:
         return None
     coupled, apart = (Lines(arrays["x"], arrays[name], arrays.get("modes")) for name in ("coupled", "noise"))
@@ -95,10 +97,8 @@ def _share(lines: Iterable[Lines]) -> Interval | None:
     return t_interval(shares) if shares else None
 
 
-def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+def read_lines(path: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
     """The arrays of one file: float [n, 2] by `names`, and `modes`, int [n], if it is there; None without the first."""
-    if not path.exists():
-        return None
     with naming(path):
         arrays = read_arrays(path, (), (*names, "modes"))
         if names[0] not in arrays:

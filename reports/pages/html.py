@@ -92,8 +92,10 @@ class HtmlPage:
     ablations: Sequence[tuple[Section, Sequence[str]]]
 
 
-def report_html(pages: Sequence[Page], out: Path, profile: ProfileSection | None = None) -> str:
-    """The whole document. profile: the section on all benchmarks together.
+def report_html(
+    pages: Sequence[Page], out: Path, profile: ProfileSection | None = None, damaged: Sequence[str] = ()
+) -> str:
+    """The whole document. profile, damaged: as in `leaderboard_text`.
 
     Pictures are read from `out`, where `page.plots` and the like are. Raises OSError.
     """
@@ -104,6 +106,7 @@ def report_html(pages: Sequence[Page], out: Path, profile: ProfileSection | None
         .render(
             pages=[_page(page, place) for place, page in enumerate(pages, start=1)],
             profile=profile,
+            damaged=damaged,
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

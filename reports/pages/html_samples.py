@@ -54,10 +54,10 @@ def gallery(board: Board) -> Gallery | None:
     if not chosen:
         return None
     found = {
-        label: {nfe: read_samples(path) for nfe in board.nfes if (path := cell.run.samples(nfe)).exists()}
+        label: {nfe: read_samples(path) for nfe in board.nfes if cell.has(path := cell.run.samples(nfe))}
         for label, cell in chosen.items()
     }
-    real = next((read_samples(cell.run.real) for cell in chosen.values() if cell.run.real.exists()), None)
+    real = next((read_samples(cell.run.real) for cell in chosen.values() if cell.has(cell.run.real)), None)
     nfes = tuple(nfe for nfe in board.nfes if any(nfe in arrays for arrays in found.values()))
     arrays = [array for own in found.values() for array in own.values()]
     points = arrays[0].ndim == 2

@@ -95,16 +95,21 @@ class Content:
     troubles: Table
 
 
-def leaderboard_text(pages: Iterable[Page], profile: ProfileSection | None = None) -> str:
-    """The whole document, ending in one newline. profile: the section on all benchmarks together."""
-    return render("leaderboard.md.j2", contents=[page_content(page) for page in pages], profile=profile) + "\n"
+def leaderboard_text(pages: Iterable[Page], profile: ProfileSection | None = None, damaged: Sequence[str] = ()) -> str:
+    """The whole document, ending in one newline.
+
+    profile: the section on all benchmarks together. damaged: sentences on what is left out because files are damaged.
+    """
+    contents = [page_content(page) for page in pages]
+    return render("leaderboard.md.j2", contents=contents, profile=profile, damaged=damaged) + "\n"
 
 
-def excerpt_text(boards: Iterable[Board], folder: str) -> str:
+def excerpt_text(boards: Iterable[Board], folder: str, damaged: Sequence[str] = ()) -> str:
     """Verdicts and tables alone, for another document; `folder` is the path from there to the leaderboard's folder."""
     prefix = "" if folder in ("", ".") else f"{folder}/"
     link = Markup(urllib.parse.quote(f"{prefix}leaderboard.md", safe="/+"))
-    return render("excerpt.md.j2", summaries=[_summary(board, prefix) for board in boards], link=link)
+    summaries = [_summary(board, prefix) for board in boards]
+    return render("excerpt.md.j2", summaries=summaries, link=link, damaged=damaged)
 
 
 def page_content(page: Page) -> Content:

@@ -26,12 +26,12 @@ def samples(board: Board) -> Figure | None:
     chosen = dict(itertools.islice(shown_cells(board).items(), MOST_SHOWN))
     if not chosen:
         return None
-    real = next((read_samples(cell.run.real) for cell in chosen.values() if cell.run.real.exists()), None)
+    real = next((read_samples(cell.run.real) for cell in chosen.values() if cell.has(cell.run.real)), None)
     blocks = {
         nfe: {
             label: read_samples(cell.run.samples(nfe))
             for label, cell in chosen.items()
-            if cell.run.samples(nfe).exists()
+            if cell.has(cell.run.samples(nfe))
         }
         for nfe in (1, 2)
     }

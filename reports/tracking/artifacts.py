@@ -19,14 +19,14 @@ SIDE, SQUARE = 8, 128  # images in a row of the grid; side of a picture of point
 def write_files(cell: Cell, folder: Path) -> None:
     """What is kept with the run: the configuration, the diagnostics, and one picture of the samples."""
     for path in (cell.run.config_file, cell.run.diagnostics_file):
-        if path.exists():
+        if cell.has(path):
             (folder / path.name).write_bytes(path.read_bytes())
     _draw_grid(cell, folder / GRID)
 
 
 def sampled(cell: Cell) -> list[Path]:
     """The files of samples that the cell has, fewest steps first."""
-    return [path for nfe in sorted(cell.nfe) if (path := cell.run.samples(nfe)).exists()]
+    return [path for nfe in sorted(cell.nfe) if cell.has(path := cell.run.samples(nfe))]
 
 
 def _draw_grid(cell: Cell, target: Path) -> None:

@@ -119,7 +119,7 @@ def fingerprint(cell: Cell, run: Content) -> str:
     """Changes with anything of the cell that is imported: `run`, as it was read, and the files that are kept."""
     digest = hashlib.sha256(f"{FORMAT} {run}".encode())
     for path in (cell.run.config_file, cell.run.diagnostics_file):
-        digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"").digest())
+        digest.update(hashlib.sha256(path.read_bytes() if cell.has(path) else b"").digest())
     for path in sampled(cell):  # large, and never rewritten without a point that changes
         digest.update(f"{path.name} {path.stat().st_size}".encode())
     return digest.hexdigest()
@@ -143,14 +143,14 @@ def _values(cell: Cell) -> Iterator[Point]:
 def _losses(cell: Cell) -> Iterator[Point]:
     with naming(cell.run.train_log_file):
         # A resumed run may log a stretch twice; the later line is the one that counts.
-        losses = {_step(row): row["loss"] for row in cell.run.train_log}
+        losses = {_step(row): row["loss"] for row in cell.train_log}
         yield from [("train_loss", images, float(loss)) for images, loss in losses.items() if loss is not None]
 
 
 def _diagnosed(cell: Cell) -> Iterator[Point]:
     with naming(cell.run.diagnostics_file):
         found: dict[tuple[str, int], float] = {}
-        for row in cell.run.diagnostics:
+        for row in cell.diagnostics:
             if row["value"] is None:
                 continue
             special = [] if row["weights"] == "averaged" else [f"weights {row['weights']}"]

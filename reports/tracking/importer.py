@@ -76,7 +76,7 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
         if uri is None and not (out / "mlflow.db").exists():
             make_store(out / "mlflow.db")
         store = _Store(open_store(address), out, own=uri is None, files=files_beside(address, out), check=check)
-        held = tasks(read_sweeps(out))
+        held = tasks(read_sweeps(out, []))
         found: list[_Outcome | DamagedError] = []
         for benchmark in dict.fromkeys(cell.benchmark for cell in cells):
             found += store.benchmark(benchmark, [c for c in cells if c.benchmark == benchmark], held, report)

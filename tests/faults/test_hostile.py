@@ -20,11 +20,12 @@ from torch import nn
 import consistency_bench.benchmarks.execution.cell
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from consistency_bench.benchmarks.common.seal import seal
 from consistency_bench.benchmarks.config.compose import compose_cells, parse_methods
 from consistency_bench.benchmarks.data.image_folder import ImageFolder
 from consistency_bench.benchmarks.runs.folder import Run
 from consistency_bench.benchmarks.training import pretrained as weights
-from consistency_bench.benchmarks.training.checkpoint import LAST, _seal, load_checkpoint, load_snapshot, snapshot_path
+from consistency_bench.benchmarks.training.checkpoint import LAST, load_checkpoint, load_snapshot, snapshot_path
 from consistency_bench.methods.parts.options import OptionError
 from consistency_bench.reports.analysis.memorisation import read_nearest
 from consistency_bench.reports.analysis.posteriors import read_posterior
@@ -44,7 +45,7 @@ def as_checkpoint(path: Path) -> object:
     target.parent.mkdir(parents=True)
     shutil.copy(path, target)
     if path.read_bytes().startswith(b"PK"):
-        _seal(target)
+        seal(target)
     return load_checkpoint(path.parent / "cell", torch.device("cpu"))
 
 

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 import yaml
 
+from consistency_bench.benchmarks.config.plan import sampler_text
+from consistency_bench.benchmarks.config.schema import RunConfig
+
 SNAPSHOTS = 8
 HALVES = {"fd_digits_2k": 4.0, "kd_digits_2k": 0.002, "classes_digits_2k": 10.0, "w2_toy2d": 0.02}
 NOISE = {"fd_digits_2k": 898.0, "kd_digits_2k": 3.1, "classes_digits_2k": 1.0, "w2_toy2d": 2.5}
@@ -81,6 +84,7 @@ class Sweep:
             *sections, name = key.split(".")
             functools.reduce(lambda part, section: part.setdefault(section, {}), sections, config)[name] = value
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        sampler = sampler_text(RunConfig.from_dict(config))
         level = level if level is not None else LEVELS.get(method, 35.0) * (1 + 0.06 * rng.standard_normal())
         rows, log = [], []
         for snapshot in range(1, reached + 1):
@@ -105,6 +109,7 @@ class Sweep:
                                 "metric": metric,
                                 "value": value,
                                 "samples": 2048,
+                                "sampler": sampler,
                             }
                         )
             last = snapshot == reached

@@ -244,14 +244,18 @@ def test_many_configurations_still_fit(sweep):
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", "shape"])
-def test_damaged_samples_are_named(sweep, damage):
+def test_damaged_samples_are_named_and_left_out_alone(sweep, damage):
     path = sweep.cell("ect", 0) / "samples" / "nfe2.npz"
     if damage == "shape":
-        np.savez(path, samples=np.zeros((64, 5, 8, 8), np.uint8))
+        np.savez(path, samples=np.zeros((4, 5)))
     else:
         path.write_bytes(damage)
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        build_report(sweep.out, mlflow=False)
+    paths = build_report(sweep.out, mlflow=False)
+    assert [item.file for item in paths.damages] == [path]
+    text = paths.leaderboard.read_text(encoding="utf-8")
+    assert "1 cells (1 finished)" in text or "1 cell (1 finished)" in text
+    assert "nfe2.npz" in text
+    assert any("samples" in plot.name for plot in paths.plots)  # of NFE 1
 
 
 def test_no_cells(tmp_path):
@@ -436,7 +440,7 @@ def test_a_picture_of_samples_shows_so_many_configurations_at_most(sweep):
     ("looked_at", "titles"), [((1, 2), ["NFE 1", "NFE 2"]), ((1,), ["NFE 1"]), ((), ["NFE 1", "NFE 2"])]
 )
 def test_an_nfe_that_was_looked_at_once_has_no_course(sweep, looked_at, titles):
-    folder = sweep.cell("ect", 0)
+    folder = sweep.cell("ect", 0, settings={"eval.curve": list(looked_at)})
     path = folder / "records.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     kept = [row for row in rows if row["images"] == 1_024_000 or row["nfe"] in looked_at]
@@ -462,7 +466,7 @@ def test_values_of_any_size_make_a_report(sweep, scale):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("value", 1e101), ("value", 10**400), ("nfe", 0), ("nfe", 10**400), ("images", -1), ("error", 1e200)],
+    [("value", 1e101), ("value", 10**200), ("nfe", 0), ("nfe", 10**200), ("images", -1), ("error", 1e200)],
 )
 def test_numbers_that_no_metric_gives_are_named(sweep, key, value):
     path = sweep.cell("ect", 0) / "records.jsonl"

@@ -262,7 +262,7 @@ def test_durations_have_one_unit(seconds: float, text: str) -> None:
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """The leaderboards that were written, and whether with MLflow."""
     written: list[bool] = []
-    monkeypatch.setattr(wait, "show_report", lambda out, tracking: written.append(tracking.wanted))
+    monkeypatch.setattr(wait, "show_report", lambda out, tracking: written.append(tracking.wanted) or 0)
     monkeypatch.setattr(wait, "REPORT_SECONDS", 0.0)
     return written
 

@@ -97,12 +97,13 @@ def test_a_failure_is_logged_and_the_next_cell_runs(here: Callable[..., int], tm
     assert (broken / "log.txt").read_text() == log  # closed, until it is put back in the queue
 
 
-def test_a_failure_before_the_cell_has_begun_is_on_disk_too(here: Callable[..., int], tmp_path: Path) -> None:
+def test_a_damaged_history_stops_no_start_and_is_kept(here: Callable[..., int], tmp_path: Path) -> None:
     folder = put(tiny_cell("ect"), tmp_path)
     (folder / RUN).write_text("{")
     assert here(folder) == 0
-    assert state(folder) == "failed"
-    assert "run.json is not JSON" in read_json(folder / STATUS)["error"]
+    assert state(folder) == "done"
+    assert len(read_json(folder / RUN)["attempts"]) == 1
+    assert (folder / f"{RUN}.damaged").read_text() == "{"
 
 
 def test_what_a_killed_attempt_was_writing_is_swept_away(here: Callable[..., int], tmp_path: Path) -> None:

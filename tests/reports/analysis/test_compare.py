@@ -9,7 +9,7 @@ import pytest
 from consistency_bench.benchmarks.cli.compare import compare as command
 from consistency_bench.benchmarks.cli.main import main
 from consistency_bench.benchmarks.common.errors import UsageError
-from consistency_bench.reports.analysis.cells import read_cells, read_folder
+from consistency_bench.reports.analysis.cells import read_cells
 from consistency_bench.reports.analysis.compare import Side, compare, matches
 from consistency_bench.reports.analysis.statistics import paired_interval
 
@@ -104,7 +104,7 @@ def test_two_folders_are_compared_configuration_by_configuration(sweep, tmp_path
         three(where, "ect", 30.0 + shift)
         three(where, "ict", 40.0 + shift, 1.1)
     other.cell("vct", 0)
-    found = matches(Side.of(read_folder(sweep.out)), Side.of(read_folder(other.out)))
+    found = matches(Side.of(read_cells(sweep.out)), Side.of(read_cells(other.out)))
     assert [(benchmark, names) for benchmark, names, *_ in found] == [
         ("digits", ("ect", "ect")),
         ("digits", ("ict", "ict")),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consistency_bench.benchmarks.common.files import DamagedError
 from consistency_bench.benchmarks.metrics.registry import direction
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
 from consistency_bench.reports.analysis.published import (
@@ -144,13 +145,12 @@ def test_draws_are_averaged_within_the_seed(sweep):
     assert score.mean == pytest.approx(30.001)
 
 
-def test_a_repeated_evaluation_replaces_the_former(sweep):
-    folder = sweep.cell("ect", 0, level=30.0)
-    rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-    with (folder / "records.jsonl").open("a") as file:
-        file.write(json.dumps(rows[-6] | {"value": 55.0}) + "\n")
-    assert (rows[-6]["nfe"], rows[-6]["metric"]) == (1, "fd_digits_2k")
-    assert row_of(board_of(sweep.out), "ect").scores["fd_digits_2k"].mean == 55.0
+def test_a_row_that_is_there_twice_is_refused(sweep):
+    path = sweep.cell("ect", 0, level=30.0) / "records.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[-6] | {"value": 55.0}]))
+    with pytest.raises(DamagedError, match=r"records\.jsonl: row 49 is there twice"):
+        read_cells(sweep.out)
 
 
 def test_bold_needs_every_paired_interval(sweep):
@@ -269,7 +269,7 @@ def test_nothing_finished_gives_rows_without_values(sweep):
     ("name", "content", "message"),
     [
         ("records.jsonl", "{}\n", "the entry 'cell' is missing"),
-        ("records.jsonl", "3\n", "row 1 is not an object"),
+        ("records.jsonl", "3\n", "line 1 is not an object"),
         ("records.jsonl", '{"cell": 1\n{}\n', "line 1 is not JSON"),
         ("records.jsonl", "\x00\udcff\n", "line 1 is not JSON"),
         ("records.jsonl", '{"cell": "0"}\n', "belongs to cell '0'"),
