@@ -43,7 +43,8 @@ def start(
         raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # as Ctrl-C: end what has been started
-        signal.signal(number, terminate)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup
+            signal.signal(number, terminate)
     begun = time.monotonic()
     options = Options(nodes, cpus, memory, gpus, node_timeout, requeue_delay, kill_wait, grace, accounting)
     cluster = local_cluster.start(folder, options)

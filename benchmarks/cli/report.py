@@ -89,12 +89,15 @@ def show_report(out: Path, tracking: Tracking) -> int:
 
 def refresh_reports(runs: Sequence[Run], tracking: Tracking) -> None:
     """Rebuild the report of each output folder that holds one of these cells."""
-    for out in dict.fromkeys(run.path.resolve().parents[2] for run in runs):
-        held = {cell.path for cell in find_cells(out)}
-        own = [run.path for run in runs if run.path.resolve().parents[2] == out]
-        if held.isdisjoint(path.resolve() for path in own):
-            print(f"no report has the new rows: {own[0]} is not in an output folder")
-            continue
+    outs: dict[Path, None] = {}
+    for run in runs:
+        path = run.path.resolve()
+        out = path.parents[min(2, len(path.parents) - 1)]
+        if path in {cell.path for cell in find_cells(out)}:
+            outs[out] = None
+        else:
+            print(f"no report has the new rows: {run.path} is not in an output folder")
+    for out in outs:
         show_report(out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out, tracking)
 
 

@@ -25,7 +25,12 @@ app = typer.Typer()
 @app.command()
 def score(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder, .zip file or .npz file of samples.")],
-    reference: Annotated[str, typer.Option("--reference", help="A benchmark, or a folder or file of real images.")],
+    reference: Annotated[
+        str,
+        typer.Option(
+            "--reference", help="A benchmark, or a folder or file of images (./NAME if a benchmark has its name)."
+        ),
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Settings of the benchmark: data.root=PATH.", show_default=False),
@@ -69,22 +74,27 @@ def score(
 def _reference(name: str, settings: list[str]) -> Dataset:
     """The real images: those at a path, or the training set of a benchmark."""
     from ..config.compose import choices, compose_cells
-    from ..data.registry import load, load_dataset
+    from ..data.registry import check_options, load, load_dataset
 
-    if Path(name).exists():
-        if settings:
-            raise UsageError(f"{settings[0]} is a setting of a benchmark, and the reference {name} is a path")
-        return load("images", Path(name))
-    if name not in choices("benchmark"):
+    if name in choices("benchmark"):
+        if others := [setting for setting in settings if not setting.startswith("data.")]:
+            raise UsageError(f"{others[0]}: only settings of the data apply, such as data.root=PATH")
+        cells = compose_cells(["ect"], [0], [f"benchmark={name}", *settings])
+        check_options(cells[0].config.data)
+        if len(cells) > 1:
+            raise UsageError(f"the settings describe {len(cells)} data sets, must describe one")
+        return load_dataset(cells[0].config.data)
+    if not Path(name).exists():
         raise UsageError(f"{unknown('reference', name, choices('benchmark'))}; or a folder or file of images")
-    (cell,) = compose_cells(["ect"], [0], [f"benchmark={name}", *settings])
-    return load_dataset(cell.config.data)
+    if settings:
+        raise UsageError(f"{settings[0]} is a setting of a benchmark, and the reference {name} is a path")
+    return load("images", Path(name))
 
 
 def _matching(samples: Tensor, real: Dataset, path: Path) -> Tensor:
     """The samples with the number of channels of the reference. Raises UsageError for another size."""
     if not real.quantised:
-        raise UsageError(f"the samples of {real.name!r} are points, which no image is compared with")
+        raise UsageError(f"the reference {real.name!r} holds points, not images")
     wanted, found = real.shape, tuple(samples.shape[1:])
     if wanted[1:] != found[1:]:
         sizes = f"{found[1]}×{found[2]}", f"{wanted[1]}×{wanted[2]}"

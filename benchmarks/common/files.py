@@ -123,7 +123,7 @@ def remove_leftovers(folder: Path, pattern: str = ".*.tmp*") -> None:
     """Remove the temporary files and folders of processes of this machine that were killed."""
     digest = owner_mark().partition("-")[0]
     for path in folder.glob(pattern):
-        owner = re.search(rf"[.-]{digest}-(\d+)-(\d+)\.", path.name)
+        owner = re.search(rf"[.-]{digest}-(\d{{1,7}})-(\d+)\.", path.name)
         if owner and process_start(int(owner[1])) not in (owner[2], None):
             with contextlib.suppress(OSError):  # another process is faster
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -12,7 +12,6 @@ MLflow loads it through `_load_pyfunc`; nothing in the folder is executed or unp
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,8 @@ from ..common.devices import pick_device
 from ..common.errors import UsageError
 from ..common.files import DamagedError, read_json, write_json
 from ..common.precision import float32_products
-from ..data.base import Dataset
+from ..config.schema import RunConfig
+from ..data.base import DataInfo, Dataset
 from ..data.registry import describe_dataset, load_dataset
 from ..runs.folder import CONFIG, Run
 from ..runs.status import State
@@ -45,18 +45,10 @@ def pack(cell: Run, folder: Path) -> None:
     Raises UsageError where the cell is not done, its snapshot is gone, or its data set, which says what a sample looks
     like, is missing.
     """
-    config, state = cell.config, cell.status.state
-    if state is not State.DONE:
-        raise UsageError(f"{cell.path} is {state}; only a cell that is done has final weights")
-    data = describe_dataset(config.data)
-    places = {WEIGHTS: config.budget_images, GUIDE: config.guide_images}
+    weights = _final_weights(cell)
+    data = describe_dataset(cell.config.data)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, images in places.items():
-        if images is None:
-            continue
-        path = snapshot_path(cell.path, images, config.evaluated_average)
-        if not path.is_file():
-            raise UsageError(f"the snapshot {path} is not there: {cell.path} has no final weights without it")
+    for name, path in weights.items():
         shutil.copyfile(path, folder / name)
     shutil.copyfile(cell.path / CONFIG, folder / CONFIG)
     facts = {
@@ -67,8 +59,22 @@ def pack(cell: Run, folder: Path) -> None:
         "count": len(data),
     }
     write_json(folder / DATA, facts)
-    if config.data.conditional:
-        save_file({"labels": load_dataset(config.data).labels.contiguous()}, folder / LABELS)
+    if cell.config.data.conditional:
+        save_file({"labels": load_dataset(cell.config.data).labels.contiguous()}, folder / LABELS)
+
+
+def _final_weights(cell: Run) -> dict[str, Path]:
+    """WEIGHTS and, where sampling is guided, GUIDE -> the snapshot. Raises UsageError where there is none."""
+    config, state = cell.config, cell.status.state
+    if state is not State.DONE:
+        raise UsageError(f"{cell.path} is {state}; only a cell that is done has final weights")
+    found = {}
+    for name, images in {WEIGHTS: config.budget_images, GUIDE: config.guide_images}.items():
+        if images is not None:
+            found[name] = snapshot_path(cell.path, images, config.evaluated_average)
+            if not found[name].is_file():
+                raise UsageError(f"the snapshot {found[name]} is missing, and with it weights of {cell.path}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -109,9 +115,9 @@ class Served:
 
 def load(cell: Run, device: str = "auto") -> Served:
     """The final weights of a finished cell. Raises as `pack` and `unpack` do."""
-    with tempfile.TemporaryDirectory() as temporary:
-        pack(cell, Path(temporary))
-        return unpack(Path(temporary), device)
+    weights = _final_weights(cell)
+    labels = load_dataset(cell.config.data).labels if cell.config.data.conditional else None
+    return _serve(cell.config, describe_dataset(cell.config.data), labels, weights, device)
 
 
 def unpack(folder: Path, device: str = "auto") -> Served:
@@ -119,16 +125,23 @@ def unpack(folder: Path, device: str = "auto") -> Served:
     config, facts = Run(folder).config, read_json(folder / DATA)
     if not isinstance(facts, dict):
         raise DamagedError(f"{folder} does not hold a packed cell")
-    # All weights come from the folder. One repeated sample replaces the training set, which sampling does not use.
+    data = DataInfo(**{**facts, "shape": tuple(facts["shape"])})
+    labels = _tensors(folder / LABELS)["labels"] if config.data.conditional else None
+    weights = {WEIGHTS: folder / WEIGHTS} | ({} if config.guide_images is None else {GUIDE: folder / GUIDE})
+    return _serve(config, data, labels, weights, device)
+
+
+def _serve(config: RunConfig, data: DataInfo, labels: Tensor | None, weights: dict[str, Path], device: str) -> Served:
+    # All weights come from the files. One repeated sample replaces the training set, which sampling does not use.
     config = replace(config, train=replace(config.train, init=None), data=replace(config.data, flip=False))
-    labels = _tensors(folder / LABELS)["labels"] if config.data.conditional else torch.zeros(facts["count"]).long()
-    kind = torch.uint8 if facts["quantised"] else torch.float32
-    images = torch.zeros(1, *facts["shape"], dtype=kind).expand(facts["count"], *facts["shape"])
-    dataset = Dataset(facts["name"], images, labels, facts["classes"])
+    kind = torch.uint8 if data.quantised else torch.float32
+    images = torch.zeros(1, *data.shape, dtype=kind).expand(len(data), *data.shape)
+    labels = torch.zeros(len(data)).long() if labels is None else labels
+    dataset = Dataset(data.name, images, labels, data.classes)
     place = pick_device(device)
     model = build_model(config, dataset, torch.device("cpu"))
-    guide = _loaded(model, folder / GUIDE, place) if config.guide_images is not None else None
-    return Served(Sampler(config, _loaded(model, folder / WEIGHTS, place), dataset, guide))
+    guide = _loaded(model, weights[GUIDE], place) if GUIDE in weights else None
+    return Served(Sampler(config, _loaded(model, weights[WEIGHTS], place), dataset, guide))
 
 
 def _load_pyfunc(path: str) -> Served:

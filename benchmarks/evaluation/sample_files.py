@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..common.errors import UsageError
-from ..common.files import atomic_path
+from ..common.files import atomic_path, owner_mark, remove_leftovers
 
 PER_FOLDER = 1_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of an entry of a zip file
@@ -37,20 +37,21 @@ def write_samples(path: Path, batches: Iterable[Batch], shape: tuple[int, ...], 
 
     shape: of one sample, (C, H, W) or (2,). count: of all batches together.
 
-    Raises UsageError if the folder exists, and for points as images; OSError if something cannot be written.
+    Raises UsageError if the path exists, and for points as images; OSError if something cannot be written.
     """
-    if path.suffix == ".npz":
+    if path.exists():
+        raise UsageError(f"{path} exists already: choose another name for the samples")
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             _write_arrays(archive, batches, shape, count)
         return
     if len(shape) != 3:
-        raise UsageError(f"samples of shape {list(shape)} are no images: write them to a file that ends in .npz")
-    if path.suffix == ".zip":
+        raise UsageError(f"samples of shape {list(shape)} are not images: write them to a file that ends in .npz")
+    if suffix == ".zip":
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             _write_images(lambda name, content: archive.writestr(zipfile.ZipInfo(name, EPOCH), content), batches)
         return
-    if path.exists():
-        raise UsageError(f"{path} exists already: name a new folder, or a file that ends in .npz or .zip")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _new_folder(path) as temporary:
         _write_images(lambda name, content: _write(temporary / name, content), batches)
@@ -95,7 +96,9 @@ def _write(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _new_folder(path: Path) -> Iterator[Path]:
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp"))
+    remove_leftovers(path.parent)
+    prefix = f".{path.name[:100]}.{owner_mark()}"
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=".tmp"))
     try:
         yield temporary
         temporary.chmod(0o755)

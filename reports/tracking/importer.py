@@ -258,9 +258,10 @@ class _Store:
         set_tags(self.client, run, {**parent.tags, "bench.cells": str(len(children))})
         over = all(state != RUNNING for state, _ in children)
         state = "FINISHED" if over else RUNNING
-        if run.info.status != state:
-            ends = [end for _, end in children if end is not None]
-            set_state(self.client, run, state, max([run.info.start_time, *ends]) if ends else None)
+        ends = [end for _, end in children if end is not None]
+        end = max([run.info.start_time, *ends]) if over and ends else None
+        if run.info.status != state or (end is not None and end != run.info.end_time):
+            set_state(self.client, run, state, end)
 
 
 def _children(parent: Run, known: Mapping[str, Run], cells: Sequence[Cell]) -> list[tuple[str, int | None]]:

@@ -67,9 +67,11 @@ def test_grey_samples_are_compared_with_colour_images(
         ("digts", {}, "unknown reference 'digts'. Did you mean: digits?"),
         ("digits", {"metrics": "fd_digits_2k"}, "metric 'fd_digits_2k' needs 2000 samples, and"),
         ("digits", {"metrics": "fd_digit_1k"}, "unknown metric 'fd_digit_1k'"),
-        ("toy2d", {"metrics": "fd_pixels8_1k"}, "the samples of 'toy2d' are points"),
+        ("toy2d", {"metrics": "fd_pixels8_1k"}, "the reference 'toy2d' holds points, not images"),
         ("wide.npz", {"metrics": "fd_pixels8_1k"}, "has images of 8×8, and the reference of 12×12"),
         ("wide.npz", {"settings": ["data.root=x"]}, "data.root=x is a setting of a benchmark"),
+        ("digits", {"settings": ["train.lr=1e-3,2e-3"]}, "train.lr=1e-3,2e-3: only settings of the data apply"),
+        ("digits", {"settings": ["data.root=x"]}, "digits"),
     ],
 )
 def test_what_cannot_be_scored_is_said_in_a_sentence(

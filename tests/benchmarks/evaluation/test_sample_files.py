@@ -50,8 +50,9 @@ def test_the_same_samples_are_the_same_bytes(tmp_path: Path, name: str, monkeypa
     written = []
     for zone in ("UTC", "Asia/Tokyo"):
         monkeypatch.setenv("TZ", zone)
-        write_samples(tmp_path / name, batches(samples(3)), (3, 8, 8), COUNT)
-        written.append((tmp_path / name).read_bytes())
+        (tmp_path / zone).mkdir(parents=True)
+        write_samples(tmp_path / zone / name, batches(samples(3)), (3, 8, 8), COUNT)
+        written.append((tmp_path / zone / name).read_bytes())
     assert written[0] == written[1]
 
 
@@ -74,9 +75,12 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
             write_samples(tmp_path / name, broken(), (1, 8, 8), COUNT)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
-    with pytest.raises(UsageError, match="exists already"):
-        write_samples(tmp_path / "mine", batches(samples(1)), (1, 8, 8), COUNT)
-    with pytest.raises(UsageError, match="are no images"):
+    (tmp_path / "mine.npz").write_text("data")
+    for name in ("mine", "mine.npz"):
+        with pytest.raises(UsageError, match="exists already"):
+            write_samples(tmp_path / name, batches(samples(1)), (1, 8, 8), COUNT)
+    assert (tmp_path / "mine.npz").read_text() == "data"
+    with pytest.raises(UsageError, match="are not images"):
         write_samples(tmp_path / "points", iter([(torch.zeros(3, 2), None)]), (2,), 3)
 
 
@@ -97,4 +101,4 @@ def test_the_command_draws_what_was_scored_and_twice_the_same(tmp_path: Path, be
     assert np.array_equal(points[: len(kept)], kept)
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:
         assert archive.testzip() is None
-    assert "are no images" in bench("sample", folder, "--out", "a.zip").stderr
+    assert "are not images" in bench("sample", folder, "--out", "a.zip").stderr
