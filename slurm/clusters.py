@@ -247,7 +247,7 @@ def _must(holds: bool) -> None:
 
 
 def _name(value: Any) -> str:
-    _must(isinstance(value, str) and re.fullmatch(r"[^\s\"'\\$`]+", value) is not None)
+    _must(isinstance(value, str) and re.fullmatch(r"[^\s\"'\\$`]+", value) is not None and value.isprintable())
     return value
 
 
