@@ -229,7 +229,7 @@ def test_the_course_has_a_column_for_each_configuration_and_a_line_for_each_bin(
     [
         ({"value": "many"}, "row 1 has value 'many'"),
         ({"t_low": 2.0, "t_high": 1.0}, "no bin of the noise level"),
-        ({"images": None}, "no images seen"),
+        ({"images": None}, "images None, which is no count"),
     ],
 )
 def test_damage_is_named_with_its_file(sweep, changes: dict[str, Any], complaint: str) -> None:

@@ -204,6 +204,5 @@ def test_damaged_lines_are_named(sweep, name, content):
         path.write_bytes(content)
     else:
         np.savez(path, **content)
-    (cell,) = read_cells(sweep.out)
     with pytest.raises(ValueError, match=re.escape(str(path))):
-        (sample_lines if name == "nfe1" else coupling_lines)(cell)
+        (sample_lines if name == "nfe1" else coupling_lines)(read_cells(sweep.out)[0])
