@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -57,6 +57,11 @@ class Job:
     exit_code: str
 
     @property
+    def array(self) -> str:
+        """The number of its array, such as 123, or its own."""
+        return self.id.partition("_")[0]
+
+    @property
     def is_pending(self) -> bool:
         return self.state in PENDING
 
@@ -98,32 +103,39 @@ def is_installed() -> bool:
     return shutil.which("squeue") is not None
 
 
-def query(wanted: Collection[Key], since: datetime) -> Queue:
+def query(wanted: Collection[Key], since: datetime, numbers: Mapping[str, str] | None = None) -> Queue:
     """The jobs of these names and tasks, and others of these names. Without keys, SLURM is not queried.
 
     since: when the oldest of them was submitted, with its time zone; the accounts are searched from then on.
+    numbers: of the arrays, by name, where they are known: another array of the name is a second submission, which ends
+        at once without running anything, and is left out.
     """
+    numbers = numbers or {}
     if not wanted:
         return Queue()
     if not is_installed():
         return Queue(unreachable="this machine has no squeue")
-    found = _query(wanted, since)
+    found = _query(wanted, since, numbers)
     if not found.unreachable and any(key not in found.jobs for key in wanted):
         # An empty answer may come from a controller that restarts: a job is missing once two answers say so.
         time.sleep(AGAIN_SECONDS)
-        found = _query(wanted, since)
+        found = _query(wanted, since, numbers)
     return found
 
 
-def _query(wanted: Collection[Key], since: datetime) -> Queue:
+def _query(wanted: Collection[Key], since: datetime, numbers: Mapping[str, str]) -> Queue:
     names = sorted({name for name, _ in wanted})
+
+    def owned(rows: Iterable[tuple[Key, Job]]) -> Iterator[tuple[Key, Job]]:
+        return (row for row in rows if numbers.get(row[0][0]) in (None, row[1].array))
+
     try:
-        jobs = _newest(row for part in _parts(names) for row in _squeue(part))
+        jobs = _newest(owned(row for part in _parts(names) for row in _squeue(part)))
     except _RefusedError as error:
         return Queue(unreachable=f"SLURM does not answer ({error})")
     purged = sorted({key[0] for key in wanted if key not in jobs and not _rest_lives(jobs, key)})
     try:
-        ended = _newest(row for part in _parts(purged) for row in _sacct(part, since))
+        ended = _newest(owned(row for part in _parts(purged) for row in _sacct(part, since)))
     except _RefusedError:  # usually because this cluster keeps no accounts
         return Queue(_with_rests(jobs, wanted), accounted=False)
     return Queue(_with_rests({**ended, **jobs}, wanted))
@@ -152,7 +164,7 @@ def arrays(name: str, since: datetime) -> set[str]:
     if not rows:
         with contextlib.suppress(_RefusedError):  # usually because this cluster keeps no accounts
             rows = _sacct([name], since)
-    return {job.id.partition("_")[0] for _, job in rows}
+    return {job.array for _, job in rows}
 
 
 def writing(ids: Collection[str], folder: Path) -> list[str]:

@@ -47,7 +47,8 @@ REFUSALS = re.compile(
     r"|burst buffer (permission|resource|request)|duplicate generic resource|insufficient gres|only batch jobs"
     r"|multiple partition job|cannot request more|unspecified error|(qos|assoc)(max|min|grp)"
     r"|unrecognized|unknown option|option '|unable to open file|this does not look like a batch script"
-    r"|batch script contains dos|cli_filter plugin|could not establish a configuration",
+    r"|batch script contains dos|cli_filter plugin|could not establish a configuration|unable to process configuration"
+    r"|reservation not usable|requested operation is presently disabled",
     re.IGNORECASE,
 )
 COMMUNICATION = re.compile(r"timed? ?out|unable to contact|connect|communication|zero bytes|socket", re.IGNORECASE)
@@ -142,10 +143,10 @@ def claim(folder: Path, job: str) -> str:
         pass
     finally:
         draft.unlink()
-    return _claimed(folder) or job
+    return claimed(folder) or job
 
 
-def _claimed(folder: Path) -> str:
+def claimed(folder: Path) -> str:
     """The number of the array that has claimed a folder; "" where none has, or the file holds anything else."""
     try:
         number = (folder / CLAIM).read_text("ascii", "replace")
@@ -167,7 +168,7 @@ def _settled(folder: Path, name: str, job: str, begun: datetime | None) -> Submi
 
 def _arrays(folder: Path, name: str, begun: datetime) -> set[str] | None:
     """The numbers of the arrays of this name; None where SLURM does not answer."""
-    started = {number for number in [_claimed(folder)] if number}
+    started = {number for number in [claimed(folder)] if number}
     try:
         return queue.arrays(name, begun) | started
     except OSError:

@@ -22,6 +22,7 @@ from ..benchmarks.runs.status import State
 from ..benchmarks.runs.view import CellStatus, LiveJob, View, name_of
 from . import queue, sweeps
 from .queue import Job, Queue
+from .sbatch import claimed
 from .sweeps import Sweep, Task
 
 #: The exit code of a job whose output file could not be opened: slurmd's error 4021, cut to a signal's range.
@@ -199,4 +200,8 @@ def _query(cells: Sequence[Run], out: Path, submitted: Sequence[Sweep]) -> Queue
     wanted = {task.key: task for run in unfinished for task in held_by.get(name_of(run, out), [])}
     if not wanted:
         return Queue()
-    return queue.query(wanted.keys(), min(sweeps.submitted(task.sweep) for task in wanted.values()))
+    numbers = {}
+    for task in wanted.values():
+        if number := task.array.job or claimed(task.sweep.folder(out, task.array)):
+            numbers[task.array.name] = number
+    return queue.query(wanted.keys(), min(sweeps.submitted(task.sweep) for task in wanted.values()), numbers)

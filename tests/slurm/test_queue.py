@@ -135,6 +135,18 @@ def test_of_jobs_with_one_name_the_live_one_counts_and_then_the_last(fake: Fake)
     assert query([("a", 0)], SINCE).jobs["a", 0].id == "12_0"
 
 
+@pytest.mark.parametrize(
+    ("own", "other"), [("RUNNING", "PENDING"), ("OUT_OF_MEMORY", "COMPLETED"), ("PENDING", "RUNNING")]
+)
+def test_a_second_submission_of_an_array_is_left_out(own: str, other: str, fake: Fake) -> None:
+    """It appears where sbatch reports a timeout and submits late; it runs nothing."""
+    fake("squeue", row("101_0", "a", own) + row("102_0", "a", other))
+    assert query({("a", 0)}, SINCE, {"a": "101"}).jobs["a", 0].state == own
+    fake("squeue", row("101_0", "a", own))
+    fake("sacct", "\x1f".join(("a", "102_0", other, "n1", "0:0")) + "\n")
+    assert query({("a", 0)}, SINCE, {"a": "101"}).jobs["a", 0].id == "101_0"
+
+
 def test_a_cluster_without_accounts_says_what_it_can(fake: Fake) -> None:
     fake("squeue", row("7_0", "a", "RUNNING"))
     fake("sacct", complaint="Slurm accounting storage is disabled\n", status=1)

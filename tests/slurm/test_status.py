@@ -182,7 +182,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[set[tuple[str, int]]]:
     """The questions to SLURM, which answers that the first task waits."""
     questions: list[set[tuple[str, int]]] = []
 
-    def query(wanted: Any, since: datetime) -> Queue:
+    def query(wanted: Any, since: datetime, numbers: Any) -> Queue:
         assert since == datetime.fromisoformat(LONG_AGO)
         questions.append(set(wanted))
         return Queue({KEY: job("PENDING", reason="Priority")})
