@@ -123,7 +123,8 @@ def resolve(name: str, run: Run, held: bool, tasks: Sequence[Task], jobs: Queue)
     if held:
         if jobs_left and not number:
             number, node = jobs_left[-1].id, jobs_left[-1].node
-        return cell(State.RUNNING, "", number, node, live, held=True)
+        ended = bool(known) and not live and len(known) == len(tasks)
+        return cell(State.RUNNING, "", number, node, live, held=True, job_ended=ended)
     if state in (State.FAILED, State.DAMAGED):  # a worker whose task holds other cells, too, does not try it again
         return cell(state, status.reason, number, node)
     if live:

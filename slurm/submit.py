@@ -96,10 +96,7 @@ def submit_cells(
     check_name(out)
     plan = make_plan(cells, cluster, pack=pack, share=share, most=largest_array())
     sweep = dataclasses.replace(_planned(plan, out, command), pack=pack, share=share)
-    with _restoring([Run(folder) for folder, _ in cells], out), contextlib.ExitStack() as until_submitted:
-        for folder, config in cells:
-            if not is_held(Run(folder).lock_file):
-                enqueue(Run(folder), config)
+    with _enqueued(cells, out), contextlib.ExitStack() as until_submitted:
         save(out, sweep)  # before anything is submitted: its jobs can be found by name even if this process is killed
         until_submitted.enter_context(submitting(out, sweep))
         for number in range(len(sweep.arrays)):
@@ -119,29 +116,47 @@ def submit_cells(
 
 
 @contextlib.contextmanager
-def _restoring(runs: Sequence[Run], out: Path) -> Iterator[None]:
-    """Afterwards, cells that no further sweep and no process holds have their former states.
+def _enqueued(cells: Sequence[tuple[Path, RunConfig]], out: Path) -> Iterator[None]:
+    """Set the state `queued`. Afterwards, restore the state of every cell that was not submitted and is not held.
 
-    Those that had nothing but a configuration have no folder.
+    Of a cell that had nothing but a configuration, the folder is removed.
     """
-
-    def holders() -> Counter[str]:
-        return Counter({name: len(found) for name, found in tasks(read(out)).items()})
-
-    before, states = (
-        holders(),
-        {run: run.status_file.read_bytes() if run.status_file.exists() else None for run in runs},
-    )
+    before, states = _holders(out), {}
+    for run, config in ((Run(folder), config) for folder, config in cells):
+        if not is_held(run.lock_file):
+            former = _content(run.status_file)
+            enqueue(run, config)
+            states[run] = former, _content(run.status_file)
     try:
         yield
     finally:
-        new = holders() - before
-        for run in (run for run in runs if _name(run.path, out) not in new and not is_held(run.lock_file)):
-            if (state := states[run]) is not None:
-                with atomic_path(run.status_file) as path:
-                    path.write_bytes(state)
-            elif {path.name for path in run.path.iterdir()} <= {run.status_file.name, run.config_file.name}:
-                shutil.rmtree(run.path)
+        submitted = _holders(out) - before
+        for run, (former, queued) in states.items():
+            if _name(run.path, out) not in submitted and not is_held(run.lock_file):
+                _restore(run, former, queued)
+
+
+def _holders(out: Path) -> Counter[str]:
+    """How many tasks hold each cell, by its name."""
+    return Counter({name: len(found) for name, found in tasks(read(out)).items()})
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _restore(run: Run, former: bytes | None, queued: bytes | None) -> None:
+    """Put back the former status, unless another process has written one since."""
+    if _content(run.status_file) != queued:
+        return
+    if former is not None:
+        with atomic_path(run.status_file) as path:
+            path.write_bytes(former)
+        return
+    run.status_file.unlink(missing_ok=True)
+    if [path.name for path in run.path.iterdir()] == [run.config_file.name]:
+        run.config_file.unlink()
+        run.path.rmdir()
 
 
 def _planned(plan: Plan, out: Path, command: str) -> Sweep:

@@ -35,6 +35,7 @@ class CellStatus:
         held: Whether a living process holds its lock.
         submitting: Whether its job may not be in the queue yet.
         failed_in_job: Whether its job ended without the cell recording why.
+        job_ended: Whether its jobs are known, and all of them have ended.
     """
 
     name: str
@@ -48,6 +49,7 @@ class CellStatus:
     held: bool = False
     submitting: bool = False
     failed_in_job: bool = False
+    job_ended: bool = False
 
     @property
     def is_active(self) -> bool:
@@ -57,7 +59,7 @@ class CellStatus:
     @property
     def is_ending(self) -> bool:
         """Whether its jobs are being ended, or have ended and a lock of them is not stale yet."""
-        return all(job.is_ending for job in self.live) if self.live else self.held and bool(self.job)
+        return all(job.is_ending for job in self.live) if self.live else self.held and self.job_ended
 
     @property
     def needs_rerun(self) -> bool:
