@@ -150,13 +150,7 @@ def load(name: str) -> Cluster:
 
 def read(path: Path) -> Cluster:
     """The cluster in a yaml file, named like the file. Raises UsageError as `load` does."""
-    import yaml
-
-    try:
-        content = read_yaml(path)
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:  # of dates, digits, depth
-        mark = getattr(error, "problem_mark", None)
-        raise UsageError(f"{path} is not YAML{f' (line {mark.line + 1})' if mark else ''}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no keys, must hold at least: {', '.join(REQUIRED)}")
     try:

@@ -232,7 +232,7 @@ def read_yaml(path: Path) -> Any:
         _check_size(content)
     except RecursionError:
         raise DamagedError(f"{path} is nested too deeply") from None
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:  # the last of `!!timestamp x`
         raise DamagedError(f"{path} is not YAML ({_one_line(error)})") from None
     return content
 

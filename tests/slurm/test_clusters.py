@@ -144,7 +144,7 @@ MISTAKES = {
         "sbatch: {exclusive: false}",
         "sbatch.exclusive is false, must be one line of text, a whole",
     ),
-    "yaml": ("setup: [a", "is not YAML (line "),
+    "yaml": ("setup: [a", "is not YAML (while parsing a flow sequence"),
 }
 
 
