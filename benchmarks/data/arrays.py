@@ -78,6 +78,8 @@ def opened_arrays(path: Path) -> Iterator[Arrays]:
     """The images of the file at `path`. Raises UsageError if there are none, or arrays of another type or shape."""
     with opened_zip(path) as archive:
         keys = [name.removesuffix(".npy") for name in archive.namelist()]
+        if twice := [key for key in (*KEYS, LABELS) if keys.count(key) > 1]:
+            raise UsageError(plain(f"{path} holds {twice[0]} twice"))
         key = next((key for key in KEYS if key in keys), None)
         if key is None:
             raise UsageError(plain(f"{path} holds none of the arrays {', '.join(KEYS)}, but {', '.join(keys)[:200]}"))

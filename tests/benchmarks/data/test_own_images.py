@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,15 @@ def test_a_damaged_array_is_refused(tmp_path: Path) -> None:
     content[400] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"images\.npz: images is damaged"):
+        loaded(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_array_that_is_stored_twice_is_refused(tmp_path: Path) -> None:
+    path = npz(tmp_path / "images.npz", images=grey())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("images.npy", archive.read("images.npy"))
+    with pytest.raises(UsageError, match=r"images\.npz holds images twice"):
         loaded(path)
 
 
