@@ -263,9 +263,13 @@ def _flag(value: Any) -> bool:
     return value
 
 
+def _is_line(text: str) -> bool:
+    return text.replace("\t", " ").isprintable()
+
+
 def _lines(value: Any) -> tuple[str, ...]:
     _must(isinstance(value, list | tuple))
-    _must(all(isinstance(line, str) and line.strip() and "\n" not in line for line in value))
+    _must(all(isinstance(line, str) and line.strip() and _is_line(line) for line in value))
     return tuple(value)
 
 
@@ -274,7 +278,7 @@ def _environment(value: Any) -> dict[str, str]:
     for name, text in value.items():
         _must(re.fullmatch(r"[A-Za-z_]\w*", str(name), re.ASCII) is not None)
         # YAML reads yes, on and off as truth values, unless they are in quotes.
-        _must(isinstance(text, str | int | float) and not isinstance(text, bool) and "\n" not in str(text))
+        _must(isinstance(text, str | int | float) and not isinstance(text, bool) and _is_line(str(text)))
     return {str(name): str(text) for name, text in value.items()}
 
 
@@ -310,7 +314,7 @@ def _options(value: Any) -> dict[str, str | int | bool]:
         if name != "gres" or re.search(r"(^|[,/])gpu($|[,:])", str(given), re.IGNORECASE):  # not others, as in lustre:1
             _refuse_governed("sbatch", str(name), GOVERNED)
         _must(re.fullmatch(r"[a-z][a-z-]+", str(name)) is not None)
-        if given is False or not isinstance(given, str | int) or "\n" in str(given):
+        if given is False or not isinstance(given, str | int) or not _is_line(str(given)):
             wanted = "one line of text, a whole number, or true for an option without a value"
             raise UsageError(f"sbatch.{name} is {quoted(given)}, must be {wanted}")
     return value

@@ -19,6 +19,7 @@ from . import options
 from .cells import resolve
 
 LONGEST_LINE = 4096  # bytes of a line that are shown
+UNFINISHED = re.compile(r":[^\s'\"]*\Z")  # of a line that is cut
 FOLLOW_SECONDS, LOOK_SECONDS = 0.5, 5.0
 
 app = typer.Typer()
@@ -82,6 +83,8 @@ def _copy(path: Path, start: int = 0) -> int:
             while not rest.endswith(b"\n") and (rest := file.readline(LONGEST_LINE)):
                 more += len(rest)
             text = visible(without_password(line.decode("utf-8", errors="replace")))
+            if more:  # the end may be half an address, with a password and without the @ that tells
+                text = UNFINISHED.sub(":", text)
             sys.stdout.write(f"{text}… ({more:,} more bytes)\n" if more else text)
         sys.stdout.flush()
         return file.tell()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import sys
@@ -98,6 +100,9 @@ def bench(
 def main() -> None:
     """Entry point. Whatever happens, the user gets an exit status and at most one sentence, never a stack trace."""
     skip_final_gc()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters that a name or a sentence has
             stream.reconfigure(errors="backslashreplace")
@@ -105,9 +110,17 @@ def main() -> None:
         status = _run()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has what it wanted, as in `bench list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = FAILED
+        status = _abandon_output()
+    except OSError as error:  # no space left
+        _say(f"standard output: {error.strerror}", FAILED)
+        status = _abandon_output()
     sys.exit(status)
+
+
+def _abandon_output() -> int:
+    """Send what is left to nowhere, so that Python does not complain as it ends. Returns the exit status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
 
 
 def _run() -> int:
@@ -123,11 +136,13 @@ def _run() -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:  # no permission, no space left, …
             return _say(f"{os.fsdecode(error.filename)}: {error.strerror}", BAD_INPUT)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # in the middle of a file
+            return _say(f"{error.strerror}: the disk or what takes the output is full", FAILED)
         if hasattr(error, "show"):  # of typer: an unknown option, a missing argument
             return _show_usage(error)
         return _say(describe(error), FAILED)
     if status == INTERRUPTED:
-        print("interrupted; rerun the command to resume", file=sys.stderr)
+        _tell("interrupted; rerun the command to resume\n", status)
     return status
 
 
@@ -137,10 +152,14 @@ def _show_usage(error: Any) -> int:
     error.show(file=text)
     name = str(getattr(error, "option_name", "")).lstrip("-")
     hint = f" Settings have no dashes: write {name}=VALUE\n" if name in ("benchmark", "preset") or "." in name else "\n"
-    print(without_password(text.getvalue().rstrip("\n")), end=hint, file=sys.stderr)
-    return error.exit_code
+    return _tell(without_password(text.getvalue().rstrip("\n")) + hint, error.exit_code)
 
 
 def _say(message: str, status: int) -> int:
-    print(f"bench: {plain(message)}", file=sys.stderr)
+    return _tell(f"bench: {plain(message)}\n", status)
+
+
+def _tell(text: str, status: int) -> int:
+    with contextlib.suppress(OSError):  # stderr is full or gone: the status says it alone
+        sys.stderr.write(text)
     return status

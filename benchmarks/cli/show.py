@@ -50,6 +50,7 @@ def show(
 ) -> int:
     """Print the configuration of a method, benchmark or cell. For a cell, print its records, too."""
     from ..config.compose import choices, compose_cells, parse_methods
+    from ..data.registry import check_options
 
     if cell := find(name, out):
         _print_yaml({**cell.config.to_dict(), "state": str(cell.status.state)})
@@ -59,6 +60,7 @@ def show(
         return 0
     if name in choices("benchmark"):
         (composed,) = compose_cells(["ect"], [0], [f"benchmark={name}", *(settings or [])])
+        check_options(composed.config.data)
         hidden = ("cell", "method", "seed")
         _print_yaml({name: value for name, value in composed.config.to_dict().items() if name not in hidden})
         return 0
@@ -67,6 +69,7 @@ def show(
     except UsageError:
         raise unknown(f"method, benchmark or cell in {out}", name, choices("method") + choices("benchmark")) from None
     for composed in compose_cells(methods, [0], settings or [], partial(print, file=sys.stderr)):
+        check_options(composed.config.data)
         _print_yaml(composed.config.to_dict())
     return 0
 

@@ -29,6 +29,8 @@ from .system import machine, process_start
 RESERVE_BYTES = 64 * 1024
 #: Of a whole number in a file (more are no float), and of the values of a YAML file with its aliases written out.
 MOST_DIGITS, MOST_VALUES = 300, 100_000
+#: Levels of lists and mappings within each other; a shorter text cannot have so many that they fill a stack.
+MOST_LEVELS, SHALLOW_CHARACTERS = 1000, 10_000
 DIGEST, DIGEST_LENGTH, _YAML_SEAL = "digest", 12, "# digest: "
 CHANGED = "was changed after it was written: its digest is not that of its content"
 
@@ -228,13 +230,28 @@ def read_yaml(path: Path) -> Any:
         raise DamagedError(f"{path} {CHANGED}")
     try:
         # libyaml, where PyYAML was built with it, is ten times as fast: a report reads a thousand configurations.
-        content = yaml.load(content.decode(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        text = content.decode()
+        if len(text) > SHALLOW_CHARACTERS:
+            _check_depth(yaml.parse(text, Loader=loader))
+        content = yaml.load(text, Loader=loader)
         _check_size(content)
     except RecursionError:
         raise DamagedError(f"{path} is nested too deeply") from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:  # the last of `!!timestamp x`
         raise DamagedError(f"{path} is not YAML ({_one_line(error)})") from None
     return content
+
+
+def _check_depth(events: Iterable[Any]) -> None:
+    """Raise RecursionError for a text that nests deeper than MOST_LEVELS: libyaml would overflow the stack."""
+    depth = 0
+    for event in events:
+        name = type(event).__name__
+        depth += name in ("SequenceStartEvent", "MappingStartEvent")
+        depth -= name in ("SequenceEndEvent", "MappingEndEvent")
+        if depth > MOST_LEVELS:
+            raise RecursionError
 
 
 def _check_size(content: Any) -> None:

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 #: An address within a longer text, where blanks and quotes end it.
-ADDRESS = re.compile(r"[a-z][\w+.-]*://[^\s'\"]*", re.IGNORECASE)
-#: A name and a password before a host, where the address is misspelt.
-CREDENTIALS = re.compile(r"[^\s'\"/@:*]+:[^\s'\"/@]+@(?=\w)")
+ADDRESS = re.compile(r"[a-z][\w+.-]{0,63}://[^\s'\"]*", re.IGNORECASE)
+#: A name and a password before a host, where the address is misspelt. Begins where a word does: each is read once.
+CREDENTIALS = re.compile(r"(?<![^\s'\"/@]):*[^\s'\"/@:]+:[^\s'\"/@]+@(?=\w)")
 
 
 def typed() -> str:

@@ -124,7 +124,7 @@ def git_state() -> dict[str, Any]:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False)
-        except FileNotFoundError:
+        except OSError:  # no git, or one that cannot be run
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 

@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ...methods.parts.messages import quoted
+from ...methods.parts.messages import near, quoted
 from ..common.errors import UsageError, chosen, unknown
 from ..common.files import read_yaml
 from ..data.registry import fingerprint
@@ -158,8 +158,9 @@ def compose_cells(
         settings = dict(zip(parsed, values, strict=True))
         below = _below(method, settings)
         own = {key: value for key, value in settings.items() if key not in GROUPS and _has(below, key, settings)}
-        for key in settings.keys() - own.keys() - set(GROUPS):
-            lacking.setdefault(key, []).append(method)
+        for key in settings:
+            if key not in own and key not in GROUPS:
+                lacking.setdefault(key, []).append(method)
         config = _typed(below, own)
         config = replace(config, data=_located(config.data, fingerprint_once))
         for cell in (_identified(config, seed) for seed in seeds):
@@ -256,7 +257,8 @@ def _has(below: Mapping[str, Any], key: str, settings: Mapping[str, Any]) -> boo
     """
     section, *names = key.split(".")
     if section not in SETTABLE:
-        raise unknown("key", key, [*GROUPS, *(f"{name}.…" for name in SETTABLE)], near_keys(key))
+        guesses = near_keys(key) or near(section, [*GROUPS, *SETTABLE])
+        raise unknown("key", key, [*GROUPS, *(f"{name}.…" for name in SETTABLE)], guesses)
     if section != "method":
         known = keys_of(section)
         if not 1 <= len(names) <= (2 if key.startswith(NESTED) else 1) or (known and names[0] not in known):

@@ -76,8 +76,8 @@ class DataConfig(DataOptions):
     flip: bool = False
 
     def __post_init__(self) -> None:
-        fits = self.resolution is None or self.resolution >= 8
-        _must(fits, "data.resolution", self.resolution, "at least 8, in pixels, or null")
+        fits = self.resolution is None or 8 <= self.resolution <= 4096
+        _must(fits, "data.resolution", self.resolution, "from 8 to 4,096, in pixels, or null")
         _must(self.resize in (None, *RESIZE), "data.resize", self.resize, f"null, or one of: {', '.join(RESIZE)}")
         if self.resize is not None and self.resolution is None:
             raise UsageError(f"data.resize={self.resize} needs data.resolution, the size to scale to")
@@ -205,8 +205,8 @@ class EvalConfig:
         counts = bool(self.nfe) and all(1 <= nfe <= MOST for nfe in self.nfe)
         _must(counts, "eval.nfe", self.nfe, f"a list of step counts, each at least 1 and at most {MOST:,}")
         _must(len(set(self.nfe)) == len(self.nfe), "eval.nfe", self.nfe, "a list without repetition")
-        counts = self.curve is None or all(nfe >= 1 for nfe in self.curve)
-        _must(counts, "eval.curve", self.curve, "null, or a list of step counts, each at least 1")
+        counts = self.curve is None or all(1 <= nfe <= MOST for nfe in self.curve)
+        _must(counts, "eval.curve", self.curve, f"null, or a list of step counts, each at least 1 and at most {MOST:,}")
         resamples = self.bootstrap == 0 or 10 <= self.bootstrap <= MOST
         _must(resamples, "eval.bootstrap", self.bootstrap, f"0, or at least 10 and at most {MOST:,}")
         _must(bool(self.metrics), "eval.metrics", self.metrics, "a list of at least one metric")

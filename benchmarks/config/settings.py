@@ -81,11 +81,15 @@ def parse_setting(text: str) -> tuple[str, list[Any]]:
         ) from None
 
 
+#: An item of a list, and text in quotes, which may hold commas.
+ITEM = re.compile(r"""(?:^|,)('[^']*'(?=,|\Z)|"[^"]*"(?=,|\Z)|[^,]*)""")
+QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+
+
 def _as_typed(key: str, text: str) -> list[str | None]:
     """The value as it is: null, or text, which may be in quotes. Commas separate values where a key can be swept."""
-    in_quotes = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-    items = [text] if in_quotes or not _can_be_swept(key) else text.split(",")
-    values = [item[1:-1] if len(item) > 1 and item[0] == item[-1] and item[0] in "'\"" else item for item in items]
+    items = ITEM.findall(text) if _can_be_swept(key) else [text]
+    values = [item[1:-1] if QUOTED.fullmatch(item) else item for item in items]
     if not all(values) or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):  # Cs: of bytes that are no UTF-8
         raise UsageError(f"{key} is {quoted(text)}, must be text in UTF-8 without control characters, or null")
     return [None if item == "null" else value for item, value in zip(items, values, strict=True)]

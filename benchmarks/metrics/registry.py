@@ -175,7 +175,7 @@ def expand(names: Iterable[str]) -> list[str]:
     return list(expanded)
 
 
-def image_metrics(images: int) -> list[str]:
+def image_metrics(images: object) -> list[str]:
     """The metrics of own images after a training with so many images.
 
     FID and KID if Inception's weights are found and training takes at least as long as scoring; else, distances of
@@ -183,7 +183,8 @@ def image_metrics(images: int) -> list[str]:
     """
     from .extractors import weight_files
 
-    affordable = images >= 1_000_000 and weight_files.find("inception") is not None
+    is_long = isinstance(images, int | float) and images >= 1_000_000  # train.images is refused where it is no number
+    affordable = is_long and weight_files.find("inception") is not None
     return ["fid50k", "kid50k"] if affordable else ["fd_pixels8_1k", "kd_pixels8_1k"]
 
 

@@ -269,19 +269,42 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("list >&-", 0, ""),
+        ("list >&- 2>&-", 0, ""),
+        ("nope 2>&-", 2, ""),
+        ("nope 2>/dev/full", 2, ""),
+        ("show nope 2>/dev/full", 2, ""),
+        ("--version >/dev/full", 1, "No space left on device"),
+        ("list >/dev/full", 1, "No space left on device"),
+    ],
+)
+def test_output_that_is_closed_or_full_is_no_stack_trace(command: str, status: int, said: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"'{BENCH}' {command}", shell=True, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment()
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (status, 1 if said else 0)
+    assert said in done.stderr
+    assert "unexpected" not in done.stderr
+
+
 def test_a_terminal_without_a_character_shows_its_code(bench: Bench) -> None:
-    said = bench("show", "toy2d", "data.root=/datä", PYTHONIOENCODING="ascii")
+    said = bench("show", "fashion_mnist", "data.root=/datä", PYTHONIOENCODING="ascii")
     assert (said.returncode, said.stderr) == (0, "")
     assert "root: /dat\\xe4" in said.stdout
 
 
 def test_an_endless_line_of_a_log_is_cut(call: Callable[..., Said], tmp_path: Path) -> None:
     folder = put(tiny_cell("ect"), tmp_path)
-    lines = [b"begin\n", b"x" * 10_000_000 + b"\n", b"https://me:secret@host \x1b[2J\n", b"end"]
+    cut = b"x" * 4070 + b" https://me:secret" + b"s" * 5000 + b"@host\n"
+    lines = [b"begin\n", b"x" * 10_000_000 + b"\n", cut, b"https://me:secret@host \x1b[2J\n", b"end"]
     (folder / "log.txt").write_bytes(b"".join(lines))
     said = call("logs", "--out", ".", folder)
     assert said.status == 0
-    begin, long, address, end = said.out.split("\n")
+    assert "secret" not in said.out
+    begin, long, _, address, end = said.out.split("\n")
     assert (begin, address, end) == ("begin", "https://***@host \ufffd[2J", "end")
     assert re.fullmatch(r"x{4096}… \(9,995,90[45] more bytes\)", long)
 

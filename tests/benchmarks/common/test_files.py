@@ -22,6 +22,7 @@ from consistency_bench.benchmarks.common.files import (
     check_writable,
     read_json,
     read_jsonl,
+    read_yaml,
     write_json,
     write_jsonl,
     write_text,
@@ -164,3 +165,11 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
 def test_an_unwritable_folder_is_refused_even_to_root() -> None:
     with pytest.raises(UsageError, match=r"/proc is not writable \(.+\); choose another with --out"):
         check_writable(Path("/proc/new"))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "- " * 100_000, "? " * 100_000])
+def test_yaml_of_any_depth_is_named_as_damaged(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(DamagedError, match="nested too deeply"):
+        read_yaml(path)

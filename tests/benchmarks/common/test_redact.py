@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from consistency_bench.benchmarks.common.files import read_json
-from consistency_bench.benchmarks.common.redact import command_line, typed
+from consistency_bench.benchmarks.common.redact import command_line, typed, without_password
 from consistency_bench.benchmarks.runs.folder import RUN, find_cells
 
 from ..conftest import Said
@@ -35,6 +35,21 @@ def test_it_can_be_typed_again_and_has_no_password(monkeypatch: pytest.MonkeyPat
 )
 def test_no_character_of_a_password_gets_through(word: str, shown: str) -> None:
     assert shlex.split(command_line(["bench", word])) == ["bench", shlex.split(shown)[0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("open postgres:/me:secret@host", "open postgres:/***@host"),
+        ("error:me:secret@host, x://***@host", "***@host, x://***@host"),
+        ("a" * 100_000, "a" * 100_000),
+        ("a:" * 50_000, "a:" * 50_000),
+        ("a" * 100_000 + "://me:secret@host", "a" * 100_000 + "://***@host"),
+    ],
+    ids=["one slash", "after a colon", "a long word", "many colons", "a long scheme"],
+)
+def test_passwords_are_removed_from_sentences_of_any_length(text: str, shown: str) -> None:
+    assert without_password(text) == shown
 
 
 @pytest.mark.slow

@@ -360,6 +360,7 @@ def test_benchmarks_and_lists_can_be_swept() -> None:
         ("train.init='null'", "null"),
         ("train.init=a=b", "a=b"),
         ("train.init='a,b'", "a,b"),
+        ("data.root='a','b'", "'a','b'"),
     ],
 )
 def test_a_place_is_taken_as_typed(setting: str, value: str | None) -> None:
@@ -368,9 +369,10 @@ def test_a_place_is_taken_as_typed(setting: str, value: str | None) -> None:
 
 
 def test_places_in_the_identity_can_be_swept() -> None:
-    assert [cell.config.train.init for cell in compose_cells(["ect"], [0], ["train.init=a=b,'ü',null"])] == [
+    assert [cell.config.train.init for cell in compose_cells(["ect"], [0], ["train.init=a=b,'ü','c,d',null"])] == [
         "a=b",
         "ü",
+        "c,d",
         None,
     ]
 
@@ -455,6 +457,10 @@ def test_the_keys_of_another_kind_are_taken() -> None:
         ),
         ("method.distance.d=3", "unknown key 'method.distance.d'. Available: method.distance.kind, method.distance.c"),
         ("traim.lr=3", "unknown key 'traim.lr'. Did you mean: train.lr?"),
+        ("Benchmark=toy2d", "unknown key 'Benchmark'. Did you mean: benchmark? Available: benchmark, preset"),
+        ("presets=smoke", "unknown key 'presets'. Did you mean: preset?"),
+        ("data.resolution=5000", "data.resolution is 5000, must be from 8 to 4,096, in pixels, or null"),
+        ("eval.curve=[100001]", "eval.curve is [100001], must be null, or a list of step counts, each at least 1"),
         ("train.LR=3", "unknown key 'train.LR'. Did you mean: train.lr?"),
         ("run.device=CPU", "run.device is CPU, must be one of: auto, cpu, cuda, mps. Did you mean: cpu?"),
         ("train.optimizer=adan", "train.optimizer is adan, must be one of: radam, adam. Did you mean: adam, radam?"),
