@@ -257,7 +257,8 @@ def _has(below: Mapping[str, Any], key: str, settings: Mapping[str, Any]) -> boo
     """
     section, *names = key.split(".")
     if section not in SETTABLE:
-        guesses = near_keys(key) or near(section, [*GROUPS, *SETTABLE])
+        sections, known = near(section, [*GROUPS, *SETTABLE]), near_keys(key)
+        guesses = known or sections if names else sections or known
         raise unknown("key", key, [*GROUPS, *(f"{name}.…" for name in SETTABLE)], guesses)
     if section != "method":
         known = keys_of(section)

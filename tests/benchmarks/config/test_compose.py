@@ -360,7 +360,6 @@ def test_benchmarks_and_lists_can_be_swept() -> None:
         ("train.init='null'", "null"),
         ("train.init=a=b", "a=b"),
         ("train.init='a,b'", "a,b"),
-        ("data.root='a','b'", "'a','b'"),
     ],
 )
 def test_a_place_is_taken_as_typed(setting: str, value: str | None) -> None:
