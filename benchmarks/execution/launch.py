@@ -17,6 +17,7 @@ from ..common.redact import typed, without_password
 from ..common.system import available_cores, environment_threads
 from ..config.compose import Cell
 from ..config.schema import RunConfig
+from ..runs.damage import evict
 from ..runs.folder import Run
 from ..runs.status import State
 from .spawn import Slots, describe, run_workers
@@ -66,6 +67,7 @@ def store(cells: Sequence[Cell], out: Path) -> list[Run]:
         config = run.config_file
         text = yaml_text(cell.config.to_dict())
         if not config.is_file() or config.read_bytes() != text.encode():
+            evict(run, cell.id)
             write_text(config, text)
         runs.append(run)
     return runs

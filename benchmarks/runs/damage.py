@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.files import DamagedError, naming, read_jsonl, set_aside, write_jsonl
+from ..common.files import DamagedError, naming, read_jsonl, read_yaml, set_aside, write_jsonl
 from ..common.seal import check_seal, is_sealed
 from ..common.text import count, plain
 from ..config import plan
@@ -50,6 +50,7 @@ def damage_of(folder: Path, file: Path, check: Callable[[], object], *, blocks: 
 def damages(run: Run) -> list[Damage]:
     """All that is damaged in the folder of a cell, or missing there although the cell has ended."""
     found = damage_of(run.path, run.config_file, lambda: run.config)
+    found = found or _copies(run)
     if found:  # what the other files must hold is not known
         return found
     figures = set(run.path.glob("samples/*.npz"))
@@ -63,6 +64,31 @@ def damages(run: Run) -> list[Damage]:
     for file in sorted(figures):
         found += damage_of(run.path, file, lambda file=file: _check_figure(file, sealed), blocks=False)
     return found
+
+
+def _copies(run: Run) -> list[Damage]:
+    """One entry if the cell is in the same output folder under its own name, too: it must not count twice."""
+    cell = run.config.cell
+    own = (cell.benchmark, cell.method, f"s{cell.seed}-{cell.id}")
+    if run.path.parts[-3:] == own or len(run.path.parents) < 3:
+        return []
+    original = run.path.parents[2].joinpath(*own)
+    reason = f"{run.config_file} is of a copy of {original}: remove the copy"
+    return [Damage(run.path, run.config_file, plain(reason))] if original.is_dir() else []
+
+
+def evict(run: Run, cell: str) -> None:
+    """Set aside all files in the folder of `cell` if they are those of another cell."""
+    try:
+        other = read_yaml(run.config_file)["cell"]["id"]
+        rows = read_jsonl(run.records_file, [])
+    except (DamagedError, OSError, TypeError, KeyError):
+        return
+    if other == cell or any(row.get("cell") == cell for row in rows):
+        return
+    for path in sorted(run.path.iterdir()):
+        if not path.name.startswith(".") and path != run.lock_file and ".damaged" not in path.name:
+            set_aside(path)
 
 
 def needs_run(run: Run, config: RunConfig) -> bool:

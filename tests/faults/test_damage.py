@@ -21,7 +21,7 @@ from consistency_bench.benchmarks.runs.folder import Run, find_cells
 from consistency_bench.benchmarks.runs.status import State
 from consistency_bench.benchmarks.training.checkpoint import load_checkpoint
 
-from .damage_anything import COMMANDS, DAMAGE, FILES, complaints, finished, said
+from .damage_anything import COMMANDS, DAMAGE, FILES, complaints, finished, numbers, said
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,38 @@ def test_damaged_sweep_records_leave_the_cells_in_sight(
             status, text = said(*COMMANDS[name])
             assert (status, "sweep.json" in text) == (1, True)
         assert "4 cells (4 finished)" in Path("runs/leaderboard.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_cells_in_the_folders_of_each_other_are_trained_again(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    before = numbers(Path("runs"))
+    first, *_, last = (run.path for run in find_cells(Path("runs")))
+    first.rename("aside")
+    last.rename(first)
+    Path("aside").rename(last)
+    assert said(*COMMANDS["status"])[0] == 1
+    assert said(*COMMANDS["run"])[0] == 0
+    assert numbers(Path("runs")) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vct/{}", "ect/s0-copy-{}"])
+def test_a_copy_of_a_cell_does_not_count_twice(
+    whole: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    first = find_cells(Path("runs"))[0].path
+    end = first.name if name.startswith("vct") else first.name.split("-")[1]
+    shutil.copytree(first, first.parents[1] / name.format(end))
+    for command in ("status", "compare", "report"):
+        status, text = said(*COMMANDS[command])
+        assert (status, "remove the copy" in text) == (1, True)
+    assert "4 cells (4 finished)" in Path("runs/leaderboard.md").read_text(encoding="utf-8")
 
 
 def test_an_edited_digit_of_a_row_is_noticed_and_so_is_a_lost_digest(tmp_path: Path) -> None:
