@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -88,14 +88,16 @@ def test_the_first_array_that_claims_a_folder_keeps_it(tmp_path: Path) -> None:
 
 
 def test_a_job_that_starts_is_not_ended_by_the_signals_of_slurm() -> None:
-    waits = f"{DEAF} {sys.executable} -c 'import signal; print(1, flush=True); signal.pause()'"
+    program = "import signal; print(1, flush=True); signal.sigwait([signal.SIGUSR1]); print(2, flush=True)"
+    blocked = f"import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); {program}"
+    waits = f"{DEAF} {sys.executable} -c '{blocked}'"
     process = subprocess.Popen(["bash", "-c", f"exec {waits}"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         process.stdout.readline()
         process.terminate()
-        time.sleep(0.2)
-        assert process.poll() is None
+        process.send_signal(signal.SIGUSR1)  # which it waits for, and would not get any more
+        assert process.stdout.readline() == "2\n"
     finally:
         process.kill()
         process.communicate()
