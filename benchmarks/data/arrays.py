@@ -85,7 +85,7 @@ def opened_arrays(path: Path) -> Iterator[Arrays]:
             raise UsageError(plain(f"{path} holds none of the arrays {', '.join(KEYS)}, but {', '.join(keys)[:200]}"))
         with _member(path, archive, key) as (_, shape, dtype):
             fits = len(shape) == 3 or (len(shape) == 4 and (shape[3] in (1, 3) or shape[1] in (1, 3)))
-            if dtype != np.uint8 or not fits or 0 in shape:
+            if dtype != np.uint8 or not fits or min(shape) < 1:
                 raise _refused(path, key, shape, dtype, LAYOUTS)
         yield Arrays(path, archive, key, shape)
 

@@ -177,7 +177,7 @@ def digest(contents: Iterator[tuple[str, int, int]]) -> str:
     """The fingerprint of files by name, size and CRC-32."""
     found = hashlib.sha256()
     for name, size, crc in contents:
-        found.update(b"%s\0%d %d\n" % (os.fsencode(name), size, crc))
+        found.update(b"%s\0%d %d\n" % (name.encode("utf-8", "surrogateescape"), size, crc))
     return found.hexdigest()[:DIGITS]
 
 

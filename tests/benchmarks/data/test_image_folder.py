@@ -181,6 +181,23 @@ def test_cifar10_in_edms_layout(place: Path) -> None:
     assert describe("cifar10", root=place) == data.info
 
 
+def test_cifar10_in_a_folder_below_the_root(tmp_path: Path) -> None:
+    """As it is unpacked from a zip file with one folder around everything."""
+    files = {f"00000/{number}.png": png(number, 32) for number in range(3)}
+    files["dataset.json"] = json.dumps({"labels": [[name, 9 - k] for k, name in enumerate(files)]}).encode()
+    write(files, tmp_path / "around" / "my-data")
+    assert load("cifar10", root=tmp_path / "around").labels.tolist() == [9, 8, 7]
+
+
+def test_an_array_of_negative_size_is_refused(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (-2, -16, 16)})
+    with zipfile.ZipFile(tmp_path / "odd.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue() + bytes(512))
+    with pytest.raises(UsageError, match=r"odd\.npz: images is uint8 \[-2, -16, 16\], must be"):
+        load("images", root=tmp_path / "odd.npz")
+
+
 def test_a_missing_zip_of_cifar10_is_never_taken_for_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"data set 'cifar10' is not at .*: name a folder or zip file of 32×32 images"):
         load("cifar10", root=tmp_path / "none.zip", download=True)
