@@ -183,7 +183,7 @@ def test_several_steps_without_a_level_are_refused(method_name: str, digits: Dat
 
 def test_one_smoke_cell(method_name: str, tmp_path: Path) -> None:
     config = config_of(method_name, "preset=smoke", "train.images=2560", "benchmark=toy2d")
-    folder = tmp_path / "toy2d" / method_name / "s0-x"
+    folder = tmp_path / "toy2d" / method_name / f"s0-{config.cell.id}"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
     assert run_cell(folder) == "done"

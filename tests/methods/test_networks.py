@@ -497,7 +497,7 @@ REFUSED = {
     "channels": ({"kind": "ddpmpp", "channels": 30}, "network.channels is 30, must be a positive multiple of 4"),
     "no levels": ({"kind": "adm", "channel_mult": []}, r"network.channel_mult is \[\], must be whole numbers"),
     "mult": ({"kind": "adm", "channel_mult": [1, 0]}, r"network.channel_mult is \[1, 0\], must be whole numbers"),
-    "blocks": ({"kind": "edm2", "blocks": 0}, "network.blocks is 0, must be at least 1"),
+    "blocks": ({"kind": "edm2", "blocks": 0}, "network.blocks is 0, must be from 1 to 1,000"),
     "attention": ({"kind": "adm", "attn_resolutions": [0]}, r"network.attn_resolutions is \[0\], must be resolutions"),
     "dropout": ({"kind": "ncsnpp", "dropout": 1}, "network.dropout is 1, must be from 0 to below 1"),
     "label_dropout": ({"kind": "adm", "label_dropout": -1}, "network.label_dropout is -1, must be from 0 to below 1"),

@@ -21,6 +21,7 @@ from consistency_bench.benchmarks.cli.main import app
 from consistency_bench.benchmarks.common.files import read_json, write_json
 from consistency_bench.benchmarks.common.lock import acquire
 from consistency_bench.benchmarks.config.compose import choices
+from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.metrics.registry import EXAMPLES
 from consistency_bench.benchmarks.runs.folder import RECORDS, STATUS
 
@@ -216,31 +217,25 @@ def test_nothing_to_show_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-#: The files of a cell that each subcommand reads (`run` writes the configuration anew).
+#: The files of the only cell that each subcommand reads, with its exit status where one is damaged.
 READS = {
-    "run": ["status.json", "records.jsonl"],
-    "status": ["status.json"],
-    "report": ["config.yaml", "status.json", "run.json", "records.jsonl"],
-    "show": ["config.yaml", "status.json", "records.jsonl"],
+    "status": (1, ["status.json", "config.yaml"]),
+    "report": (2, ["config.yaml", "status.json", "run.json", "records.jsonl"]),
+    "show": (2, ["config.yaml", "records.jsonl"]),
 }
 
 
-@pytest.mark.parametrize(("subcommand", "file"), [(name, file) for name, files in READS.items() for file in files])
+@pytest.mark.parametrize(("subcommand", "file"), [(name, file) for name, (_, files) in READS.items() for file in files])
 def test_a_damaged_file_is_named(subcommand: str, file: str, call: Callable[..., Said], tmp_path: Path) -> None:
+    """How sound cells fare beside it is in `tests/faults/test_damage.py`."""
     cell = tiny_cell("ect")
     folder = put(cell, tmp_path)
-    write_json(folder / STATUS, {"state": "done", "images": 2560, "total": 2560})
+    run_cell(folder)
     (folder / file).write_text("{]\n{}\n")
-    arguments = {
-        "run": ["--methods", "ect", "--seeds", "0", "--dry-run", *TINY],
-        "show": [cell.id],
-        "report": ["--no-mlflow"],
-        "status": [],
-    }
+    arguments = {"show": [cell.id], "report": ["--no-mlflow"], "status": []}
     said = call(subcommand, *arguments[subcommand], "--out", ".")
-    assert said.status == 2
-    (line,) = said.err.splitlines()
-    assert line.startswith(f"bench: {cell.name}/{file}")
+    assert said.status == READS[subcommand][0]
+    assert f"{cell.name}/{file}" in said.err
 
 
 # What nobody foresaw
@@ -561,7 +556,7 @@ def test_status_tells_why_a_cell_failed_on_one_line(call: Callable[..., Said], t
 
 
 def test_all_done_is_status_0(call: Callable[..., Said], tmp_path: Path) -> None:
-    write_json(put(tiny_cell("ect"), tmp_path) / STATUS, {"state": "done", "images": 2560, "total": 2560})
+    run_cell(put(tiny_cell("ect"), tmp_path))
     said = call("status", "--out", ".")
     assert said.status == 0
     assert "1 of 1 done" in said.out

@@ -268,16 +268,16 @@ def inception(monkeypatch):
 
 def test_kid_comes_with_its_error_and_falls_with_quality(digits, inception, tmp_path):
     """From the names of Inception's metrics to numbers, whatever the network."""
-    evaluator = Evaluator(digits, ["kid500", "fid500_clean"], cache=tmp_path)
+    evaluator = Evaluator(digits, ["kid1100", "fid500_clean"], cache=tmp_path)
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(4))
-    good, bad = (evaluator.score(noisy(digits, digits.images[order[:500]], std)) for std in (0.0, 0.3))
-    for name in ("kid500", "fid500_clean"):
+    good, bad = (evaluator.score(noisy(digits, digits.images[order[:1100]], std)) for std in (0.0, 0.3))
+    for name in ("kid1100", "fid500_clean"):
         assert good[name].value < bad[name].value
-    assert good["kid500"].error is not None
-    assert 0 < good["kid500"].error < 0.1 * bad["kid500"].value
+    assert good["kid1100"].error is not None
+    assert 0 < good["kid1100"].error < 0.1 * bad["kid1100"].value
     rows = evaluator.reference_rows()
     seen = inception.seen
-    assert Evaluator(digits, ["kid500", "fid500_clean"], cache=tmp_path).reference_rows() == rows
+    assert Evaluator(digits, ["kid1100", "fid500_clean"], cache=tmp_path).reference_rows() == rows
     assert inception.seen == seen  # the rows of costly references are read
 
 
