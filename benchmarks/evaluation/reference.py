@@ -46,5 +46,6 @@ def _add_reference(name: str, evaluator: Evaluator, path: Path) -> None:
         rows = read_jsonl(path, damage)
         if damage:
             set_aside(path)
-        kept = [row for row in rows if row.get("data", data) != data or row.get("metric") not in ours]
-        write_jsonl(path, sorted(kept + fresh, key=lambda row: (row.get("data", ""), row["metric"], row["what"])))
+        named = [row for row in rows if all(isinstance(row.get(key), str) for key in ("metric", "what"))]
+        kept = [row for row in named if row.get("data", data) != data or row["metric"] not in ours]
+        write_jsonl(path, sorted(kept + fresh, key=lambda row: (str(row.get("data", "")), row["metric"], row["what"])))
