@@ -54,8 +54,8 @@ def kept(sweep, method: str, seed: int, arrays: dict | None = None, **kwargs) ->
 
 
 def logged(sweep, method: str, seed: int, penalties: dict[int, float | None], **kwargs) -> Path:
-    """A cell with these penalties in its log, by images seen."""
-    folder = sweep.cell(method, seed, **kwargs)
+    """A cell of 512 images with these penalties in its log, by images seen."""
+    folder = sweep.cell(method, seed, **{"budget": 512, **kwargs})
     write_lines(folder / "train.jsonl", [{"images": images, "penalty": p} for images, p in penalties.items()])
     return folder
 
@@ -109,9 +109,10 @@ def test_the_course_is_that_of_the_coupled_rows(sweep):
 
 
 def test_of_a_stretch_that_was_logged_twice_the_later_line_counts(sweep):
-    folder = sweep.cell("vct", 0)
-    write_lines(folder / "train.jsonl", [{"images": n, "penalty": p} for n, p in ((256, 1.0), (512, 2.0), (256, 3.0))])
-    assert divergences(board_of(sweep.out))["vct"].steady == {256: [3.0], 512: [2.0]}
+    folder = sweep.cell("vct", 0, budget=1024)
+    stretches = ((256, 1.0), (512, 2.0), (256, 3.0), (1024, 4.0))
+    write_lines(folder / "train.jsonl", [{"images": images, "penalty": penalty} for images, penalty in stretches])
+    assert divergences(board_of(sweep.out))["vct"].steady == {256: [3.0], 512: [2.0], 1024: [4.0]}
 
 
 def test_a_seed_that_diverged_stands_apart(sweep):
@@ -157,7 +158,7 @@ def own(paths) -> list[str]:
 
 def test_without_a_learned_coupling_there_is_no_section(sweep):
     for method, penalty in (("ect", None), ("ict", 0.0)):
-        write_lines(sweep.cell(method, 0) / "train.jsonl", [{"images": 256, "penalty": penalty}])
+        write_lines(sweep.cell(method, 0, budget=256) / "train.jsonl", [{"images": 256, "penalty": penalty}])
     board = board_of(sweep.out)
     assert (learned(board), divergences(board), posterior_plot(board), divergence_plot(board)) == ((), {}, None, None)
     paths = build_report(sweep.out, mlflow=False)
@@ -291,7 +292,7 @@ def test_the_course_is_drawn_with_mean_and_band(sweep):
 
 
 def test_a_course_over_decades_is_drawn_on_a_logarithmic_axis(sweep):
-    logged(sweep, "vct", 0, {256: 40.0, 512: 0.04, 768: 0.0})
+    logged(sweep, "vct", 0, {256: 40.0, 512: 0.04, 1024: 0.0}, budget=1024)
     axes = drawn(divergence_plot, sweep.out).axes[0]
     assert axes.get_yscale() == "log"
     assert list(axes.lines[0].get_ydata()) == [40, 0.04, 40 * posterior_plots.DEEPEST]

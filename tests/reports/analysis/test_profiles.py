@@ -202,7 +202,8 @@ def test_a_ratio_needs_positive_values_and_a_direction(sweep):
 
 def test_an_nfe_without_all_values_has_no_panel(sweep):
     filled(sweep, {"ect": [20.0] * 5, "vct": [10.0] * 5})
-    path = next((sweep.out / "digits" / "vct").glob("s0-*/records.jsonl"))
+    settings = {"eval.nfe": [1]}
+    path = sweep.cell("vct", 0, level=10.0, metrics=("fd_digits_2k",), settings=settings) / "records.jsonl"
     rows = [line for line in path.read_text().splitlines() if json.loads(line)["nfe"] == 1]
     path.write_text("\n".join(rows) + "\n")
     assert list(known(sweep.out).ratios) == [1]

@@ -97,9 +97,8 @@ def test_a_part_of_a_training_costs_its_share(sweep):
     [
         ({"train_seconds": None}, ["TFLOP"]),
         ({"flops_per_image": None}, ["device-seconds"]),
-        ({"flops_per_image": math.nan}, ["device-seconds"]),
         ({"flops_per_image": 0.0}, ["device-seconds"]),
-        ({"flops_per_image": math.inf, "train_seconds": -1.0}, None),
+        ({"flops_per_image": 0.0, "train_seconds": 0.0}, None),
         ({"flops_per_image": None, "train_seconds": None}, None),
     ],
 )
