@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 from datetime import UTC, datetime
 
 import pytest
 
-from consistency_bench.benchmarks.common.files import DamagedError
-from consistency_bench.reports.analysis.cells import read_cells
+from consistency_bench.benchmarks.runs.folder import cells_in
+from consistency_bench.reports.analysis.cells import read_cells, survey
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.tracking.cells import flattened
 from consistency_bench.reports.tracking.importer import export
@@ -54,8 +53,8 @@ def test_import_is_idempotent_and_takes_up_changes(sweep):
 def strange(sweep):
     """A cell with much that MLflow writes in another way than it is given."""
     settings = {"network.note": "x" * 7000, "sample.odd key!": "ä"}
-    folder = sweep.cell("ict", 9, settings=settings, error="half a pair: \ud800")
-    points = ((1, 1e308), (2, math.inf), (2, 0.5), (3, -0.0), (4, -math.inf), (5, math.nan), (6, 1))
+    folder = sweep.cell("ict", 9, state="diverged", settings=settings, error="half a pair: \ud800")  # a value is NaN
+    points = ((1, 1e100), (2, -1e100), (2, 0.5), (3, -0.0), (4, 5e-324), (5, None), (6, 1))
     log = [{"images": images, "step": 1, "loss": loss} for images, loss in points]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
 
@@ -76,7 +75,7 @@ def test_runs_have_the_times_and_states_of_their_cells(sweep):
     sweep.cell("vct", 7, state="failed", error="out of memory: 'é' \n and more")
     sweep.cell("ect", 8, state="interrupted")
     sweep.cell("ect", 9, state="running")
-    (sweep.cell("ict", 9) / "run.json").unlink()  # no start is known
+    (sweep.cell("ict", 9, state="queued") / "run.json").unlink()  # no start is known
     export(sweep.out, read_cells(sweep.out))
     query = "select status, start_time, end_time from runs join tags using (run_uuid) where key = 'bench.cell'"
     began = 1000 * datetime(2026, 11, 20, 10, tzinfo=UTC).timestamp()
@@ -198,7 +197,8 @@ def test_a_damaged_training_log_is_named(sweep):
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
-def test_a_damaged_cell_keeps_no_other_out(sweep, known):
+@pytest.mark.parametrize(("file", "done"), [("records.jsonl", 4), ("train.jsonl", 5)])
+def test_a_damaged_cell_keeps_no_other_out(sweep, known, file, done):
     sweep.cell("ect", 1, state="running")
     sweep.cell("ect", 3, state="running")
     if known:
@@ -206,13 +206,14 @@ def test_a_damaged_cell_keeps_no_other_out(sweep, known):
     export(sweep.out, read_cells(sweep.out))
     for seed in range(5):
         sweep.cell("ect", seed)
-    (damaged,) = sweep.out.rglob("s2-*/train.jsonl")
+    (damaged,) = sweep.out.rglob(f"s2-*/{file}")
     damaged.write_text("[]\n")
     for _ in range(2):
-        with pytest.raises(DamagedError, match=r"s2-.*train\.jsonl"):
-            export(sweep.out, read_cells(sweep.out))
+        cells, damages = survey(cells_in(sweep.out))
+        assert [item.file for item in damages] == [damaged]
+        export(sweep.out, cells)
         states = rows(sweep.out, "select value from tags where key = 'bench.state' order by value")
-        assert states == [("done",)] * 4 + [("running",)] * known
+        assert states == [("done",)] * done + [("running",)] * (known and done == 4)
 
 
 def test_flattened_leaves():
