@@ -18,7 +18,7 @@ LONG_SECONDS = 125
 
 def test_work_that_exceeds_the_time_limit_goes_on_in_the_next_job(shared: Place, pace: float, tmp_path: Path) -> None:
     long = (*CELL[:4], *(f"train.images={int(pace * LONG_SECONDS)}" if "images" in key else key for key in TRAINING))
-    shared.sweep(*long, cluster=shared.cluster(time_limit="1m", notice=55))
+    shared.sweep(*long, cluster=shared.cluster(time_limit="1m", notice=29))
     here = Place(tmp_path / "runs", wrap=("taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))))
     here.bench("run", "--no-mlflow", *long)
     shared.finish()
