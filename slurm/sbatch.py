@@ -35,7 +35,7 @@ PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
 CLAIM = "array"
 
 #: Beginnings of messages after which nothing was submitted: from slurm_errno.c, and of the client about its options.
-#: A message about communication is none, whoever it blames.
+#: A message about communication is not a refusal, whatever else it says.
 REFUSALS = re.compile(
     r"invalid (partition|account|qos|feature|preferred feature|license|node name|job array|generic resource|gres"
     r"|trackable resource|wckey|mcs_label|user id|group id|time|dependency|cluster|knl|numeric value|--)"

@@ -15,7 +15,7 @@ from ..common.errors import UsageError
 from ..common.redact import without_password
 from ..common.system import skip_final_gc
 from ..common.text import plain
-from ..common.unforeseen import describe
+from ..common.unexpected import describe
 from . import (
     cancel,
     cluster,

@@ -2,8 +2,8 @@
 
 A lock is stale when its owner has ended (same machine), belongs to an earlier start of the same SLURM job, or has not
 renewed it for two minutes (any host). The owner of a stale lock may only be suspended. Hence the fence: the owner
-writes all files in a staging folder and renames them into place (`files.fenced`), and whoever takes the lock over
-removes that folder first.
+writes all files in a staging folder and renames them into place (`files.fenced`), and the process that takes the lock
+over removes that folder first.
 """
 
 from __future__ import annotations
@@ -77,11 +77,13 @@ def acquire(path: Path) -> Lock | None:
     owner = {"machine": machine(), "pid": os.getpid(), "born": process_start(os.getpid()), "token": token}
     staging = _staging(path, token)
     staging.mkdir()
-    # Written aside and linked into place: whoever sees the lock sees its owner. A link fails where a lock exists.
+    # Written aside and linked into place: a lock that is seen has its owner. A link fails where a lock exists.
     draft = staging / "owner"
     draft.write_text(json.dumps(owner | _job()), encoding="utf-8")
     for _ in range(2):
-        abandoned = _abandoned(path, draft)  # listed before the lock is ours: none of whoever takes it from us later
+        abandoned = _abandoned(
+            path, draft
+        )  # listed before the lock is ours: none of a process that takes it from us later
         try:
             os.link(draft, path)
         except FileExistsError:

@@ -27,7 +27,7 @@ from ..common.lock import Lock, acquire, is_held
 from ..common.redact import without_password
 from ..common.system import skip_final_gc
 from ..common.text import count
-from ..common.unforeseen import describe
+from ..common.unexpected import describe
 from ..runs.damage import needs_run
 from ..runs.folder import Run
 from ..runs.status import State, Status

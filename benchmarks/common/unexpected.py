@@ -1,4 +1,4 @@
-"""What is said of an error that nobody foresaw: one sentence for the terminal, and the stack trace in a file."""
+"""An unexpected error: one sentence for the terminal, and the stack trace in a file."""
 
 from __future__ import annotations
 
