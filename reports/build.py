@@ -8,11 +8,15 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..benchmarks.common.files import DamagedError, atomic_path, read_json, remove_leftovers, write_json, write_text
 from ..benchmarks.common.redact import without_password
 from ..benchmarks.runs.damage import Damage, cure
 from ..benchmarks.runs.folder import REFERENCE, find_cells
+
+if TYPE_CHECKING:
+    from .analysis.cells import Cell
 
 STAMP = ".report.json"
 FOLDERS = ("ablations", "diagnostics", "plots")
@@ -48,8 +52,6 @@ def build_report(
     are no cells, DamagedError where all of them are damaged or the document has no pair of markers, OSError where
     something cannot be written.
     """
-    from .analysis.cells import baselines, survey
-    from .analysis.figures import with_sound_figures
     from .assembly import Assembly
     from .pages.html import report_html
     from .pages.leaderboard import excerpt_text, leaderboard_text
@@ -61,12 +63,7 @@ def build_report(
         remove_leftovers(folder)
     # Taken before reading: files that change while the report is made leave it out of date.
     fingerprint = _fingerprint(out)
-    cells, damages = survey(find_cells(out))
-    cells, more = with_sound_figures(cells)
-    references, lost = baselines(out, cells)
-    damages += [*more, *lost, *_damaged_sweeps(out)]
-    if not cells:
-        raise _nothing(out, damages)
+    cells, references, damages = _survey(out)
     assembly = Assembly(out, references)
     benchmarks = sorted({cell.benchmark for cell in cells})
     pages = [assembly.page([cell for cell in cells if cell.benchmark == name]) for name in benchmarks]
@@ -96,6 +93,23 @@ def build_report(
         diagnostics=tuple(assembly.diagnostics),
         damages=tuple(damages),
     )
+
+
+def _survey(out: Path) -> tuple[list[Cell], dict[str, dict[tuple[str, str], float]], list[Damage]]:
+    """The cells whose numbers can be used, the baselines of each benchmark, and all damage.
+
+    Raises LookupError or DamagedError if there is no such cell.
+    """
+    from .analysis.cells import baselines, survey
+    from .analysis.figures import with_sound_figures
+
+    cells, damages = survey(find_cells(out))
+    cells, more = with_sound_figures(cells)
+    references, lost = baselines(out, cells)
+    damages += [*more, *lost, *_damaged_sweeps(out)]
+    if not cells:
+        raise _nothing(out, damages)
+    return cells, references, damages
 
 
 def report_is_current(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None) -> bool:
