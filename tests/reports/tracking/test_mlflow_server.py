@@ -26,6 +26,7 @@ from consistency_bench.benchmarks.cli.register import register
 from consistency_bench.benchmarks.cli.report import report
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.redact import without_password
+from consistency_bench.benchmarks.config import plan
 from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation.sample import Sampler
@@ -315,7 +316,12 @@ def test_a_configuration_of_many_keys_and_many_points_is_imported_in_parts(sweep
     config["network"] |= {f"option{k}": k for k in range(250)}
     config["sample"] |= {f"option{k}": k for k in range(150)}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    write_lines(folder / "train.jsonl", [{"images": k, "loss": k / 7} for k in range(2500)])
+    sampler = plan.sampler_text(Run(folder).config)
+    rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    write_lines(folder / "records.jsonl", [{**row, "sampler": sampler} for row in rows])
+    budget = Run(folder).config.budget_images
+    log = [{"images": budget * (k + 1) // 2500, "step": k, "loss": k / 7} for k in range(2500)]
+    write_lines(folder / "train.jsonl", log)
     made = export(sweep.out, read_cells(sweep.out), store.uri)
     run = open_store(made.uri).get_run(*made.runs.values())
     assert run.data.params["network.option249"] == "249"
@@ -491,6 +497,6 @@ def test_what_cannot_be_registered(sweep: Sweep) -> None:
     done = trained(sweep, "ect")
     for path in done.rglob("*.safetensors"):
         path.unlink()
-    with pytest.raises(UsageError, match=r"the snapshot .*000000002560\.safetensors is not there"):
+    with pytest.raises(UsageError, match=r"the snapshot .*000000002560\.safetensors is missing"):
         register(done.name, "name", sweep.out, mlflow_uri=None)
     assert not (sweep.out / "mlflow.db").exists()
