@@ -230,11 +230,10 @@ def read_yaml(path: Path) -> Any:
         raise DamagedError(f"{path} {CHANGED}")
     try:
         # libyaml, where PyYAML was built with it, is ten times as fast: a report reads a thousand configurations.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         text = content.decode()
         if len(text) > SHALLOW_CHARACTERS:
-            _check_depth(yaml.parse(text, Loader=loader))
-        content = yaml.load(text, Loader=loader)
+            _check_depth(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         _check_size(content)
     except RecursionError:
         raise DamagedError(f"{path} is nested too deeply") from None

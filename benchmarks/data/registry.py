@@ -100,20 +100,20 @@ def check_options(data: DataOptions) -> None:
             raise UsageError(f"data.{key} is for benchmark=images alone: data set {data.name!r} has a fixed size")
 
 
-def _holds_others(folder: Path) -> bool:
-    """Whether a folder holds files, and none of CIFAR-10 as its authors publish it."""
+def _has_labels(folder: Path) -> bool:
+    """Whether a folder, or one directly below it, is in EDM's layout."""
     try:
-        names = os.listdir(folder)
+        names = ["", *os.listdir(folder)]
     except OSError:
         return False
-    return bool(names) and not any(name.startswith("cifar-10-") for name in names)
+    return any(isfile(folder / name / "dataset.json") for name in names)
 
 
 def _images_path(data: DataOptions) -> Path | None:
     """The folder or file of images in a user's files; None for other data."""
     root = None if data.root is None else Path(os.path.expanduser(data.root))
     if data.name == "cifar10":
-        return root if root is not None and (root.suffix == ".zip" or isfile(root) or _holds_others(root)) else None
+        return root if root is not None and (root.suffix == ".zip" or isfile(root) or _has_labels(root)) else None
     if data.name in ("ffhq64", "imagenet64") and root is None:
         archive = cache_folder("data") / f"{data.name}.zip"
         return archive if isfile(archive) else archive.with_suffix("")

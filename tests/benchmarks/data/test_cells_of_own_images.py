@@ -120,7 +120,7 @@ def test_relative_paths_are_kept_in_full(folder: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["benchmark=images", "data.resolution=4"], r"^data\.resolution is 4, must be at least 8"),
+        (["benchmark=images", "data.resolution=4"], r"^data\.resolution is 4, must be from 8 to 4,096"),
         (["benchmark=images", "data.resize=center_crop"], r"^data\.resize=center_crop needs data\.resolution"),
         (["benchmark=images", "data.resolution=32", "data.resize=crop"], r"data\.resize is crop, must be null, or one"),
         (["benchmark=images", "data.fingerprint=0123"], r"^data\.fingerprint cannot be set"),
