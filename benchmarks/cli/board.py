@@ -115,12 +115,12 @@ def duration(seconds: float) -> str:
 
 
 def log_line(run: Run) -> str:
-    """The last line of a cell's log, without its date; "" if there is none."""
+    """The last line of a cell's log, without its date; "" if there is none, or none that can be read."""
     try:
         with run.log_file.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
             lines = file.read().decode("utf-8", errors="replace").split("\n")
-    except FileNotFoundError:
+    except OSError:  # a status is shown without it
         return ""
     line = next((line for line in reversed(lines) if line.strip()), "").strip()
     return re.sub(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d),\d{3} (?:INFO )?", r"\1 ", line)

@@ -45,7 +45,7 @@ def logs(
     if is_job and not held_by:
         print(f"{cell.name} was in no job; `bench logs {name}` prints its own log", file=sys.stderr)
         return 1
-    paths = [log] if log.exists() and not is_job else []
+    paths = [log] if log.is_file() and not is_job else []
     if is_job or (held_by and (cell.failed_in_job or (not paths and not is_followed))):
         paths += job_logs(out, held_by[-1], cell)
     for path in paths:
@@ -92,13 +92,13 @@ def _copy(path: Path, start: int = 0) -> int:
 
 def _follow(log: Path, cell: CellStatus, out: Path) -> None:
     """Print what is added to a log while the cell is active."""
-    end, last = log.stat().st_size if log.exists() else 0, time.monotonic()
+    end, last = log.stat().st_size if log.is_file() else 0, time.monotonic()
     while cell.is_active:
         time.sleep(FOLLOW_SECONDS)
-        if log.exists():
+        if log.is_file():
             end = _copy(log, end)
         if time.monotonic() - last >= LOOK_SECONDS:  # SLURM is not asked each time
             (cell,) = poll([cell.run], out).cells
             last = time.monotonic()
-    if log.exists():
+    if log.is_file():
         _copy(log, end)
