@@ -152,10 +152,12 @@ def run_cells(work: Work, stop: StopFlag, threads: int, ranks: Ranks = ALONE) ->
 def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Run, Lock]]:
     """Open cells with their locks, as they become available; ends when none is left for this worker."""
     runs = [Run(Path(name)) for name in work.cells]
-    done: set[Run] = set()  # tried, or held by a living process
+    done: set[Run] = set()  # tried, finished, or held by a living process
     beats: dict[Path, float] = {}
     while not stop():
         candidates = [run for run in runs if run not in done and _is_candidate(run)]
+        # The files of a cell that another worker has finished are not checked at each poll.
+        done.update(run for run in runs if run not in candidates and _is_final(run))
         if not candidates:
             return
         claimed = False
@@ -191,6 +193,12 @@ def _is_candidate(run: Run) -> bool:
         _print(f"{run.path.name}: {error}")
         if not is_held(run.lock_file):
             _note_failure(run, str(error))
+    return False
+
+
+def _is_final(run: Run) -> bool:
+    with contextlib.suppress(DamagedError, OSError):  # reported by `_is_candidate`
+        return run.status.state.is_final
     return False
 
 
