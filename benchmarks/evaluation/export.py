@@ -12,7 +12,7 @@ MLflow loads it through `_load_pyfunc`; nothing in the folder is executed or unp
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from ..data.base import DataInfo, Dataset
 from ..data.registry import describe_dataset, load_dataset
 from ..runs.folder import CONFIG, Run
 from ..runs.status import State
-from ..training.checkpoint import snapshot_path
+from ..training.checkpoint import read_snapshot, snapshot_path
 from ..training.model import Model, build_model
 from .sample import Sampler, sample_labels
 
@@ -126,7 +126,7 @@ def unpack(folder: Path, device: str = "auto") -> Served:
     if not isinstance(facts, dict):
         raise DamagedError(f"{folder} does not hold a packed cell")
     data = DataInfo(**{**facts, "shape": tuple(facts["shape"])})
-    labels = _tensors(folder / LABELS)["labels"] if config.data.conditional else None
+    labels = _read(folder / LABELS, load_file)["labels"] if config.data.conditional else None
     weights = {WEIGHTS: folder / WEIGHTS} | ({} if config.guide_images is None else {GUIDE: folder / GUIDE})
     return _serve(config, data, labels, weights, device)
 
@@ -153,15 +153,15 @@ def _loaded(model: Model, path: Path, device: torch.device) -> Model:
     averaged = model.averaged()
     weights = averaged.weights
     try:
-        weights.load_state_dict(_tensors(path))
+        weights.load_state_dict(_read(path, read_snapshot))
     except RuntimeError as error:
         raise DamagedError(f"{path} does not fit the network ({str(error).splitlines()[0]})") from None
     weights.to(device)
     return averaged
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        return read(path)
+    except (OSError, SafetensorError, ValueError) as error:
         raise DamagedError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None

@@ -142,7 +142,7 @@ def load_snapshot(folder: Path, images: int, average: nn.Module, ema: str = HEAD
     """
     path = snapshot_path(folder, images, ema)
     try:
-        average.load_state_dict(_read_snapshot(path))
+        average.load_state_dict(read_snapshot(path))
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise DamagedError(
             f"the snapshot {path} cannot be read ({_reason(error)}): remove the cell and train it again"
@@ -155,14 +155,14 @@ def damaged_snapshots(paths: list[Path]) -> list[Path]:
     for path in paths:
         try:
             if path.exists():
-                _read_snapshot(path)
+                read_snapshot(path)
         except (OSError, SafetensorError, ValueError) as error:
             log.warning("the snapshot %s is damaged (%s): it is going to be made again", path, _reason(error))
             damaged.append(path)
     return damaged
 
 
-def _read_snapshot(path: Path) -> dict[str, Tensor]:
+def read_snapshot(path: Path) -> dict[str, Tensor]:
     """Raises OSError, SafetensorError, or ValueError for a checksum that is missing or wrong."""
     with safe_open(path, "pt") as file:
         written = (file.metadata() or {}).get(_DIGEST)

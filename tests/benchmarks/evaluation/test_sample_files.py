@@ -102,3 +102,10 @@ def test_the_command_draws_what_was_scored_and_twice_the_same(tmp_path: Path, be
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:
         assert archive.testzip() is None
     assert "are not images" in bench("sample", folder, "--out", "a.zip").stderr
+    (snapshot,) = folder.glob("snapshots/*2560.safetensors")
+    content = bytearray(snapshot.read_bytes())
+    content[-3] ^= 1
+    snapshot.write_bytes(content)
+    done = bench("sample", folder, "--out", "c.npz")
+    assert (done.returncode, "its checksum is missing or not that of its content" in done.stderr) == (2, True)
+    assert not (tmp_path / "c.npz").exists()
