@@ -30,6 +30,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished(tmp_path_factory.mktemp("whole"))
 
 
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the finished sweep, `runs` in the working directory."""
+    shutil.copytree(whole, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_a_damaged_file_of_one_cell_is_named_and_the_rest_is_done(whole: Path, tmp_path: Path, file: str) -> None:
@@ -42,11 +49,8 @@ def test_a_damaged_file_of_one_cell_is_named_and_the_rest_is_done(whole: Path, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b'{"what": "halves"}\n{}\n', None])
-def test_damaged_baselines_are_named_and_made_again(
-    whole: Path, tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(whole, tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("copied")
+def test_damaged_baselines_are_named_and_made_again(content: bytes | None) -> None:
     path = Path("runs/toy2d/reference.jsonl")
     before = path.read_bytes()
     path.unlink() if content is None else path.write_bytes(content)
@@ -59,11 +63,8 @@ def test_damaged_baselines_are_named_and_made_again(
 
 
 @pytest.mark.slow
-def test_damaged_pages_plots_and_stamps_are_written_again(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(whole, tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("copied")
+def test_damaged_pages_plots_and_stamps_are_written_again() -> None:
     plot, page, stamp = (Path("runs") / name for name in ("plots/toy2d-bars.png", "leaderboard.md", ".report.json"))
     sound = plot.read_bytes(), page.read_bytes()
     plot.write_bytes(b"junk")
@@ -78,11 +79,8 @@ def test_damaged_pages_plots_and_stamps_are_written_again(
 
 
 @pytest.mark.slow
-def test_damaged_sweep_records_leave_the_cells_in_sight(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(whole, tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("copied")
+def test_damaged_sweep_records_leave_the_cells_in_sight() -> None:
     Path("runs/sweeps/one/array-0").mkdir(parents=True)
     for content in (None, "{", '{"arrays": 3}'):
         if content is not None:
@@ -94,11 +92,8 @@ def test_damaged_sweep_records_leave_the_cells_in_sight(
 
 
 @pytest.mark.slow
-def test_cells_in_the_folders_of_each_other_are_trained_again(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(whole, tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("copied")
+def test_cells_in_the_folders_of_each_other_are_trained_again() -> None:
     before = numbers(Path("runs"))
     first, *_, last = (run.path for run in find_cells(Path("runs")))
     first.rename("aside")
@@ -111,11 +106,8 @@ def test_cells_in_the_folders_of_each_other_are_trained_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vct/{}", "ect/s0-copy-{}"])
-def test_a_copy_of_a_cell_does_not_count_twice(
-    whole: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(whole, tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("copied")
+def test_a_copy_of_a_cell_does_not_count_twice(name: str) -> None:
     first = find_cells(Path("runs"))[0].path
     end = first.name if name.startswith("vct") else first.name.split("-")[1]
     shutil.copytree(first, first.parents[1] / name.format(end))
