@@ -149,6 +149,9 @@ def tasks(sweeps: Iterable[Sweep]) -> dict[str, list[Task]]:
 
 
 def _read(path: Path) -> Sweep:
+    if not path.exists():
+        folder = path.parent
+        raise DamagedError(f"{path} is missing: its jobs are unknown; once they have ended, remove {folder}")
     content = read_json(path)
     try:
         sweep = Sweep(**{**content, "arrays": tuple(map(_array, content["arrays"]))})

@@ -155,7 +155,7 @@ def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Run, Lock]]:
     done: set[Run] = set()  # tried, finished, or held by a living process
     beats: dict[Path, float] = {}
     while not stop():
-        candidates = [run for run in runs if run not in done and _is_candidate(run)]
+        candidates = [run for run in runs if run not in done and _is_candidate(run, work.job)]
         # The files of a cell that another worker has finished are not checked at each poll.
         done.update(run for run in runs if run not in candidates and _is_final(run))
         if not candidates:
@@ -170,7 +170,7 @@ def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Run, Lock]]:
                     _print(f"{run.path.name} is held by another living process, skipped")
                     done.add(run)
                 continue
-            if not _is_candidate(run):  # another worker was faster
+            if not _is_candidate(run, work.job):  # another worker was faster
                 lock.release()
                 continue
             claimed = True
@@ -183,7 +183,7 @@ def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Run, Lock]]:
             time.sleep(POLL_SECONDS)  # other workers hold the rest: wait, in case one of them dies
 
 
-def _is_candidate(run: Run) -> bool:
+def _is_candidate(run: Run, job: str | None) -> bool:
     """Whether a cell is open. One whose files are damaged or missing is reported, and stops no other."""
     try:
         return is_open(run)
@@ -192,7 +192,7 @@ def _is_candidate(run: Run) -> bool:
     except UsageError as error:
         _print(f"{run.path.name}: {error}")
         if not is_held(run.lock_file):
-            _note_failure(run, str(error))
+            _note_failure(run, str(error), job)
     return False
 
 
@@ -253,7 +253,7 @@ def _lead(run: Run, lock: Lock, work: Work, stop: StopFlag, threads: int, ranks:
         raise
     except Exception as error:
         logging.exception("attempt failed")
-        _note_failure(run, f"{type(error).__name__}: {error}")
+        _note_failure(run, f"{type(error).__name__}: {error}", work.job)
 
 
 def _print(text: str) -> None:
@@ -261,12 +261,12 @@ def _print(text: str) -> None:
     print(without_password(text), file=sys.stderr, flush=True)
 
 
-def _note_failure(run: Run, error: str) -> None:
+def _note_failure(run: Run, error: str, job: str | None) -> None:
     """Write the state "failed" unless the cell has done so itself; on a full or read-only disk, print that instead."""
     if run.status.state is State.FAILED:
         return
     try:
-        Status(State.FAILED, error=error).write(run.status_file)
+        Status(State.FAILED, error=error, job=job, node=socket.gethostname()).write(run.status_file)
     except OSError as trouble:
         _print(f"{run.path.name}: the state 'failed' cannot be written ({trouble})")
 

@@ -72,6 +72,10 @@ def test_cancelled_without_a_record_and_retried_at_once(shared: Place, undisturb
     said = shared.bench("cancel", "--all")
     assert sorted(said.split()[1::3]) == sorted(f"{status['job']}:" for status in shared.statuses().values())
     assert "cells: 2, jobs: 2" in shared.bench("retry", "--failed", "--cluster", shared.cluster())
+    said = shared.bench("wait", "--no-mlflow", status=1)  # the record is still missing, the numbers are not
+    assert "2 of 2 done" in said
+    assert f"{record} is missing" in said
+    record.parent.rename(shared.out.parent / "elsewhere")  # as the sentence asks for
     shared.finish()
     assert shared.attempts() == [2, 2]
     assert shared.results() == undisturbed(shared)
