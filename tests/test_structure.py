@@ -46,11 +46,14 @@ def test_every_module_is_in_a_package() -> None:
 
 
 def test_every_file_that_is_not_code_is_shipped() -> None:
+    folders = PYPROJECT["tool"]["setuptools"]["package-dir"]
     shipped = {
         path
         for package, patterns in PYPROJECT["tool"]["setuptools"]["package-data"].items()
         for pattern in patterns
-        for path in (ROOT / package.removeprefix("consistency_bench.").replace(".", "/")).glob(pattern)
+        for path in (ROOT / folders.get(package, package.removeprefix("consistency_bench.").replace(".", "/"))).glob(
+            pattern
+        )
     }
     needed = {path for folder in TOP for path in (ROOT / folder).rglob("*") if path.is_file()}
     needed = {path for path in needed if path.suffix not in (".py", ".pyc")}
