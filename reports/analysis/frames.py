@@ -106,11 +106,11 @@ def _facts(cell: Cell) -> dict[str, object]:
 
 def _costs(cell: Cell, images: int) -> dict[str, float | None]:
     """Of the training up to a snapshot: every image is taken to cost the same."""
-    flops, seconds = cell.compute.get("flops_per_image"), cell.compute.get("train_seconds")
-    is_timed = seconds is not None and cell.state == "done"
+    flops = cell.compute.get("flops_per_image")
+    seconds = cell.compute.get("train_seconds") if cell.state == "done" else None
     return {
         "tflop": None if flops is None else flops * images / 1e12,
-        "device_hours": seconds / 3600 * images / cell.budget if is_timed else None,
+        "device_hours": None if seconds is None else seconds / 3600 * images / cell.budget,
     }
 
 
