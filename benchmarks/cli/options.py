@@ -46,6 +46,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show cells, job scripts
 Mlflow = Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Import the results into MLflow.")]
 MlflowUri = Annotated[str | None, typer.Option("--mlflow-uri", help="MLflow store. Default: an SQLite file in OUT.")]
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Where networks are evaluated.")
 ]

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from ..common.errors import UsageError
 from ..common.text import plain
@@ -73,6 +75,22 @@ class Arrays:
                 yield Picture(f"{self.path}: image {place}", outline, image)
 
 
+def from_array(values: Tensor | np.ndarray) -> Tensor:
+    """Images in memory as uint8 [N, C, H, W]. Raises UsageError for another type or shape."""
+    pixels = torch.as_tensor(values)
+    shape = tuple(pixels.shape)
+    if pixels.dtype is not torch.uint8 or not _fits(shape):
+        raise UsageError(f"images are {str(pixels.dtype).removeprefix('torch.')} {list(shape)}, must be {LAYOUTS}")
+    if len(shape) == 3:
+        return pixels[:, None]
+    return pixels.movedim(3, 1) if shape[3] in (1, 3) else pixels
+
+
+def _fits(shape: tuple[int, ...]) -> bool:
+    is_known = len(shape) == 3 or (len(shape) == 4 and (shape[3] in (1, 3) or shape[1] in (1, 3)))
+    return is_known and min(shape) >= 1
+
+
 @contextmanager
 def opened_arrays(path: Path) -> Iterator[Arrays]:
     """The images of the file at `path`. Raises UsageError if there are none, or arrays of another type or shape."""
@@ -84,8 +102,7 @@ def opened_arrays(path: Path) -> Iterator[Arrays]:
         if key is None:
             raise UsageError(plain(f"{path} holds none of the arrays {', '.join(KEYS)}, but {', '.join(keys)[:200]}"))
         with _member(path, archive, key) as (_, shape, dtype):
-            fits = len(shape) == 3 or (len(shape) == 4 and (shape[3] in (1, 3) or shape[1] in (1, 3)))
-            if dtype != np.uint8 or not fits or min(shape) < 1:
+            if dtype != np.uint8 or not _fits(shape):
                 raise _refused(path, key, shape, dtype, LAYOUTS)
         yield Arrays(path, archive, key, shape)
 

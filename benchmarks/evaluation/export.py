@@ -1,12 +1,12 @@
 """A trained cell as a portable folder, from which samples can be drawn without the training data.
 
-    config.yaml           as the cell's
-    data.json             what a sample is: shape, whether a uint8 image, classes; size of the training set
-    weights.safetensors   the averaged weights of the final snapshot, which the leaderboard evaluates
+    config.json           the configuration; what a sample is: shape, whether a uint8 image, classes; size of the data
+    model.safetensors     the averaged weights of the final snapshot, which the leaderboard evaluates
     guide.safetensors     where sampling is guided: the earlier snapshot
     labels.safetensors    of a conditional model: the classes of the training set, from which those of samples are drawn
 
-MLflow loads it through `_load_pyfunc`; nothing in the folder is executed or unpickled.
+The layout is that of diffusers: a class name and options in JSON, weights as safetensors. MLflow loads the folder
+through `_load_pyfunc`; nothing in it is executed or unpickled.
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ from torch import Tensor
 
 from ..common.devices import pick_device
 from ..common.errors import UsageError
-from ..common.files import DamagedError, read_json, write_json
+from ..common.files import DamagedError, naming, read_json, write_json
 from ..common.precision import float32_products
 from ..config.schema import RunConfig
 from ..data.base import DataInfo, Dataset
 from ..data.registry import describe_dataset, load_dataset
-from ..runs.folder import CONFIG, Run
+from ..runs.folder import Run, is_cell
 from ..runs.status import State
 from ..training.checkpoint import read_snapshot, snapshot_path
 from ..training.model import Model, build_model
-from .sample import Sampler, sample_labels
+from .sample import Sampler
 
-DATA, WEIGHTS, GUIDE, LABELS = "data.json", "weights.safetensors", "guide.safetensors", "labels.safetensors"
+MODEL, WEIGHTS = "config.json", "model.safetensors"
+GUIDE, LABELS = "guide.safetensors", "labels.safetensors"
+CLASS = "ConsistencyModel"
 COLUMNS = ("n", "nfe", "seed")
 
 
@@ -50,7 +52,6 @@ def pack(cell: Run, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in weights.items():
         shutil.copyfile(path, folder / name)
-    shutil.copyfile(cell.path / CONFIG, folder / CONFIG)
     facts = {
         "name": data.name,
         "shape": list(data.shape),
@@ -58,9 +59,16 @@ def pack(cell: Run, folder: Path) -> None:
         "classes": data.classes,
         "count": len(data),
     }
-    write_json(folder / DATA, facts)
+    config = _without_places(cell.config).to_dict()
+    write_json(folder / MODEL, {"_class_name": CLASS, "sample": facts, "config": config}, sealed=True)
     if cell.config.data.conditional:
         save_file({"labels": load_dataset(cell.config.data).labels.contiguous()}, folder / LABELS)
+
+
+def _without_places(config: RunConfig) -> RunConfig:
+    """The configuration without paths of the machine that trained it."""
+    init = config.train.init and Path(config.train.init).name
+    return replace(config, data=replace(config.data, root=None), train=replace(config.train, init=init))
 
 
 def _final_weights(cell: Run) -> dict[str, Path]:
@@ -83,34 +91,20 @@ class Served:
 
     sampler: Sampler
 
-    def samples(self, n: int, nfe: int, seed: int) -> Tensor:
-        """n samples with nfe steps, uint8 [n, C, H, W] or float32 [n, 2]; seed: the sampling seed.
-
-        Raises ValueError where n or nfe is below 1 or seed below 0.
-        """
-        for name, value, least in (("n", n, 1), ("nfe", nfe, 1), ("seed", seed, 0)):
-            if value < least:
-                raise ValueError(f"{name} is {value}, must be at least {least}")
-        with torch.no_grad(), float32_products(tf32=False):
-            return self.sampler.draw(seed, nfe, range(n), self.sampler.config.eval.batch)
-
     def batches(self, n: int, nfe: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """The same samples in batches, with the classes (int64) that a conditional model was asked for."""
-        config, dataset = self.sampler.config, self.sampler.dataset
-        size = config.eval.batch
+        """The samples of `Sampler.sample` in batches, with the classes (int64) of a conditional model."""
+        size = self.sampler.config.eval.batch
         for start in range(0, n, size):
-            count = min(size, n - start)
+            rows = range(start, min(n, start + size))
             with torch.no_grad(), float32_products(tf32=False):
-                samples = self.sampler.draw(seed, nfe, range(start, start + count), size)
-            labels = None
-            if config.data.conditional:
-                labels = sample_labels(config.benchmark.name, seed, count, dataset, config.sample.labels, start)
-            yield samples, labels
+                samples = self.sampler.draw(seed, nfe, rows, size)
+            yield samples, self.sampler.classes(seed, rows)
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """MLflow's entry point. model_input: a table with the columns n, nfe and seed; each row's samples in turn."""
         rows = zip(*(model_input[column] for column in COLUMNS), strict=True)
-        return torch.cat([self.samples(*map(int, row)) for row in rows]).numpy()
+        drawn = [self.sampler.sample(int(n), int(nfe), seed=int(seed)) for n, nfe, seed in rows]
+        return torch.cat(drawn).numpy()
 
 
 def load(cell: Run, device: str = "auto") -> Served:
@@ -120,12 +114,34 @@ def load(cell: Run, device: str = "auto") -> Served:
     return _serve(cell.config, describe_dataset(cell.config.data), labels, weights, device)
 
 
+def load_model(cell: str | Path, device: str = "auto") -> Sampler:
+    """The final weights of a trained cell, to draw samples from.
+
+    Args:
+        cell: The folder of a finished cell, or one that `bench export --format diffusers` wrote.
+        device: "auto", "cpu", "cuda" or "mps".
+
+    Raises:
+        UsageError: There is no such folder, the cell is not finished, or a file is missing or damaged.
+
+    >>> model = load_model("exported")
+    >>> model.sample(16, nfe=1).shape
+    torch.Size([16, 1, 8, 8])
+    """
+    folder = Path(cell)
+    if (folder / MODEL).is_file():
+        return unpack(folder, device).sampler
+    if not is_cell(folder):
+        raise UsageError(f"{folder} is neither the folder of a cell nor one that `bench export` wrote")
+    return load(Run(folder), device).sampler
+
+
 def unpack(folder: Path, device: str = "auto") -> Served:
     """Load a packed cell. Raises DamagedError, naming the file, where one is missing, damaged or of another network."""
-    config, facts = Run(folder).config, read_json(folder / DATA)
-    if not isinstance(facts, dict):
-        raise DamagedError(f"{folder} does not hold a packed cell")
-    data = DataInfo(**{**facts, "shape": tuple(facts["shape"])})
+    with naming(folder / MODEL):
+        content = read_json(folder / MODEL)
+        config, facts = RunConfig.from_dict(content["config"]), content["sample"]
+        data = DataInfo(**{**facts, "shape": tuple(facts["shape"])})
     labels = _read(folder / LABELS, load_file)["labels"] if config.data.conditional else None
     weights = {WEIGHTS: folder / WEIGHTS} | ({} if config.guide_images is None else {GUIDE: folder / GUIDE})
     return _serve(config, data, labels, weights, device)

@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # A type checker finds these in an installed package; in the repository the subpackages are other folders.
-    from .reports.analysis.frames import load_results  # pyright: ignore[reportMissingImports]
+    # pyright: reportMissingImports=false
+    from .benchmarks.evaluation.export import load_model
+    from .benchmarks.evaluation.image_scores import score
+    from .reports.analysis.frame_leaderboard import leaderboard
+    from .reports.analysis.frames import load_results
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_results"]
+__all__ = ["__version__", "leaderboard", "load_model", "load_results", "score"]
 
 #: Each public name and the module that defines it.
 _MODULES = {
+    "leaderboard": "reports.analysis.frame_leaderboard",
+    "load_model": "benchmarks.evaluation.export",
     "load_results": "reports.analysis.frames",
+    "score": "benchmarks.evaluation.image_scores",
 }
 
 

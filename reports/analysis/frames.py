@@ -124,7 +124,8 @@ def _rows(cell: Cell, every_snapshot: bool) -> Iterator[dict[str, Any]]:
             kept = {key: row[key] for key in ("images", "nfe", "metric", "draw", "samples")}
             place = row["images"], row["nfe"], row["metric"], row["draw"]
             found[place] = kept | {"value": value, "error": row.get("error")}
-    yield from found.values()
+    order = {metric: place for place, metric in enumerate(cell.metrics)}
+    yield from sorted(found.values(), key=lambda row: (row["images"], row["nfe"], order[row["metric"]], row["draw"]))
     known = {(nfe, metric) for images, nfe, metric, _ in found if images == cell.budget}
     for nfe in cell.nfe:
         for metric in cell.metrics:

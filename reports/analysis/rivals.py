@@ -37,12 +37,13 @@ class Rival:
 
 def rivals(contest: Contest) -> dict[str, Rival]:
     """label -> rival, smallest difference first; those without a common seed last."""
-    found = [_rival(item, contest.family.sign) for item in contest.differences.values()]
+    found = [rival_of(item, contest.family.sign) for item in contest.differences.values()]
     found.sort(key=lambda rival: (math.inf if math.isnan(rival.mean) else abs(rival.mean), rival.label))
     return {rival.label: rival for rival in found}
 
 
-def _rival(found: Difference, sign: int) -> Rival:
+def rival_of(found: Difference, sign: int) -> Rival:
+    """The second of a difference against the first. sign: 1 where more is better, −1 where less is."""
     low, high = _ends(found.adjusted, sign)
     return Rival(
         label=found.second,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from consistency_bench.benchmarks.config.schema import RunConfig
 from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.benchmarks.data.registry import load
-from consistency_bench.benchmarks.evaluation.sample import BLOCK, latents, sample
+from consistency_bench.benchmarks.evaluation.sample import BLOCK, Sampler, latents, sample
 from consistency_bench.benchmarks.training.model import Model, build_model
 
 from ..conftest import tiny_cell
@@ -77,3 +77,35 @@ def test_a_network_that_diverged_is_no_source_of_samples(benchmark: str) -> None
         next(iter(model.network.parameters())).fill_(float("nan"))
     with pytest.raises(ValueError, match="not finite"):
         sample(model, latents(benchmark, 0, 1, 6, dataset.shape), 4)
+
+
+def test_latents_and_labels_of_the_caller_take_the_place_of_the_usual_ones() -> None:
+    settings = ("benchmark=digits", "eval.metrics=[fd_digits_500]", "data.conditional=true", "eval.batch=4")
+    model, dataset = built(config := tiny_cell("ect", *settings).config)
+    with torch.no_grad():
+        for weight in model.network.parameters():  # a new network does not use its labels
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.manual_seed(0)))
+    sampler = Sampler(config, model, dataset)
+    usual = sampler.sample(9, 2)
+    with torch.no_grad():
+        assert torch.equal(usual, sampler.draw(0, 2, range(9), 4))
+    noise, labels = latents("digits", 0, 1, 9, dataset.shape)[0], sampler.classes(0, range(9))
+    assert labels is not None
+    assert torch.equal(sampler.sample(9, 2, latents=noise.double().numpy(), labels=labels.tolist()), usual)
+    assert not torch.equal(sampler.sample(9, 2, latents=-noise), usual)
+    assert not torch.equal(sampler.sample(9, 2, labels=(labels + 1) % 10), usual)
+    assert not torch.equal(sampler.sample(9, 2, seed=1), usual)
+    for arguments, message in (
+        ({"n": 0}, "n is 0, must be at least 1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"latents": noise[:4]}, r"latents have shape \[4, 1, 8, 8\], must have \[9, 1, 8, 8\]"),
+        ({"labels": [10] * 9}, "labels must be 9 whole numbers from 0 to 9"),
+        ({"labels": [0.5] * 9}, "labels must be 9 whole numbers"),
+        ({"labels": [1] * 8}, "labels must be 9 whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sampler.sample(**{"n": 9, "nfe": 2, **arguments})
+    plain = tiny_cell("ect").config
+    without = Sampler(plain, *built(plain))
+    with pytest.raises(ValueError, match="is not conditional"):
+        without.sample(2, 1, labels=[0, 0])
