@@ -4,6 +4,7 @@ This folder is the import name `consistency_bench` itself; pyproject.toml maps i
 of the repository. Importing it is cheap: each name below is imported when it is first used.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import importlib
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # A type checker finds these in an installed package; in the repository the subpackages are other folders.
-    # pyright: reportMissingImports=false
     from .benchmarks.evaluation.export import load_model
     from .benchmarks.evaluation.image_scores import score
     from .reports.analysis.frame_leaderboard import leaderboard

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ COLUMNS = [
     *("difference", "difference_low", "difference_high", "improvement", "verdict"),
 ]
 BEST = "best"
+
+#: A row of a table by its columns; None where it has no value.
+Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -71,48 +74,39 @@ def leaderboard(results: pd.DataFrame, baseline: str | None = None) -> pd.DataFr
     """
     import pandas as pd
 
-    results = results.assign(source=results["source"].astype(object).fillna(""))  # as a CSV file gives it
-    results = results[(results["images"] == results["budget"]) | (results["source"] != "")]
-    _check(results, baseline)
-    lines = [
-        line
-        for _, board in results.groupby("benchmark", sort=False)
-        for (_, metric), part in board.groupby(["nfe", "metric"], sort=False)
-        for line in _lines(str(metric), part, _states(board), baseline)
-    ]
+    known: dict[tuple[object, ...], list[Line]] = defaultdict(list)
+    states: dict[object, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
+    columns = [*FACTS, "cell", "seed", "state", "budget", "images", "draw", "value"]
+    for values in results[columns].itertuples(index=False, name=None):
+        # A file gives NaN for an empty text.
+        row: Line = {name: None if pd.isna(value) else value for name, value in zip(columns, values, strict=True)}
+        if row["source"] or row["images"] == row["budget"]:
+            known[row["benchmark"], row["nfe"], row["metric"]].append(row)
+            states[row["benchmark"]][row["label"]][row["cell"]] = row["state"]
+    lines: list[Line] = []
+    for (benchmark, _, metric), rows in known.items():
+        counts = {label: Counter(cells.values()) for label, cells in states[benchmark].items()}
+        lines += _lines(str(metric), rows, counts, baseline)
+    labels = sorted({line["label"] for line in lines if not line["source"]})
+    if baseline is not None and baseline not in labels:
+        raise unknown("baseline", baseline, labels)
     whole = dict.fromkeys(["seeds", "draws", *STATES, "rank", "rank_low", "rank_high"], "Int64")
     return pd.DataFrame(lines, columns=COLUMNS).astype(whole)
 
 
-def _check(results: pd.DataFrame, baseline: str | None) -> None:
-    own = results[(results["source"] == "") & results["draw"].notna()]
-    twice = own[own.duplicated(["benchmark", "label", "seed", "nfe", "metric", "draw"])]
-    if len(twice):
-        label, seed = twice.iloc[0]["label"], twice.iloc[0]["seed"]
-        raise UsageError(f"{label} has two cells of seed {seed}: give configurations of different folders other labels")
-    if baseline is not None and baseline not in set(own["label"]):
-        raise unknown("baseline", baseline, sorted(set(own["label"])))
-
-
-def _states(rows: pd.DataFrame) -> dict[str, Counter[str]]:
-    """How many cells of each configuration of a benchmark are in which state."""
-    cells = rows.drop_duplicates(["label", "cell"]).groupby("label")["state"]
-    return {str(label): Counter(states) for label, states in cells}
-
-
 def _lines(
-    metric: str, rows: pd.DataFrame, states: Mapping[str, Counter[str]], baseline: str | None
-) -> Iterator[dict[str, Any]]:
+    metric: str, rows: Sequence[Line], states: Mapping[str, Counter[str]], baseline: str | None
+) -> Iterator[Line]:
     """The lines of one benchmark, NFE and metric: ranked ones, then others by name, then imported ones."""
-    facts = {row["label"]: row for row in rows[FACTS].to_dict("records")}
-    part = _part(rows[rows["source"] == ""])
+    facts = {row["label"]: {name: row[name] for name in FACTS} for row in rows}
+    part, sign = _part([row for row in rows if not row["source"]]), direction(metric)
     found = contest(part.values, metric, 0, {label: count["failed"] for label, count in states.items()})
     places = ranks(found.family)
-    against = _against_best(found) if baseline is None else _against_baseline(part, baseline, direction(metric))
+    against = _against_best(found) if baseline is None else _against_baseline(part, baseline, sign)
 
     def order(label: str) -> tuple[float, float, str]:
         score = t_interval(part.values[label].values())
-        return places[label].place or math.inf, -direction(metric) * score.mean if score.n else math.inf, label
+        return places[label].place or math.inf, -sign * score.mean if score.n else math.inf, label
 
     for label in sorted(part.values, key=order):
         own, rank = spread(part.draws[label]), places[label]
@@ -127,37 +121,40 @@ def _lines(
             "rank_high": rank.high,
             **against.get(label, {}),
         }
-    for label, own in rows[rows["source"] != ""].groupby("label", sort=False):
-        yield {**facts[str(label)], **_mean(own["value"])}
+    for label in dict.fromkeys(row["label"] for row in rows if row["source"]):
+        yield {**facts[label], **_mean(row["value"] for row in rows if row["label"] == label)}
 
 
-def _part(rows: pd.DataFrame) -> Part:
+def _part(rows: Iterable[Line]) -> Part:
     """A diverged seed counts as NaN; a configuration without a value is there with no seeds, as a rival not yet met."""
-    labels = dict.fromkeys(rows["label"])
-    part = Part({name: {} for name in labels}, {name: {} for name in labels})
-    for label, seed in rows.loc[rows["state"] == "diverged", ["label", "seed"]].itertuples(index=False):
-        part.values[label][seed] = math.nan
-    done = rows[(rows["state"] == "finished") & rows["draw"].notna()]
-    for label, seed, draw, value in done[["label", "seed", "draw", "value"]].itertuples(index=False):
-        part.draws[label].setdefault(seed, {})[draw] = value
+    part = Part(defaultdict(dict), defaultdict(lambda: defaultdict(dict)))
+    for row in rows:
+        values, draws = part.values[row["label"]], part.draws[row["label"]]
+        if row["state"] == "diverged":
+            values[row["seed"]] = math.nan
+        elif row["state"] == "finished" and row["draw"] is not None:
+            if row["draw"] in draws[row["seed"]]:
+                cells = f"{row['label']} has two cells of seed {row['seed']}"
+                raise UsageError(f"{cells}: give configurations of different folders other labels")
+            draws[row["seed"]][row["draw"]] = math.nan if row["value"] is None else row["value"]
     for label, seeds in part.draws.items():
         part.values[label] |= {seed: seed_mean(draws.values()) for seed, draws in seeds.items()}
     return part
 
 
-def _mean(values: Iterable[float]) -> dict[str, Any]:
+def _mean(values: Iterable[float]) -> Line:
     score = t_interval(values)
     return {"seeds": score.n, "mean": score.mean, "low": score.low, "high": score.high}
 
 
-def _against_best(found: Contest) -> dict[str, dict[str, Any]]:
+def _against_best(found: Contest) -> dict[str, Line]:
     lines = {
         label: _difference(rival, "worse" if rival.worse else INCONCLUSIVE) for label, rival in rivals(found).items()
     }
     return lines if found.leader is None else lines | {found.leader: {"verdict": BEST if found.significant else None}}
 
 
-def _against_baseline(part: Part, baseline: str, sign: int) -> dict[str, dict[str, Any]]:
+def _against_baseline(part: Part, baseline: str, sign: int) -> dict[str, Line]:
     """Every configuration against the baseline, as one family."""
     base = part.values.get(baseline)
     if base is None or not sign:
@@ -174,7 +171,7 @@ def _against_baseline(part: Part, baseline: str, sign: int) -> dict[str, dict[st
     }
 
 
-def _difference(rival: Rival, verdict: str) -> dict[str, Any]:
+def _difference(rival: Rival, verdict: str) -> Line:
     return {
         "difference": rival.mean if rival.n else None,
         "difference_low": rival.low,
