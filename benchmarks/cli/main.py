@@ -23,7 +23,9 @@ from . import (
     diagnose,
     doctor,
     evaluate,
+    export,
     logs,
+    merge,
     prepare,
     register,
     report,
@@ -54,6 +56,8 @@ COMMANDS = (
     report,
     compare,
     register,
+    export,
+    merge,
     show,
     doctor,
 )

@@ -52,8 +52,7 @@ def write_samples(path: Path, batches: Iterable[Batch], shape: tuple[int, ...], 
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             _write_images(lambda name, content: archive.writestr(zipfile.ZipInfo(name, EPOCH), content), batches)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _new_folder(path) as temporary:
+    with new_folder(path) as temporary:
         _write_images(lambda name, content: _write(temporary / name, content), batches)
 
 
@@ -95,7 +94,9 @@ def _write(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `path` at the end; after an error, nothing is left of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
     prefix = f".{path.name[:100]}.{owner_mark()}"
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=".tmp"))

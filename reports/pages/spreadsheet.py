@@ -69,5 +69,10 @@ def _against(board: Board, row: Row, metric: str) -> tuple[object, ...]:
 def _field(value: object) -> object:
     """Numbers as they are, written in full; text on one line, and without its power to be a formula."""
     if isinstance(value, str):
-        return FORMULA.sub(r"\1\2'", plain(value))
+        return harmless(value)
     return "" if value is None or value != value else value
+
+
+def harmless(text: str) -> str:
+    """Text on one line, and without its power to be a formula."""
+    return FORMULA.sub(r"\1\2'", plain(text))
