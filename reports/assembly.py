@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..benchmarks.common.files import write_text
+from ..benchmarks.runs.imported import Imported
 from .analysis.ablations import Ablation, Grid, ablations
 from .analysis.cells import Cell
 from .analysis.diagnostics import profiles
@@ -40,10 +41,12 @@ LONGEST_SLUG = 60
 
 @dataclass(frozen=True)
 class Assembly:
-    """Writes pages and plots below `out`, and lists them. baselines: by benchmark, see `cells.baselines`."""
+    """Writes pages and plots below `out`, and lists them. baselines: by benchmark, see `cells.baselines`.
+    imported: values of others."""
 
     out: Path
     baselines: Mapping[str, dict[tuple[str, str], float]]
+    imported: Sequence[Imported] = ()
     ablations: list[Path] = field(default_factory=list)
     diagnostics: list[Path] = field(default_factory=list)
     plots: list[Path] = field(default_factory=list)
@@ -57,6 +60,7 @@ class Assembly:
         """Everything shown of the cells of one benchmark; its plots and ablations are written."""
         benchmark, values = cells[0].benchmark, seed_values(cells)
         board = leaderboard(cells, values, self.baselines.get(benchmark, {}))
+        board = replace(board, imported=tuple(row for row in self.imported if row.benchmark == benchmark))
         stem = _slug(benchmark)
         return Page(
             board=board,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from ..benchmarks.common.files import DamagedError, atomic_path, read_json, remove_leftovers, write_json, write_text
 from ..benchmarks.common.redact import without_password
 from ..benchmarks.runs.damage import Damage, cure
-from ..benchmarks.runs.folder import REFERENCE, find_cells
+from ..benchmarks.runs.folder import IMPORTED, REFERENCE, find_cells
+from ..benchmarks.runs.imported import imported_rows
 
 if TYPE_CHECKING:
     from .analysis.cells import Cell
@@ -64,7 +65,9 @@ def build_report(
     # Taken before reading: files that change while the report is made leave it out of date.
     fingerprint = _fingerprint(out)
     cells, references, damages = _survey(out)
-    assembly = Assembly(out, references)
+    imported, lost = imported_rows(out)
+    damages += lost
+    assembly = Assembly(out, references, imported)
     benchmarks = sorted({cell.benchmark for cell in cells})
     pages = [assembly.page([cell for cell in cells if cell.benchmark == name]) for name in benchmarks]
     boards = [page.board for page in pages]
@@ -180,7 +183,7 @@ def _fingerprint(out: Path) -> str:
     digest = hashlib.sha256(importlib.metadata.version("consistency-bench").encode())
     runs = find_cells(out)
     paths = [path for run in runs for path in (*run.data_files, *sorted(run.path.glob("samples/*.npz")))]
-    for path in [*paths, *sorted(out.glob(f"*/{REFERENCE}"))]:
+    for path in [*paths, *sorted(out.glob(f"*/{REFERENCE}")), *sorted(out.glob(f"{IMPORTED}/*.csv"))]:
         digest.update(f"{path.relative_to(out).as_posix()} {_digest(path)}\n".encode())
     return digest.hexdigest()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..common.errors import UsageError
 from ..common.text import plain
 from ..runs.damage import Damage, cure
-from ..runs.folder import Run, cells_in, find_cells, is_cell
+from ..runs.folder import IMPORTED, Run, cells_in, find_cells, is_cell
 
 
 def no_cells(out: Path) -> UsageError:
@@ -22,8 +22,10 @@ def say_damage(found: Sequence[Damage], out: Path) -> int:
     for item in found:
         folder = item.folder.relative_to(out) if item.folder.is_relative_to(out) else item.folder
         rest = "the cell is left out" if item.blocks else "the numbers are kept"
+        if item.folder == out / IMPORTED:
+            rest = "its rows are left out: remove the file, and import it again"
         print(f"{plain(folder.as_posix())}: {item.reason}; {rest}", file=sys.stderr)
-    for command in dict.fromkeys(cure(item.folder, out) for item in found):
+    for command in dict.fromkeys(cure(item.folder, out) for item in found if item.folder != out / IMPORTED):
         print(f"to make again what can be made again, rerun: {command}", file=sys.stderr)
     return 1 if found else 0
 

@@ -9,7 +9,7 @@ import typer
 
 from ..common.errors import UsageError
 from ..common.text import count
-from ..runs.folder import REFERENCE, Run, find_cells
+from ..runs.folder import IMPORTED, REFERENCE, Run, find_cells
 from . import options
 from .cells import find, no_cells, say_damage
 
@@ -63,11 +63,13 @@ def _table(cells: list[Run], runs: Path, out: Path, form: str, *, every_snapshot
     from ...reports.analysis.frames import frame
     from ...reports.pages.spreadsheet import harmless
     from ..common.files import atomic_path
+    from ..runs.imported import imported_rows
 
     read, damaged = survey(cells)
+    imported, lost = imported_rows(runs)
     if not read:
         raise UsageError(f"all cells in {runs} are damaged; `bench status` names what is")
-    table = frame(read, every_snapshot=every_snapshot)
+    table = frame(read, imported, every_snapshot=every_snapshot)
     with atomic_path(out) as temporary:
         if form == "parquet":
             table.to_parquet(temporary, index=False)
@@ -75,7 +77,7 @@ def _table(cells: list[Run], runs: Path, out: Path, form: str, *, every_snapshot
             safe = table.map(lambda value: harmless(value) if isinstance(value, str) else value)
             safe.to_csv(temporary, index=False, lineterminator="\n")
     print(f"{count(len(table), 'row')} of {count(len(read), 'cell')}: {out}")
-    return say_damage([item for item in damaged if item.blocks], runs)
+    return say_damage([*(item for item in damaged if item.blocks), *lost], runs)
 
 
 def _archive(cells: list[Run], study: str, runs: Path, out: Path, weights: bool) -> int:
@@ -94,6 +96,7 @@ def _archive(cells: list[Run], study: str, runs: Path, out: Path, weights: bool)
     if not taken:
         raise UsageError(f"none of the {count(len(cells), 'cell')} in {runs} is finished and without damage")
     files += [file for file in {run.path.parents[1] / REFERENCE for run in cells} if file.is_file()]
+    files += (runs / IMPORTED).glob("*.csv")
     write_archive(out, runs, files)
     left = f", {len(cells) - taken} without a result left out" if taken < len(cells) else ""
     print(f"{count(taken, 'cell')}{left}: {out}")

@@ -24,6 +24,7 @@ from . import (
     doctor,
     evaluate,
     export,
+    imports,
     logs,
     merge,
     prepare,
@@ -58,6 +59,7 @@ COMMANDS = (
     register,
     export,
     merge,
+    imports,
     show,
     doctor,
 )

@@ -40,12 +40,12 @@ def merge(
             unpack(source, folder)
         outcomes = merge_into(folder, out)
         # The unpacked files are gone by the time that a message is read.
-        reasons = {item.cell: item.reason.replace(f"{folder.resolve()}/", "") for item in outcomes}
+        reasons = {item.place: item.reason.replace(f"{folder.resolve()}/", "") for item in outcomes}
     if not outcomes:
         raise UsageError(f"{source} holds no cells: name a folder of runs, or a zip file of `bench export`")
     for item in outcomes:
         if item.what == KEPT_OUT:
-            print(f"{item.cell}: {reasons[item.cell]}; left out", file=sys.stderr)
+            print(f"{item.place}: {reasons[item.place]}; left out", file=sys.stderr)
     number = Counter(item.what for item in outcomes)
     if any("values differ" in item.reason for item in outcomes):
         print(

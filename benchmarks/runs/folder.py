@@ -31,6 +31,7 @@ CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
 CELLS = "s*-*"  # names of the folders of cells
 DIAGNOSTICS = "diagnostics.jsonl"
 REFERENCE = "reference.jsonl"
+IMPORTED = "imported"  # folder of values of others
 
 
 class Record(TypedDict):

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import UsageError
 from ..common.files import owner_mark, read_jsonl, remove_leftovers, write_jsonl
 from ..common.lock import acquire
 from ..common.text import count, plain
 from .archive import files_of
 from .damage import damage_of, damages
-from .folder import REFERENCE, Run, cells_in, read_reference
+from .folder import IMPORTED, REFERENCE, Run, cells_in, read_reference
+from .imported import add_imported
 
 #: What becomes of a cell.
 MERGED, SAME, KEPT_OUT = "merged", "identical", "left out"
@@ -22,9 +24,9 @@ MERGED, SAME, KEPT_OUT = "merged", "identical", "left out"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell. cell: its path below the output folder. reason: why it was left out."""
+    """What became of a cell or a file. place: its path below the output folder. reason: why it was left out."""
 
-    cell: str
+    place: str
     what: str
     reason: str = ""
 
@@ -38,13 +40,24 @@ def merge(source: Path, out: Path) -> list[Outcome]:
     Raises OSError where something cannot be written.
     """
     outcomes = [_merge_cell(Run(run.path.resolve()), out) for run in cells_in(source)]
-    merged = {outcome.cell for outcome in outcomes if outcome.what == MERGED}
+    merged = {outcome.place for outcome in outcomes if outcome.what == MERGED}
     for root in dict.fromkeys(run.path.resolve().parents[2] for run in cells_in(source)):
-        for name in sorted({cell.partition("/")[0] for cell in merged}):
+        for name in sorted({place.partition("/")[0] for place in merged}):
             theirs = root / name / REFERENCE
             lost = damage_of(root / name, theirs, lambda root=root, name=name: _add_baselines(root, out, name))
             outcomes += [Outcome(f"{name}/{REFERENCE}", KEPT_OUT, item.reason) for item in lost]
+        outcomes += [_merge_imported(file, out) for file in sorted((root / IMPORTED).glob("*.csv"))]
     return outcomes
+
+
+def _merge_imported(file: Path, out: Path) -> Outcome:
+    place = plain(f"{IMPORTED}/{file.name}")
+    is_here = (out / IMPORTED / file.name).exists()
+    try:
+        add_imported(file, out)
+    except UsageError as error:
+        return Outcome(place, KEPT_OUT, str(error))
+    return Outcome(place, SAME if is_here else MERGED)
 
 
 def _merge_cell(run: Run, out: Path) -> Outcome:

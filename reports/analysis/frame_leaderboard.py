@@ -90,7 +90,7 @@ def leaderboard(results: pd.DataFrame, baseline: str | None = None) -> pd.DataFr
     labels = sorted({line["label"] for line in lines if not line["source"]})
     if baseline is not None and baseline not in labels:
         raise unknown("baseline", baseline, labels)
-    whole = dict.fromkeys(["seeds", "draws", *STATES, "rank", "rank_low", "rank_high"], "Int64")
+    whole = dict.fromkeys(["version", "nfe", "seeds", "draws", *STATES, "rank", "rank_low", "rank_high"], "Int64")
     return pd.DataFrame(lines, columns=COLUMNS).astype(whole)
 
 
@@ -122,7 +122,9 @@ def _lines(
             **against.get(label, {}),
         }
     for label in dict.fromkeys(row["label"] for row in rows if row["source"]):
-        yield {**facts[label], **_mean(row["value"] for row in rows if row["label"] == label)}
+        own = [row for row in rows if row["label"] == label]
+        mean = _mean(row["value"] for row in own)
+        yield facts[label] | (mean if all(row["seed"] is not None for row in own) else {"mean": mean["mean"]})
 
 
 def _part(rows: Iterable[Line]) -> Part:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...benchmarks.common.errors import UsageError
 from ...benchmarks.runs.folder import cells_in
+from ...benchmarks.runs.imported import Imported, imported_rows
 from .cells import FINAL_STATES, Cell, survey
 from .tables import common_settings, labels, variant
 
@@ -39,14 +40,14 @@ def load_results(path: str | Path, snapshots: Literal["last", "all"] = "last") -
 
         - benchmark, method, version, variant, label: the configuration. `label` is its short name, unique within the
           benchmark; `variant` is what it adds to the method. group: an id that all seeds of it share.
-        - cell, seed, state: the training run: its id, its training seed, and "finished", "diverged", "failed" or
-          "unfinished".
+        - cell, seed, state: the training run: its id, its training seed, and "finished", "diverged", "failed",
+          "unfinished" or "imported".
         - budget, images: training images planned, and seen at the snapshot.
         - nfe, metric, draw: network calls per sample, name of the metric, sampling seed.
         - value, error: of the metric, and the standard error of the sampling (NaN if it was not estimated).
         - samples: the number of samples that the metric was taken from.
         - parameters, tflop, device_hours, device: of the training up to the snapshot.
-        - source: empty for cells of this suite.
+        - source: empty for cells of this suite; the origin of rows that `bench import` has added to an output folder.
         - one column for each setting that differs between cells, such as `method.coupling.kl_weight`.
 
         What a cell should have and has no value for is a row with `value` NaN and `draw` missing. Such are all final
@@ -62,16 +63,17 @@ def load_results(path: str | Path, snapshots: Literal["last", "all"] = "last") -
     {'ect': 16.0, 'ict': 16.0, 'sct': 16.6, 'vct': 17.8}
     """
     cells, damaged = survey(cells_in(Path(path)))
-    if lost := [item for item in damaged if item.blocks]:
+    imported, lost_rows = imported_rows(Path(path))
+    if lost := [*(item for item in damaged if item.blocks), *lost_rows]:
         reasons = "; ".join(dict.fromkeys(item.reason for item in lost))
-        warnings.warn(f"cells are left out because files are damaged: {reasons}", stacklevel=2)
+        warnings.warn(f"results are left out because files are damaged: {reasons}", stacklevel=2)
     if not cells:
         raise UsageError(f"there are no cells{' without damage' if lost else ''} in {path}: nothing to load")
-    return frame(cells, every_snapshot=snapshots == "all")
+    return frame(cells, imported, every_snapshot=snapshots == "all")
 
 
-def frame(cells: Sequence[Cell], *, every_snapshot: bool = False) -> pd.DataFrame:
-    """The table of `load_results` for cells that have been read."""
+def frame(cells: Sequence[Cell], imported: Iterable[Imported] = (), *, every_snapshot: bool = False) -> pd.DataFrame:
+    """The table of `load_results` for cells and imported rows that have been read."""
     import pandas as pd
 
     settings = dict.fromkeys(key for cell in cells for key in cell.overrides)
@@ -85,6 +87,7 @@ def frame(cells: Sequence[Cell], *, every_snapshot: bool = False) -> pd.DataFram
             facts = _facts(cell) | {"label": names[cell.group], "variant": variant(cell, common), "source": ""}
             values = {key: _setting(cell, key) for key in settings}
             rows += [facts | _costs(cell, row["images"]) | row | values for row in _rows(cell, every_snapshot)]
+    rows += map(_foreign, imported)
     table = pd.DataFrame(rows, columns=[*COLUMNS, *settings])
     return table.astype(dict.fromkeys(WHOLE_NUMBERS, "Int64") | dict.fromkeys(NUMBERS, "float64"))
 
@@ -102,6 +105,11 @@ def _facts(cell: Cell) -> dict[str, object]:
         "parameters": cell.compute.get("parameters"),
         "device": cell.compute.get("device"),
     }
+
+
+def _foreign(row: Imported) -> dict[str, object]:
+    known = {name: getattr(row, name) for name in ("benchmark", "method", "variant", "label", "nfe", "metric", "value")}
+    return {**known, "seed": row.seed, "state": "imported", "source": row.provenance, "group": "", "cell": ""}
 
 
 def _costs(cell: Cell, images: int) -> dict[str, float | None]:

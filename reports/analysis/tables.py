@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...benchmarks.metrics.registry import direction
+from ...benchmarks.runs.imported import Imported
 from .cells import FINAL_STATES, Cell
 from .comparisons import BETTER, LEAST_SEEDS, Difference, Family, Rank, Values, family, ranks
 from .published import Comparison, Setup, compare_published
@@ -116,6 +117,7 @@ class Board:
 
     common: the settings that all configurations share, see `common_settings`.
     errors: (nfe, metric) -> standard error of the sampling, see `sampling_errors`.
+    imported: values of others on this benchmark, which no comparison contains.
     """
 
     benchmark: str
@@ -128,6 +130,7 @@ class Board:
     reference: dict[tuple[str, str], float]
     common: tuple[str, ...]
     errors: dict[tuple[int, str], float]
+    imported: tuple[Imported, ...] = ()
 
 
 def common_settings(cells: Iterable[Cell]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from .results import Results, cost_table, hardware_text, results, runs_text, sma
 from .sections import (
     Reading,
     crossing_table,
+    imported_table,
     learned_table,
     memorisation_reading,
     orientation_table,
@@ -88,6 +89,7 @@ class Content:
     page: Page
     summary: Summary
     published: Table
+    imported: Table
     orientation: Table | None
     memorisation: Reading | None
     crossings: Table
@@ -120,6 +122,7 @@ def page_content(page: Page) -> Content:
         page=page,
         summary=_summary(board),
         published=published,
+        imported=imported_table(board),
         orientation=None if published.rows else orientation_table(board),
         memorisation=memorisation_reading(page.memorisation, board) if page.memorisation else None,
         crossings=crossing_table(page.crossings, page.independent_crossings),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import urllib.parse
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...benchmarks.metrics.registry import direction
 from ..analysis.cells import FINAL_STATES, Cell
 from ..analysis.comparisons import INCONCLUSIVE, Rank
 from ..analysis.formatting import ARROWS, NOTHING, count_text, number, score_text, span
+from ..analysis.imported import Foreign, foreign
 from ..analysis.rivals import Rival, rivals
 from ..analysis.statistics import Spread
 from ..analysis.tables import Board, Compute, Entry, Row
@@ -201,12 +202,30 @@ def _measured(board: Board, rows: Sequence[Row]) -> Table:
         ]
         for row in rows
     ]
+    rest = [""] * (len(names) - 1), [""] * len(spreads)
+    lines += [[Text(label, "*"), *texts(*rest[0]), *shown, *texts(*rest[1])] for label, shown in _imported(board, rows)]
     for what, name in REFERENCES.items():
         values = [board.reference.get((what, metric)) for metric in board.metrics]
         if any(value is not None for value in values):
             shown = [Text(NOTHING) if value is None else Text(number(value), "*") for value in values]
-            lines.append([Text(name, "*"), *texts(*[""] * (len(names) - 1)), *shown, *texts(*[""] * len(spreads))])
+            lines.append([Text(name, "*"), *texts(*rest[0]), *shown, *texts(*rest[1])])
     return Table(header, "l" * len(names) + "r" * (len(header) - len(names)), lines)
+
+
+def _imported(board: Board, rows: Sequence[Row]) -> Iterator[tuple[str, list[Text]]]:
+    """Values of others at the NFE of these rows, in italics: a row for each configuration and source."""
+    found: dict[tuple[str, str], dict[str, Foreign]] = defaultdict(dict)
+    for item in foreign(board.imported):
+        first = item.rows[0]
+        if first.nfe == rows[0].nfe and first.metric in board.metrics:
+            found[first.label, first.source].setdefault(first.metric, item)
+    for (label, _), values in found.items():
+        yield label, [Text(foreign_text(values[m]), "*") if m in values else Text(NOTHING) for m in board.metrics]
+
+
+def foreign_text(item: Foreign) -> str:
+    """A value of others: with an interval where it has values by seed, else as it was reported."""
+    return score_text(item.score) if item.score.n > 1 else number(item.score.mean)
 
 
 def _deviations(spread: Spread) -> list[str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..analysis.formatting import NOTHING, count_text, number, score_text, signed
+from ..analysis.imported import foreign
 from ..analysis.memorisation import TAIL, Memorisation
 from ..analysis.posteriors import Learned
 from ..analysis.published import ORIENTATION_NFE, Comparison, orientation
 from ..analysis.statistics import Interval
 from ..analysis.tables import Board
 from ..analysis.transport import Crossings
-from .results import REFERENCES
+from .results import REFERENCES, foreign_text
 from .text import Table, Text, texts
 
 LONGEST_MESSAGE = 200
@@ -47,6 +49,22 @@ def published_table(board: Board) -> Table:
         for found in values
     ]
     return Table([*header, "source", "kind"], "lrlrrrllll", rows)
+
+
+def imported_table(board: Board) -> Table:
+    """A line for every imported value, with its provenance."""
+    header = ["configuration", "NFE", "metric", "value", "seeds", "source", "measured by", "note"]
+    rows = [
+        [
+            *texts(first.label, str(first.nfe), first.metric, foreign_text(item)),
+            *texts("unknown" if item.seeds is None else str(item.seeds)),
+            Text(first.source, link=urllib.parse.quote(first.url, safe=":/?#@&=+,;%~")),
+            *texts(first.measured_by, first.note or NOTHING),
+        ]
+        for item in foreign(board.imported)
+        for first in item.rows[:1]
+    ]
+    return Table(header, "lrlrrlll", rows)
 
 
 def orientation_table(board: Board) -> Table:

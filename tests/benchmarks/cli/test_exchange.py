@@ -166,3 +166,85 @@ def test_what_cannot_be_exported_is_said(runs: Path, call: Call, arguments: tupl
     Path("x").write_text("mine")
     assert call("export", "--format", "csv", "--out", "x").status == 2
     assert Path("x").read_text() == "mine"
+
+
+HEADER = "benchmark,method,nfe,metric,value,source,measured_by,seed,seeds,url,note"
+ROWS = (
+    "toy2d,CD,1,fd_points_500,0.25,A paper,its authors,,3,https://example.org/a,=1+1",
+    "toy2d,fork,1,fd_points_500,0.4,Our fork,us,0,,,",
+    "toy2d,fork,1,fd_points_500,0.6,Our fork,us,1,,,",
+)
+
+
+def write_rows(*rows: str, header: str = HEADER) -> Path:
+    Path("theirs.csv").write_text("\n".join((header, *rows)) + "\n", encoding="utf-8")
+    return Path("theirs.csv")
+
+
+def test_imported_values_are_shown_marked_and_change_no_verdict(runs: Path, call: Call) -> None:
+    before = consistency_bench.leaderboard(consistency_bench.load_results(runs))
+    said = call("import", write_rows(*ROWS))
+    assert (said.status, said.out.splitlines()[0]) == (0, "3 rows imported: runs/imported/theirs.csv")
+    assert call("import", "theirs.csv").status == 0  # again
+    results = consistency_bench.load_results(runs)
+    table = consistency_bench.leaderboard(results)
+    assert table[table["source"] == ""].to_csv() == before.to_csv()
+    foreign = table[table["source"] != ""].set_index("label")
+    assert foreign["mean"].to_dict() == {"CD (imported)": 0.25, "fork (imported)": 0.5}
+    assert foreign["rank"].isna().all()
+    assert foreign.loc["CD (imported)", "source"] == "A paper; https://example.org/a; measured by its authors; n=3"
+    assert set(results.loc[results["source"] != "", "state"]) == {"imported"}
+    assert call("report", "--no-mlflow").status == 0
+    page = (runs / "leaderboard.md").read_text()
+    assert "| *CD (imported)* | *0.250* |" in page
+    assert "| fork (imported) | 1 | fd_points_500 | 0.50 ± 1.27 (n=2) | 2 | Our fork | us | – |" in page
+    assert "[A paper](https://example.org/a)" in page
+    assert "CD (imported)" in (runs / "report.html").read_text()
+    assert "'=1+1" not in page
+
+
+def test_imported_rows_go_along_into_a_zip_file(runs: Path, call: Call) -> None:
+    assert call("import", write_rows(*ROWS)).status == 0
+    assert call("export", "--format", "zip", "--out", "a.zip").status == 0
+    assert call("merge", "a.zip", "--out", "other").out.startswith("3 merged")
+    assert Path("other/imported/theirs.csv").read_bytes() == Path("theirs.csv").read_bytes()
+    call("import", write_rows(ROWS[0]), "--out", "third")
+    said = call("merge", "a.zip", "--out", "third")
+    assert (said.status, "exists with other rows" in said.err) == (1, True)
+    assert Path("third/imported/theirs.csv").read_bytes() == Path("theirs.csv").read_bytes()
+
+
+def test_a_damaged_file_of_imported_rows_takes_nothing_else_down(runs: Path, call: Call) -> None:
+    assert call("import", write_rows(*ROWS)).status == 0
+    (runs / "imported" / "theirs.csv").write_text("nonsense")
+    said = call("report", "--no-mlflow")
+    assert (said.status, "its rows are left out" in said.err) == (1, True)
+    assert "(imported)" not in (runs / "leaderboard.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("0.25", "nan", "line 2: value is 'nan', must be a finite number"),
+        ("0.25", "0,25", "line 2: it has another number of fields"),
+        ("CD,1,", "CD,0,", "line 2: nfe is '0', must be a whole number of at least 1"),
+        ("us,1", "us,x", "line 4: seed is 'x', must be a whole number of at least 0"),
+        ("us,1", "us,0", "line 4: repeats line 3"),
+        (",3,", ",some,", "line 2: seeds is 'some', must be a whole number of at least 1, or unknown"),
+        ("A paper", "", "line 2: source is empty"),
+        ("https:", "javascript:", "line 2: url is"),
+        ("toy2d,CD", "toy3d,CD", "line 2: unknown benchmark 'toy3d'. Did you mean: toy2d?"),
+        ("fd_points_500,0.25", "fd_point_500,0.25", "line 2: unknown metric 'fd_point_500'"),
+        ("method", "metod", "line 1: unknown column 'metod'"),
+        ("measured_by,", "", "line 1: the column 'measured_by' is missing"),
+        ("note", "url", "line 1: a column is there twice"),
+        ("A paper", "A" * 501, "line 2: source has 501 characters"),
+        ("A paper", '"A', "line 2: unexpected end of data"),
+    ],
+)
+def test_a_row_that_is_not_complete_is_named(call: Call, old: str, new: str, message: str) -> None:
+    text = "\n".join((HEADER, *ROWS)).replace(old, new, 1)
+    said = call("import", write_rows(*text.splitlines()[1:], header=text.splitlines()[0]), "--out", "runs")
+    assert (said.status, said.err.count("\n")) == (2, 1), said.err
+    assert f"bench: theirs.csv: {message}" in said.err
+    assert not Path("runs/imported/theirs.csv").exists()
