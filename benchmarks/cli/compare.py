@@ -17,6 +17,7 @@ from ..runs.damage import Damage
 from ..runs.folder import find_cells
 from . import options
 from .cells import below, no_cells, say_damage
+from .json_output import print_json
 
 Name = TypeVar("Name", str, int)
 
@@ -44,6 +45,7 @@ def compare(
     out: options.Out = Path("runs"),
     metric: Annotated[str | None, typer.Option("--metric", help="Comma-separated. Default: all in common.")] = None,
     nfe: Annotated[str | None, typer.Option("--nfe", help="Step counts: 1,2. Default: all in common.")] = None,
+    as_json: options.Json = False,
 ) -> int:
     """Compare two methods, runs or sweeps on their common seeds. Print which is significantly better.
 
@@ -63,8 +65,34 @@ def compare(
         raise UsageError(f"{first} and {second} have no values of finished trainings in common; see `bench status`")
     metrics = _chosen("metric", metric, [item.metric for item in known])
     nfes = _chosen("NFE", nfe, [item.nfe for item in known])
-    _print(comparisons(pairs, metrics, nfes), _headings(first, second))
+    made = comparisons(pairs, metrics, nfes)
+    if as_json:
+        print_json({"first": first, "second": second, "comparisons": map(_document, made)})
+    else:
+        _print(made, _headings(first, second))
     return status
+
+
+def _document(item: Comparison) -> dict[str, object]:
+    found = item.difference
+    facts = {"benchmark": item.benchmark, "names": item.names, "metric": item.metric, "nfe": item.nfe}
+    return {
+        **facts,
+        "higher_is_better": direction(item.metric) > 0,
+        "first": item.first,
+        "second": item.second,
+        "seeds": found.interval.n,
+        "difference": found.interval.mean,
+        "low": found.interval.low,
+        "high": found.interval.high,
+        "corrected_low": found.adjusted.low,
+        "corrected_high": found.adjusted.high,
+        "p": found.p,
+        "corrected_p": found.holm,
+        "improvement": found.improvement,
+        "verdict": found.verdict,
+        "reason": found.reason,
+    }
 
 
 def _headings(first: str, second: str) -> tuple[str, str]:

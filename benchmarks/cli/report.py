@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,10 @@ from ..common.redact import without_password
 from ..runs.folder import Run, find_cells
 from . import options
 from .cells import no_cells, say_damage
+from .json_output import print_json
+
+if TYPE_CHECKING:
+    from ...reports.build import ReportPaths
 
 #: Schemes of MLflow's stores; current versions refuse plain folders.
 MLFLOW_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
@@ -58,6 +62,7 @@ def report(
     readme: Annotated[
         Path | None, typer.Option("--readme", help="Document to update between its leaderboard markers, too.")
     ] = None,
+    as_json: options.Json = False,
 ) -> int:
     """Rebuild page, leaderboard, plots and MLflow import from files.
 
@@ -70,8 +75,28 @@ def report(
         raise no_cells(out)
     with naming_mlflow(mlflow_uri):
         paths = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme)
-    _print_paths(paths.leaderboard, out, tracking)
+    if as_json:
+        print_json(_document(paths, out))
+    else:
+        _print_paths(paths.leaderboard, out, tracking)
     return say_damage(paths.damages, out)
+
+
+def _document(paths: ReportPaths, out: Path) -> dict[str, object]:
+    from ...reports.analysis.cells import survey
+    from ...reports.analysis.frame_leaderboard import leaderboard
+    from ...reports.analysis.frames import frame
+    from ..runs.imported import imported_rows
+
+    cells, _ = survey(find_cells(out))
+    results = leaderboard(frame(cells, imported_rows(out)[0]))
+    return {
+        "page": paths.html,
+        "leaderboard": paths.leaderboard,
+        "mlflow": paths.mlflow and without_password(paths.mlflow),
+        "damaged": [item.reason for item in paths.damages],
+        "results": results.astype(object).where(results.notna(), None).to_dict("records"),
+    }
 
 
 def show_report(out: Path, tracking: Tracking) -> int:

@@ -15,16 +15,20 @@ from ..common.errors import UsageError, unknown
 from . import options
 from .cells import find
 from .evaluate import print_records
+from .json_output import print_json
 
 app = typer.Typer()
 
 
 @app.command("list")
-def list_() -> int:
+def list_(as_json: options.Json = False) -> int:
     """List methods, benchmarks, presets and metrics."""
     from ..config.compose import FOLDER, choices
     from ..metrics.registry import DISTANCES, EXAMPLES, parse
 
+    if as_json:
+        print_json(_listing())
+        return 0
     for group, title in (("method", "methods"), ("benchmark", "benchmarks"), ("preset", "presets")):
         print(f"{title}:")
         names = choices(group)
@@ -47,12 +51,17 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A method, a benchmark, or a cell's folder or id.")],
     settings: options.Settings = None,
     out: options.Out = Path("runs"),
+    as_json: options.Json = False,
 ) -> int:
     """Print the configuration of a method, benchmark or cell. For a cell, print its records, too."""
     from ..config.compose import choices, compose_cells, parse_methods
     from ..data.registry import check_options
 
     if cell := find(name, out):
+        if as_json:
+            facts = {"kind": "cell", "path": cell.path, "state": cell.status.state, "configs": [cell.config.to_dict()]}
+            print_json({**facts, "records": cell.records})
+            return 0
         _print_yaml({**cell.config.to_dict(), "state": str(cell.status.state)})
         if cell.records:
             print("records:")
@@ -62,16 +71,40 @@ def show(
         (composed,) = compose_cells(["ect"], [0], [f"benchmark={name}", *(settings or [])])
         check_options(composed.config.data)
         hidden = ("cell", "method", "seed")
-        _print_yaml({name: value for name, value in composed.config.to_dict().items() if name not in hidden})
+        shown = {key: value for key, value in composed.config.to_dict().items() if key not in hidden}
+        if as_json:
+            print_json({"kind": "benchmark", "configs": [shown]})
+        else:
+            _print_yaml(shown)
         return 0
     try:
         methods = parse_methods(name)
     except UsageError:
         raise unknown(f"method, benchmark or cell in {out}", name, choices("method") + choices("benchmark")) from None
-    for composed in compose_cells(methods, [0], settings or [], partial(print, file=sys.stderr)):
+    cells = compose_cells(methods, [0], settings or [], partial(print, file=sys.stderr))
+    for composed in cells:
         check_options(composed.config.data)
+    if as_json:
+        print_json({"kind": "method", "configs": [composed.config.to_dict() for composed in cells]})
+        return 0
+    for composed in cells:
         _print_yaml(composed.config.to_dict())
     return 0
+
+
+def _listing() -> dict[str, object]:
+    from ..config.compose import FOLDER, choices
+    from ..metrics.registry import DISTANCES, EXAMPLES, direction, parse
+
+    groups = {
+        f"{group}s": [{"name": name, "summary": _summary(FOLDER / group / f"{name}.yaml")} for name in choices(group)]
+        for group in ("method", "benchmark", "preset")
+    }
+    metrics = [
+        {"name": name, "description": DISTANCES[parse(name).distance], "higher_is_better": direction(name) > 0}
+        for name in EXAMPLES
+    ]
+    return {**groups, "metrics": metrics}
 
 
 def _summary(path: Path) -> str:
