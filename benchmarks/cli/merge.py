@@ -21,7 +21,9 @@ def merge(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of runs, or zip file of `bench export`.")],
     out: options.Out = Path("runs"),
 ) -> int:
-    """Copy finished cells of another folder of runs, or of a zip file, into this one. Nothing here changes.
+    """Merge the finished cells of another folder or zip file.
+
+    Cells that are not here yet are copied, and nothing here changes.
 
     Exit status: 0 all cells of SOURCE are here, 1 cells are left out, which are named.
     """

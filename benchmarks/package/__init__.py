@@ -10,31 +10,32 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+__version__ = "0.1.0"
+__all__ = ["__version__", "leaderboard", "load_model", "load_results", "score"]
+
+#: Where each public name is: module:name, or a module.
+_PLACES = {
+    "leaderboard": "reports.analysis.frame_leaderboard:leaderboard",
+    "load_model": "benchmarks.evaluation.export:load_model",
+    "load_results": "reports.analysis.frames:load_results",
+    "score": "benchmarks.evaluation.image_scores:score",
+}
+
 if TYPE_CHECKING:
     # A type checker finds these in an installed package; in the repository the subpackages are other folders.
     from .benchmarks.evaluation.export import load_model
     from .benchmarks.evaluation.image_scores import score
     from .reports.analysis.frame_leaderboard import leaderboard
     from .reports.analysis.frames import load_results
+else:  # to a type checker, a module with __getattr__ has every name
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "leaderboard", "load_model", "load_results", "score"]
-
-#: Each public name and the module that defines it.
-_MODULES = {
-    "leaderboard": "reports.analysis.frame_leaderboard",
-    "load_model": "benchmarks.evaluation.export",
-    "load_results": "reports.analysis.frames",
-    "score": "benchmarks.evaluation.image_scores",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        place, _, attribute = _PLACES[name].partition(":")
+        module = importlib.import_module(f"{__name__}.{place}")
+        globals()[name] = found = getattr(module, attribute) if attribute else module
+        return found
 
 
 def __dir__() -> list[str]:
