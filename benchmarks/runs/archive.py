@@ -35,7 +35,7 @@ def files_of(run: Run, *, weights: bool) -> list[Path]:
     """The files of a cell that are its result. Checkpoints, locks and the log are not among them."""
     snapshots = run.path.glob(f"snapshots/*{WEIGHTS}") if weights else ()
     found = [*run.data_files, *sorted(run.path.glob("samples/*.npz")), *sorted(snapshots)]
-    return [file for file in found if file.is_file() and not file.is_symlink()]
+    return [file for file in found if file.is_file()]
 
 
 def write_archive(path: Path, out: Path, files: Iterable[Path]) -> None:

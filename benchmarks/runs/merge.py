@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 import time
@@ -64,6 +65,8 @@ def _merge_cell(run: Run, out: Path) -> Outcome:
     place = "/".join(run.path.parts[-3:])
     if found := damages(run):
         return Outcome(place, KEPT_OUT, found[0].reason)
+    if any(path.is_symlink() for path in run.path.rglob("*")):  # whatever they lead to would become a result
+        return Outcome(place, KEPT_OUT, "it holds links")
     cell, state = run.config.cell, run.status.state
     if place != f"{cell.benchmark}/{cell.method}/s{cell.seed}-{cell.id}":
         return Outcome(plain(place), KEPT_OUT, f"its configuration is that of {plain(f'{cell.method}, {cell.id}')}")
@@ -72,7 +75,12 @@ def _merge_cell(run: Run, out: Path) -> Outcome:
     ours = Run(out / place)
     if ours.path.exists():
         return _compare(ours, run, place)
-    _copy(run, ours.path)
+    try:
+        _copy(run, ours.path)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        return Outcome(place, KEPT_OUT, "another process has begun to write it here")
     return Outcome(place, MERGED)
 
 

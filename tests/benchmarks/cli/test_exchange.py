@@ -99,6 +99,16 @@ def test_a_cell_without_a_result_is_neither_exported_nor_merged(runs: Path, call
     assert "it is interrupted, and only finished cells are merged" in said.err
 
 
+def test_a_cell_with_links_is_left_out(runs: Path, call: Call) -> None:
+    ect, _ = find_cells(runs)
+    snapshot = next(ect.path.glob("snapshots/*"))
+    snapshot.unlink()
+    snapshot.symlink_to("/etc/passwd")
+    said = call("merge", runs, "--out", "other")
+    assert (said.status, "it holds links; left out" in said.err) == (1, True)
+    assert not any("ect" in str(path) for path in Path("other").rglob("*"))
+
+
 @pytest.mark.parametrize(
     ("name", "mode", "message"),
     [
