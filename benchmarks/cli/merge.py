@@ -50,9 +50,8 @@ def merge(
             print(f"{item.place}: {reasons[item.place]}; left out", file=sys.stderr)
     number = Counter(item.what for item in outcomes)
     if any("values differ" in item.reason for item in outcomes):
-        print(
-            f"to compare cells with other values: bench compare {out} FOLDER, with {source} as FOLDER", file=sys.stderr
-        )
+        folder = source if source.is_dir() else f"FOLDER, with {source} unpacked into FOLDER"
+        print(f"to compare cells with other values: bench compare {out} {folder}", file=sys.stderr)
     print(f"{number[MERGED]} merged, {number[SAME]} identical, {number[KEPT_OUT]} left out")
     if number[MERGED]:
         print(f"to update the report: bench report --out {out}")

@@ -93,7 +93,7 @@ def _compare(ours: Run, theirs: Run, place: str) -> Outcome:
         return Outcome(place, KEPT_OUT, "it was sampled with other settings than here")
     different = [key for key in here.keys() & there.keys() if here[key] != there[key]]
     if different:
-        images, nfe, draw, metric, _ = key = min(different)
+        images, nfe, draw, metric, _ = key = min(different, key=lambda key: (-key[0], *key[1:]))
         rows = count(len(different), "row")
         example = f"{metric} at NFE {nfe}, {images:,} images, draw {draw}: {here[key]} here, {there[key]} there"
         return Outcome(place, KEPT_OUT, f"its values differ from those of the same training here in {rows} ({example})")

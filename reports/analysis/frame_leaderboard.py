@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...benchmarks.common.errors import UsageError, unknown
 from ...benchmarks.metrics.registry import direction
-from .comparisons import BETTER, INCONCLUSIVE, WORSE, family, one_family, ranks
+from .comparisons import BETTER, INCONCLUSIVE, WORSE, Values, family, one_family, ranks
 from .rivals import Rival, rival_of, rivals
 from .statistics import seed_mean, spread, t_interval
 from .tables import Contest, contest
@@ -26,19 +25,11 @@ COLUMNS = [
 ]
 BEST = "best"
 
+#: label -> seed -> sampling seed -> value
+Draws = dict[str, dict[int, dict[int, float]]]
+
 #: A row of a table by its columns; None where it has no value.
 Line = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of one benchmark, NFE and metric, by label, without imported ones.
-
-    values: seed -> value, NaN where the seed diverged. draws: seed -> sampling seed -> value, of finished cells.
-    """
-
-    values: dict[str, dict[int, float]]
-    draws: dict[str, dict[int, dict[int, float]]]
 
 
 def leaderboard(results: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
@@ -98,21 +89,26 @@ def _lines(
     metric: str, rows: Sequence[Line], states: Mapping[str, Counter[str]], baseline: str | None
 ) -> Iterator[Line]:
     """The lines of one benchmark, NFE and metric: ranked ones, then others by name, then imported ones."""
-    facts = {row["label"]: {name: row[name] for name in FACTS} for row in rows}
-    part, sign = _part([row for row in rows if not row["source"]]), direction(metric)
-    found = contest(part.values, metric, 0, {label: count["failed"] for label, count in states.items()})
+    ours, sign = [row for row in rows if not row["source"]], direction(metric)
+    facts = {row["label"]: {name: row[name] for name in FACTS} for row in ours}
+    draws = _draws(ours)
+    values = {label: {seed: seed_mean(own.values()) for seed, own in seeds.items()} for label, seeds in draws.items()}
+    for row in ours:
+        if row["state"] == "diverged":
+            values[row["label"]][row["seed"]] = math.nan
+    found = contest(values, metric, 0, {label: count["failed"] for label, count in states.items()})
     places = ranks(found.family)
-    against = _against_best(found) if baseline is None else _against_baseline(part, baseline, sign)
+    against = _against_best(found) if baseline is None else _against_baseline(values, baseline, sign)
 
     def order(label: str) -> tuple[float, float, str]:
-        score = t_interval(part.values[label].values())
+        score = t_interval(values[label].values())
         return places[label].place or math.inf, -sign * score.mean if score.n else math.inf, label
 
-    for label in sorted(part.values, key=order):
-        own, rank = spread(part.draws[label]), places[label]
+    for label in sorted(values, key=order):
+        own, rank = spread(draws[label]), places[label]
         yield {
             **facts[label],
-            **_mean(part.values[label].values()),
+            **_mean(values[label].values()),
             "draws": own.draws[1],
             "sd": own.total if own.seed is None else own.seed,
             **{state: states[label][state] for state in STATES},
@@ -121,27 +117,26 @@ def _lines(
             "rank_high": rank.high,
             **against.get(label, {}),
         }
-    for label in dict.fromkeys(row["label"] for row in rows if row["source"]):
-        own = [row for row in rows if row["label"] == label]
-        mean = _mean(row["value"] for row in own)
-        yield facts[label] | (mean if all(row["seed"] is not None for row in own) else {"mean": mean["mean"]})
-
-
-def _part(rows: Iterable[Line]) -> Part:
-    """A diverged seed counts as NaN; a configuration without a value is there with no seeds, as a rival not yet met."""
-    part = Part(defaultdict(dict), defaultdict(lambda: defaultdict(dict)))
+    theirs: dict[tuple[object, ...], list[Line]] = defaultdict(list)
     for row in rows:
-        values, draws = part.values[row["label"]], part.draws[row["label"]]
-        if row["state"] == "diverged":
-            values[row["seed"]] = math.nan
-        elif row["state"] == "finished" and row["draw"] is not None:
-            if row["draw"] in draws[row["seed"]]:
+        if row["source"]:
+            theirs[row["label"], row["source"], row["seed"] is None].append(row)
+    for (*_, is_mean), own in theirs.items():
+        mean = _mean(row["value"] for row in own)
+        yield {name: own[0][name] for name in FACTS} | ({"mean": mean["mean"]} if is_mean else mean)
+
+
+def _draws(rows: Iterable[Line]) -> Draws:
+    """A configuration without a value is there with no seeds."""
+    found: Draws = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        own = found[row["label"]]
+        if row["state"] == "finished" and row["draw"] is not None:
+            if row["draw"] in own[row["seed"]]:
                 cells = f"{row['label']} has two cells of seed {row['seed']}"
                 raise UsageError(f"{cells}: give configurations of different folders other labels")
-            draws[row["seed"]][row["draw"]] = math.nan if row["value"] is None else row["value"]
-    for label, seeds in part.draws.items():
-        part.values[label] |= {seed: seed_mean(draws.values()) for seed, draws in seeds.items()}
-    return part
+            own[row["seed"]][row["draw"]] = math.nan if row["value"] is None else row["value"]
+    return found
 
 
 def _mean(values: Iterable[float]) -> Line:
@@ -156,14 +151,14 @@ def _against_best(found: Contest) -> dict[str, Line]:
     return lines if found.leader is None else lines | {found.leader: {"verdict": BEST if found.significant else None}}
 
 
-def _against_baseline(part: Part, baseline: str, sign: int) -> dict[str, Line]:
+def _against_baseline(values: Values, baseline: str, sign: int) -> dict[str, Line]:
     """Every configuration against the baseline, as one family."""
-    base = part.values.get(baseline)
+    base = values.get(baseline)
     if base is None or not sign:
         return {}
     alone = [
         family({baseline: base, label: own}, sign).between(baseline, label)
-        for label, own in part.values.items()
+        for label, own in values.items()
         if label != baseline
     ]
     verdicts = {BETTER: WORSE, WORSE: BETTER}  # of the baseline -> of the other

@@ -79,7 +79,7 @@ def test_other_values_of_the_same_training_are_reported_and_change_nothing(runs:
     assert "toy2d/ect/" in said.err
     assert "its values differ from those of the same training here in 1 row (fd_points_500 at NFE 1" in said.err
     assert "was changed after it was written" in said.err
-    assert "bench compare runs FOLDER" in said.err
+    assert "bench compare runs other" in said.err
     assert contents(runs) == before
     # Into an empty folder, the sound one is merged.
     said = call("merge", "other", "--out", "new")
