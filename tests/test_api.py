@@ -16,7 +16,7 @@ import torch
 import consistency_bench
 from consistency_bench.benchmarks.cli.sample import sample
 from consistency_bench.benchmarks.common.errors import UsageError
-from consistency_bench.benchmarks.common.files import write_text, yaml_text
+from consistency_bench.benchmarks.common.files import read_json, write_json, write_text, yaml_text
 from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.data.registry import load
 from consistency_bench.benchmarks.evaluation.export import pack
@@ -112,6 +112,11 @@ def test_a_folder_without_a_model_is_refused(folder: Path, tmp_path: Path) -> No
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
     with pytest.raises(UsageError, match="was changed after it was written"):
         consistency_bench.load_model(tmp_path / "copy")
+    content = read_json(folder / "exported" / "config.json")
+    for facts in ({"shape": [1, 8, -8]}, {"shape": 8}, {"count": 10**18}, {"name": 3, "more": 1}):
+        write_json(file, content | {"sample": content["sample"] | facts}, sealed=True)
+        with pytest.raises(UsageError, match=r"config\.json"):
+            consistency_bench.load_model(tmp_path / "copy")
     (tmp_path / "copy" / "model.safetensors").unlink()
     file.write_bytes((folder / "exported" / "config.json").read_bytes())
     with pytest.raises(UsageError, match=r"model\.safetensors cannot be read"):

@@ -142,6 +142,8 @@ def unpack(folder: Path, device: str = "auto") -> Served:
         content = read_json(folder / MODEL)
         config, facts = RunConfig.from_dict(content["config"]), content["sample"]
         data = DataInfo(**{**facts, "shape": tuple(facts["shape"])})
+        if not all(type(size) is int and 1 <= size < 2**31 for size in (*data.shape, data.classes, data.count)):
+            raise ValueError("the shape or the counts of the samples are no sizes")
     labels = _read(folder / LABELS, load_file)["labels"] if config.data.conditional else None
     weights = {WEIGHTS: folder / WEIGHTS} | ({} if config.guide_images is None else {GUIDE: folder / GUIDE})
     return _serve(config, data, labels, weights, device)
@@ -152,7 +154,7 @@ def _serve(config: RunConfig, data: DataInfo, labels: Tensor | None, weights: di
     config = replace(config, train=replace(config.train, init=None), data=replace(config.data, flip=False))
     kind = torch.uint8 if data.quantised else torch.float32
     images = torch.zeros(1, *data.shape, dtype=kind).expand(len(data), *data.shape)
-    labels = torch.zeros(len(data)).long() if labels is None else labels
+    labels = torch.zeros(1).long().expand(len(data)) if labels is None else labels
     dataset = Dataset(data.name, images, labels, data.classes)
     place = pick_device(device)
     model = build_model(config, dataset, torch.device("cpu"))
