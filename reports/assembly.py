@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..benchmarks.common.files import write_text
+from ..benchmarks.config.study import Study
 from ..benchmarks.runs.imported import Imported
 from .analysis.ablations import Ablation, Grid, ablations
 from .analysis.cells import Cell
@@ -16,7 +17,8 @@ from .analysis.diagnostics import profiles
 from .analysis.memorisation import memorisation
 from .analysis.posteriors import learned
 from .analysis.profiles import performance_profile
-from .analysis.tables import Board, SeedValue, leaderboard, seed_values
+from .analysis.rankings import rankings
+from .analysis.tables import Board, Focus, SeedValue, leaderboard, seed_values
 from .analysis.transport import crossings, independent_crossings
 from .pages.ablations import ablation_page, title
 from .pages.captions import ABLATION_CAPTIONS, plots_of
@@ -42,10 +44,15 @@ LONGEST_SLUG = 60
 @dataclass(frozen=True)
 class Assembly:
     """Writes pages and plots below `out`, and lists them. baselines: by benchmark, see `cells.baselines`.
-    imported: values of others."""
+
+    study: what the cells belong to. root: the path from `out` to the output folder, "" or such as "../../". imported:
+    values of others.
+    """
 
     out: Path
     baselines: Mapping[str, dict[tuple[str, str], float]]
+    study: Study | None = None
+    root: str = ""
     imported: Sequence[Imported] = ()
     ablations: list[Path] = field(default_factory=list)
     diagnostics: list[Path] = field(default_factory=list)
@@ -56,12 +63,27 @@ class Assembly:
         """All that was written so far."""
         return [*self.ablations, *self.diagnostics, *self.plots]
 
-    def page(self, cells: Sequence[Cell]) -> Page:
-        """Everything shown of the cells of one benchmark; its plots and ablations are written."""
-        benchmark, values = cells[0].benchmark, seed_values(cells)
-        board = leaderboard(cells, values, self.baselines.get(benchmark, {}))
-        board = replace(board, imported=tuple(row for row in self.imported if row.benchmark == benchmark))
-        stem = _slug(benchmark)
+    def pages(self, cells: Sequence[Cell]) -> list[Page]:
+        """Everything shown of the cells of one benchmark, a page for each ranking; plots and ablations are written.
+
+        Ablations, which compare what was swept, are of all cells, and on the first page.
+        """
+        if self.study is not None:
+            return [self._page(cells)]
+        ranked = rankings(cells)
+        (_, main), others = ranked[0], ranked[1:]
+        first = self._page(main, among=cells)
+        return [first, *(self._page(own, what, place) for place, (what, own) in enumerate(others, start=2))]
+
+    def _page(self, cells: Sequence[Cell], what: str = "", place: int = 1, among: Sequence[Cell] | None = None) -> Page:
+        """A ranking. what: sets it apart from the first one; place: among those of the benchmark."""
+        values = seed_values(cells)
+        board = self._board(cells, values, what)
+        benchmark, stem = board.benchmark, _slug(cells[0].benchmark) + (f"-{place}" if what else "")
+        every = board, values
+        if among is not None and len(among) > len(cells):
+            more = seed_values(among)
+            every = self._board(among, more), more
         return Page(
             board=board,
             values=values,
@@ -73,9 +95,15 @@ class Assembly:
             transport=plots_of(self._draw(_transport(board), stem), benchmark),
             learned=learned(board),
             posteriors=plots_of(self._draw(_posteriors(board), stem), benchmark),
-            ablations=self._ablations(board, values),
+            ablations=[] if what else self._ablations(*every),
             diagnostics=self._diagnostics(board, stem),
         )
+
+    def _board(self, cells: Sequence[Cell], values: Sequence[SeedValue], what: str = "") -> Board:
+        name = cells[0].benchmark
+        board = leaderboard(cells, values, self.baselines.get(name, {}), _focus(self.study, cells))
+        imported = tuple(row for row in self.imported if row.benchmark == name and not what)
+        return replace(board, benchmark=f"{name}, {what}" if what else name, root=self.root, imported=imported)
 
     def profile(self, boards: Sequence[Board]) -> ProfileSection | None:
         """The section on all benchmarks together, where there are problems enough; its plot is written."""
@@ -133,6 +161,14 @@ class Assembly:
         names = itertools.chain([f"{name}.md"], (f"{name}-{number}.md" for number in itertools.count(2)))
         taken = {path.name for path in self.ablations}
         return self.out / "ablations" / next(name for name in names if name not in taken)
+
+
+def _focus(study: Study | None, cells: Sequence[Cell]) -> Focus:
+    """The headline of a study, and the group of its baseline."""
+    if study is None:
+        return Focus()
+    groups = {cell.group for cell in cells if study.is_baseline(cell.method, cell.overrides)}
+    return Focus(study.headline.metric, study.headline.nfe, groups.pop() if len(groups) == 1 else None)
 
 
 def _shown(ablation: Ablation, grid: Grid | None) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
-"""`build_report`: everything a reader looks at, rebuilt from the files of an output folder."""
+"""`build_report`: everything a reader looks at, rebuilt from the files of an output folder, a report per study."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 from ..benchmarks.common.files import DamagedError, atomic_path, read_json, remove_leftovers, write_json, write_text
 from ..benchmarks.common.redact import without_password
 from ..benchmarks.runs.damage import Damage, cure
-from ..benchmarks.runs.folder import IMPORTED, REFERENCE, find_cells
-from ..benchmarks.runs.imported import imported_rows
+from ..benchmarks.runs.folder import IMPORTED, REFERENCE, STUDIES, Run, find_cells
+from ..benchmarks.runs.imported import Imported, imported_rows
+from ..benchmarks.runs.studies import Family, families, study_folder
 
 if TYPE_CHECKING:
     from .analysis.cells import Cell
+    from .analysis.tables import Board
+    from .assembly import Assembly
 
 STAMP = ".report.json"
 FOLDERS = ("ablations", "diagnostics", "plots")
@@ -30,6 +33,8 @@ BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 class ReportPaths:
     """What was written: pages and plots. `mlflow` is the address of the store, None where there was no import.
 
+    The paths are those of the cells run without a study or, if there are none, of the first study. studies: the
+    leaderboards of all studies that were written.
     damages: what is damaged below the output folder; cells whose numbers that concerns are in nothing that was written.
     """
 
@@ -40,65 +45,147 @@ class ReportPaths:
     mlflow: str | None
     diagnostics: tuple[Path, ...] = ()
     damages: tuple[Damage, ...] = ()
+    studies: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is in an output folder: families of cells, cells whose numbers can be used by name, baselines, damage."""
+
+    out: Path
+    families: Sequence[Family]
+    cells: Mapping[str, Cell]
+    references: Mapping[str, dict[tuple[str, str], float]]
+    damages: Sequence[Damage]
+    imported: Sequence[Imported]
+
+    def cells_of(self, family: Family) -> list[Cell]:
+        """The usable cells of a family, each with what the family asked for."""
+        from .analysis.cells import restricted
+
+        return [restricted(self.cells[name], wanted) for name, wanted in family.members.items() if name in self.cells]
+
+    def damages_of(self, family: Family) -> list[Damage]:
+        """The damage that concerns a family. The cells of no study have that which concerns no family, too."""
+        return [item for item in self.damages if family in self._concerned(item)]
+
+    def _concerned(self, item: Damage) -> list[Family]:
+        found = [family for family in self.families if item.folder in self._folders(family)]
+        return found or [family for family in self.families if family.study is None]
+
+    def _folders(self, family: Family) -> set[Path]:
+        own = {self.out / name for name in family.members}
+        return {*own, *(folder.parents[1] for folder in own)} | ({family.folder} if family.study else set())
 
 
 def build_report(
-    out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None, readme: Path | None = None
+    out: Path,
+    *,
+    mlflow: bool = True,
+    mlflow_uri: str | None = None,
+    readme: Path | None = None,
+    study: str | None = None,
+    only_changed: bool = False,
 ) -> ReportPaths:
-    """Write `leaderboard.md`, `report.html`, `results.csv`, `ablations/`, `plots/` into `out`; its cells into MLflow.
+    """Write the reports of an output folder: `leaderboard.md`, `report.html`, `results.csv`, `ablations/`, `plots/`.
+
+    Those of the cells that were run without a study are in `out`, those of a study in `studies/<name>`. Cells are also
+    imported into MLflow.
 
     readme: a document whose lines between the markers `BEGIN` and `END` become the verdicts and tables; the rest of it
-    stays byte for byte.
+    stays byte for byte. study: write the report of this study alone. only_changed: leave out reports that would only
+    repeat what is there.
     Unfinished sweeps are reported as such, and damaged cells are left out and listed. Raises LookupError where there
     are no cells, DamagedError where all of them are damaged or the document has no pair of markers, OSError where
-    something cannot be written.
+    something cannot be written, UsageError for an unknown study.
     """
-    from .assembly import Assembly
-    from .pages.html import report_html
-    from .pages.leaderboard import excerpt_text, leaderboard_text
-    from .pages.spreadsheet import results_csv
-
     around = None if readme is None else _around_markers(readme)  # before anything is written
-    _refuse_links(out)
-    for folder in (out, *(out / name for name in FOLDERS)):
-        remove_leftovers(folder)
+    chosen = None if study is None else study_folder(out, study)
+    found, unread = _families(out)
+    wanted = [family for family in found if chosen is None or family.folder == chosen]
+    _refuse_links(wanted)
+    if only_changed:
+        destination = _destination(mlflow, mlflow_uri)
+        wanted = [family for family in wanted if not _is_current(out, family, destination if mlflow else None)]
     # Taken before reading: files that change while the report is made leave it out of date.
-    fingerprint = _fingerprint(out)
-    cells, references, damages = _survey(out)
-    imported, lost = imported_rows(out)
-    damages += lost
-    assembly = Assembly(out, references, imported)
-    benchmarks = sorted({cell.benchmark for cell in cells})
-    pages = [assembly.page([cell for cell in cells if cell.benchmark == name]) for name in benchmarks]
-    boards = [page.board for page in pages]
-    profile = assembly.profile(boards)
-    left_out = [item.reason.replace(f"{out}{os.sep}", "") for item in damages]
-    write_text(out / "leaderboard.md", leaderboard_text(pages, profile, left_out))
-    write_text(out / "report.html", report_html(pages, out, profile, left_out))
-    write_text(out / "results.csv", results_csv(boards))
-    if readme is not None and around is not None:
-        _write_excerpt(readme, around, excerpt_text(boards, _link(readme, out), left_out))
-    files = [*(out / name for name in PAGES), *assembly.files]
+    fingerprints = {family.folder: _fingerprint(out, family) for family in wanted}
+    survey = _survey(out, found, unread)
+    reports = {family.folder: _write(survey, family) for family in wanted if survey.cells_of(family)}
+    if readme is not None and around is not None and wanted and wanted[0].folder in reports:
+        _write_excerpt(readme, around, survey, wanted[0], reports)
     address = None
     if mlflow:
         from .tracking.importer import export
 
-        address = export(out, cells, mlflow_uri, files).uri
-    if mlflow and mlflow_uri is None:
-        files.append(out / "mlflow.db")
-    _write_stamp(out, "" if damages else fingerprint, _destination(mlflow, mlflow_uri), files)
+        address = export(out, list(survey.cells.values()), mlflow_uri, _first_files(reports)).uri
+    for family in wanted:
+        if family.folder in reports:
+            files = list(reports[family.folder].files)
+            files += [out / "mlflow.db"] if mlflow and mlflow_uri is None else []
+            stamp = "" if survey.damages_of(family) else fingerprints[family.folder]
+            _write_stamp(family.folder, stamp, _destination(mlflow, mlflow_uri), files)
+    return _paths(survey, reports, address)
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What was written for a family."""
+
+    boards: Sequence[Board]
+    files: Sequence[Path]
+    assembly: Assembly
+
+
+def _write(survey: Survey, family: Family) -> _Report:
+    from .assembly import Assembly
+    from .pages.html import report_html
+    from .pages.leaderboard import leaderboard_text
+    from .pages.spreadsheet import results_csv
+    from .pages.studies import study_text
+
+    folder, cells = family.folder, survey.cells_of(family)
+    for name in ("", *FOLDERS):
+        remove_leftovers(folder / name)
+    root = "" if folder == survey.out else "../../"
+    assembly = Assembly(folder, survey.references, family.study, root, survey.imported)
+    benchmarks = sorted({cell.benchmark for cell in cells})
+    pages = [assembly.pages([cell for cell in cells if cell.benchmark == name]) for name in benchmarks]
+    profile = assembly.profile([own[0].board for own in pages])
+    shown = [page for own in pages for page in own]
+    boards = [page.board for page in shown]
+    left_out = _left_out(survey, family)
+    study = study_text(family.study, boards) if family.study else None
+    write_text(folder / "leaderboard.md", leaderboard_text(shown, profile, left_out, study))
+    write_text(folder / "report.html", report_html(shown, folder, profile, left_out, study))
+    write_text(folder / "results.csv", results_csv(boards))
+    return _Report(boards, [*(folder / name for name in PAGES), *assembly.files], assembly)
+
+
+def _left_out(survey: Survey, family: Family) -> list[str]:
+    return [item.reason.replace(f"{survey.out}{os.sep}", "") for item in survey.damages_of(family)]
+
+
+def _paths(survey: Survey, reports: Mapping[Path, _Report], address: str | None) -> ReportPaths:
+    folder = next(iter(reports), survey.families[0].folder if survey.families else survey.out)
+    first = reports[folder].assembly if folder in reports else None
     return ReportPaths(
-        leaderboard=out / "leaderboard.md",
-        html=out / "report.html",
-        ablations=tuple(assembly.ablations),
-        plots=tuple(assembly.plots),
+        leaderboard=folder / "leaderboard.md",
+        html=folder / "report.html",
+        ablations=tuple(first.ablations) if first else (),
+        plots=tuple(first.plots) if first else (),
         mlflow=address,
-        diagnostics=tuple(assembly.diagnostics),
-        damages=tuple(damages),
+        diagnostics=tuple(first.diagnostics) if first else (),
+        damages=tuple(survey.damages),
+        studies=tuple(own / "leaderboard.md" for own in reports if own != survey.out),
     )
 
 
-def _survey(out: Path) -> tuple[list[Cell], dict[str, dict[tuple[str, str], float]], list[Damage]]:
+def _families(out: Path) -> tuple[list[Family], list[Damage]]:
+    damages: list[Damage] = []
+    return families(out, damages), damages
+
+
+def _survey(out: Path, found: Sequence[Family], unread: Sequence[Damage]) -> Survey:
     """The cells whose numbers can be used, the baselines of each benchmark, and all damage.
 
     Raises LookupError or DamagedError if there is no such cell.
@@ -106,13 +193,16 @@ def _survey(out: Path) -> tuple[list[Cell], dict[str, dict[tuple[str, str], floa
     from .analysis.cells import baselines, survey
     from .analysis.figures import with_sound_figures
 
-    cells, damages = survey(find_cells(out))
+    names = {name for family in found for name in family.members}
+    cells, damages = survey([run for run in find_cells(out) if run.path.relative_to(out).as_posix() in names])
     cells, more = with_sound_figures(cells)
     references, lost = baselines(out, cells)
-    damages += [*more, *lost, *_damaged_sweeps(out)]
+    imported, unreadable = imported_rows(out)
+    damages += [*more, *lost, *unread, *_damaged_sweeps(out), *unreadable]
     if not cells:
         raise _nothing(out, damages)
-    return cells, references, damages
+    named = {cell.run.path.relative_to(out).as_posix(): cell for cell in cells}
+    return Survey(out, found, named, references, damages, imported)
 
 
 def report_is_current(out: Path, *, mlflow: bool = True, mlflow_uri: str | None = None) -> bool:
@@ -120,15 +210,26 @@ def report_is_current(out: Path, *, mlflow: bool = True, mlflow_uri: str | None 
 
     Hashes inputs and outputs, which are small; imports nothing heavy. A report with damaged cells is never current.
     """
+    found, damages = _families(out)
+    destination = _destination(mlflow, mlflow_uri) if mlflow else None
+    return bool(found) and not damages and all(_is_current(out, family, destination) for family in found)
+
+
+def _is_current(out: Path, family: Family, destination: str | None) -> bool:
+    """destination: of the import into MLflow, None where there is to be none."""
     try:
-        stamp = read_json(out / STAMP, {})
+        stamp = read_json(family.folder / STAMP, {})
         return (
-            stamp.get("fingerprint") == _fingerprint(out)
-            and (not mlflow or stamp.get("mlflow") == _destination(mlflow, mlflow_uri))
-            and all(_digest(out / name) == digest for name, digest in stamp["files"].items())
+            stamp.get("fingerprint") == _fingerprint(out, family)
+            and (destination is None or stamp.get("mlflow") == destination)
+            and all(_digest(family.folder / name) == digest for name, digest in stamp["files"].items())
         )
     except (ValueError, TypeError, AttributeError, KeyError):
         return False  # a stamp that cannot be read is no stamp
+
+
+def _first_files(reports: Mapping[Path, _Report]) -> Sequence[Path]:
+    return next(iter(reports.values())).files if reports else ()
 
 
 def _nothing(out: Path, damages: Sequence[Damage]) -> Exception:
@@ -145,10 +246,10 @@ def _damaged_sweeps(out: Path) -> list[Damage]:
     return found
 
 
-def _refuse_links(out: Path) -> None:
-    for name in FOLDERS:
-        if (out / name).is_symlink():
-            raise DamagedError(f"{out / name} is a link: a report writes only into its own folders")
+def _refuse_links(wanted: Sequence[Family]) -> None:
+    for path in [family.folder / name for family in wanted for name in ("", *FOLDERS)]:
+        if path.is_symlink() and (path.name in FOLDERS or path.parent.name == STUDIES):
+            raise DamagedError(f"{path} is a link: a report writes only into its own folders")
 
 
 def _around_markers(path: Path) -> tuple[bytes, bytes]:
@@ -164,14 +265,20 @@ def _link(readme: Path, out: Path) -> str:
     return Path(os.path.relpath(out.resolve(), readme.resolve().parent)).as_posix()
 
 
-def _write_excerpt(readme: Path, around: tuple[bytes, bytes], text: str) -> None:
+def _write_excerpt(
+    readme: Path, around: tuple[bytes, bytes], survey: Survey, family: Family, reports: Mapping[Path, _Report]
+) -> None:
+    from .pages.leaderboard import excerpt_text
+
+    boards = reports[family.folder].boards
+    text = excerpt_text(boards, _link(readme, family.folder), _left_out(survey, family))
     before, after = around
     with atomic_path(readme.resolve()) as temporary:
         temporary.write_bytes(before + b"\n\n" + text.encode() + b"\n\n" + after)
 
 
 def _write_stamp(out: Path, fingerprint: str, destination: str, files: Iterable[Path]) -> None:
-    digests = {path.relative_to(out).as_posix(): _digest(path) for path in files}
+    digests = {Path(os.path.relpath(path, out)).as_posix(): _digest(path) for path in files}
     write_json(out / STAMP, {"fingerprint": fingerprint, "mlflow": destination, "files": digests})
 
 
@@ -179,11 +286,13 @@ def _destination(mlflow: bool, uri: str | None) -> str:
     return (without_password(uri) if uri else "here") if mlflow else "none"
 
 
-def _fingerprint(out: Path) -> str:
-    digest = hashlib.sha256(importlib.metadata.version("consistency-bench").encode())
-    runs = find_cells(out)
+def _fingerprint(out: Path, family: Family) -> str:
+    about = importlib.metadata.version("consistency-bench"), family.study, sorted(family.members.items(), key=str)
+    digest = hashlib.sha256(str(about).encode(errors="replace"))
+    runs = [Run(out / name) for name in family.members]
     paths = [path for run in runs for path in (*run.data_files, *sorted(run.path.glob("samples/*.npz")))]
-    for path in [*paths, *sorted(out.glob(f"*/{REFERENCE}")), *sorted(out.glob(f"{IMPORTED}/*.csv"))]:
+    others = {*(run.path.parents[1] / REFERENCE for run in runs), *out.glob(f"{IMPORTED}/*.csv")}
+    for path in [*paths, *sorted(others)]:
         digest.update(f"{path.relative_to(out).as_posix()} {_digest(path)}\n".encode())
     return digest.hexdigest()
 

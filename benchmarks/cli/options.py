@@ -24,6 +24,14 @@ Settings = Annotated[
         metavar="KEY=VALUE", help="Settings such as benchmark=toy2d train.lr=1e-3. Commas sweep.", show_default=False
     ),
 ]
+SettingsOrStudy = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE | STUDY.yaml",
+        help="Settings such as benchmark=toy2d train.lr=1e-3 (commas sweep), or one study file.",
+        show_default=False,
+    ),
+]
 Cell = Annotated[str, typer.Argument(metavar="CELL", help="Folder or id of a cell, or the beginning of an id.")]
 NamedCells = Annotated[
     list[str] | None,
@@ -36,6 +44,8 @@ Cells = Annotated[
     ),
 ]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of cells, or folders that contain some.")]
+
+StudyName = Annotated[str | None, typer.Option("--study", metavar="NAME", help="Only this study.")]
 
 Launcher = Literal["local", "slurm", "debug"]
 ClusterName = Annotated[str | None, typer.Option("--cluster", help="Name or file of a cluster. SLURM only.")]

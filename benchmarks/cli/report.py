@@ -14,7 +14,7 @@ import typer
 from ..common.errors import UsageError
 from ..common.files import TakenError
 from ..common.redact import without_password
-from ..runs.folder import Run, find_cells
+from ..runs.folder import STUDIES, Run, find_cells
 from . import options
 from .cells import no_cells, say_damage
 from .json_output import print_json
@@ -62,9 +62,12 @@ def report(
     readme: Annotated[
         Path | None, typer.Option("--readme", help="Document to update between its leaderboard markers, too.")
     ] = None,
+    study: options.StudyName = None,
     as_json: options.Json = False,
 ) -> int:
-    """Rebuild page, leaderboard, plots and MLflow import from files.
+    """Rebuild leaderboards, pages, plots and MLflow from files.
+
+    Every study has its own.
 
     Exit status: 0 all cells are in it, 1 files are damaged or missing, which are named.
     """
@@ -74,21 +77,25 @@ def report(
     if not find_cells(out):
         raise no_cells(out)
     with naming_mlflow(mlflow_uri):
-        paths = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme)
+        paths = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme, study=study)
     if as_json:
-        print_json(_document(paths, out))
-    else:
-        _print_paths(paths.leaderboard, out, tracking)
+        print_json(_document(paths, out, study))
+        return say_damage(paths.damages, out)
+    for leaderboard in dict.fromkeys([paths.leaderboard, *paths.studies]):
+        _print_paths(leaderboard)
+    if mlflow:
+        print(tracking.hint(out))
     return say_damage(paths.damages, out)
 
 
-def _document(paths: ReportPaths, out: Path) -> dict[str, object]:
+def _document(paths: ReportPaths, out: Path, study: str | None) -> dict[str, object]:
     from ...reports.analysis.cells import survey
     from ...reports.analysis.frame_leaderboard import leaderboard
     from ...reports.analysis.frames import frame
     from ..runs.imported import imported_rows
+    from ..runs.studies import study_cells
 
-    cells, _ = survey(find_cells(out))
+    cells, _ = survey(study_cells(out, study) if study else find_cells(out))
     results = leaderboard(frame(cells, imported_rows(out)[0]))
     return {
         "page": paths.html,
@@ -99,16 +106,24 @@ def _document(paths: ReportPaths, out: Path) -> dict[str, object]:
     }
 
 
-def show_report(out: Path, tracking: Tracking) -> int:
-    """Rebuild the report after a run unless nothing changed, and print where it is. Returns as `say_damage` does."""
+def show_report(out: Path, tracking: Tracking, folder: Path | None = None) -> int:
+    """Rebuild the reports after a run unless nothing changed. Returns as `say_damage` does.
+
+    folder: that of the report whose place is printed, by default that of the cells that were run without a study.
+    """
     from ...reports.build import build_report, report_is_current
 
-    leaderboard, damages = out / "leaderboard.md", ()
+    damages = ()
     if not report_is_current(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri):
         print("writing the report", flush=True)  # imports alone take seconds
         with naming_mlflow(tracking.uri):
-            damages = build_report(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri).damages
-    _print_paths(leaderboard, out, tracking)
+            damages = build_report(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri, only_changed=True).damages
+    shown = [folder] if folder else [out, *sorted((out / STUDIES).glob("*/"))]
+    for leaderboard in (place / "leaderboard.md" for place in shown):
+        if leaderboard.exists():
+            _print_paths(leaderboard)
+    if tracking.wanted:
+        print(tracking.hint(out))
     return say_damage(damages, out)
 
 
@@ -143,8 +158,6 @@ def naming_mlflow(
         raise UsageError(f"MLflow at {place}: {reason[:LONGEST_REASON]}; {rest}") from None
 
 
-def _print_paths(leaderboard: Path, out: Path, tracking: Tracking) -> None:
+def _print_paths(leaderboard: Path) -> None:
     print(f"page: {leaderboard.with_name('report.html')}")
     print(f"leaderboard: {leaderboard}")
-    if tracking.wanted:
-        print(tracking.hint(out))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,15 +14,18 @@ import typer
 from ..common.errors import UsageError
 from ..common.files import check_writable
 from ..runs.damage import needs_run
-from ..runs.folder import Run
+from ..runs.folder import STUDIES, Run
 from . import options
 from .display import exit_status, local_view, remarks, watch_local
 from .report import Tracking, show_report
 
 if TYPE_CHECKING:
     from ..config.compose import Cell
+    from ..config.study import Study
 
 app = typer.Typer()
+
+STUDY_FILE, SETTING = re.compile(r".+\.ya?ml", re.DOTALL), re.compile(r"[A-Za-z][\w.]*=", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,18 @@ class Launch:
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of a command, those that are unfinished, and the folder of all runs."""
+    """The cells of a command, those that are unfinished, and the folder of all runs. study: read from file, if any."""
 
     cells: tuple[Cell, ...]
     pending: tuple[Cell, ...]
     out: Path
+    study: Study | None = None
+    file: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where its report goes."""
+        return self.out / STUDIES / self.study.name if self.study else self.out
 
     @property
     def counts(self) -> str:
@@ -76,7 +87,8 @@ class Grid:
 
 @app.command()
 def run(
-    settings: options.Settings = None,
+    context: typer.Context,
+    settings: options.SettingsOrStudy = None,
     methods: options.Methods = "ict,ect,sct,vct",
     seeds: options.Seeds = "0-2",
     out: options.Out = Path("runs"),
@@ -102,17 +114,18 @@ def run(
     mlflow: options.Mlflow = True,
     mlflow_uri: options.MlflowUri = None,
 ) -> int:
-    """Train and evaluate methods × seeds, then write the leaderboard. Rerunning the command resumes.
+    """Train and evaluate methods × seeds or a study, then report. Rerunning the command resumes.
 
     Exit status: 0 all cells are done (or submitted), 1 one failed or diverged, 130 interrupted.
     """
     launch, tracking = Launch(launcher, jobs, cluster, pack, share, threads), Tracking(mlflow, mlflow_uri)
-    return _start(_grid(methods, seeds, settings or [], out), launch, tracking, dry_run)
+    return _start(_chosen(context, methods, seeds, settings or [], out), launch, tracking, dry_run)
 
 
 @app.command()
 def sweep(
-    settings: options.Settings = None,
+    context: typer.Context,
+    settings: options.SettingsOrStudy = None,
     methods: options.Methods = "ict,ect,sct,vct",
     seeds: options.Seeds = "0-2",
     out: options.Out = Path("runs"),
@@ -124,23 +137,71 @@ def sweep(
     share: options.Share = 1,
     dry_run: options.DryRun = False,
 ) -> int:
-    """Submit methods × seeds to a SLURM cluster and exit. Finished cells are skipped. See status, wait and retry."""
+    """Submit methods × seeds or a study to a SLURM cluster. Finished cells are skipped."""
     launch = Launch(launcher, None, cluster, pack, share)
-    return _start(_grid(methods, seeds, settings or [], out), launch, Tracking(wanted=False), dry_run)
+    return _start(_chosen(context, methods, seeds, settings or [], out), launch, Tracking(wanted=False), dry_run)
+
+
+def _chosen(context: typer.Context, methods: str, seeds: str, settings: list[str], out: Path) -> Grid:
+    """The grid of a study file, or of methods, seeds and settings. Raises UsageError for bad input."""
+    files = [text for text in settings if STUDY_FILE.fullmatch(text) and not SETTING.match(text)]
+    if not files:
+        return _grid(methods, seeds, settings, out)
+    given = [f"--{name}" for name in ("methods", "seeds") if _is_typed(context, name)]
+    given += [text for text in settings if text != files[0]]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} cannot stand beside {files[0]}, which says what is run: edit the file, or copy it and "
+            "give the copy another name"
+        )
+    return _study_grid(Path(files[0]), out)
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option was given rather than left at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _grid(methods: str, seeds: str, settings: list[str], out: Path) -> Grid:
     """Raises UsageError for bad input, and for a folder that cannot be written."""
     from ..config.compose import compose_cells, parse_methods, parse_seeds
-    from ..data.registry import check_options
 
     note = partial(print, file=sys.stderr)
-    cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings, note)
-    for cell in cells:
+    return _checked(Grid(tuple(compose_cells(parse_methods(methods), parse_seeds(seeds), settings, note)), (), out))
+
+
+def _study_grid(file: Path, out: Path) -> Grid:
+    """Raises UsageError for a bad file, and for a study of the same name in `out` that this one cannot continue."""
+    from ..config.study import compose_study, read_study
+    from ..runs.studies import check_changes
+
+    study, note = read_study(file), partial(print, file=sys.stderr)
+    cells = compose_study(study, file, note)
+    for change in check_changes(out, study):
+        note(f"study '{study.name}' has changed since it last ran in {out}: {change}")
+    return _checked(Grid(tuple(cells), (), out, study, file))
+
+
+def _checked(grid: Grid) -> Grid:
+    """The grid with what is pending of it. Raises UsageError for data that are not there, and for `out`."""
+    from ..data.registry import check_options
+
+    for cell in grid.cells:
         check_options(cell.config.data)
-    check_writable(out)
-    pending = [cell for cell in cells if needs_run(Run(cell.path(out)), cell.config)]
-    return Grid(tuple(cells), tuple(pending), out)
+    check_writable(grid.out)
+    pending = tuple(cell for cell in grid.cells if needs_run(Run(cell.path(grid.out)), cell.config))
+    return replace(grid, pending=pending)
+
+
+def _register(grid: Grid) -> None:
+    """Enter the cells in the list of their study, or of the cells that were run without one."""
+    from ..runs.studies import register, register_ad_hoc
+
+    if grid.study is None or grid.file is None:
+        register_ad_hoc(grid.out, grid.cells)
+    else:
+        register(grid.out, grid.study, grid.file, grid.cells)
 
 
 def _start(grid: Grid, launch: Launch, tracking: Tracking, dry_run: bool) -> int:
@@ -158,6 +219,7 @@ def _start(grid: Grid, launch: Launch, tracking: Tracking, dry_run: bool) -> int
         if is_slurm and grid.pending:
             show_arrays(grid, launch)
         return 0
+    _register(grid)
     if is_slurm and grid.pending:
         return submit(grid, launch)
     if not grid.pending:
@@ -165,7 +227,7 @@ def _start(grid: Grid, launch: Launch, tracking: Tracking, dry_run: bool) -> int
         print(f"all {len(grid.cells)} cells are done already" if many else "the cell is done already")
     elif _run(grid, launch):
         raise KeyboardInterrupt
-    damaged = show_report(grid.out, tracking)
+    damaged = show_report(grid.out, tracking, grid.folder)
     view = local_view([Run(cell.path(grid.out)) for cell in grid.cells], grid.out)
     for line in remarks(view, grid.out):
         print(line, file=sys.stderr)

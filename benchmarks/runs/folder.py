@@ -30,6 +30,7 @@ CONFIG, STATUS, RUN, RECORDS, TRAIN_LOG = (
 )
 CELLS = "s*-*"  # names of the folders of cells
 DIAGNOSTICS = "diagnostics.jsonl"
+STUDIES, STUDY, MEMBERS = "studies", "study.yaml", "cells.json"  # folder of studies, and files of each
 REFERENCE = "reference.jsonl"
 IMPORTED = "imported"  # folder of values of others
 
@@ -237,6 +238,9 @@ def cells_in(folder: Path) -> list[Run]:
     found = []
     for at, names, files in os.walk(folder, onerror=refuse):
         path = Path(at)
+        if path.parent.name == STUDIES and {STUDY, MEMBERS} & {*files}:  # a study's name may be like that of a cell
+            names.clear()
+            continue
         is_named = fnmatch.fnmatchcase(path.name, CELLS) and any(name[0] != "." for name in (*names, *files))
         if is_named or (path == folder and CONFIG in files):
             found.append(path)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from ...benchmarks.common.text import plain
 from ...benchmarks.config.schema import RunConfig
 from ...benchmarks.runs.checks import LARGEST, MOST
 from ...benchmarks.runs.damage import Damage, damage_of, damages
-from ...benchmarks.runs.folder import REFERENCE, Run, cells_in, read_reference
+from ...benchmarks.runs.folder import REFERENCE, Record, Run, cells_in, read_reference
 from ...benchmarks.runs.status import State
+from ...benchmarks.runs.studies import EVERYTHING, Wanted
 
 #: States that will not change by themselves, and what the tables call them. Every other state is "unfinished".
 FINAL_STATES = {State.DONE: "finished", State.DIVERGED: "diverged", State.FAILED: "failed"}
@@ -29,7 +30,7 @@ class Cell:
 
     overrides: what differs from the defaults of method and benchmark, sampling aside. sampling: in words what differs
     in it, "" for plain samples of the headline's weights. variant: both as one text. unusable: files that are damaged,
-    which count as if they were not there.
+    which count as if they were not there. wanted: which rows count, see `restricted`.
     """
 
     run: Run
@@ -51,10 +52,17 @@ class Cell:
     attempts: tuple[dict[str, Any], ...]
     compute: dict[str, Any]
     unusable: frozenset[Path] = frozenset()
+    wanted: Wanted = EVERYTHING
 
     def has(self, file: Path) -> bool:
         """Whether a file of the cell is there and can be used."""
         return file not in self.unusable and file.exists()
+
+    @property
+    def records(self) -> list[Record]:
+        """The rows that count."""
+        rows, wanted = self.run.records, self.wanted
+        return rows if wanted.is_everything else [row for row in rows if wanted.covers(row, self.budget)]
 
     @property
     def train_log(self) -> list[dict[str, Any]]:
@@ -81,6 +89,15 @@ def value_text(value: object) -> str:
     return plain(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))
 
 
+def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """("train.batch", "256") for each leaf of a nested configuration; lists are leaves, written as JSON."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+
+
 def survey(runs: Iterable[Run]) -> tuple[list[Cell], list[Damage]]:
     """The cells whose numbers can be used, in order, and all that is damaged in the folders."""
     cells, found = [], []
@@ -90,6 +107,16 @@ def survey(runs: Iterable[Run]) -> tuple[list[Cell], list[Damage]]:
         if not any(item.blocks for item in own):
             cells.append(_cell(run, frozenset(item.file for item in own)))
     return cells, found
+
+
+def restricted(cell: Cell, wanted: Wanted) -> Cell:
+    """The cell with the wanted rows alone: what other studies measure of it changes no table of this one."""
+    if wanted.is_everything or wanted.asked is None:
+        return cell
+    shown = replace(cell, wanted=wanted)
+    nfe = dict.fromkeys((*wanted.asked.nfe, *(row["nfe"] for row in shown.records)))
+    metrics = dict.fromkeys((*wanted.asked.metrics, *(row["metric"] for row in shown.records)))
+    return replace(shown, nfe=tuple(nfe), metrics=tuple(metrics))
 
 
 def read_cells(folder: Path) -> list[Cell]:

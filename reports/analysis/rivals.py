@@ -1,22 +1,22 @@
-"""Every configuration of a contest against its leader, paired by seed; a positive difference is worse."""
+"""Every configuration of a contest against its leader or baseline, paired by seed; a positive difference is worse."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from .comparisons import BETTER, Difference
+from .comparisons import BETTER, WORSE, Difference
 from .statistics import Interval
 from .tables import Contest
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A configuration against the leader of a contest, in the metric's unit; more is worse.
+    """A configuration against the reference of a contest, in the metric's unit; more is worse.
 
     n: common seeds. mean: NaN without one. plain: the 95 % interval of the mean; low, high: the same at the level of
-    Holm's step, to be read with zero only; all are None below two common seeds. worse: whether the difference is
-    significant; else `reason` says why not. improvement: probability that the leader is better, see `improvement`.
+    Holm's step, to be read with zero only; all are None below two common seeds. worse, better: whether the difference
+    is significant; else `reason` says why not. improvement: probability that the reference is better.
     """
 
     label: str
@@ -28,6 +28,7 @@ class Rival:
     worse: bool
     reason: str
     improvement: float | None = None
+    better: bool = False
 
     @property
     def ends(self) -> list[float]:
@@ -55,6 +56,7 @@ def rival_of(found: Difference, sign: int) -> Rival:
         worse=found.verdict == BETTER,
         reason=found.reason,
         improvement=found.improvement,
+        better=found.verdict == WORSE,
     )
 
 

@@ -11,7 +11,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ...benchmarks.metrics.registry import direction
 from ...benchmarks.runs.imported import Imported
@@ -19,6 +19,8 @@ from .cells import FINAL_STATES, Cell
 from .comparisons import BETTER, LEAST_SEEDS, Difference, Family, Rank, Values, family, ranks
 from .published import Comparison, Setup, compare_published
 from .statistics import Interval, Spread, seed_mean, spread, t_interval
+
+Item = TypeVar("Item")
 
 #: (nfe, metric) -> label -> seed -> value
 Finals = dict[tuple[int, str], dict[str, dict[int, float]]]
@@ -89,13 +91,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Focus:
+    """What a study asks first: a metric and an NFE (None: the usual ones), and the group of its baseline, if any."""
+
+    metric: str | None = None
+    nfe: int | None = None
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
 class Contest:
     """Who leads one metric at one NFE. `family` compares all pairs.
 
     leader: the best mean of those with two seeds or more; only where none has two, of those with one.
-    differences: rival -> leader against it, for every rival with a value or still to come.
+    reference: what the others are compared with: the baseline of a study, or else the leader.
+    differences: rival -> reference against it, for every rival with a value or still to come.
     diverged: rivals that diverged on every seed: they have no value to compare with.
-    undecided: rivals that the leader is not significantly better than, in the order of `differences`.
+    undecided: rivals that the leader is not significantly better than, in the order of the table.
     broken: cells of the leader that diverged or failed, which its mean knows nothing of.
     significant: there are rivals to compare with, none is undecided, and no cell of the leader is broken.
     """
@@ -103,6 +115,7 @@ class Contest:
     metric: str
     nfe: int
     leader: str | None
+    reference: str | None
     differences: dict[str, Difference]
     diverged: tuple[str, ...]
     undecided: tuple[str, ...]
@@ -115,6 +128,7 @@ class Contest:
 class Board:
     """Everything the leaderboard says of one benchmark. `metrics[0]` at `nfes[0]` orders `entries` and `rows`.
 
+    baseline: the label of a study's baseline, None without one. root: from the report's folder to the output folder.
     common: the settings that all configurations share, see `common_settings`.
     errors: (nfe, metric) -> standard error of the sampling, see `sampling_errors`.
     imported: values of others on this benchmark, which no comparison contains.
@@ -131,6 +145,8 @@ class Board:
     common: tuple[str, ...]
     errors: dict[tuple[int, str], float]
     imported: tuple[Imported, ...] = ()
+    baseline: str | None = None
+    root: str = ""
 
 
 def common_settings(cells: Iterable[Cell]) -> tuple[str, ...]:
@@ -172,7 +188,7 @@ def seed_values(cells: Iterable[Cell]) -> list[SeedValue]:
     values = []
     for cell in cells:
         draws: dict[tuple[str, int, int], dict[int, float]] = defaultdict(dict)
-        for row in cell.run.records:
+        for row in cell.records:
             value = math.nan if row["value"] is None else float(row["value"])
             draws[row["metric"], row["nfe"], row["images"]][row["draw"]] = value
         values += [SeedValue(cell, *key, seed_mean(found.values())) for key, found in draws.items()]
@@ -187,7 +203,7 @@ def sampling_errors(cells: Iterable[Cell]) -> dict[tuple[int, str], float]:
     found: dict[tuple[int, str], list[float]] = defaultdict(list)
     for cell in cells:
         draws: dict[tuple[int, str], dict[int, float | None]] = defaultdict(dict)
-        for row in cell.run.records if cell.state == "done" else ():
+        for row in cell.records if cell.state == "done" else ():
             if row["images"] == cell.budget:
                 draws[row["nfe"], row["metric"]][row["draw"]] = row.get("error")  # the column is younger than records
         for key, errors in draws.items():
@@ -200,7 +216,7 @@ def final_draws(cells: Iterable[Cell]) -> dict[tuple[str, int, str], dict[int, d
     """(group, nfe, metric) -> seed -> draw -> value at the last snapshot of finished cells."""
     found: dict[tuple[str, int, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for cell in cells:
-        for row in cell.run.records if cell.state == "done" else ():
+        for row in cell.records if cell.state == "done" else ():
             if row["images"] == cell.budget:
                 value = math.nan if row["value"] is None else float(row["value"])
                 found[cell.group, row["nfe"], row["metric"]][cell.seed][row["draw"]] = value
@@ -208,12 +224,16 @@ def final_draws(cells: Iterable[Cell]) -> dict[tuple[str, int, str], dict[int, d
 
 
 def leaderboard(
-    cells: Sequence[Cell], values: Iterable[SeedValue], reference: Mapping[tuple[str, str], float]
+    cells: Sequence[Cell],
+    values: Iterable[SeedValue],
+    reference: Mapping[tuple[str, str], float],
+    focus: Focus = Focus(),
 ) -> Board:
     """The board of one benchmark from its cells and their `seed_values`."""
     names = labels(cells)
-    metrics = metric_names(cells)
-    nfes = tuple(sorted({nfe for cell in cells for nfe in cell.nfe}))
+    metrics = _first(focus.metric, metric_names(cells))
+    nfes = _first(focus.nfe, sorted({nfe for cell in cells for nfe in cell.nfe}))
+    baseline = names.get(focus.baseline or "")
     finals = final_values(names, values, cells)
     common = common_settings(cells)
     own: dict[str, list[Cell]] = defaultdict(list)
@@ -223,7 +243,9 @@ def leaderboard(
     entries = _ranked(entries, metrics[0], nfes[0], finals)
     failed = {entry.label: entry.seeds.get("failed", 0) for entry in entries}
     contests = {
-        (nfe, metric): contest(finals.get((nfe, metric), {}), metric, nfe, failed) for nfe in nfes for metric in metrics
+        (nfe, metric): contest(finals.get((nfe, metric), {}), metric, nfe, failed, baseline)
+        for nfe in nfes
+        for metric in metrics
     }
     places = {key: ranks(found.family) for key, found in contests.items()}
     draws = final_draws(cells)
@@ -239,7 +261,13 @@ def leaderboard(
         reference=dict(reference),
         common=common,
         errors=sampling_errors(cells),
+        baseline=baseline,
     )
+
+
+def _first(item: Item | None, items: Iterable[Item]) -> tuple[Item, ...]:
+    """`items` with `item` before all others, if it is among them."""
+    return tuple(sorted(items, key=lambda other: other != item))
 
 
 def _row(
@@ -280,7 +308,9 @@ def _setup(entry: Entry) -> Setup:
     )
 
 
-def contest(values: Values, metric: str, nfe: int, failed: Mapping[str, int] | None = None) -> Contest:
+def contest(
+    values: Values, metric: str, nfe: int, failed: Mapping[str, int] | None = None, baseline: str | None = None
+) -> Contest:
     """Who leads `metric`, and whether the comparison of all pairs makes it significant.
 
     A rival with fewer than two common seeds leaves the matter undecided, and so does a metric whose better direction is
@@ -291,15 +321,17 @@ def contest(values: Values, metric: str, nfe: int, failed: Mapping[str, int] | N
     means = {label: t_interval(seeds.values()) for label, seeds in values.items()}
     ranked = sorted((mean.n < LEAST_SEEDS, -sign * mean.mean, label) for label, mean in means.items() if mean.n)
     if not ranked or not sign:
-        return Contest(metric, nfe, None, {}, (), (), 0, False, compared)
+        return Contest(metric, nfe, None, None, {}, (), (), 0, False, compared)
     leader = ranked[0][2]
+    reference = baseline if baseline is not None and baseline in values else leader
     diverged = tuple(label for label, mean in means.items() if mean.lost and not mean.n)
     rivals = [label for label in values if label != leader and label not in diverged]
-    differences = {label: compared.between(leader, label) for label in rivals}
-    undecided = tuple(label for label, found in differences.items() if found.verdict != BETTER)
+    undecided = tuple(label for label in rivals if compared.between(leader, label).verdict != BETTER)
+    others = [label for label in values if label != reference and label not in diverged]
+    differences = {label: compared.between(reference, label) for label in others}
     broken = means[leader].lost + (failed or {}).get(leader, 0)
     significant = bool(rivals) and not undecided and not broken
-    return Contest(metric, nfe, leader, differences, diverged, undecided, broken, significant, compared)
+    return Contest(metric, nfe, leader, reference, differences, diverged, undecided, broken, significant, compared)
 
 
 def metric_names(cells: Sequence[Cell]) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from .html_samples import Gallery, gallery
 from .leaderboard import Content, Page, Section, page_content
 from .profiles import ProfileSection
 from .results import evidence, machine, seed_deviation, seeds_text, verdict_text
+from .studies import StudyText
 from .text import TEMPLATES, Plot, Text, Texts
 from .verdicts import gap_text
 
@@ -93,9 +94,13 @@ class HtmlPage:
 
 
 def report_html(
-    pages: Sequence[Page], out: Path, profile: ProfileSection | None = None, damaged: Sequence[str] = ()
+    pages: Sequence[Page],
+    out: Path,
+    profile: ProfileSection | None = None,
+    damaged: Sequence[str] = (),
+    study: StudyText | None = None,
 ) -> str:
-    """The whole document. profile, damaged: as in `leaderboard_text`.
+    """The whole document. profile, damaged, study: as in `leaderboard_text`.
 
     Pictures are read from `out`, where `page.plots` and the like are. Raises OSError.
     """
@@ -107,6 +112,7 @@ def report_html(
             pages=[_page(page, place) for place, page in enumerate(pages, start=1)],
             profile=profile,
             damaged=damaged,
+            study=study,
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -164,7 +170,7 @@ def _page(page: Page, place: int) -> HtmlPage:
         columns_of_seeds=columns,
         data=chart_data(board, page.values, MANY),
         gallery=gallery(board),
-        ablations=[(section, [groups[group] for group in section.groups]) for section in page.ablations],
+        ablations=[(section, [groups.get(group, "") for group in section.groups]) for section in page.ablations],
     )
 
 
@@ -186,9 +192,9 @@ def _row(board: Board, row: Row, metric: str, anchor: str) -> HtmlRow:
         seeds=seeds_text(row.entry, row.spreads[metric]),
         deviation=seed_deviation(row.spreads[metric]),
         gap=gap[0],
-        gap_mean=0.0 if row.entry.label == contest.leader else gap[1],
-        verdict=verdict_text(row, metric, rival),
-        reason="" if rival is None or rival.worse else rival.reason,
+        gap_mean=0.0 if row.entry.label == contest.reference else gap[1],
+        verdict="baseline" if row.entry.label == board.baseline else verdict_text(row, metric, rival),
+        reason="" if rival is None else rival.reason,
         improvement=None if rival is None else rival.improvement,
     )
 
@@ -202,7 +208,7 @@ def _seed(board: Board, entry: Entry, cell: Cell, columns: Sequence[tuple[int, s
         else:
             values.append(("diverged", None) if value != value else (number(value), value))
     folder = urllib.parse.quote("/".join(cell.run.path.parts[-3:]), safe="/+")
-    return SeedRow(cell, count_text(cell.images), values, evidence(cell), folder)
+    return SeedRow(cell, count_text(cell.images), values, board.root + evidence(cell), board.root + folder)
 
 
 def _facts(cells: Sequence[Cell]) -> list[tuple[str, str]]:

@@ -79,7 +79,7 @@ def _curve(curve: LearningCurve) -> ChartData:
 
 
 def _contest(board: Board, nfe: int, metric: str, places: Mapping[str, int]) -> ChartData:
-    """The leader and every rival's difference to it: mean, 95 % interval, interval after Holm's correction."""
+    """The reference and every rival's difference to it: mean, 95 % interval, interval after Holm's correction."""
     contest = board.contests[nfe, metric]
     found = [
         {
@@ -89,13 +89,13 @@ def _contest(board: Board, nfe: int, metric: str, places: Mapping[str, int]) -> 
             "high": _rounded(rival.high),
             "plain": [_rounded(end) for end in rival.plain],
             "n": rival.n,
-            "worse": rival.worse,
+            "worse": rival.worse or rival.better,
             "reason": rival.reason,
         }
         for rival in sorted(rivals(contest).values(), key=lambda rival: (rival.mean, places[rival.label]))
         if rival.n
     ]
-    leader = None if contest.leader is None else places[contest.leader]
+    leader = None if contest.reference is None else places[contest.reference]
     return {"nfe": nfe, "metric": metric, "leader": leader, "rivals": found}
 
 

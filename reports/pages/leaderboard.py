@@ -29,6 +29,7 @@ from .sections import (
     published_table,
     trouble_table,
 )
+from .studies import StudyText
 from .text import Plot, Table, render
 
 
@@ -97,13 +98,19 @@ class Content:
     troubles: Table
 
 
-def leaderboard_text(pages: Iterable[Page], profile: ProfileSection | None = None, damaged: Sequence[str] = ()) -> str:
+def leaderboard_text(
+    pages: Iterable[Page],
+    profile: ProfileSection | None = None,
+    damaged: Sequence[str] = (),
+    study: StudyText | None = None,
+) -> str:
     """The whole document, ending in one newline.
 
     profile: the section on all benchmarks together. damaged: sentences on what is left out because files are damaged.
+    study: what the document begins with.
     """
     contents = [page_content(page) for page in pages]
-    return render("leaderboard.md.j2", contents=contents, profile=profile, damaged=damaged) + "\n"
+    return render("leaderboard.md.j2", contents=contents, profile=profile, damaged=damaged, study=study) + "\n"
 
 
 def excerpt_text(boards: Iterable[Board], folder: str, damaged: Sequence[str] = ()) -> str:

@@ -21,7 +21,7 @@ from .verdicts import gap_text, verdict
 
 #: The shortest full training of these methods published for CIFAR-10 (ECT's README, 100k iterations), in images.
 SHORTEST_PUBLISHED = 12_800_000
-SIGNIFICANTLY_WORSE = "significantly worse"
+SIGNIFICANTLY_WORSE, SIGNIFICANTLY_BETTER = "significantly worse", "significantly better"
 REFERENCES = {"halves": "real-vs-real baseline", "noise": "noise baseline"}
 
 
@@ -60,7 +60,7 @@ def cost_table(board: Board, prefix: str = "") -> Table:
         [
             *_name_cells(entry, names),
             *texts(*_cost_texts(entry.compute)),
-            Texts(tuple(Text(str(cell.seed), link=prefix + evidence(cell)) for cell in entry.cells)),
+            Texts(tuple(Text(str(cell.seed), link=prefix + board.root + evidence(cell)) for cell in entry.cells)),
         ]
         for entry in board.entries
     ]
@@ -68,7 +68,7 @@ def cost_table(board: Board, prefix: str = "") -> Table:
 
 
 def evidence(cell: Cell) -> str:
-    """The path from the leaderboard to what the numbers of a cell are made of: its records, or else its state."""
+    """The path from the output folder to what the numbers of a cell are made of: its records, or else its state."""
     records, status = cell.run.records_file, cell.run.status_file
     return urllib.parse.quote("/".join((records if records.exists() else status).parts[-4:]), safe="/+")
 
@@ -86,7 +86,7 @@ def runs_text(board: Board) -> str:
     common = f" All with {', '.join(board.common)}." if board.common else ""
     return (
         f"{_count(len(board.entries), 'configuration')}, seeds {seeds}: {_count(len(board.cells), 'cell')} ({states}). "
-        f"Each training sees {budgets} images of {board.benchmark} in batches of {batches}.{network}{common}"
+        f"Each training sees {budgets} images of {board.cells[0].benchmark} in batches of {batches}.{network}{common}"
     )
 
 
@@ -128,10 +128,10 @@ def seed_deviation(spread: Spread) -> float | None:
 
 
 def verdict_text(row: Row, metric: str, rival: Rival | None) -> str:
-    """The verdict of a row: `rival` is its comparison with the best, None for the best itself or without one."""
+    """The verdict of a row: `rival` is its comparison with the reference, None for the reference itself or without."""
     if rival is None:
         return "best" if metric in row.best else NOTHING
-    return SIGNIFICANTLY_WORSE if rival.worse else INCONCLUSIVE
+    return SIGNIFICANTLY_WORSE if rival.worse else SIGNIFICANTLY_BETTER if rival.better else INCONCLUSIVE
 
 
 def _count(count: int, what: str) -> str:
@@ -155,30 +155,36 @@ def _name_cells(entry: Entry, names: Sequence[str]) -> list[Text]:
 
 
 def _ranking(board: Board, nfe: int, rows: Sequence[Row]) -> Table:
-    """Which rows are better by the first metric, and how far each is from the best."""
+    """Which rows are better by the first metric, and how far each is from the best, or from the baseline."""
     first, names = board.metrics[0], _names(board)
     found = rivals(board.contests[nfe, first])
     left = ["rank", "rank interval", "bootstrap", *names, "seeds × draws"]
-    right = [first + ARROWS[direction(first)], "difference to the best", "verdict", "probability of improvement"]
+    right = [first + ARROWS[direction(first)], difference_to(board), "verdict", "probability of improvement"]
     lines = [
         [
             *_ranks(row.ranks[first]),
             *_name_cells(row.entry, names),
             Text(seeds_text(row.entry, row.spreads[first])),
             _score(row, first),
-            *_against(row, first, found.get(row.entry.label)),
+            *_against(row, first, found.get(row.entry.label), board.baseline),
         ]
         for row in rows
     ]
     return Table([*left, *right], "l" * len(left) + "rrlr", lines)
 
 
-def _against(row: Row, metric: str, rival: Rival | None) -> list[Text]:
-    """The difference to the best, the verdict, and the probability that the best is better."""
+def _against(row: Row, metric: str, rival: Rival | None, baseline: str | None) -> list[Text]:
+    """The difference to the reference, the verdict, and the probability that the reference is better."""
     if rival is None:
-        return texts(NOTHING, verdict_text(row, metric, None), NOTHING)
+        is_baseline = row.entry.label == baseline
+        return texts(NOTHING, "baseline" if is_baseline else verdict_text(row, metric, None), NOTHING)
     better = NOTHING if rival.improvement is None else f"{100 * rival.improvement:.0f} %"
     return texts(gap_text(rival) if rival.n else NOTHING, verdict_text(row, metric, rival), better)
+
+
+def difference_to(board: Board) -> str:
+    """The heading of the column of differences."""
+    return f"difference to {board.baseline or 'the best'}"
 
 
 def _ranks(rank: Rank) -> list[Text]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from ...benchmarks.common.text import plain
 from ..analysis.comparisons import INCONCLUSIVE
-from ..analysis.rivals import rivals
+from ..analysis.rivals import Rival, rivals
 from ..analysis.tables import Board, Row
 from .results import evidence, seed_deviation
 
@@ -28,9 +28,10 @@ FORMULA = re.compile(r"(^|[,;|\t])(\s*)(?=[=+\-@＝＋－＠])")
 def results_csv(boards: Sequence[Board]) -> str:
     """One line for each configuration, NFE and metric, headed by `COLUMNS`; what is not known is left empty.
 
-    low, high: the 95 % t interval of the mean over seeds. behind: by how much the row is worse than the best on
-    common seeds, its ends after Holm's correction. records: the files that the cells' numbers come from, a blank
-    between two. Text that a spreadsheet would take for a formula gets an apostrophe before it.
+    low, high: the 95 % t interval of the mean over seeds. behind: by how much the row is worse than the best, or
+    than the baseline of a study, on common seeds, its ends after Holm's correction. records: the files that the cells'
+    numbers come from, a blank between two. Text that a spreadsheet would take for a
+    formula gets an apostrophe before it.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
@@ -52,18 +53,23 @@ def _line(board: Board, row: Row, metric: str) -> Iterator[object]:
     yield from _against(board, row, metric)
     cost = entry.compute
     yield from (cost.parameters, cost.mimg, cost.passes_per_step, cost.tflop, cost.device_hours, cost.device)
-    yield " ".join(evidence(cell) for cell in entry.cells)
+    yield " ".join(board.root + evidence(cell) for cell in entry.cells)
 
 
 def _against(board: Board, row: Row, metric: str) -> tuple[object, ...]:
     """behind, behind_low, behind_high, verdict."""
     contest, label = board.contests[row.nfe, metric], row.entry.label
-    if label == contest.leader:
-        return 0.0, None, None, "best" if contest.significant else None
+    if label == contest.reference:
+        best = "best" if contest.significant and label == contest.leader else None
+        return 0.0, None, None, best or ("baseline" if board.baseline else None)
     found = rivals(contest).get(label)
     if found is None:
         return None, None, None, None
-    return found.mean if found.n else None, found.low, found.high, "worse" if found.worse else INCONCLUSIVE
+    return found.mean if found.n else None, found.low, found.high, _verdict(found)
+
+
+def _verdict(found: Rival) -> str:
+    return "worse" if found.worse else "better" if found.better else INCONCLUSIVE
 
 
 def _field(value: object) -> object:

@@ -28,11 +28,12 @@ def verdict(board: Board, nfe: int) -> str:
     head = f"{contest.leader} is best, with the" if contest.significant else f"{contest.leader} has the"
     if len(board.entries) > 1 and not contest.significant:
         head = f"no configuration is significantly better than all others. {head}"
-    return " ".join([f"{so_far} NFE {nfe}, {head} {value}.", *_comparisons(contest, score)])
+    compared = _comparisons(contest, score) if board.baseline is None else _against_baseline(board.baseline, contest)
+    return " ".join([f"{so_far} NFE {nfe}, {head} {value}.", *compared])
 
 
 def gap_text(rival: Rival) -> str:
-    """The difference to the best with its corrected interval: `0.59 (−1.05 to 2.23)`."""
+    """The difference to the reference with its corrected interval: `0.59 (−1.05 to 2.23)`."""
     if rival.low is None or rival.high is None:
         return f"{number(rival.mean)} (n={rival.n})"
     return f"{number(rival.mean)} ({number(rival.low, rival.mean)} to {number(rival.high, rival.mean)})"
@@ -50,6 +51,22 @@ def _comparisons(contest: Contest, score: Interval) -> list[str]:
         kinds = "diverged" if contest.broken == score.lost else "diverged or failed"
         sentences.append(f"Its mean excludes {contest.broken} of its seeds, which {kinds}.")
     return sentences + diverged
+
+
+def _against_baseline(baseline: str, contest: Contest) -> list[str]:
+    """How the others compare with the baseline of a study."""
+    found = list(rivals(contest).values())
+    if not found:
+        return [f"There is nothing to compare with the baseline {baseline}."]
+    sentences = []
+    for word, named in (("better", [r for r in found if r.better]), ("worse", [r for r in found if r.worse])):
+        if named:
+            them = _listed([f"{rival.label} with a difference of {gap_text(rival)}" for rival in named], "; ")
+            sentences.append(f"Significantly {word} (family-wise 95 %) than the baseline {baseline}: {them}.")
+    open_ones = _inconclusive([rival for rival in found if not rival.better])
+    diverged = [f"{_listed(contest.diverged)} diverged on every seed."] if contest.diverged else []
+    against = f"Inconclusive against the baseline {baseline}: "
+    return sentences + [text.replace("Inconclusive against ", against, 1) for text in open_ones] + diverged
 
 
 def _significant(worse: Sequence[Rival], count: int) -> list[str]:

@@ -133,7 +133,10 @@ def network_calls(board: Board) -> Figure | None:
     """
     metric = board.metrics[0]
     rows = {
-        entry.label: [row for row in board.rows if row.entry is entry and row.nfe > 0 and row.scores[metric].n]
+        entry.label: sorted(
+            (row for row in board.rows if row.entry is entry and row.nfe > 0 and row.scores[metric].n),
+            key=lambda row: row.nfe,
+        )
         for entry in board.entries[:MOST_LINES]
     }
     rows = {label: own for label, own in rows.items() if own}

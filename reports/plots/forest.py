@@ -71,10 +71,10 @@ def _panel(
     axes.set_title(f"NFE {contest.nfe}")
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(
-        f"{contest.metric}: difference to {short(contest.leader)}" if contest.leader else "nothing to compare"
+        f"{contest.metric}: difference to {short(contest.reference)}" if contest.reference else "nothing to compare"
     )
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    if contest.leader is None or not found:
+    if contest.reference is None or not found:
         axes.set_xticks([])
         return False
     axes.set_xlim(span(list(found.values())))
@@ -90,7 +90,9 @@ def _panel(
 
 def _without(contest: Contest, label: str) -> str:
     """What a line without an interval says."""
-    if label == contest.leader:
+    if label == contest.reference:
+        if label != contest.leader:
+            return "baseline"
         return "significantly best" if contest.significant else "best mean"
     return "diverged" if label in contest.diverged else "no common seed"
 
@@ -103,7 +105,7 @@ def _intervals(axes: Axes, rows: Mapping[int, tuple[Rival, Style]]) -> None:
     axes.hlines(list(wide), ends[:, 2], ends[:, 3], colors=colors, lw=WIDE, zorder=3)
     axes.hlines(list(wide), ends[:, 0], ends[:, 1], colors="0.15", lw=1, zorder=4)
     for place, (rival, look) in rows.items():
-        face = "0.15" if rival.worse else "white"  # a colour would not be told from white in grey
+        face = "0.15" if rival.worse or rival.better else "white"  # a colour would not be told from white in grey
         axes.plot(rival.mean, place, marker=look.marker, ms=6.5, color="0.15", mfc=face, mew=1.2, zorder=5)
 
 
@@ -131,8 +133,9 @@ def _handles(found: Sequence[Rival], cut: bool) -> list[Line2D]:
     if any(rival.ends for rival in found):
         handles.append(Line2D([], [], color="0.6", lw=WIDE, solid_capstyle="butt", label="95 % interval"))
         handles.append(Line2D([], [], color="0.15", lw=1, label="after Holm's correction"))
-    for worse, face, label in ((True, "0.15", "significantly worse"), (False, "white", "inconclusive")):
-        if any(rival.worse == worse for rival in found):
+    words = "worse" if not any(rival.better for rival in found) else "better or worse"
+    for told, face, label in ((True, "0.15", f"significantly {words}"), (False, "white", "inconclusive")):
+        if any((rival.worse or rival.better) == told for rival in found):
             handles.append(Line2D([], [], color="0.15", marker="o", mfc=face, mew=1.2, ms=6.5, ls="", label=label))
     if cut:
         handles.append(

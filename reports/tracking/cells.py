@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from ...benchmarks.runs.status import State
-from ..analysis.cells import MOST, Cell, naming
+from ..analysis.cells import MOST, Cell, flattened, naming
 from ..analysis.tables import seed_values
 from .artifacts import sampled
 from .store import LONGEST_VALUE
@@ -104,15 +103,6 @@ def content(cell: Cell, sweeps: Sequence[str], parent: str) -> Content:
         tags=tags(cell, sweeps) | {"mlflow.parentRunId": parent},
         points=points(cell),
     )
-
-
-def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """("train.batch", "256") for each leaf of a nested configuration; lists are leaves, written as JSON."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
 
 
 def fingerprint(cell: Cell, run: Content) -> str:

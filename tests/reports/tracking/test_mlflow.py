@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from consistency_bench.benchmarks.runs.folder import cells_in
-from consistency_bench.reports.analysis.cells import read_cells, survey
+from consistency_bench.reports.analysis.cells import flattened, read_cells, survey
 from consistency_bench.reports.build import build_report, report_is_current
-from consistency_bench.reports.tracking.cells import flattened
 from consistency_bench.reports.tracking.importer import export
 from consistency_bench.reports.tracking.runs import FINGERPRINT
 from consistency_bench.reports.tracking.store import default_uri, open_store

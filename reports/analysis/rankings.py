@@ -1,0 +1,56 @@
+"""Which cells of a benchmark may share a ranking: those whose values can be compared.
+
+A study ranks all cells that its file asks for. Without a study it is not known what was meant to be compared, and cells
+of another budget, network or data stay apart.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from .cells import Cell, flattened, value_text
+
+#: Sections and keys of a configuration that make values incomparable, and the keys of them that change no value.
+SECTIONS = ("benchmark", "data", "network")
+KEYS = ("train.images", "train.init", "eval.quantise")
+NOT = ("data.root", "data.download", "data.fingerprint")
+MOST_NAMED = 3
+
+
+def rankings(cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
+    """The cells of one benchmark that can be ranked together, each set with what sets it apart from the first one.
+
+    The first is that of the fewest changes to the benchmark, of several the one of the largest budget; its text is "".
+    """
+    found: dict[tuple[tuple[str, str], ...], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        found[tuple(sorted(_settings(cell).items()))].append(cell)
+    ordered = sorted(found, key=lambda key: (min(map(_changes, found[key])), -found[key][0].budget, key))
+    named: dict[str, list[Cell]] = {}
+    for key in ordered:
+        name = base = _difference(dict(key), dict(ordered[0]))
+        while name in named:
+            name = f"{base} ({len(named)})"
+        named[name] = found[key]
+    return list(named.items())
+
+
+def _settings(cell: Cell) -> dict[str, str]:
+    config = cell.run.config.to_dict()
+    wanted = {section: config[section] for section in (*SECTIONS, "train", "eval")}
+    leaves = dict(flattened(wanted))
+    return {k: v for k, v in leaves.items() if k not in NOT and (k in KEYS or k.partition(".")[0] in SECTIONS)}
+
+
+def _changes(cell: Cell) -> int:
+    """How many of these settings are not those of the benchmark; a preset is one."""
+    keys = [key for key in cell.overrides if key in KEYS or key.partition(".")[0] in (*SECTIONS, "preset")]
+    return len(keys)
+
+
+def _difference(own: dict[str, str], main: dict[str, str]) -> str:
+    changed = [f"{key}={value_text(value)}" for key, value in own.items() if main.get(key) != value]
+    changed += [f"no {key}" for key in main if key not in own]
+    rest = len(changed) - MOST_NAMED
+    return ", ".join(changed[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
