@@ -115,9 +115,7 @@ def build_report(
         _write_excerpt(readme, around, survey, wanted[0], reports)
     address = None
     if mlflow:
-        from .tracking.importer import export
-
-        address = export(out, list(survey.cells.values()), mlflow_uri, _first_files(reports)).uri
+        address = _import(survey, mlflow_uri, reports)
     for family in wanted:
         if family.folder in reports:
             files = list(reports[family.folder].files)
@@ -159,6 +157,26 @@ def _write(survey: Survey, family: Family) -> _Report:
     write_text(folder / "report.html", report_html(shown, folder, profile, left_out, study))
     write_text(folder / "results.csv", results_csv(boards))
     return _Report(boards, [*(folder / name for name in PAGES), *assembly.files], assembly)
+
+
+def _import(survey: Survey, uri: str | None, reports: Mapping[Path, _Report]) -> str:
+    """Import the families of these reports into MLflow. Returns the address of the store."""
+    from .pages.verdicts import verdict
+    from .tracking.importer import export
+    from .tracking.sweeps import StudyCells
+
+    cells, files, studies = [], [], []
+    for family in survey.families:
+        report = reports.get(family.folder)
+        if report is None:
+            continue
+        if family.study is None:
+            cells, files = survey.cells_of(family), report.files
+        else:
+            verdicts = {board.benchmark: verdict(board, board.nfes[0]) for board in report.boards}
+            headline = f"{report.boards[0].metrics[0]} at NFE {report.boards[0].nfes[0]}"
+            studies.append(StudyCells(family.study, survey.cells_of(family), headline, verdicts, report.files))
+    return export(survey.out, cells, uri, files, studies).uri
 
 
 def _left_out(survey: Survey, family: Family) -> list[str]:
@@ -226,10 +244,6 @@ def _is_current(out: Path, family: Family, destination: str | None) -> bool:
         )
     except (ValueError, TypeError, AttributeError, KeyError):
         return False  # a stamp that cannot be read is no stamp
-
-
-def _first_files(reports: Mapping[Path, _Report]) -> Sequence[Path]:
-    return next(iter(reports.values())).files if reports else ()
 
 
 def _nothing(out: Path, damages: Sequence[Damage]) -> Exception:

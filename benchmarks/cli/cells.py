@@ -10,6 +10,7 @@ from ..common.errors import UsageError
 from ..common.text import plain
 from ..runs.damage import Damage, cure
 from ..runs.folder import IMPORTED, Run, cells_in, find_cells, is_cell
+from ..runs.studies import study_cells
 
 
 def no_cells(out: Path) -> UsageError:
@@ -37,11 +38,17 @@ def find(name: str, out: Path) -> Run | None:
     return _pick(name, find_cells(out), out)
 
 
-def resolve(names: Sequence[str], out: Path) -> list[Run]:
+def resolve(names: Sequence[str], out: Path, study: str | None = None) -> list[Run]:
     """The cells of these names below `out`, each once, in the order of the names; without names, all of them.
 
-    Raises UsageError: no cell below `out`, no cell of that name, several of that id, a folder that is not below `out`.
+    study: only the cells of this study, without names.
+    Raises UsageError: no cell below `out`, no cell of that name, several of that id, a folder that is not below `out`,
+    no study of that name.
     """
+    if study is not None:
+        if names:
+            raise UsageError("name cells, or a study with --study: not both")
+        return study_cells(out, study)
     cells = find_cells(out)
     if not cells:
         raise no_cells(out)

@@ -32,13 +32,17 @@ def register(
     from ...reports.analysis.cells import read_cells
     from ...reports.tracking.importer import export
     from ...reports.tracking.models import register as add
+    from ...reports.tracking.sweeps import StudyCells
     from ..evaluation import export as served
+    from ..runs.studies import studies_of
 
     (read,) = read_cells(files.path)
     with tempfile.TemporaryDirectory() as temporary, naming_mlflow(mlflow_uri, "nothing was registered"):
         folder = Path(temporary) / "cell"
         served.pack(files, folder)
-        exported = export(out, [read], mlflow_uri)
+        study = next(iter(studies_of(files, out)), None)
+        cells, studies = ([read], []) if study is None else ([], [StudyCells(study, [read])])
+        exported = export(out, cells, mlflow_uri, studies=studies)
         run = exported.runs[read.id]
         made = add(exported.uri, run, read.id, folder, name, loader=served.__name__, columns=served.COLUMNS)
     print(f"{'registered' if made.new else 'registered already'}: {made.uri}, from {files.path}")

@@ -31,6 +31,7 @@ app = typer.Typer()
 def status(
     cells: options.Cells = None,
     out: options.Out = Path("runs"),
+    study: options.StudyName = None,
     is_watched: Annotated[bool, typer.Option("--watch", help="Update until no cell is active.")] = False,
     as_json: options.Json = False,
 ) -> int:
@@ -43,9 +44,9 @@ def status(
     if is_watched and as_json:
         raise UsageError("--watch updates a table, and --json prints one document: leave one of them out")
     if is_watched:
-        view, _ = watch(lambda: resolve(names, out), out)
+        view, _ = watch(lambda: resolve(names, out, study), out)
     else:
-        view = poll(resolve(names, out), out, damages)
+        view = poll(resolve(names, out, study), out, damages)
     if as_json:
         print_json(_document(view, remarks(view, out)))
     else:

@@ -27,6 +27,7 @@ app = typer.Typer()
 def wait(
     cells: options.Cells = None,
     out: options.Out = Path("runs"),
+    study: options.StudyName = None,
     timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="Minutes. Default: no limit.")] = None,
     mlflow: options.Mlflow = True,
     mlflow_uri: options.MlflowUri = None,
@@ -44,7 +45,7 @@ def wait(
         report.update(view)
         return time.monotonic() >= deadline
 
-    view, has_ended = watch(lambda: resolve(cells or [], out), out, stop)
+    view, has_ended = watch(lambda: resolve(cells or [], out, study), out, stop)
     if not has_ended:
         print(f"{footer(view)}; unfinished after {timeout:g} minutes", flush=True)
         return 1

@@ -19,7 +19,7 @@ from ..common.text import count, plain
 from ..config import plan
 from ..config.schema import RunConfig
 from . import checks
-from .folder import Run, cells_in, is_finished, read_reference
+from .folder import STUDIES, STUDY, Run, cells_in, is_finished, read_reference
 from .status import State
 
 
@@ -136,6 +136,8 @@ def mark_lost_rows(run: Run) -> None:
 
 def cure(folder: Path, out: Path) -> str:
     """The command that makes damaged files again: the last one of the cell or, if that is unknown, of one near by."""
+    if folder.parent == out / STUDIES:
+        return plain(f"bench run {shlex.quote(str(folder / STUDY))} --out {shlex.quote(str(out))}")
     for near in (folder, *folder.parents):
         for cell in cells_in(near):
             with contextlib.suppress(DamagedError, OSError):

@@ -139,6 +139,13 @@ def study_cells(out: Path, name: str) -> list[Run]:
     return [run for run in find_cells(out) if run.path.relative_to(out).as_posix() in _read_family(folder).members]
 
 
+def studies_of(run: Run, out: Path) -> list[Study]:
+    """The studies of a cell; none for one that was also asked for ad hoc, or where it is not known."""
+    name = run.path.resolve().relative_to(out.resolve()).as_posix()
+    found = [family for family in families(out, []) if name in family.members]
+    return [family.study for family in found if family.study and found[0].study]
+
+
 def study_folder(out: Path, name: str) -> Path:
     """The folder of a study. Raises UsageError for a name that none in `out` has."""
     known = {folder.name: folder for folder in _folders(out)}

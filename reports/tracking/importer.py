@@ -1,4 +1,4 @@
-"""Imports cells into MLflow: one experiment per benchmark, a parent run per sweep, a child run per cell.
+"""Imports cells into MLflow: one experiment per benchmark, a parent run per sweep or study, a child run per cell.
 
 Files are the truth and MLflow is a view: the import can be repeated at any time and adds only what is missing.
 It runs in one process, after the fact; workers never talk to MLflow (several of them opening a fresh store race).
@@ -28,7 +28,7 @@ from .artifacts import write_files
 from .cells import RUN_STATES, RUNNING, Content, begun, content, ended, fingerprint
 from .runs import FINGERPRINT, create_run, logged_points, set_state, set_tags, update_run
 from .store import default_uri, files_beside, make_store, open_store, search
-from .sweeps import Parent, local, submitted
+from .sweeps import Parent, StudyCells, local, submitted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,13 +60,20 @@ class _Outcome:
     run: str
 
 
-def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Sequence[Path] = ()) -> Exported:
+def export(
+    out: Path,
+    cells: Sequence[Cell],
+    uri: str | None = None,
+    report: Sequence[Path] = (),
+    studies: Sequence[StudyCells] = (),
+) -> Exported:
     """Bring the MLflow store at `uri` (default: `default_uri(out)`) up to date with `cells`.
 
     A cell of which nothing that is imported has changed is skipped by a fingerprint, which is written last: an import
     that was cut off is completed by the next. One process at a time imports from `out`; others wait.
 
-    report: files below `out` to keep with the newest sweep of each benchmark.
+    report: files below `out` to keep with the newest sweep of each benchmark. studies: each has a parent of its own; a
+    cell of several is a child of each.
 
     Raises DamagedError, naming the file, for a damaged training log, after all other cells, or sweep; errors of the
     store are MLflow's own.
@@ -80,12 +87,17 @@ def export(out: Path, cells: Sequence[Cell], uri: str | None = None, report: Seq
         found: list[_Outcome | DamagedError] = []
         for benchmark in dict.fromkeys(cell.benchmark for cell in cells):
             found += store.benchmark(benchmark, [c for c in cells if c.benchmark == benchmark], held, report)
+        for study in studies:
+            for benchmark in dict.fromkeys(cell.benchmark for cell in study.cells):
+                own = [cell for cell in study.cells if cell.benchmark == benchmark]
+                parent = study.parent(benchmark, out, own=store.own)
+                found += store.benchmark(benchmark, own, held, study.report, parent)
     for outcome in found:
         if isinstance(outcome, DamagedError):
             raise outcome
     outcomes = [outcome for outcome in found if isinstance(outcome, _Outcome)]
     kinds = Counter(outcome.kind for outcome in outcomes)
-    runs = {outcome.cell: outcome.run for outcome in outcomes}
+    runs = {outcome.cell: outcome.run for outcome in reversed(outcomes)}
     return Exported(address, kinds["created"], kinds["updated"], kinds["unchanged"], runs)
 
 
@@ -123,17 +135,25 @@ class _Store:
     check: Callable[[], None]
 
     def benchmark(
-        self, name: str, cells: Sequence[Cell], held: Mapping[str, Sequence[Task]], report: Sequence[Path]
+        self,
+        name: str,
+        cells: Sequence[Cell],
+        held: Mapping[str, Sequence[Task]],
+        report: Sequence[Path],
+        study: Parent | None = None,
     ) -> list[_Outcome | DamagedError]:
-        """Import the cells of one benchmark; damaged ones are errors in the result. held: folder of a cell -> tasks."""
+        """Import the cells of one benchmark; damaged ones are errors in the result.
+
+        held: folder of a cell -> tasks. study: the parent of them all, None for those of the sweeps.
+        """
         experiment = self._experiment(name)
         sweeps = {
             cell.id: [task.sweep for task in held.get(cell.run.path.relative_to(self.out).as_posix(), ())]
             for cell in cells
         }
-        here = local(name, self.out, own=self.own)
+        here = study or local(name, self.out, own=self.own)
         # The sweep that a cell was first submitted in: a cell that is retried stays where it was.
-        parent_of = {cell: submitted(own[0]) if own else here for cell, own in sweeps.items()}
+        parent_of = {cell: submitted(own[0]) if own and not study else here for cell, own in sweeps.items()}
         used = {parent.key: parent for parent in parent_of.values()}
         groups = {key: [cell for cell in cells if parent_of[cell.id].key == key] for key in used}
         starts = {key: min(filter(None, map(begun, own)), default=None) for key, own in groups.items()}
