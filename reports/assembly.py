@@ -21,7 +21,7 @@ from .analysis.rankings import rankings
 from .analysis.tables import Board, Focus, SeedValue, leaderboard, seed_values
 from .analysis.transport import crossings, independent_crossings
 from .pages.ablations import ablation_page, title
-from .pages.captions import ABLATION_CAPTIONS, plots_of
+from .pages.captions import ABLATION_CAPTIONS, BASELINE_CAPTIONS, plots_of
 from .pages.diagnostics import DiagnosticsPage, diagnostics_part
 from .pages.leaderboard import Page, Section
 from .pages.profiles import ProfileSection, profile_section
@@ -84,10 +84,11 @@ class Assembly:
         if among is not None and len(among) > len(cells):
             more = seed_values(among)
             every = self._board(among, more), more
+        captions = BASELINE_CAPTIONS if board.baseline else {}
         return Page(
             board=board,
             values=values,
-            plots=plots_of(self._draw(_figures(board, values), stem), benchmark),
+            plots=plots_of(self._draw(_figures(board, values), stem), benchmark, captions=captions),
             memorisation=memorisation(board),
             nearest=plots_of(self._draw({"nearest": lambda: nearest_plot(board)}, stem), benchmark),
             crossings=crossings(board),

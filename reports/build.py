@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..benchmarks.common.files import DamagedError, atomic_path, read_json, remove_leftovers, write_json, write_text
 from ..benchmarks.common.redact import without_password
 from ..benchmarks.runs.damage import Damage, cure
-from ..benchmarks.runs.folder import IMPORTED, REFERENCE, STUDIES, Run, find_cells
+from ..benchmarks.runs.folder import IMPORTED, REFERENCE, Run, find_cells
 from ..benchmarks.runs.imported import Imported, imported_rows
 from ..benchmarks.runs.studies import Family, families, study_folder
 
@@ -127,8 +127,9 @@ def build_report(
 
 @dataclass(frozen=True)
 class _Report:
-    """What was written for a family."""
+    """What was written for a family. main: the first ranking of each benchmark."""
 
+    main: Sequence[Board]
     boards: Sequence[Board]
     files: Sequence[Path]
     assembly: Assembly
@@ -156,7 +157,9 @@ def _write(survey: Survey, family: Family) -> _Report:
     write_text(folder / "leaderboard.md", leaderboard_text(shown, profile, left_out, study))
     write_text(folder / "report.html", report_html(shown, folder, profile, left_out, study))
     write_text(folder / "results.csv", results_csv(boards))
-    return _Report(boards, [*(folder / name for name in PAGES), *assembly.files], assembly)
+    return _Report(
+        [own[0].board for own in pages], boards, [*(folder / name for name in PAGES), *assembly.files], assembly
+    )
 
 
 def _import(survey: Survey, uri: str | None, reports: Mapping[Path, _Report]) -> str:
@@ -261,8 +264,10 @@ def _damaged_sweeps(out: Path) -> list[Damage]:
 
 
 def _refuse_links(wanted: Sequence[Family]) -> None:
-    for path in [family.folder / name for family in wanted for name in ("", *FOLDERS)]:
-        if path.is_symlink() and (path.name in FOLDERS or path.parent.name == STUDIES):
+    written = [family.folder / name for family in wanted for name in FOLDERS]
+    studies = [path for family in wanted if family.study for path in (family.folder, family.folder.parent)]
+    for path in [*written, *studies]:
+        if path.is_symlink():
             raise DamagedError(f"{path} is a link: a report writes only into its own folders")
 
 
@@ -284,8 +289,7 @@ def _write_excerpt(
 ) -> None:
     from .pages.leaderboard import excerpt_text
 
-    boards = reports[family.folder].boards
-    text = excerpt_text(boards, _link(readme, family.folder), _left_out(survey, family))
+    text = excerpt_text(reports[family.folder].main, _link(readme, family.folder), _left_out(survey, family))
     before, after = around
     with atomic_path(readme.resolve()) as temporary:
         temporary.write_bytes(before + b"\n\n" + text.encode() + b"\n\n" + after)

@@ -10,6 +10,7 @@ import typer
 from ..common.errors import UsageError
 from ..common.text import count
 from ..runs.folder import IMPORTED, REFERENCE, Run, find_cells
+from ..runs.studies import study_cells, study_files
 from . import options
 from .cells import find, no_cells, say_damage
 
@@ -52,7 +53,7 @@ def export(
 
 
 def _chosen(study: str, runs: Path) -> list[Run]:
-    cells = find_cells(runs)
+    cells = find_cells(runs) if study == "all" else study_cells(runs, study)
     if not cells:
         raise no_cells(runs)
     return cells
@@ -97,6 +98,7 @@ def _archive(cells: list[Run], study: str, runs: Path, out: Path, weights: bool)
         raise UsageError(f"none of the {count(len(cells), 'cell')} in {runs} is finished and without damage")
     files += [file for file in {run.path.parents[1] / REFERENCE for run in cells} if file.is_file()]
     files += (runs / IMPORTED).glob("*.csv")
+    files += study_files(runs, None if study == "all" else study)
     write_archive(out, runs, files)
     left = f", {len(cells) - taken} without a result left out" if taken < len(cells) else ""
     print(f"{count(taken, 'cell')}{left}: {out}")

@@ -81,7 +81,8 @@ def report(
     if as_json:
         print_json(_document(paths, out, study))
         return say_damage(paths.damages, out)
-    for leaderboard in dict.fromkeys([paths.leaderboard, *paths.studies]):
+    written = list(paths.studies) if study else [paths.leaderboard, *paths.studies]
+    for leaderboard in dict.fromkeys(written):
         _print_paths(leaderboard)
     if mlflow:
         print(tracking.hint(out))

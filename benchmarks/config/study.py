@@ -18,6 +18,7 @@ from ...methods.parts.messages import quoted
 from ...methods.parts.options import OptionError, part_from_options
 from ..common.errors import UsageError
 from ..common.files import DamagedError, read_yaml
+from ..common.text import plain
 from .schema import is_as_typed
 
 if TYPE_CHECKING:
@@ -119,7 +120,9 @@ class Study:
 def read_study(path: Path) -> Study:
     """The study in a file. Raises UsageError, naming the file and the line, for anything that is none."""
     try:
-        return study_of(read_yaml(path))
+        content = read_yaml(path)
+        _check_repetition(path)
+        return study_of(content)
     except DamagedError:
         raise
     except UsageError as error:
@@ -187,6 +190,21 @@ def located(path: Path, error: UsageError) -> UsageError:
     return UsageError(f"{path}:{line} {message}")
 
 
+def _check_repetition(path: Path) -> None:
+    """Raise UsageError for a key that is given twice, of which YAML would take the last."""
+    import yaml
+
+    nodes = [yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise UsageError(f"{key} is given twice")
+            nodes += [value for _, value in node.value]
+
+
 def _lines(path: Path) -> Iterator[tuple[str, int]]:
     """Every key and every value of one line in a YAML file, with its line, from the top."""
     import yaml
@@ -221,9 +239,9 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: object) -> str:
-    """A value of a study in a sentence: `[ect, vct]`, `{train.lr: 0.001}`, `none`."""
+    """A value of a study in a sentence: `[ect, vct]`, `{train.lr: 0.001}`, `not given`."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_shown, value))}]"
-    return "not given" if value is None else str(value)
+    return "not given" if value is None else plain(str(value))

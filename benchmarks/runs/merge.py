@@ -6,6 +6,7 @@ import errno
 import shutil
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from ..common.files import owner_mark, read_jsonl, remove_leftovers, write_jsonl
 from ..common.lock import acquire
 from ..common.text import count, plain
 from .archive import files_of
-from .damage import damage_of, damages
-from .folder import IMPORTED, REFERENCE, Run, cells_in, read_reference
+from .damage import Damage, damage_of, damages
+from .folder import IMPORTED, MEMBERS, REFERENCE, STUDIES, Run, cells_in, read_reference
 from .imported import add_imported
+from .studies import Family, begin_list, families, take_over
 
 #: What becomes of a cell.
 MERGED, SAME, KEPT_OUT = "merged", "identical", "left out"
@@ -33,22 +35,43 @@ class Outcome:
 
 
 def merge(source: Path, out: Path) -> list[Outcome]:
-    """Copy the finished cells of another output folder, or of a part of one, into `out`, with their baselines.
+    """Copy the finished cells of another output folder, or of a part of one, into `out`, with baselines and studies.
 
     A cell that is here with the same values is left as it is. Left out are cells that are damaged, not finished, or
     here with other values: those are a difference between two runs of the same training.
 
     Raises OSError where something cannot be written.
     """
+    roots = list(dict.fromkeys(run.path.resolve().parents[2] for run in cells_in(source)))
+    lost: list[Damage] = []
+    found = [family for root in roots for family in families(root, lost)]
+    if any(family.study for family in found):
+        begin_list(out)
     outcomes = [_merge_cell(Run(run.path.resolve()), out) for run in cells_in(source)]
     merged = {outcome.place for outcome in outcomes if outcome.what == MERGED}
-    for root in dict.fromkeys(run.path.resolve().parents[2] for run in cells_in(source)):
+    here = {outcome.place for outcome in outcomes if outcome.what != KEPT_OUT}
+    for family in found if (out / STUDIES).is_dir() else ():
+        outcomes += _merge_family(family, out, here)
+    # The zip file of one study has no list of the cells of none.
+    lost = [item for item in lost if item.folder.parent.name == STUDIES or item.file.exists()]
+    outcomes += [Outcome(f"{STUDIES}/{item.folder.name}", KEPT_OUT, item.reason) for item in lost]
+    for root in roots:
         for name in sorted({place.partition("/")[0] for place in merged}):
             theirs = root / name / REFERENCE
-            lost = damage_of(root / name, theirs, lambda root=root, name=name: _add_baselines(root, out, name))
-            outcomes += [Outcome(f"{name}/{REFERENCE}", KEPT_OUT, item.reason) for item in lost]
+            unread = damage_of(root / name, theirs, lambda root=root, name=name: _add_baselines(root, out, name))
+            outcomes += [Outcome(f"{name}/{REFERENCE}", KEPT_OUT, item.reason) for item in unread]
         outcomes += [_merge_imported(file, out) for file in sorted((root / IMPORTED).glob("*.csv"))]
     return outcomes
+
+
+def _merge_family(theirs: Family, out: Path, here: Collection[str]) -> list[Outcome]:
+    """What becomes of a study. Of the cells of none, only an error is worth a line."""
+    place = f"{STUDIES}/{theirs.name or MEMBERS}"
+    try:
+        is_new = take_over(theirs, out, here)
+    except UsageError as error:
+        return [Outcome(place, KEPT_OUT, str(error))]
+    return [Outcome(place, MERGED if is_new else SAME)] if theirs.study else []
 
 
 def _merge_imported(file: Path, out: Path) -> Outcome:

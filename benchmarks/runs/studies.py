@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +154,46 @@ def study_folder(out: Path, name: str) -> Path:
     return known[name]
 
 
+def study_files(out: Path, name: str | None) -> list[Path]:
+    """The files that define a study (None: all studies, and the list of the cells of none)."""
+    folders = _folders(out) if name is None else [study_folder(out, name)]
+    files = [folder / file for folder in folders for file in (STUDY, MEMBERS)]
+    files += [out / STUDIES / MEMBERS] if name is None else []
+    return [file for file in files if file.is_file()]
+
+
+def begin_list(out: Path) -> None:
+    """List the cells in `out` as asked for ad hoc, if there is no list: those that come later belong to studies."""
+    with _locked(out):
+        _begin_list(out)
+
+
+def take_over(theirs: Family, out: Path, names: Collection[str]) -> bool:
+    """Add a family of another folder to `out`, with those of its cells that are in `names`. Whether anything is new.
+
+    Raises UsageError if a study of this name with another definition is here, DamagedError for a damaged one.
+    """
+    folder = out / STUDIES / theirs.name
+    members = {name: wanted.asked for name, wanted in theirs.members.items() if name in names}
+    with _locked(out):
+        known: dict[str, Asked | None] = {}
+        if (folder / MEMBERS).exists():
+            known = _read_members(folder / MEMBERS)
+            if theirs.study and _read_family(folder).study != theirs.study:
+                raise UsageError(f"a study '{theirs.name}' with another definition is here")
+        elif theirs.study:
+            if (theirs.folder / STUDY).is_symlink():
+                raise UsageError("it holds links")
+            read_study(theirs.folder / STUDY)
+            with atomic_path(folder / STUDY) as temporary:
+                temporary.write_bytes((theirs.folder / STUDY).read_bytes())
+        content = {"study": theirs.study.to_dict()} if theirs.study else {}
+        if members.keys() <= known.keys() and (folder / MEMBERS).exists():
+            return False
+        _write(folder / MEMBERS, content, {**members, **known})
+    return True
+
+
 def register(out: Path, study: Study, file: Path, cells: Sequence[Cell]) -> list[str]:
     """Make these the cells of a study in `out`. Returns a phrase for each key that has changed since it last ran.
 
@@ -163,8 +203,7 @@ def register(out: Path, study: Study, file: Path, cells: Sequence[Cell]) -> list
     with _locked(out):
         changes = check_changes(out, study)
         _check_samplers(out, cells, study.name)
-        if not (out / STUDIES / MEMBERS).exists():
-            _write(out / STUDIES / MEMBERS, {}, _existing(out))
+        _begin_list(out)
         with atomic_path(folder / STUDY) as temporary:
             temporary.write_bytes(content)
         _write(folder / MEMBERS, {"study": study.to_dict()}, {cell.name: Asked.of(cell.config) for cell in cells})
@@ -226,6 +265,11 @@ def _existing(out: Path) -> dict[str, Asked | None]:
     return found
 
 
+def _begin_list(out: Path) -> None:
+    if not (out / STUDIES / MEMBERS).exists():
+        _write(out / STUDIES / MEMBERS, {}, _existing(out))
+
+
 def _folders(out: Path) -> list[Path]:
     """The folders of studies, by name; one of its two files is enough."""
     folders = sorted((out / STUDIES).glob("[!.]*/"))
@@ -239,7 +283,10 @@ def _damages(folder: Path, read: Callable[[], object]) -> list[Damage]:
 
 
 def _check_copy(folder: Path, is_alone: bool) -> None:
-    study = read_study(folder / STUDY)
+    try:
+        study = read_study(folder / STUDY)
+    except UsageError as error:
+        raise DamagedError(str(error)) from None
     if not is_alone and study != _read_family(folder).study:
         raise DamagedError(f"{folder / STUDY} was changed after the study ran: run it again")
 

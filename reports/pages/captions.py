@@ -42,6 +42,12 @@ CAPTIONS = {
     "grid": "End of training for both swept keys: the mean, below it half the width of its 95 % t interval; the "
     "default is framed.",
 }
+#: Of the page of a study with a baseline.
+BASELINE_CAPTIONS = {
+    "forest": CAPTIONS["forest"]
+    .replace("the best mean at its NFE", "the baseline")
+    .replace("significantly worse", "significant")
+}
 ABLATION_CAPTIONS = {"curves": "Learning curve of each value: mean over seeds against training images seen."}
 
 

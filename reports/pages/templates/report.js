@@ -244,7 +244,7 @@ function drawForest(box, data, chosen) {
   rivals.forEach((rival, place) => {
     const look = data.configurations[rival.at], middle = top + place * step + (narrow ? 28 : step / 2);
     const interval = rival.low === null ? "" : ` (${short(rival.low)} to ${short(rival.high)})`;
-    const verdict = rival.worse ? "significantly worse" : "inconclusive";
+    const verdict = !rival.worse ? "inconclusive" : rival.mean < 0 ? "significantly better" : "significantly worse";
     const label = `${look.label}: ${short(rival.mean)}${interval}, n=${rival.n}, ${verdict}${rival.reason ? `: ${rival.reason}` : ""}`;
     const name = svg("text", narrow ? { x: left, y: middle - 10 } : { x: left - 10, y: middle + 4, "text-anchor": "end" });
     const most = Math.floor((narrow ? right - left - 90 : left - 14) / 6.6);
@@ -279,7 +279,7 @@ function forestRange(rivals) {
 }
 
 const FOREST = "Paired differences on common seeds at the end of training; right of zero is worse. Thick: 95 % interval; thin: the same "
-  + "after Holm's correction over all pairs, to be read with zero only. Filled: significantly worse; hollow: inconclusive. An arrow: the interval extends beyond the axis.";
+  + "after Holm's correction over all pairs, to be read with zero only. Filled: significant; hollow: inconclusive. An arrow: the interval extends beyond the axis.";
 
 // Charts of one benchmark, with their toggles
 

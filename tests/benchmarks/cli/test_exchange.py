@@ -16,9 +16,11 @@ import torch
 
 import consistency_bench
 from consistency_bench.benchmarks.common.files import read_jsonl, write_jsonl
+from consistency_bench.benchmarks.config.study import read_study
 from consistency_bench.benchmarks.runs.folder import find_cells
+from consistency_bench.benchmarks.runs.studies import families, register
 
-from ..conftest import Said
+from ..conftest import Said, tiny_cell
 
 Call = Callable[..., Said]
 
@@ -45,6 +47,29 @@ def test_a_table_in_a_file_is_that_of_the_python_api(runs: Path, call: Call) -> 
         assert found.columns.tolist() == expected.columns.tolist()
         assert found["value"].tolist() == expected["value"].tolist()
     assert expected.dtypes.astype(str).tolist() == pd.read_parquet("a.parquet").dtypes.astype(str).tolist()
+
+
+def test_a_study_goes_along_with_its_cells(runs: Path, call: Call) -> None:
+    file = Path("study.yaml")
+    file.write_text("name: kl\nquestion: Does it help?\nmethods: [ect]\nseeds: 0\n")
+    register(runs, read_study(file), file, [tiny_cell("ect", "eval.nfe=[1]")])
+    assert call("export", "--format", "zip", "--out", "kl.zip", "--study", "kl").out.startswith("1 cell")
+    assert call("export", "--format", "zip", "--out", "all.zip").status == 0
+    said = call("merge", "kl.zip", "--out", "one")
+    assert (said.status, said.out.partition("\n")[0]) == (
+        0,
+        "2 merged, 0 identical, 0 left out",
+    )  # a cell and the study
+    assert [family.name for family in families(Path("one"))] == ["kl"]
+    assert call("merge", "all.zip", "--out", "one").status == 0
+    for out in (Path("one"), runs):  # the cell of ect was there before the study was
+        found = {family.name: [name.split("/")[1] for name in family.members] for family in families(out)}
+        assert found == {"": ["ect", "vct"], "kl": ["ect"]}
+    file.write_text("name: kl\nquestion: Is it another one?\nmethods: [ect]\nseeds: 0\n")
+    register(Path("one"), read_study(file), file, [tiny_cell("ect", "eval.nfe=[1]")])
+    said = call("merge", "kl.zip", "--out", "one")
+    assert said.status == 1
+    assert "studies/kl: a study 'kl' with another definition is here; left out" in said.err
 
 
 def test_a_zip_file_becomes_the_same_results_elsewhere(runs: Path, call: Call) -> None:

@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 
 import pytest
 
+from consistency_bench.benchmarks.config.study import Study
 from consistency_bench.benchmarks.runs.folder import cells_in
 from consistency_bench.reports.analysis.cells import flattened, read_cells, survey
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.tracking.importer import export
 from consistency_bench.reports.tracking.runs import FINGERPRINT
 from consistency_bench.reports.tracking.store import default_uri, open_store
+from consistency_bench.reports.tracking.sweeps import StudyCells
 
 
 def rows(out, query):
@@ -263,3 +265,26 @@ def test_a_divergence_is_a_metric_of_its_own(sweep):
     shown = {cell.state.value: client.get_run(made.runs[cell.id]).data.metrics for cell in read_cells(sweep.out)}
     assert shown["diverged"]["diverged"] == 1
     assert "diverged" not in shown["done"]
+
+
+def test_a_study_is_a_parent_and_a_cell_of_two_a_child_of_each(sweep):
+    for method in ("ect", "vct"):
+        sweep.cell(method, 0)
+    cells = read_cells(sweep.out)
+    studies = [
+        StudyCells(Study(name=name, question="Which?", baseline="ect"), cells, "fd at NFE 1", {"digits": "Neither."})
+        for name in ("a", "b")
+    ]
+    made = export(sweep.out, cells[:1], studies=studies)
+    assert (made.created, made.unchanged) == (5, 0)
+    again = export(sweep.out, cells[:1], studies=studies)
+    assert (again.created, again.updated, again.unchanged) == (0, 0, 5)
+    assert again.runs == made.runs
+    client = open_store(made.uri)
+    found = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
+    tags = {run.info.run_name: run.data.tags for run in found if "mlflow.parentRunId" not in run.data.tags}
+    assert sorted(tags) == ["study a", "study b", "sweep digits"]
+    assert [tags[name]["bench.cells"] for name in sorted(tags)] == ["2", "2", "1"]
+    assert tags["study a"]["bench.question"] == "Which?"
+    assert (tags["study a"]["bench.baseline"], tags["study a"]["bench.headline"]) == ("ect", "fd at NFE 1")
+    assert tags["study a"]["mlflow.note.content"] == "**Which?**\n\nNeither."

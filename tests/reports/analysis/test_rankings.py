@@ -1,0 +1,82 @@
+"""What is ranked together, and what a study compares with its baseline."""
+
+from __future__ import annotations
+
+import pytest
+
+from consistency_bench.reports.analysis.cells import read_cells
+from consistency_bench.reports.analysis.rankings import rankings
+from consistency_bench.reports.analysis.tables import Focus, leaderboard, seed_values
+from consistency_bench.reports.pages.results import results
+from consistency_bench.reports.pages.spreadsheet import results_csv
+from consistency_bench.reports.pages.verdicts import verdict
+
+from ..conftest import Sweep
+
+
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ({"budget": 102_400, "variant": "train.images=102400"}, "train.images=102400"),
+        ({"settings": {"network.width": [64, 64]}, "variant": "network.width=[64,64]"}, "network.width=[64, 64]"),
+        ({"settings": {"data.flip": True}, "variant": "data.flip=True"}, "data.flip=true"),
+        ({"settings": {"train.init": "edm"}, "variant": "train.init=edm"}, "train.init=edm"),
+        ({"settings": {"eval.quantise": "truncate"}, "variant": "eval.quantise=truncate"}, "eval.quantise=truncate"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_cells_that_cannot_be_compared_are_ranked_apart(sweep: Sweep, changes: dict, title: str) -> None:
+    for method in ("ect", "vct"):
+        sweep.cell(method, 0, **changes)
+        assert len(rankings(read_cells(sweep.out))) == 1
+    sweep.cell("ect", 1)
+    found = rankings(read_cells(sweep.out))
+    ranked = {name: sorted((cell.method, cell.seed) for cell in cells) for name, cells in found}
+    assert ranked == {"": [("ect", 1)], title: [("ect", 0), ("vct", 0)]}
+
+
+@pytest.mark.parametrize("key", ["train.lr", "method.coupling.kl_weight"])
+def test_what_is_swept_at_equal_budget_stays_together(sweep: Sweep, key: str) -> None:
+    sweep.sweep("vct", key, {1: [20, 21], 3: [24, 25]}, 3)
+    assert [name for name, _ in rankings(read_cells(sweep.out))] == [""]
+
+
+def board_of(sweep: Sweep, baseline: str):
+    levels = {"ict": (40, 43, 46.5), "ect": (30, 33, 36), "vct": (20, 23.1, 26), "sct": (29, 34, 36)}
+    for method, own in levels.items():
+        for seed, level in enumerate(own):
+            sweep.cell(method, seed, level=level)
+    cells = read_cells(sweep.out)
+    group = next(cell.group for cell in cells if cell.method == baseline)
+    return leaderboard(cells, seed_values(cells), {}, Focus("kd_digits_2k", 2, group))
+
+
+def test_a_baseline_is_what_the_others_are_compared_with(sweep: Sweep) -> None:
+    board = board_of(sweep, "ect")
+    assert (board.baseline, board.metrics[0], board.nfes) == ("ect", "kd_digits_2k", (2, 1))
+    table = results(board, 2).ranking
+    column = table.header.index("verdict")
+    assert table.header[column - 1] == "difference to ect"
+    rows = {getattr(row[3], "text", ""): getattr(row[column], "text", "") for row in table.rows}
+    assert rows == {
+        "vct v1": "significantly better",
+        "ect v1": "baseline",
+        "sct v1": "inconclusive",
+        "ict v1": "significantly worse",
+    }
+    text = verdict(board, 2)
+    assert "vct is best, with the lowest kd_digits_2k" in text
+    assert "Significantly better (family-wise 95 %) than the baseline ect: vct with a difference of −0.0079" in text
+    assert "Significantly worse (family-wise 95 %) than the baseline ect: ict with a difference of 0.0081" in text
+    assert "Inconclusive against the baseline ect: sct" in text
+    lines = [line.split(",") for line in results_csv([board]).splitlines()]
+    at = lines[0].index('"verdict"')
+    found = {line[1].strip('"'): line[at].strip('"') for line in lines[1:] if line[4:6] == ["2", '"kd_digits_2k"']}
+    assert found == {"vct": "better", "ect": "baseline", "sct": "inconclusive", "ict": "worse"}
+
+
+def test_who_leads_does_not_depend_on_the_baseline(sweep: Sweep) -> None:
+    board = board_of(sweep, "ict")
+    contest = board.contests[2, "kd_digits_2k"]
+    assert (contest.leader, contest.reference, contest.significant) == ("vct", "ict", True)
+    assert sorted(contest.differences) == ["ect", "sct", "vct"]
