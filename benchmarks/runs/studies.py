@@ -135,8 +135,8 @@ def _ad_hoc(name: str, listed: Members, studies: Sequence[Family]) -> Wanted:
 
 def study_cells(out: Path, name: str) -> list[Run]:
     """The cells of a study that are in `out`. Raises UsageError for an unknown name, DamagedError for damaged files."""
-    folder = study_folder(out, name)
-    return [run for run in find_cells(out) if run.path.relative_to(out).as_posix() in _read_family(folder).members]
+    members = _read_family(study_folder(out, name)).members
+    return [run for run in find_cells(out) if run.path.relative_to(out).as_posix() in members]
 
 
 def studies_of(run: Run, out: Path) -> list[Study]:
@@ -160,12 +160,6 @@ def study_files(out: Path, name: str | None) -> list[Path]:
     files = [folder / file for folder in folders for file in (STUDY, MEMBERS)]
     files += [out / STUDIES / MEMBERS] if name is None else []
     return [file for file in files if file.is_file()]
-
-
-def begin_list(out: Path) -> None:
-    """List the cells in `out` as asked for ad hoc, if there is no list: those that come later belong to studies."""
-    with _locked(out):
-        _begin_list(out)
 
 
 def take_over(theirs: Family, out: Path, names: Collection[str]) -> bool:
@@ -194,20 +188,19 @@ def take_over(theirs: Family, out: Path, names: Collection[str]) -> bool:
     return True
 
 
-def register(out: Path, study: Study, file: Path, cells: Sequence[Cell]) -> list[str]:
-    """Make these the cells of a study in `out`. Returns a phrase for each key that has changed since it last ran.
+def register(out: Path, study: Study, file: Path, cells: Sequence[Cell]) -> None:
+    """Make these the cells of a study in `out`.
 
     Raises UsageError where the study is another one of the same name, or would replace rows of other tables.
     """
     content, folder = file.read_bytes(), out / STUDIES / study.name
     with _locked(out):
-        changes = check_changes(out, study)
+        check_changes(out, study)
         _check_samplers(out, cells, study.name)
-        _begin_list(out)
+        begin_list(out)
         with atomic_path(folder / STUDY) as temporary:
             temporary.write_bytes(content)
         _write(folder / MEMBERS, {"study": study.to_dict()}, {cell.name: Asked.of(cell.config) for cell in cells})
-    return changes
 
 
 def register_ad_hoc(out: Path, cells: Sequence[Cell]) -> None:
@@ -217,9 +210,12 @@ def register_ad_hoc(out: Path, cells: Sequence[Cell]) -> None:
     with _locked(out):
         _check_samplers(out, cells, "")
         file = out / STUDIES / MEMBERS
-        before = _existing(out) if not file.exists() else _read_members(file)
-        after = {**before, **{cell.name: Asked.of(cell.config) for cell in cells}}
-        if after != before or not file.exists():
+        try:
+            before = _read_members(file)
+        except DamagedError:  # or missing: what no study has is known all the same
+            before = {}
+        after = {**(before or _existing(out)), **{cell.name: Asked.of(cell.config) for cell in cells}}
+        if after != before:
             _write(file, {}, after)
 
 
@@ -265,7 +261,8 @@ def _existing(out: Path) -> dict[str, Asked | None]:
     return found
 
 
-def _begin_list(out: Path) -> None:
+def begin_list(out: Path) -> None:
+    """List the cells in `out` as asked for ad hoc, if there is no list: those that come later belong to studies."""
     if not (out / STUDIES / MEMBERS).exists():
         _write(out / STUDIES / MEMBERS, {}, _existing(out))
 
