@@ -12,6 +12,7 @@ power, with everything that runs on it and without a message to the controller.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import shlex
@@ -34,6 +35,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: For a daemon to become ready, on a machine under load.
 START_SECONDS = 120.0
 
+#: Between the choice of a port and its use, another process may take it. Then the cluster starts again on other ports.
+PORT_ATTEMPTS = 5
+
 #: Where daemons are, which the PATH of an ordinary user may lack.
 SBIN = "/usr/sbin:/sbin"
 
@@ -53,6 +57,10 @@ FOLDERS = (LOG, ENDED, "mariadb", "munge", "spool", "state", "tmp")
 #: The first process of a node, with its name and the hosts file. It stays, to reap the orphans that it inherits.
 NODE = 'hostname "$1" && mount --bind "$2" /etc/hosts || exit 1; slurmd -D -N "$1" & wait $!'
 NODE_NAMESPACES = ("unshare", "--mount", "--uts", "--pid", "--mount-proc", "--fork", "--kill-child")
+
+
+class PortTaken(UsageError):
+    """A port that was free when it was chosen is in use."""
 
 
 class LocalCluster:
@@ -196,7 +204,8 @@ class LocalCluster:
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         telling = [line for line in lines if "fatal" in line] or lines or ["no output"]
-        return UsageError(f"{name} {what}: {telling[-1]} (see {log})")
+        kind = PortTaken if os.strerror(errno.EADDRINUSE) in text else UsageError
+        return kind(f"{name} {what}: {telling[-1]} (see {log})")
 
     def _answers(self, *command: str) -> bool:
         return self._query(*command).returncode == 0
@@ -226,6 +235,13 @@ def start(folder: Path, options: Options) -> LocalCluster:
     folder = folder.absolute()
     check(folder, options)
     check_machine(options.accounting)
+    for _ in range(PORT_ATTEMPTS - 1):
+        with contextlib.suppress(PortTaken):
+            return _start(folder, options)
+    return _start(folder, options)
+
+
+def _start(folder: Path, options: Options) -> LocalCluster:
     _make_room(folder)
     cluster: LocalCluster | None = None
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -327,3 +328,21 @@ def test_clusters_start_beside_each_other(place: Path) -> None:
         for folder in folders:
             subprocess.run([*BENCH, "stop", str(folder)], check=False, capture_output=True)
     assert not any((folder / "slurm.conf").exists() for folder in folders)
+
+
+@pytest.mark.parametrize("daemon", ["n1", "slurmctld"])
+def test_a_port_that_is_taken_meanwhile_is_replaced(daemon: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a process that binds it between its choice and its use: the cluster starts on other ports."""
+    needs_slurm(accounting=False)
+    choose = local_config.free_ports
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        taken = other.getsockname()[1]
+        first = iter([{daemon: taken}])
+        monkeypatch.setattr(local_cluster, "free_ports", lambda names: choose(names) | next(first, {}))
+        cluster = start(place / "c", Options(nodes=1, accounting=False))
+    try:
+        assert cluster.ports[daemon] != taken
+        assert call(cluster, "srun", "-n1", "hostname") == "n1"
+    finally:
+        cluster.stop()
