@@ -26,20 +26,30 @@ class Profile(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class HalfLife:
-    """Half of the average's weight lies on the last `images` images, whatever the batch."""
+    """Half of the average's weight lies on the last `images` images, whatever the batch.
+
+    rampup: the half-life is at most this share of the images seen before the step (EDM: 0.05), so that the average
+        forgets the initial weights early; null: the half-life is constant.
+    """
 
     images: float
+    rampup: float | None = None
 
     def __post_init__(self) -> None:
         if self.images <= 0:
             raise ValueError(f"images is {self.images:g}, must be above 0")
+        if self.rampup is not None and self.rampup <= 0:
+            raise ValueError(f"rampup is {self.rampup:g}, must be above 0, a share of the images seen, or null")
 
     @property
     def name(self) -> str:
-        return f"halflife-{self.images:.12g}"
+        return f"halflife-{self.images:.12g}" + ("" if self.rampup is None else f"-rampup-{self.rampup:.12g}")
 
     def beta(self, step: int, batch: int) -> float:
-        return 0.5 ** (batch / self.images)
+        if self.rampup is None:
+            return 0.5 ** (batch / self.images)
+        halflife = min(self.images, self.rampup * (step - 1) * batch)
+        return 0.5 ** (batch / halflife) if halflife else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

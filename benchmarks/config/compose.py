@@ -46,8 +46,10 @@ OmegaConf.register_new_resolver("image_metrics", image_metrics, replace=True)  #
 
 ALIASES = {"ect+vc": "vct"}
 
-#: Keys that are younger than the ids of finished cells: no part of an id where they are null.
-YOUNGER = ("resolution", "resize", "fingerprint")
+#: Keys that are younger than the ids of finished cells, with the value at which they are no part of an id.
+YOUNGER: dict[str, Any] = dict.fromkeys(
+    ("data.resolution", "data.resize", "data.fingerprint", "train.ema.rampup", "train.ema_extra.rampup")
+)
 
 
 @dataclass(frozen=True)
@@ -351,8 +353,17 @@ def _scientific(config: RunConfig) -> dict[str, Any]:
     """What of a configuration changes numbers, the seed apart, each value in one spelling."""
     plain = config.to_dict()
     sections = {name: {k: v for k, v in plain[name].items() if k not in PLACES.get(name, ())} for name in IDENTITY}
-    sections["data"] = {k: v for k, v in sections["data"].items() if v is not None or k not in YOUNGER}
-    return canonical(sections)
+    return _without_younger(canonical(sections))
+
+
+def _without_younger(value: Any, where: str = "") -> Any:
+    """Plain data without the keys of YOUNGER at their value there; `where` is the dotted key of `value`."""
+    if isinstance(value, list):
+        return [_without_younger(item, where) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: (f"{where}.{key}".strip("."), item) for key, item in value.items()}
+    return {k: _without_younger(v, at) for k, (at, v) in kept.items() if at not in YOUNGER or v != YOUNGER[at]}
 
 
 def _identified(config: RunConfig, seed: int) -> Cell:

@@ -253,6 +253,19 @@ def test_a_default_typed_out_is_the_default() -> None:
         assert one(f"{key}={default.to_dict()[section][name]}").config == default
 
 
+def test_an_option_younger_than_the_ids_leaves_them_alone_where_it_is_off() -> None:
+    plain = one("train.ema={kind: halflife, images: 5}", "train.ema_extra=[{kind: halflife, images: 7}]")
+    off = one("train.ema.kind=halflife", "train.ema.images=5", "train.ema_extra=[{kind: halflife, images: 7}]")
+    off_too = one(
+        "train.ema={kind: halflife, images: 5, rampup: null}",
+        "train.ema_extra=[{kind: halflife, images: 7, rampup: null}]",
+    )
+    assert plain.config.cell == off.config.cell == off_too.config.cell
+    on = one("train.ema={kind: halflife, images: 5, rampup: 0.05}", "train.ema_extra=[{kind: halflife, images: 7}]")
+    assert on.id != plain.id
+    assert "train.ema.rampup=0.05" in on.config.cell.variant
+
+
 def test_the_group_is_common_to_seeds_and_the_id_is_not() -> None:
     cells = compose_cells(["ect"], [0, 1, 2], [])
     assert len({cell.id for cell in cells}) == 3

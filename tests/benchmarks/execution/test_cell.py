@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl, write_json
-from consistency_bench.benchmarks.config.compose import Cell
+from consistency_bench.benchmarks.config.compose import Cell, compose_cells
 from consistency_bench.benchmarks.evaluation import sample
 from consistency_bench.benchmarks.execution import attempt
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.runs.folder import RECORDS, RUN, STATUS, Record, Run, is_finished, read_reference
 
 from ..conftest import put, tiny_cell
+
+
+def composed(*settings: str) -> Cell:
+    (cell,) = compose_cells(["ect"], [0], settings)
+    return cell
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -270,3 +275,13 @@ def test_methods_see_the_same_data_and_latents(tmp_path: Path) -> None:
         run_cell(folder)
         rows.append([row["value"] for row in rows_of(folder)])
     assert rows[0] == pytest.approx(rows[1], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_smoke_cell_scores_better_than_noise(tmp_path: Path) -> None:
+    settings = ("eval.metrics=[fd_digits_2k]", "eval.nfe=[1]", "run.snapshots=1")
+    folder = put(composed("preset=smoke", *settings), tmp_path)
+    assert run_cell(folder) == "done"
+    (row,) = rows_of(folder)
+    noise = next(r["value"] for r in read_reference(tmp_path, "digits") if r["what"] == "noise")
+    assert row["value"] < noise / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,31 @@ def test_half_of_the_average_lies_on_its_half_life() -> None:
     profile = averages.build_profile({"kind": "halflife", "images": 1000})
     for batch in (1, 50, 1000):
         assert profile.beta(7, batch) ** (1000 / batch) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [  # batch 100, half-life min(1000, 0.05 · images before the step): 0, 5, 10, 995, 1000, 1000
+        (1, 0.0),
+        (2, 2.0**-20),
+        (3, 2.0**-10),
+        (200, 2.0 ** (-100 / 995)),
+        (201, 2.0**-0.1),
+        (5000, 2.0**-0.1),
+    ],
+)
+def test_the_half_life_ramps_up_with_the_images_seen(step: int, kept: float) -> None:
+    profile = averages.build_profile({"kind": "halflife", "images": 1000, "rampup": 0.05})
+    assert profile.beta(step, 100) == pytest.approx(kept, rel=1e-12)
+
+
+def test_a_ramp_up_forgets_the_initial_weights() -> None:
+    def left(**options: float) -> float:
+        profile = averages.build_profile({"kind": "halflife", "images": 44000, **options})
+        return math.prod(profile.beta(step, 128) for step in range(1, 689))  # 88,064 images
+
+    assert left() == pytest.approx(0.25, rel=1e-2)
+    assert left(rampup=0.05) == 0
 
 
 @pytest.mark.parametrize(("sigma_rel", "gamma"), [(0.01, 96.9949), (0.05, 16.9722), (0.1, 6.93720)])
@@ -79,6 +105,10 @@ def test_the_average_is_the_weighted_sum_of_what_was() -> None:
         ({"kind": "swa"}, "train.ema.kind is 'swa', must be one of: halflife, constant, power"),
         ({"kind": "halflife", "images": 0}, "train.ema.images is 0, must be above 0"),
         ({"kind": "halflife"}, "train.ema.images is missing"),
+        (
+            {"kind": "halflife", "images": 5, "rampup": 0},
+            "train.ema.rampup is 0, must be above 0, a share of the images seen, or null",
+        ),
         ({"kind": "constant", "factor": 1}, "train.ema.factor is 1, must be from 0 to below 1"),
         ({"kind": "constant", "images": 5}, "unknown key 'train.ema.images'. Available: factor"),
         ({"kind": "power", "sigma_rel": 0.3}, "train.ema.sigma_rel is 0.3, must be above 0 and at most 0.28"),
