@@ -59,7 +59,7 @@ NODE = 'hostname "$1" && mount --bind "$2" /etc/hosts || exit 1; slurmd -D -N "$
 NODE_NAMESPACES = ("unshare", "--mount", "--uts", "--pid", "--mount-proc", "--fork", "--kill-child")
 
 
-class PortTaken(UsageError):
+class PortTakenError(UsageError):
     """A port that was free when it was chosen is in use."""
 
 
@@ -204,7 +204,7 @@ class LocalCluster:
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         telling = [line for line in lines if "fatal" in line] or lines or ["no output"]
-        kind = PortTaken if os.strerror(errno.EADDRINUSE) in text else UsageError
+        kind = PortTakenError if os.strerror(errno.EADDRINUSE) in text else UsageError
         return kind(f"{name} {what}: {telling[-1]} (see {log})")
 
     def _answers(self, *command: str) -> bool:
@@ -236,7 +236,7 @@ def start(folder: Path, options: Options) -> LocalCluster:
     check(folder, options)
     check_machine(options.accounting)
     for _ in range(PORT_ATTEMPTS - 1):
-        with contextlib.suppress(PortTaken):
+        with contextlib.suppress(PortTakenError):
             return _start(folder, options)
     return _start(folder, options)
 
