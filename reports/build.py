@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from ..benchmarks.runs.damage import Damage, cure
 from ..benchmarks.runs.folder import IMPORTED, REFERENCE, Run, find_cells
 from ..benchmarks.runs.imported import Imported, imported_rows
 from ..benchmarks.runs.studies import Family, families, study_folder
+from .standings import Standing
 
 if TYPE_CHECKING:
     from .analysis.cells import Cell
@@ -121,7 +122,8 @@ def build_report(
             files = list(reports[family.folder].files)
             files += [out / "mlflow.db"] if mlflow and mlflow_uri is None else []
             stamp = "" if survey.damages_of(family) else fingerprints[family.folder]
-            _write_stamp(family.folder, stamp, _destination(mlflow, mlflow_uri), files)
+            standings = [Standing.of(board) for board in reports[family.folder].boards]
+            _write_stamp(family.folder, stamp, _destination(mlflow, mlflow_uri), files, standings)
     return _paths(survey, reports, address)
 
 
@@ -241,7 +243,8 @@ def _is_current(out: Path, family: Family, destination: str | None) -> bool:
     try:
         stamp = read_json(family.folder / STAMP, {})
         return (
-            stamp.get("fingerprint") == _fingerprint(out, family)
+            isinstance(stamp.get("standings"), list)
+            and stamp.get("fingerprint") == _fingerprint(out, family)
             and (destination is None or stamp.get("mlflow") == destination)
             and all(_digest(family.folder / name) == digest for name, digest in stamp["files"].items())
         )
@@ -295,9 +298,20 @@ def _write_excerpt(
         temporary.write_bytes(before + b"\n\n" + text.encode() + b"\n\n" + after)
 
 
-def _write_stamp(out: Path, fingerprint: str, destination: str, files: Iterable[Path]) -> None:
+def _write_stamp(
+    out: Path, fingerprint: str, destination: str, files: Iterable[Path], standings: Sequence[Standing]
+) -> None:
     digests = {Path(os.path.relpath(path, out)).as_posix(): _digest(path) for path in files}
-    write_json(out / STAMP, {"fingerprint": fingerprint, "mlflow": destination, "files": digests})
+    content = {"fingerprint": fingerprint, "mlflow": destination, "files": digests}
+    write_json(out / STAMP, {**content, "standings": list(map(asdict, standings))})
+
+
+def read_standings(folder: Path) -> list[Standing]:
+    """The outcome of the report in this folder, the main ranking first; none where there is no report."""
+    try:
+        return [Standing.read(item) for item in read_json(folder / STAMP, {})["standings"]]
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return []  # a stamp that cannot be read is no stamp
 
 
 def _destination(mlflow: bool, uri: str | None) -> str:

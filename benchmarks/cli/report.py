@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,10 +14,12 @@ import typer
 from ..common.errors import UsageError
 from ..common.files import TakenError
 from ..common.redact import without_password
+from ..runs.damage import Damage
 from ..runs.folder import STUDIES, Run, find_cells
 from . import options
 from .cells import no_cells, say_damage
 from .json_output import print_json
+from .outcome import print_outcome
 
 if TYPE_CHECKING:
     from ...reports.build import ReportPaths
@@ -83,7 +85,7 @@ def report(
         return say_damage(paths.damages, out)
     written = list(paths.studies) if study else [paths.leaderboard, *paths.studies]
     for leaderboard in dict.fromkeys(written):
-        _print_paths(leaderboard)
+        print_outcome(leaderboard.parent)
     if mlflow:
         print(tracking.hint(out))
     return say_damage(paths.damages, out)
@@ -107,39 +109,43 @@ def _document(paths: ReportPaths, out: Path, study: str | None) -> dict[str, obj
     }
 
 
-def show_report(out: Path, tracking: Tracking, folder: Path | None = None) -> int:
-    """Rebuild the reports after a run unless nothing changed. Returns as `say_damage` does.
+def show_report(out: Path, tracking: Tracking, folder: Path | None = None, cells: Collection[str] | None = None) -> int:
+    """Bring the reports up to date, and print the outcome. Returns as `say_damage` does.
 
-    folder: that of the report whose place is printed, by default that of the cells that were run without a study.
+    folder: that of the report whose outcome is printed, by default all. cells: ids, see `print_outcome`.
     """
-    from ...reports.build import build_report, report_is_current
-
-    damages = ()
-    if not report_is_current(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri):
-        print("writing the report", flush=True)  # imports alone take seconds
-        with naming_mlflow(tracking.uri):
-            damages = build_report(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri, only_changed=True).damages
-    shown = [folder] if folder else [out, *sorted((out / STUDIES).glob("*/"))]
-    for leaderboard in (place / "leaderboard.md" for place in shown):
-        if leaderboard.exists():
-            _print_paths(leaderboard)
+    damages = update_reports(out, tracking)
+    for place in [folder] if folder else [out, *sorted((out / STUDIES).glob("*/"))]:
+        print_outcome(place, cells)
     if tracking.wanted:
         print(tracking.hint(out))
     return say_damage(damages, out)
 
 
+def update_reports(out: Path, tracking: Tracking) -> Sequence[Damage]:
+    """Rebuild the reports of an output folder unless nothing changed. Returns what is damaged."""
+    from ...reports.build import build_report, report_is_current
+
+    if report_is_current(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri):
+        return ()
+    print("writing the report", flush=True)  # imports alone take seconds
+    with naming_mlflow(tracking.uri):
+        return build_report(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri, only_changed=True).damages
+
+
 def refresh_reports(runs: Sequence[Run], tracking: Tracking) -> None:
     """Rebuild the report of each output folder that holds one of these cells."""
-    outs: dict[Path, None] = {}
+    outs: dict[Path, list[str]] = {}
     for run in runs:
         path = run.path.resolve()
         out = path.parents[min(2, len(path.parents) - 1)]
         if path in {cell.path for cell in find_cells(out)}:
-            outs[out] = None
+            outs.setdefault(out, []).append(run.config.cell.id)
         else:
             print(f"no report has the new rows: {run.path} is not in an output folder")
-    for out in outs:
-        show_report(out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out, tracking)
+    for out, cells in outs.items():
+        shown = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
+        show_report(shown, tracking, cells=cells)
 
 
 @contextlib.contextmanager
@@ -157,8 +163,3 @@ def naming_mlflow(
         reason = without_password(str(error).splitlines()[0]) if str(error) else type(error).__name__
         place = without_password(uri) if uri else "its file"
         raise UsageError(f"MLflow at {place}: {reason[:LONGEST_REASON]}; {rest}") from None
-
-
-def _print_paths(leaderboard: Path) -> None:
-    print(f"page: {leaderboard.with_name('report.html')}")
-    print(f"leaderboard: {leaderboard}")

@@ -227,7 +227,7 @@ def _start(grid: Grid, launch: Launch, tracking: Tracking, dry_run: bool) -> int
         print(f"all {len(grid.cells)} cells are done already" if many else "the cell is done already")
     elif _run(grid, launch):
         raise KeyboardInterrupt
-    damaged = show_report(grid.out, tracking, grid.folder)
+    damaged = show_report(grid.out, tracking, grid.folder, [cell.id for cell in grid.cells])
     view = local_view([Run(cell.path(grid.out)) for cell in grid.cells], grid.out)
     for line in remarks(view, grid.out):
         print(line, file=sys.stderr)

@@ -16,7 +16,7 @@ from . import options
 from .board import footer
 from .cells import resolve
 from .display import exit_status, remarks, watch
-from .report import Tracking, show_report
+from .report import Tracking, show_report, update_reports
 
 REPORT_SECONDS = 30.0
 
@@ -69,5 +69,5 @@ class _Report:
         if self.finished is None:  # cells that were finished before have been reported by other commands
             self.finished = finished
         if finished - self.finished and time.monotonic() - self.last >= REPORT_SECONDS:
-            show_report(self.out, Tracking(False, None))
+            update_reports(self.out, Tracking(False, None))
             self.finished, self.last = finished, time.monotonic()

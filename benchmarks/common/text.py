@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def plain(text: str) -> str:
     """`text` on one line and without characters that cannot be seen (line ends, terminal and bidi controls)."""
@@ -16,3 +18,8 @@ def visible(text: str) -> str:
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """`1 cell`, `2 cells`; `plural` where it takes more than an s."""
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def without_sections(text: str) -> str:
+    """Of the keys in `key=value` texts the last part, `kl_weight=3`; of a kind also what it is of, `times.kind=x`."""
+    return re.sub(r"(^|\s)(?:\w+\.)+(?=(?:\w+\.)kind=|(?!kind=)\w+=)", r"\1", text)

@@ -54,7 +54,7 @@ def results(board: Board, nfe: int) -> Results:
 
 def cost_table(board: Board, prefix: str = "") -> Table:
     """What each configuration has cost, and where its records are. `prefix` goes before every link."""
-    names = _names(board)
+    names = names_of(board)
     costs = ["parameters", "Mimg", "passes", "TFLOP", "device-hours"]
     rows = [
         [
@@ -138,7 +138,7 @@ def _count(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def _names(board: Board) -> list[str]:
+def names_of(board: Board) -> list[str]:
     """What distinguishes the rows of a board: the headings of the columns."""
     entries = board.entries
     names = ["method"]
@@ -156,7 +156,7 @@ def _name_cells(entry: Entry, names: Sequence[str]) -> list[Text]:
 
 def _ranking(board: Board, nfe: int, rows: Sequence[Row]) -> Table:
     """Which rows are better by the first metric, and how far each is from the best, or from the baseline."""
-    first, names = board.metrics[0], _names(board)
+    first, names = board.metrics[0], names_of(board)
     found = rivals(board.contests[nfe, first])
     left = ["rank", "rank interval", "bootstrap", *names, "seeds × draws"]
     right = [first + ARROWS[direction(first)], difference_to(board), "verdict", "probability of improvement"]
@@ -196,7 +196,7 @@ def _ranks(rank: Rank) -> list[Text]:
 
 def _measured(board: Board, rows: Sequence[Row]) -> Table:
     """All metrics at one NFE with what they give for real data and noise, and the spread of the first one."""
-    first, names = board.metrics[0], _names(board)
+    first, names = board.metrics[0], names_of(board)
     redrawn = any(row.spreads[first].draw is not None for row in rows)
     spreads = ["sd of seeds", "sd of draws"] if redrawn else ["sd of seeds"]
     header = [*names, *(metric + ARROWS[direction(metric)] for metric in board.metrics), *spreads]

@@ -262,7 +262,8 @@ def test_durations_have_one_unit(seconds: float, text: str) -> None:
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """The leaderboards that were written, and whether with MLflow."""
     written: list[bool] = []
-    monkeypatch.setattr(wait, "show_report", lambda out, tracking: written.append(tracking.wanted) or 0)
+    for name, result in (("show_report", 0), ("update_reports", ())):
+        monkeypatch.setattr(wait, name, lambda _, tracking, r=result: written.append(tracking.wanted) or r)
     monkeypatch.setattr(wait, "REPORT_SECONDS", 0.0)
     return written
 
