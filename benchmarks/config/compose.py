@@ -47,9 +47,14 @@ OmegaConf.register_new_resolver("image_metrics", image_metrics, replace=True)  #
 ALIASES = {"ect+vc": "vct"}
 
 #: Keys that are younger than the ids of finished cells, with the value at which they are no part of an id.
-YOUNGER: dict[str, Any] = dict.fromkeys(
-    ("data.resolution", "data.resize", "data.fingerprint", "train.ema.rampup", "train.ema_extra.rampup")
-)
+YOUNGER: dict[str, Any] = {
+    "data.resolution": None,
+    "data.resize": None,
+    "data.fingerprint": None,
+    "data.held_out": 0,
+    "train.ema.rampup": None,
+    "train.ema_extra.rampup": None,
+}
 
 
 @dataclass(frozen=True)

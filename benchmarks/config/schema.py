@@ -79,6 +79,8 @@ class DataConfig(DataOptions):
         fits = self.resolution is None or 8 <= self.resolution <= 4096
         _must(fits, "data.resolution", self.resolution, "from 8 to 4,096, in pixels, or null")
         _must(self.resize in (None, *RESIZE), "data.resize", self.resize, f"null, or one of: {', '.join(RESIZE)}")
+        share = "a share of the samples, from 0 to at most 0.5"
+        _must(0 <= self.held_out <= 0.5, "data.held_out", self.held_out, share)
         if self.resize is not None and self.resolution is None:
             raise UsageError(f"data.resize={self.resize} needs data.resolution, the size to scale to")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from .distributions import Distribution
+
+SPLIT_SEED = 0  # of the choice of held-out samples, the same in every run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class DataInfo:
     classes:   number of classes (1 if the samples have none).
     quantised: whether samples are uint8 images, to which the model's output is rounded; float32 otherwise.
     exact:     the distribution that the samples were drawn from, if it is known.
+    held_out:  number of further samples that are never trained on.
     """
 
     name: str
@@ -32,6 +35,7 @@ class DataInfo:
     classes: int
     quantised: bool = True
     exact: Distribution | None = None
+    held_out: int = 0
 
     def __len__(self) -> int:
         return self.count
@@ -73,6 +77,7 @@ class Dataset:
     labels:  int64 [N], each in [0, classes).
     classes: number of classes (1 if the samples have none).
     exact:   the distribution that the samples were drawn from, if it is known.
+    held_out: further samples [M, ...] that are never trained on, for metrics whose name ends in `_refheldout`.
 
     Images stay uint8: a quarter of the memory, exact copies, and metrics that compare files with files. Only the model
     sees floats.
@@ -83,6 +88,7 @@ class Dataset:
     labels: Tensor
     classes: int
     exact: Distribution | None = None
+    held_out: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,6 +103,7 @@ class Dataset:
             classes=self.classes,
             quantised=self.images.dtype == torch.uint8,
             exact=self.exact,
+            held_out=0 if self.held_out is None else len(self.held_out),
         )
 
     @property
@@ -125,6 +132,24 @@ class Dataset:
     def from_model(self, x: Tensor, *, truncate: bool = False) -> Tensor:
         """See `DataInfo.from_model`."""
         return self.info.from_model(x, truncate=truncate)
+
+
+def held_out_count(count: int, share: float) -> int:
+    """How many of `count` samples a share of them is, rounded half up."""
+    return math.floor(count * share + 0.5)
+
+
+def split(dataset: Dataset, share: float) -> Dataset:
+    """The data set with a fixed random share of its samples held out of training.
+
+    The split depends on the number of samples alone. Both parts keep the order of the samples and are copies in memory.
+    """
+    if not share:
+        return dataset
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    count = held_out_count(len(dataset), share)
+    held, kept = order[:count].sort().values, order[count:].sort().values
+    return replace(dataset, images=dataset.images[kept], labels=dataset.labels[kept], held_out=dataset.images[held])
 
 
 class Source(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import isfile  # false also for paths that cannot be
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ class DataOptions:
     resolution, resize: of `images` alone: the size that images are scaled to, and `center_crop` for those that are not
         square; null takes images as they are.
     fingerprint: of a user's images, taken when a cell is composed; null for published data.
+    held_out: share of the samples that is never trained on, a fixed random choice; metrics named `…_refheldout` compare
+        with it. 0 trains on everything.
     """
 
     name: str
@@ -36,6 +38,7 @@ class DataOptions:
     resolution: int | None = None
     resize: str | None = None
     fingerprint: str | None = None
+    held_out: float = 0.0
 
 
 def describe(name: str, root: Path | None = None, download: bool = False, variant: str | None = None) -> DataInfo:
@@ -67,12 +70,18 @@ def load_dataset(data: DataOptions) -> Dataset:
 
     Raises UsageError where it is missing, or has another fingerprint than the configuration.
     """
-    return _source(data).load()
+    from .base import split
+
+    return split(_source(data).load(), data.held_out)
 
 
 def describe_dataset(data: DataOptions) -> DataInfo:
     """The training set of a configuration without its samples. Raises as `load_dataset`."""
-    return _source(data).describe()
+    from .base import held_out_count
+
+    info = _source(data).describe()
+    held = held_out_count(info.count, data.held_out)
+    return replace(info, count=info.count - held, held_out=held)
 
 
 def fingerprint(data: DataOptions) -> str | None:

@@ -10,7 +10,7 @@ from ..data.distributions import Mixture
 from .extractors.registry import extractor_kind
 from .published_statistics import check_published
 from .references import KEPT
-from .registry import LEAST, PUBLISHED, Metric, parse
+from .registry import HELD_OUT, LEAST, PUBLISHED, Metric, parse
 
 PAIRED = ("precision", "recall", "density", "coverage")  # these compare with as many real samples
 
@@ -37,6 +37,13 @@ def check_metrics(data: DataInfo, names: Sequence[str]) -> tuple[Metric, ...]:
 
 def _check_counts(metric: Metric, data: DataInfo) -> None:
     name, count, least = data.name, data.count, LEAST.get(metric.distance, 2)
+    if metric.reference == HELD_OUT:
+        if not data.held_out:
+            raise UsageError(
+                f"metric {metric.name!r} compares with held-out samples, and of {name!r} none are held out: set "
+                "data.held_out=0.2, or leave out _refheldout"
+            )
+        name, count = f"held-out part of {name}", data.held_out
     needed = metric.samples if metric.distance == "w2" else metric.reference
     if isinstance(needed, int) and needed > count:
         raise UsageError(f"metric {metric.name!r} needs {needed} real samples, and {name!r} has {count}")
@@ -45,7 +52,7 @@ def _check_counts(metric: Metric, data: DataInfo) -> None:
             f"metric {metric.name!r} leaves no other real samples to compare its reference with: of {name!r} the "
             f"reference can take at most {min(count, KEPT) - least}"
         )
-    if metric.distance in PAIRED and metric.reference is None and metric.samples > count:
+    if metric.distance in PAIRED and metric.reference in (None, HELD_OUT) and metric.samples > count:
         raise UsageError(
             f"metric {metric.name!r} compares with as many real samples, and {name!r} has {count}: use fewer samples"
         )

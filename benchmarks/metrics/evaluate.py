@@ -21,8 +21,8 @@ from .extractors.base import Features
 from .feature_sets import ComputedFeatures, FeatureAccumulator, FeatureSet
 from .neighbours import nearest
 from .published_statistics import PublishedMoments
-from .references import PIECE, Reference, StoppedError, noise, real_samples
-from .registry import PUBLISHED, Metric
+from .references import KEPT, PIECE, Reference, StoppedError, held_out_samples, noise, real_samples
+from .registry import HELD_OUT, PUBLISHED, Metric
 from .scores import Memo, Score, score
 
 SPLITS = 5  # random halvings of the real data that the real-vs-real baseline averages over
@@ -65,6 +65,11 @@ class Evaluator:
         self._references = {
             kind: Reference(real_samples(dataset), extract, cache, should_stop)
             for kind, extract in self._extractors.items()
+        }
+        self._held_out = {
+            metric.features: Reference(held_out_samples(dataset), self._extractors[metric.features], cache, should_stop)
+            for metric in self.metrics
+            if metric.reference == HELD_OUT
         }
         self._published = {
             metric.protocol: PublishedMoments(dataset.info, metric.protocol, cache or cache_folder("references"))
@@ -152,7 +157,10 @@ class Evaluator:
             baseline = Reference(noise(self.dataset), self._extractors[kind], self.cache)
             real_count = max(_real_count(metric, len(self.dataset)) for metric in metrics)
             noise_count = max(metric.samples for metric in metrics)
-            for reference, count in ((self._references[kind], real_count), (baseline, noise_count)):
+            wanted = [(self._references[kind], real_count), (baseline, noise_count)]
+            if (held_out := self._held_out.get(kind)) is not None:
+                wanted.append((held_out, held_out.source.count))
+            for reference, count in wanted:
                 missing += [(len(references), number) for number in reference.missing_pieces(count)]
                 references.append(reference)
         missing = ranks.broadcast(missing)
@@ -204,7 +212,8 @@ class Evaluator:
         `halves` is the real-vs-real baseline: the mean over five random splits of the real data into halves, scored
         against each other. A model that has learnt the data perfectly comes close to it. Halves larger than the
         metric's count are cut to it. For a metric with a reference of its own, the next real samples are scored against
-        the reference, once. `noise` is the noise baseline: standard normal noise, quantised as a model's output is.
+        the reference, once; for one with held-out samples, the training samples are: the value of perfect copies.
+        `noise` is the noise baseline: standard normal noise, quantised as a model's output is.
         """
         rows = {metric: self._read_rows(metric) for metric in self.metrics}
         fresh = [metric for metric, stored in rows.items() if stored is None]
@@ -227,6 +236,9 @@ class Evaluator:
     def _real_vs_real(self, metric: Metric) -> tuple[float, int]:
         """The mean over the splits, and the number of samples in a half."""
         real = self._references[metric.features]
+        if metric.reference == HELD_OUT:
+            copies = real.first(min(metric.samples, len(self.dataset)))
+            return _between(metric, self._held_out[metric.features].first(KEPT), copies), len(copies)
         if isinstance(metric.reference, int):
             features = real.first(metric.reference + metric.samples)
             one, other = features[: metric.reference], features[metric.reference :]
@@ -258,7 +270,7 @@ class Evaluator:
     def _real(self, metric: Metric) -> FeatureSet:
         if metric.reference == PUBLISHED:
             return self._published[metric.protocol]
-        return self._references[metric.features]
+        return (self._held_out if metric.reference == HELD_OUT else self._references)[metric.features]
 
     def _check(self, samples: Tensor) -> None:
         shape, real = self.dataset.shape, self.dataset.images

@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,15 @@ def real_samples(dataset: Dataset) -> Source:
     return Source(
         dataset.name, dataset.fingerprint, len(dataset), lambda start, stop: dataset.images[order[start:stop]]
     )
+
+
+def held_out_samples(dataset: Dataset) -> Source:
+    """The samples that are held out of training, in their order. Raises ValueError where there are none."""
+    images = dataset.held_out
+    if images is None:
+        raise ValueError(f"no samples of {dataset.name} are held out")
+    held = replace(dataset, images=images, labels=torch.zeros(len(images), dtype=torch.int64), held_out=None)
+    return Source(f"{dataset.name}-heldout", held.fingerprint, len(images), lambda start, stop: images[start:stop])
 
 
 def noise(dataset: Dataset) -> Source:

@@ -3,7 +3,7 @@
 A name holds everything that a number depends on, so that two protocols never share a column: the distance, the
 extractor of the features, the number of generated samples (Fréchet distances are biased at small counts, so only equal
 counts are comparable), and, if these are not the usual ones, how images are resized (`fid50k_clean`) and the number of
-real samples in the reference (`fid2k_ref2k`). Importing this module is cheap.
+real samples in the reference (`fid2k_ref2k`; `fd_digits_2k_refheldout`: held-out ones). Importing this module is cheap.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ PROTOCOLS = ("legacy_tensorflow", "clean", "legacy_pytorch")
 #: Reference statistics that others publish.
 PUBLISHED = "cleanfid"
 
+#: The samples that `data.held_out` keeps out of training, as reference.
+HELD_OUT = "heldout"
+
 #: Distances without a choice of the real samples that they compare with.
 WHOLE = ("w2", "classes", "modes")
 
@@ -97,7 +100,7 @@ _CHOICES = tuple(
 )
 
 _COUNT = r"[1-9][0-9]{0,9}k?"
-_TAIL = rf"(?:_ref(?P<reference>{_COUNT}|{PUBLISHED}))?"
+_TAIL = rf"(?:_ref(?P<reference>{_COUNT}|{PUBLISHED}|{HELD_OUT}))?"
 _INCEPTION = re.compile(rf"(?P<distance>[a-z]+)(?P<count>{_COUNT})(?:_(?P<protocol>{'|'.join(PROTOCOLS)}))?{_TAIL}")
 _OTHER = re.compile(rf"(?P<distance>[a-z0-9]+)_(?P<extractor>[A-Za-z0-9_.:]+?)_(?P<count>{_COUNT}){_TAIL}")
 _CUSTOM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
@@ -109,7 +112,8 @@ class Metric:
 
     samples:   the exact number of generated samples the metric is taken from.
     protocol:  how images are prepared, "" for extractors with one way to do so.
-    reference: the number of real samples in the reference; None for all, "cleanfid" for published statistics.
+    reference: the number of training samples in the reference; None for all, "cleanfid" for published statistics,
+        "heldout" for all held-out samples.
     """
 
     name: str
@@ -152,6 +156,9 @@ def parse(name: str) -> Metric:
     if reference == PUBLISHED:
         if (distance, extractor) != ("fd", "inception"):
             raise UsageError(f"metric {name!r}: {PUBLISHED} publishes statistics for fid alone")
+    elif reference == HELD_OUT:
+        if distance == "authenticity":
+            raise UsageError(f"metric {name!r}: authenticity compares with training images, leave out _ref{HELD_OUT}")
     elif reference is not None:
         reference = _count(name, reference)
     least = LEAST.get(distance, 2)

@@ -3,7 +3,11 @@
 import pytest
 import torch
 
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.data.base import Dataset
+from consistency_bench.benchmarks.data.registry import DataOptions, describe_dataset, load_dataset
+from consistency_bench.benchmarks.training.model import build_model
 
 GREYS = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
 
@@ -52,3 +56,31 @@ def test_fingerprint_is_stable_and_sees_every_change():
     assert images().fingerprint == images(GREYS.clone()).fingerprint
     # A strided view is the same data.
     assert images(GREYS.flip(0)).fingerprint == images(GREYS.flip(0).mT.contiguous().mT).fingerprint
+
+
+def test_a_fifth_is_held_out_by_a_fixed_choice_and_never_in_the_training_set():
+    whole, options = load_dataset(DataOptions(name="digits")), DataOptions(name="digits", held_out=0.2)
+    data, again = load_dataset(options), load_dataset(options)
+    assert data.held_out is not None
+    assert again.held_out is not None
+    assert (len(data), len(data.held_out)) == (1438, 359)
+    assert torch.equal(data.held_out, again.held_out)
+    assert describe_dataset(options) == data.info
+    both = torch.cat([data.images, data.held_out]).flatten(1)
+    rows = sorted(map(tuple, both.tolist()))
+    assert rows == sorted(map(tuple, whole.images.flatten(1).tolist()))
+    assert whole.held_out is None
+    (cell,) = compose_cells(["sct"], [0], ["data.held_out=0.2", "data.flip=true"])
+    bank = build_model(cell.config, data, torch.device("cpu")).bank
+    assert torch.equal(bank.images, torch.cat([data.images, data.images.flip(-1)]))
+
+
+def test_held_out_samples_make_another_cell_and_none_the_same():
+    plain, none, some = (compose_cells(["ect"], [0], s)[0] for s in ([], ["data.held_out=0"], ["data.held_out=0.2"]))
+    assert plain.config.cell == none.config.cell
+    assert some.id != plain.id
+    assert some.config.cell.variant == "data.held_out=0.2"
+    with pytest.raises(
+        UsageError, match=r"^data\.held_out is 0\.7, must be a share of the samples, from 0 to at most 0\.5"
+    ):
+        compose_cells(["ect"], [0], ["data.held_out=0.7"])

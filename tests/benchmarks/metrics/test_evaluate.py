@@ -352,3 +352,37 @@ def test_damaged_rows_of_a_reference_are_computed_again(digits, tmp_path, conten
     (path,) = tmp_path.glob("*/rows-fid500.json")
     path.write_text(content)
     assert Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows() == rows
+
+
+def test_held_out_metrics_compare_with_the_held_out_samples_and_show_copies():
+    data = registry.load_dataset(registry.DataOptions(name="digits", held_out=0.2))
+    names = ["fd_digits_1k_refheldout", "fd_digits_1k", "precision_digits_200_refheldout"]
+    evaluator = Evaluator(data, names)
+    copies = scored(evaluator, data.images[:1000])
+    assert copies["fd_digits_1k"] < copies["fd_digits_1k_refheldout"]
+    assert data.held_out is not None
+    swapped = Evaluator(replace(data, images=data.held_out, labels=data.labels[:359], held_out=None), ["fd_digits_1k"])
+    assert copies["fd_digits_1k_refheldout"] == pytest.approx(scored(swapped, data.images[:1000])["fd_digits_1k"])
+    rows = {(row["what"], row["metric"]): row for row in evaluator.reference_rows()}
+    halves = rows["halves", names[0]]
+    assert halves["samples"] == 1000
+    assert halves["value"] < rows["noise", names[0]]["value"] / 20
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fd_digits_2k_refheldout", "of 'digits' none are held out: set data.held_out=0.2, or leave out _refheldout"),
+        ("authenticity_digits_1k_refheldout", "authenticity compares with training images, leave out _refheldout"),
+        ("classes_digits_2k_refheldout", "classes has no choice of its reference, leave out _refheldout"),
+    ],
+)
+def test_held_out_metrics_without_held_out_samples_are_refused(digits, name, message):
+    with pytest.raises(UsageError, match=message):
+        Evaluator(digits, [name])
+
+
+def test_neighbours_among_held_out_samples_need_enough_of_them():
+    data = registry.load_dataset(registry.DataOptions(name="digits", held_out=0.2))
+    with pytest.raises(UsageError, match="held-out part of digits' has 359: use fewer samples"):
+        Evaluator(data, ["precision_digits_1k_refheldout"])
