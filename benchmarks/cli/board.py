@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..common.text import without_sections
 from ..runs.folder import Run
 from ..runs.status import State, Status
 from ..runs.view import CellStatus, View
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from ..config.schema import CellConfig
 
 COLOURS = {
     State.RUNNING: "cyan",
@@ -26,6 +31,7 @@ COLOURS = {
 }
 #: Widths of a terminal, in characters, below which longer columns are left out.
 NARROW, MIDDLE, WIDE = 60, 100, 160
+GAP, LEAST_VARIANT, LEAST_MESSAGE = 2, 10, 24
 LOG_BYTES = 4096
 
 
@@ -33,7 +39,7 @@ class Column(NamedTuple):
     """A column of the table, and its text for a cell.
 
     width, below: the least width of a terminal that shows it, and the first width that does not. jobs: shown only where
-    cells are in jobs (True), only where none is (False), or always (None).
+    cells are in jobs (True), only where none is (False), or always (None). optional: left out where it would be empty.
     """
 
     title: str
@@ -42,6 +48,7 @@ class Column(NamedTuple):
     below: int = 10**6
     right: bool = False
     jobs: bool | None = None
+    optional: bool = False
 
 
 def table(view: View, width: int, rows: int | None = None) -> Table:
@@ -51,33 +58,64 @@ def table(view: View, width: int, rows: int | None = None) -> Table:
 
     order = list(State)
     ranked = sorted(view.cells, key=lambda cell: order.index(cell.state))
-    with_jobs = any(cell.job or cell.live for cell in view.cells)
-    columns = [
-        column for column in COLUMNS if column.width <= width < column.below and column.jobs in (None, with_jobs)
-    ]
-    last = columns[-1]
-    drawn = Table(box=None, pad_edge=False, expand=not last.right)
-    for column in columns:
-        justify = "right" if column.right else "left"
-        ratio = 1 if column is last and not column.right else None
-        drawn.add_column(column.title, justify=justify, no_wrap=True, overflow="ellipsis", ratio=ratio)
+    shown = ranked[:rows]
+    columns = _columns(view, shown, width)
+    last = list(columns)[-1]
+    is_elastic = not last.right
+    drawn = Table(box=None, pad_edge=False, expand=is_elastic)
+    for column, least in columns.items():
+        drawn.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if is_elastic and column is last else None,
+            width=None if is_elastic and column is last else least,
+        )
     state = [column.title for column in columns].index("state")
-    for cell in ranked[:rows]:
+    for cell in shown:
         texts = [Text(column.text(cell)) for column in columns]
         texts[state].stylize(COLOURS.get(cell.state, ""))
         drawn.add_row(*texts)
-    hidden = len(ranked) - len(ranked[:rows])
+    hidden = len(ranked) - len(shown)
     drawn.caption = Text(footer(view) + (f"; {hidden} not shown" if hidden else ""))
     drawn.caption_justify = "left"
     return drawn
 
 
+def _columns(view: View, shown: Sequence[CellStatus], width: int) -> dict[Column, int]:
+    """The columns for a terminal of this width with their widths: what variants and messages lack room for is cut."""
+    with_jobs = any(cell.job or cell.live for cell in view.cells)
+    columns = [
+        column
+        for column in COLUMNS
+        if column.width <= width < column.below
+        and column.jobs in (None, with_jobs)
+        and not (column.optional and not any(map(column.text, view.cells)))
+    ]
+    widths = {column: max(len(text) for text in (column.title, *map(column.text, shown))) for column in columns}
+    last, rest = columns[-1], width - sum(widths[column] + GAP for column in columns[:-1])
+    if last.title == "message" and not with_jobs and rest < LEAST_MESSAGE:
+        del widths[last]
+        rest += GAP  # none after the last column
+    for column in columns:
+        if column.title == "variant" and rest < 0:
+            widths[column] += rest
+    return {column: least for column, least in widths.items() if least >= LEAST_VARIANT or column.title != "variant"}
+
+
 def footer(view: View) -> str:
-    """`3 of 12 done, 2 running, 7 queued`"""
+    """`3 of 12 done, 2 running, 7 queued, about 12 min left`"""
     counts = view.counts()
     done = counts.pop(State.DONE, 0)
     rest = "".join(f", {count} {state}" for state, count in counts.items())
-    return f"{done} of {len(view.cells)} done{rest}"
+    return f"{done} of {len(view.cells)} done{rest}{_left_of_all(view)}"
+
+
+def _left_of_all(view: View) -> str:
+    if not view.left:
+        return ""
+    return ", time left: –" if math.isnan(view.left) else f", about {duration(view.left)} left"
 
 
 def doing(cell: CellStatus) -> str:
@@ -150,9 +188,25 @@ def _message(cell: CellStatus) -> str:
     return cell.reason or log_line(cell.run)
 
 
+def variants(cells: Sequence[CellConfig]) -> list[str]:
+    """Of each cell the settings that it does not share with all the others, `key=value, …`."""
+    each = [[f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in cell.overrides.items()] for cell in cells]
+    common = set.intersection(*map(set, each)) if len({cell.group for cell in cells}) > 1 else set[str]()
+    return [", ".join(setting for setting in own if setting not in common) for own in each]
+
+
+def name(cell: CellStatus) -> str:
+    """`digits/vct/s0-1a2b3c4d (7 of 36, kl_weight=3)`"""
+    details = ", ".join(filter(None, (cell.place, without_sections(cell.variant))))
+    return f"{cell.name} ({details})" if details else cell.name
+
+
 COLUMNS: Sequence[Column] = (
-    Column("cell", lambda cell: cell.name, NARROW),
+    Column("", lambda cell: cell.place, NARROW, right=True, optional=True),
+    Column("cell", lambda cell: cell.name, MIDDLE),
+    Column("cell", lambda cell: cell.name.partition("/")[2], NARROW, MIDDLE),
     Column("cell", lambda cell: cell.run.path.name, below=NARROW),
+    Column("variant", lambda cell: without_sections(cell.variant), NARROW, optional=True),
     Column("state", doing),
     Column("trained", share, right=True),
     Column("stage", _stage, MIDDLE, right=True, jobs=False),

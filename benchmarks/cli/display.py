@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,8 @@ from ..common.text import plain
 from ..runs.folder import Run
 from ..runs.status import State
 from ..runs.view import CellStatus, View, name_of
-from .board import doing, footer, progress, share, table
+from .board import doing, footer, name, progress, share, table
+from .remaining import Costs, time_left
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +25,7 @@ WATCH_SECONDS = 2.0
 LOCAL_SECONDS = 0.5
 #: Between two lines on the progress of a cell that trains on this machine.
 LINE_SECONDS = 15.0
+ENDED = (State.DONE, State.DIVERGED, State.FAILED)
 
 Show = Callable[[View], None]
 
@@ -69,12 +73,38 @@ def watch(
 
 
 @contextlib.contextmanager
-def watch_local(cells: Sequence[Run], out: Path) -> Iterator[Callable[[], None]]:
-    """Yields a function to call often, which shows cells that run on this machine twice a second."""
+def watch_local(cells: Mapping[Run, str], out: Path, workers: int) -> Iterator[Callable[[], None]]:
+    """Yields a function to call often, which shows cells that run on this machine twice a second.
+
+    cells: all of the command, also finished ones, with their variants. workers: how many run at once.
+    """
+    local = LocalCells(cells, out, workers)
     with display(out, LINE_SECONDS) as show:
-        tick = _Ticker(lambda: show(local_view(cells, out)))
+        tick = _Ticker(lambda: show(local()))
         yield tick
         tick.now()
+
+
+class LocalCells:
+    """The view of cells that run on this machine, with the time that is left; see `watch_local`."""
+
+    def __init__(self, cells: Mapping[Run, str], out: Path, workers: int) -> None:
+        self.cells, self.out, self.workers = cells, out, workers
+        self.costs, self.final = Costs(), dict[Run, CellStatus]()
+
+    def __call__(self) -> View:
+        shown = []
+        for number, (run, variant) in enumerate(self.cells.items(), start=1):
+            cell = self.final.get(run)
+            if cell is None:
+                place = f"{number} of {len(self.cells)}" if len(self.cells) > 1 else ""
+                cell = replace(_local(run, self.out), variant=variant, place=place)
+                if cell.state.is_final:
+                    self.final[run] = cell
+            shown.append(cell)
+        self.costs.learn(shown)
+        left = time_left(shown, self.costs.of, self.workers)
+        return View(tuple(shown), left=math.nan if left is None else left)
 
 
 class _Ticker:
@@ -89,11 +119,12 @@ class _Ticker:
 
 def local_view(cells: Sequence[Run], out: Path) -> View:
     """The cells by their status files alone."""
-    shown = []
-    for run in cells:
-        status = run.status
-        shown.append(CellStatus(name_of(run, out), run, status, status.state, plain(status.reason)))
-    return View(tuple(shown))
+    return View(tuple(_local(run, out) for run in cells))
+
+
+def _local(run: Run, out: Path) -> CellStatus:
+    status = run.status
+    return CellStatus(name_of(run, out), run, status, status.state, plain(status.reason))
 
 
 def exit_status(view: View) -> int:
@@ -131,6 +162,7 @@ def _screen(view: View, out: Path, console: Console) -> Any:
 class Lines:
     """One line for each cell whose state has changed; at first, only for those that are neither queued nor done.
 
+    Where the time that is left is estimated, a line with it follows whenever a cell has ended.
     every: seconds between lines on the progress of running cells, None for none.
     """
 
@@ -143,7 +175,7 @@ class Lines:
         if view.unreachable != self.unreachable:
             self._print(view.unreachable or "SLURM answers again")
             self.unreachable = view.unreachable
-        first = not self.shown
+        first, has_ended = not self.shown, False
         is_due = self.every is not None and time.monotonic() - self.last >= self.every
         if is_due:
             self.last = time.monotonic()
@@ -152,8 +184,9 @@ class Lines:
             has_changed = self.shown.get(cell.name) != now and not (first and cell.state in (State.QUEUED, State.DONE))
             if has_changed or (is_due and cell.state is State.RUNNING):
                 self._print(_line(cell))
+            has_ended |= has_changed and cell.state in ENDED
             self.shown[cell.name] = now
-        if first:
+        if first or (view.left is not None and (is_due or has_ended)):
             self._print(footer(view))
 
     @staticmethod
@@ -165,4 +198,4 @@ def _line(cell: CellStatus) -> str:
     where = f" on {cell.node}" if cell.node and cell.state is State.RUNNING else ""
     reason = f": {cell.reason}" if cell.reason else ""
     seen = "" if cell.state in (State.QUEUED, State.DONE) else f" {share(cell)}"
-    return f"{cell.name} {doing(cell)}{seen}{where}{progress(cell)}{reason}"
+    return f"{name(cell)} {doing(cell)}{seen}{where}{progress(cell)}{reason}"

@@ -18,6 +18,7 @@ from ..common.redact import typed
 from ..common.text import plain
 from ..runs.view import CellStatus, View
 from . import options
+from .board import variants
 from .cells import resolve
 from .display import exit_status, remarks, watch_local
 from .submission import is_confirmed, poll_ended
@@ -127,7 +128,8 @@ def _run_here(wanted: Sequence[CellStatus], out: Path) -> int:
         alike = [cell for cell in wanted if devices(cell.run.config) == count]
         slots = _slots(alike, count)
         print(f"cells: {len(alike)} ({slots.jobs} at once, threads per cell: {slots.threads})", flush=True)
-        with watch_local([cell.run for cell in alike], out) as tick:
+        each = variants([cell.run.config.cell for cell in alike])
+        with watch_local({cell.run: own for cell, own in zip(alike, each, strict=True)}, out, slots.jobs) as tick:
             if run_local([cell.run for cell in alike], slots, tick):
                 raise KeyboardInterrupt
     after = poll([cell.run for cell in wanted], out)

@@ -16,6 +16,7 @@ from ..common.files import check_writable
 from ..runs.damage import needs_run
 from ..runs.folder import STUDIES, Run
 from . import options
+from .board import variants
 from .display import exit_status, local_view, remarks, watch_local
 from .report import Tracking, show_report
 
@@ -250,5 +251,7 @@ def _run(grid: Grid, launch: Launch) -> bool:
     where = f"{slots.jobs} at once{together}, threads per {'process' if together else 'cell'}: {slots.threads}"
     print(f"{begin} ({where}); output in {out}", flush=True)
     runs = prepare(grid.pending, out)
-    with watch_local(runs, out) as tick:
+    each = variants([cell.config.cell for cell in grid.cells])
+    shown = {Run(cell.path(out)): own for cell, own in zip(grid.cells, each, strict=True)}
+    with watch_local(shown, out, slots.jobs) as tick:
         return run_local(runs, slots, tick)

@@ -36,6 +36,8 @@ class CellStatus:
         submitting: Whether its job may not be in the queue yet.
         failed_in_job: Whether its job ended without the cell recording why.
         job_ended: Whether its jobs are known, and all of them have ended.
+        variant: What sets it apart from its method, "" where that is nothing or not known.
+        place: Where it is among the cells of a command, such as "7 of 36"; "" where that is not known.
     """
 
     name: str
@@ -50,6 +52,8 @@ class CellStatus:
     submitting: bool = False
     failed_in_job: bool = False
     job_ended: bool = False
+    variant: str = ""
+    place: str = ""
 
     @property
     def is_active(self) -> bool:
@@ -69,10 +73,15 @@ class CellStatus:
 
 @dataclass(frozen=True)
 class View:
-    """The status of several cells. unreachable: why nothing is known of their jobs, None where SLURM answered."""
+    """The status of several cells.
+
+    unreachable: why nothing is known of their jobs, None where SLURM answered. left: seconds until all have ended, NaN
+    where that is not known yet, None where it is not estimated.
+    """
 
     cells: tuple[CellStatus, ...]
     unreachable: str | None = None
+    left: float | None = None
 
     @property
     def is_settled(self) -> bool:
