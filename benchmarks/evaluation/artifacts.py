@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from ..common.seeding import generator
 from ..data.base import Dataset
 from ..data.distributions import Mixture
 from ..training.model import Model
+from .posterior import ENCODED, kl_parts
 
 IMAGES, POINTS = 64, 256
 LEARNED = 16  # images whose learned noise distribution is kept
+MOST_PARTS = 2_048  # images whose distributions the parts of the KL divergence are taken from
 
 
 def shown(dataset: Dataset) -> int:
@@ -96,6 +99,9 @@ def coupling_arrays(
 def posterior_arrays(model: Model, dataset: Dataset, benchmark: str, *, conditional: bool) -> dict[str, Tensor]:
     """The learned distribution of the noise given the data, N(mean, std²), and its KL divergence from N(0, I).
 
+    Also the parts of the divergence over the first MOST_PARTS images of the same order, see `KlParts`: `part_images`,
+    `part_kl`, `part_information` and `part_variance`, float64 of shape ().
+
     `x`, as in the data; `mean` and `std`, float32 of the shape of x; `kl`, float32 [n], in nats. Of images the first
     that `real_arrays` shows; of points those of `coupling_arrays`, and `modes`. Computed in one pass, so that
     the numbers depend on no batch size. Empty where no distribution is learned, or where it is not finite.
@@ -108,9 +114,10 @@ def posterior_arrays(model: Model, dataset: Dataset, benchmark: str, *, conditio
     if not coupling.learns_noise_posterior:
         return {}
     if dataset.quantised:
-        order = _real_order(dataset, benchmark)[:LEARNED]
+        every = _real_order(dataset, benchmark)
     else:
-        order = torch.randperm(len(dataset), generator=generator("coupling to show", benchmark))[:POINTS]
+        every = torch.randperm(len(dataset), generator=generator("coupling to show", benchmark))
+    order = every[: LEARNED if dataset.quantised else POINTS]
     x = dataset.images[order]
     labels = dataset.labels[order].to(device) if conditional else None
     posterior = coupling.noise_posterior(dataset.to_model(x).to(device), labels, model.method.modules)
@@ -121,7 +128,22 @@ def posterior_arrays(model: Model, dataset: Dataset, benchmark: str, *, conditio
     kl = kl_to_standard_normal(Gaussian(mean=mean.double(), std=std.double())).clamp(min=0).float()
     if not all(torch.isfinite(array).all() for array in (mean, std, kl)):
         return {}
-    return {"x": x, "mean": mean, "std": std, "kl": kl, **_modes(dataset, x)}
+    parts = _kl_parts(model, dataset, every[:MOST_PARTS], conditional=conditional)
+    return {"x": x, "mean": mean, "std": std, "kl": kl, **parts, **_modes(dataset, x)}
+
+
+def _kl_parts(model: Model, dataset: Dataset, order: Tensor, *, conditional: bool) -> dict[str, Tensor]:
+    """The parts of the KL divergence over the images at `order`; none where they are not finite."""
+    coupling, device = model.method.coupling, next(model.network.parameters()).device
+    found = []
+    for rows in order.split(ENCODED):
+        labels = dataset.labels[rows].to(device) if conditional else None
+        images = dataset.to_model(dataset.images[rows]).to(device)
+        found.append(coupling.noise_posterior(images, labels, model.method.modules))
+    posterior = Gaussian(mean=torch.cat([one.mean for one in found]), std=torch.cat([one.std for one in found]))
+    parts = kl_parts(posterior, generator("noise of the parts of the KL"))
+    values = {f"part_{name}": torch.tensor(value, dtype=torch.float64) for name, value in asdict(parts).items()}
+    return values if all(torch.isfinite(value) for value in values.values()) else {}
 
 
 def _modes(dataset: Dataset, points: Tensor) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -30,7 +31,9 @@ class Variational:
     kl_warmup: share of the budget over which the KL's factor rises linearly from 0.
     encoder: size of the encoder: "small", "big" or width and blocks, such as "48x2"; see `encoder_size`.
     encoder_variance: the variance s² of q(z | x). "learned" is the encoder's; "fixed:0.09" is 0.09 everywhere, a
-        standard deviation of 0.3; "scaled:0.25" is the encoder's times 0.25, which halves its standard deviation.
+        standard deviation of 0.3; "scaled:0.25" is the encoder's times 0.25, which halves its standard deviation;
+        "matched:0.09" is 0.09 everywhere with the mean of each sample scaled to a mean square of 0.91, so that the
+        noise has the second moment 1 of the prior, and the KL is the constant -ln(0.09) / 2 per element.
     share: of the rows that are coupled; the others keep e, without a KL. At 0 the encoder is neither trained nor used.
     """
 
@@ -50,7 +53,7 @@ class Variational:
         check_share("kl_warmup", self.kl_warmup)
         check_share("share", self.share)
         encoder_size(self.encoder)
-        variance_rule(self.encoder_variance)
+        posterior_rule(self.encoder_variance)
 
     @property
     def has_density(self) -> bool:
@@ -73,7 +76,7 @@ class Variational:
         if self.share == 0:  # the encoder is not trained then
             return None
         mean, std = modules["encoder"](x, labels)
-        return Gaussian(mean=mean, std=variance_rule(self.encoder_variance)(std))
+        return posterior_rule(self.encoder_variance)(Gaussian(mean=mean, std=std))
 
     def penalty_weight(self, times: Times, weight: Weight, progress: float) -> float:
         t, r = times.last(progress)
@@ -88,28 +91,48 @@ class Variational:
         return self.kl_weight * scale * warmed
 
 
-def variance_rule(text: str) -> Callable[[Tensor], Tensor]:
-    """The map from the encoder's standard deviation to that of q(z | x), for a value of `encoder_variance`.
+def posterior_rule(text: str) -> Callable[[Gaussian], Gaussian]:
+    """The map from the encoder's output to q(z | x), for a value of `encoder_variance`.
 
-    The numbers in it are variances: "fixed:0.09" maps to 0.3 everywhere, "scaled:0.25" to half the encoder's.
+    The numbers in it are variances: "fixed:0.09" has a standard deviation of 0.3 everywhere, "scaled:0.25" half the
+    encoder's, "matched:0.09" 0.3 and a mean whose square averages 0.91 over the elements of a sample.
 
     Raises:
-        ValueError: none of "learned", "fixed:<variance>", "scaled:<factor>" with a number above 0.
+        ValueError: none of "learned", "fixed:<variance>", "scaled:<factor>" with a number above 0, "matched:<variance>"
+            with one of at most 1.
     """
     if text == "learned":
-        return lambda std: std
+        return lambda posterior: posterior
     kind, colon, number = text.partition(":")
     try:
         value = float(number)
     except ValueError:
         value = math.nan
-    if kind not in ("fixed", "scaled") or not colon or not 0 < value < math.inf:
+    if kind not in RULES or not colon or not 0 < value < math.inf or (kind == "matched" and value > 1):
         raise ValueError(
             f"encoder_variance is '{text}', must be one of: learned, fixed:<variance>, scaled:<factor>, with a "
-            "number above 0: a variance and a factor of it, so that fixed:0.09 is a standard deviation of 0.3"
+            "number above 0: a variance and a factor of it, so that fixed:0.09 is a standard deviation of 0.3; or "
+            "matched:<variance>, with a number above 0 and at most 1"
         )
-    root = math.sqrt(value)
-    return (lambda std: torch.full_like(std, root)) if kind == "fixed" else (lambda std: root * std)
+    return partial(RULES[kind], value)
+
+
+def _fixed(variance: float, posterior: Gaussian) -> Gaussian:
+    return Gaussian(mean=posterior.mean, std=torch.full_like(posterior.std, math.sqrt(variance)))
+
+
+def _scaled(factor: float, posterior: Gaussian) -> Gaussian:
+    return Gaussian(mean=posterior.mean, std=math.sqrt(factor) * posterior.std)
+
+
+def _matched(variance: float, posterior: Gaussian) -> Gaussian:
+    mean = posterior.mean
+    size = math.sqrt((1 - variance) * mean[0].numel())
+    direction = nn.functional.normalize(mean.flatten(1), dim=1)
+    return _fixed(variance, Gaussian(mean=(size * direction).view_as(mean), std=posterior.std))
+
+
+RULES = {"fixed": _fixed, "scaled": _scaled, "matched": _matched}
 
 
 def kl_to_standard_normal(posterior: Gaussian) -> Tensor:

@@ -19,12 +19,15 @@ from .cells import Cell, naming
 from .statistics import Interval, t_interval
 from .tables import Board
 
+PARTS = ("part_images", "part_kl", "part_information", "part_variance")
+
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """What one cell keeps: x uint8 [n, C, H, W] or float [n, 2]; mean and std float32 of its shape; kl float32 [n].
 
     modes: int [n], where points have them, -1 far from all.
+    part_…: of more samples, see `KlParts` in `benchmarks/evaluation/posterior.py`: shape (); older files lack them.
     """
 
     x: np.ndarray
@@ -32,10 +35,30 @@ class Posterior:
     std: np.ndarray
     kl: np.ndarray
     modes: np.ndarray | None
+    part_images: np.ndarray | None
+    part_kl: np.ndarray | None
+    part_information: np.ndarray | None
+    part_variance: np.ndarray | None
 
     @property
     def has_images(self) -> bool:
         return self.x.ndim == 4
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of the divergence of one configuration, over its seeds, in nats per sample.
+
+    kl = information + aggregate: the mutual information of data and noise, at most ln(images), and the divergence of
+    the aggregate of all noise from the prior. variance: of the aggregate; noise: its root, what x_t carries of t.
+    """
+
+    images: int
+    kl: Interval
+    information: Interval
+    aggregate: Interval
+    variance: Interval
+    noise: Interval
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,7 @@ class Learned:
     kl: Interval
     mean: Interval
     std: Interval
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True)
@@ -75,9 +99,33 @@ def learned(board: Board) -> tuple[Learned, ...]:
                     kl=t_interval(_mean(law.kl) for law in laws),
                     mean=t_interval(_mean(np.abs(law.mean)) for law in laws),
                     std=t_interval(_mean(law.std) for law in laws),
+                    parts=_parts(laws),
                 )
             )
     return tuple(found)
+
+
+def _parts(laws: Sequence[Posterior]) -> Parts | None:
+    """Of the cells that keep them."""
+    found = [
+        tuple(map(float, (law.part_images, law.part_kl, law.part_information, law.part_variance)))
+        for law in laws
+        if law.part_images is not None
+        and law.part_kl is not None
+        and law.part_information is not None
+        and law.part_variance is not None
+    ]
+    if not found:
+        return None
+    images, kl, information, variance = zip(*found, strict=True)
+    return Parts(
+        images=int(min(images)),
+        kl=t_interval(kl),
+        information=t_interval(information),
+        aggregate=t_interval(a - b for a, b in zip(kl, information, strict=True)),
+        variance=t_interval(variance),
+        noise=t_interval(map(math.sqrt, variance)),
+    )
 
 
 def has_posterior(cell: Cell) -> bool:
@@ -88,7 +136,8 @@ def has_posterior(cell: Cell) -> bool:
 def read_posterior(path: Path) -> Posterior:
     """The content of one file. Raises DamagedError, naming it, for anything but data with a normal law for each."""
     with naming(path):
-        law = Posterior(**{"modes": None, **read_arrays(path, ("x", "mean", "std", "kl"), ("modes",))})
+        arrays = read_arrays(path, ("x", "mean", "std", "kl"), ("modes", *PARTS))
+        law = Posterior(**{**dict.fromkeys(("modes", *PARTS)), **arrays})
         shape, kind = law.x.shape, law.x.dtype
         image = len(shape) == 4 and shape[1] in (1, 3) and kind == np.uint8
         point = len(shape) == 2 and shape[1] == 2 and kind == np.float32 and bool(np.isfinite(law.x).all())
@@ -103,6 +152,14 @@ def read_posterior(path: Path) -> Posterior:
             raise ValueError("std must be above and kl not below 0")
         if law.modes is not None and (law.modes.shape != shape[:1] or law.modes.dtype.kind != "i"):
             raise ValueError(f"modes of shape {law.modes.shape} and type {law.modes.dtype} do not number x")
+        for name in PARTS:
+            if (part := arrays.get(name)) is not None and (
+                part.shape
+                or part.dtype.kind != "f"
+                or not np.isfinite(part)
+                or (name != "part_information" and part < 0)
+            ):
+                raise ValueError(f"{name} is no finite number")
         return law
 
 

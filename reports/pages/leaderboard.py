@@ -26,6 +26,8 @@ from .sections import (
     learned_table,
     memorisation_reading,
     orientation_table,
+    parts_table,
+    parts_text,
     published_table,
     trouble_table,
 )
@@ -95,6 +97,8 @@ class Content:
     memorisation: Reading | None
     crossings: Table
     learned: Table
+    parts: Table
+    parts_text: str
     troubles: Table
 
 
@@ -134,6 +138,8 @@ def page_content(page: Page) -> Content:
         memorisation=memorisation_reading(page.memorisation, board) if page.memorisation else None,
         crossings=crossing_table(page.crossings, page.independent_crossings),
         learned=learned_table(page.learned),
+        parts=parts_table(page.learned),
+        parts_text=parts_text(page.learned),
         troubles=trouble_table(board),
     )
 

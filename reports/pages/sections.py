@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,29 @@ def learned_table(learned: Sequence[Learned]) -> Table:
     """The noise posteriors that couplings have learned, over seeds."""
     rows = [texts(row.label, *(score_text(value) for value in (row.kl, row.mean, row.std))) for row in learned]
     return Table(["configuration", "KL, nats per sample", "mean |μ|", "mean s"], "lrrr", rows)
+
+
+def parts_table(learned: Sequence[Learned]) -> Table:
+    """The parts of the KL divergence of learned couplings, over seeds; without rows where none is known."""
+    rows = [
+        texts(row.label, *map(score_text, (part.kl, part.information, part.aggregate, part.variance, part.noise)))
+        for row in learned
+        if (part := row.parts) is not None
+    ]
+    header = ["configuration", "KL, nats per sample", "I(x; z)", "KL(aggregate ‖ prior)", "aggregate variance"]
+    return Table([*header, "effective noise"], "lrrrrr", rows)
+
+
+def parts_text(learned: Sequence[Learned]) -> str:
+    """How the table of parts is read."""
+    images = min((row.parts.images for row in learned if row.parts is not None), default=1)
+    return (
+        f"The two parts of the KL divergence, over {images:,} samples of the data: the mutual information I(x; z) of "
+        f"data and noise, which is the coupling and at most ln({images:,}) = {math.log(images):.1f} nats, and "
+        "KL(aggregate ‖ prior), the mismatch between all noise together and the prior that sampling starts from. With "
+        "an aggregate variance below 1, which is the prior's, a noisy point at level t carries less noise than t: t "
+        "times the effective noise, the root of the variance."
+    )
 
 
 def memorisation_reading(found: Memorisation, board: Board) -> Reading:

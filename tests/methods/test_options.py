@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.methods.loss import draw, loss
-from consistency_bench.methods.parts.base import Draw, Method
+from consistency_bench.methods.parts.base import Draw, Gaussian, Method
 from consistency_bench.methods.parts.couplings import GeneratorAugmented, Independent, OptimalTransport, assign_noise
 from consistency_bench.methods.parts.options import OptionError
 from consistency_bench.methods.parts.process import Denoise, ForwardProcess, consistency_function
 from consistency_bench.methods.parts.samplers import Multistep, Phased, guided
 from consistency_bench.methods.parts.teachers import SamePoint
 from consistency_bench.methods.parts.times import KarrasBins, LognormalGap
-from consistency_bench.methods.parts.variational import Variational, variance_rule
+from consistency_bench.methods.parts.variational import Variational, kl_to_standard_normal, posterior_rule
 from consistency_bench.methods.parts.weights import InverseGap
 
 from .conftest import small_model
@@ -304,12 +304,42 @@ def vct(**options: object) -> tuple[Method, Draw]:
 )
 def test_encoder_variance(rule: str, expected: float) -> None:
     """The rules name variances; the encoder returns, and the posterior holds, standard deviations."""
-    torch.testing.assert_close(variance_rule(rule)(torch.full((2, 3), 0.6)), torch.full((2, 3), expected))
+    mean = torch.full((2, 3), 7.0)
+    posterior = posterior_rule(rule)(Gaussian(mean=mean, std=torch.full((2, 3), 0.6)))
+    torch.testing.assert_close(posterior.std, torch.full((2, 3), expected))
+    assert torch.equal(posterior.mean, mean)
 
 
-@pytest.mark.parametrize("rule", ["", "fix:1", "fixed", "fixed:", "fixed:0", "fixed:-1", "fixed:nan", "scaled:inf"])
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e3])
+@pytest.mark.parametrize("variance", [0.09, 0.5, 1.0])
+def test_a_matched_variance_keeps_the_second_moment_and_fixes_the_kl(variance: float, scale: float) -> None:
+    """Mean square and variance add up to 1 in each sample, so that the KL is -ln(v) / 2 per element."""
+    mean = scale * torch.randn(4, 2, 3, 5, generator=generator(), dtype=torch.float64)
+    posterior = posterior_rule(f"matched:{variance}")(Gaussian(mean=mean, std=torch.ones_like(mean)))
+    second = (posterior.mean**2 + posterior.std**2).flatten(1).mean(1)
+    torch.testing.assert_close(second, torch.ones_like(second))
+    kl = torch.full_like(second, -30 / 2 * math.log(variance))
+    torch.testing.assert_close(kl_to_standard_normal(posterior), kl)
+    if variance < 1:  # the direction is the encoder's
+        cosine = nn.functional.cosine_similarity(posterior.mean.flatten(1), mean.flatten(1))
+        torch.testing.assert_close(cosine, torch.ones_like(cosine))
+
+
+def test_an_encoder_without_a_mean_has_a_finite_matched_distribution() -> None:
+    mean = torch.zeros(2, 3, requires_grad=True)
+    posterior = posterior_rule("matched:0.5")(Gaussian(mean=mean, std=torch.ones(2, 3)))
+    posterior.mean.sum().backward()
+    assert mean.grad is not None
+    assert torch.isfinite(posterior.mean).all()
+    assert torch.isfinite(mean.grad).all()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["", "fix:1", "fixed", "fixed:", "fixed:0", "fixed:-1", "fixed:nan", "scaled:inf", "matched:0", "matched:1.1"],
+)
 def test_bad_encoder_variance(rule: str) -> None:
-    with pytest.raises(ValueError, match=r"must be one of: learned, fixed:<variance>, scaled:<factor"):
+    with pytest.raises(ValueError, match=r"must be one of: learned, fixed:<variance>, scaled:<factor>.*matched:"):
         Variational(encoder_variance=rule)
 
 

@@ -14,6 +14,7 @@ import yaml
 from matplotlib.collections import EllipseCollection, LineCollection
 from PIL import Image
 
+from consistency_bench.benchmarks.common.files import DamagedError
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
 from consistency_bench.reports.analysis.posteriors import divergences, learned, read_posterior
 from consistency_bench.reports.analysis.statistics import t_interval
@@ -149,6 +150,27 @@ def test_the_report_shows_pictures_and_numbers(sweep):
             assert np.asarray(image.convert("L")).std() > 10
     before = [path.read_bytes() for path in paths.plots]
     assert [path.read_bytes() for path in build_report(sweep.out, mlflow=False).plots] == before
+
+
+def test_the_report_shows_the_parts_of_the_divergence(sweep):
+    for seed, information in enumerate((0.25, 0.35)):
+        parts = {"part_images": 1797, "part_kl": 0.5, "part_information": information, "part_variance": 0.64}
+        kept(sweep, "vct", seed, {**images(), **{name: np.float64(value) for name, value in parts.items()}})
+    kept(sweep, "sct+vc", 0)  # of an older version
+    paths = build_report(sweep.out, mlflow=False)
+    text, page = (path.read_text(encoding="utf-8") for path in (paths.leaderboard, paths.html))
+    parts = ("0.500 ± 0.000", "0.300 ± 0.635", "0.200 ± 0.635", "0.640 ± 0.000", "0.800 ± 0.000")
+    assert f"| vct | {' | '.join(f'{part} (n=2)' for part in parts)} |" in text
+    assert "over 1,797 samples of the data" in text
+    assert "ln(1,797) = 7.5 nats" in page
+    assert "Parts of the KL divergence" in page
+
+
+@pytest.mark.parametrize("bad", [{"part_kl": np.float64("nan")}, {"part_variance": np.zeros(2)}])
+def test_parts_that_are_no_numbers_are_damage(sweep, bad):
+    path = kept(sweep, "vct", 0, {**images(), **bad}) / "samples" / "posterior.npz"
+    with pytest.raises(DamagedError, match="is no finite number"):
+        read_posterior(path)
 
 
 def own(paths) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from consistency_bench.benchmarks.data.base import Dataset
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation.artifacts import posterior_arrays
+from consistency_bench.benchmarks.evaluation.posterior import KlParts, kl_parts
 from consistency_bench.benchmarks.evaluation.sample import latents
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.runs.folder import Run
 from consistency_bench.benchmarks.training.checkpoint import load_snapshot
 from consistency_bench.benchmarks.training.model import Model, build_model
+from consistency_bench.methods.parts.base import Gaussian
 
 from ..conftest import put, tiny_cell
 
@@ -104,6 +107,9 @@ def known(encoder: nn.Module, *settings: str) -> tuple[Model, Dataset]:
     return model, dataset
 
 
+PARTS = ("part_images", "part_kl", "part_information", "part_variance")
+
+
 def divergence(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Of the normal law from N(0, 1), summed over the elements of a sample."""
     mean, std = mean.reshape(len(mean), -1).astype(float), std.reshape(len(std), -1).astype(float)
@@ -117,10 +123,10 @@ def test_a_learned_law_is_kept_for_the_data_that_every_cell_shows(settings: tupl
     run_cell(files.path)
     kept = arrays(files.posterior)
     if settings:
-        assert set(kept) == {"x", "mean", "std", "kl"}
+        assert set(kept) == {"x", "mean", "std", "kl", *PARTS}
         assert np.array_equal(kept["x"], arrays(files.real)["samples"][:16])
     else:
-        assert set(kept) == {"x", "mean", "std", "kl", "modes"}
+        assert set(kept) == {"x", "mean", "std", "kl", "modes", *PARTS}
         lines = arrays(files.coupling)
         assert np.array_equal(kept["x"], lines["x"])
         assert np.array_equal(kept["modes"], lines["modes"])
@@ -150,7 +156,21 @@ def test_the_law_of_a_known_encoder() -> None:
     assert (kept["std"] == 0.5).all()
     by_hand = (4 * pixels**2 + 0.25 - 1).sum((1, 2, 3)) / 2 + 64 * np.log(2)
     assert kept["kl"] == pytest.approx(by_hand, rel=1e-6)
-    assert [len(x) for x, _ in encoder.shown] == [16]  # one pass, whatever batches training and evaluation make
+    # Passes of fixed sizes, whatever batches training and evaluation make: of the images that are kept, and of all.
+    assert [len(x) for x, _ in encoder.shown] == [16, 1024, 773]
+
+
+def test_the_parts_of_the_divergence_of_a_known_encoder() -> None:
+    """z = 2 x + 0.5 e of all images, which are far apart: z tells the image, and the aggregate has their variance."""
+    model, dataset = known(Known(scale=2.0, std=0.5), *DIGITS)
+    kept = posterior_arrays(model, dataset, "digits", conditional=False)
+    pixels = dataset.to_model(dataset.images).double().flatten(1)
+    assert kept["part_images"] == 1797
+    variance = 0.25 + 4 * pixels.var(0, correction=0).mean()
+    assert kept["part_variance"].item() == pytest.approx(variance.item(), rel=1e-6)
+    kl = (4 * pixels**2 + 0.25 - 1).sum(1).mean() / 2 + 64 * math.log(2)
+    assert kept["part_kl"].item() == pytest.approx(kl.item(), rel=1e-6)
+    assert 0.9 * math.log(1797) < kept["part_information"].item() <= math.log(1797)
 
 
 @pytest.mark.parametrize("std", [1.0, 1.0001])
@@ -196,3 +216,34 @@ def test_without_a_learned_law_there_is_no_file(method: str, settings: tuple[str
     run_cell(files.path)
     assert files.samples(1).exists()
     assert not files.posterior.exists()
+
+
+def parts_of(mean: list[list[float]], std: list[list[float]]) -> KlParts:
+    posterior = Gaussian(mean=torch.tensor(mean).repeat(2000, 1), std=torch.tensor(std).repeat(2000, 1))
+    return kl_parts(posterior, torch.Generator().manual_seed(0))
+
+
+def test_a_noise_without_a_coupling_has_no_information() -> None:
+    parts = parts_of([[0.5, -1.0]], [[0.5, 2.0]])
+    assert parts.information == pytest.approx(0, abs=1e-9)
+    assert parts.kl == pytest.approx((0.25 + 0.25 - 1 + 1 + 4 - 1) / 2 - math.log(0.5) - math.log(2))
+    assert parts.variance == pytest.approx((0.25 + 4) / 2)
+
+
+def test_the_information_of_two_noises_agrees_with_quadrature() -> None:
+    """Half of the data have N(0.5, 0.6²), half N(-0.5, 0.8²): I = entropy of the mixture - mean of the entropies."""
+    parts = parts_of([[0.5], [-0.5]], [[0.6], [0.8]])
+    z = np.linspace(-8, 8, 200_001)
+    density = (
+        sum(np.exp(-(((z - m) / s) ** 2) / 2) / (s * np.sqrt(2 * np.pi)) for m, s in ((0.5, 0.6), (-0.5, 0.8))) / 2
+    )
+    entropy = -np.trapezoid(density * np.log(density), z)
+    own = math.log(0.6 * 0.8) / 2 + math.log(2 * math.pi * math.e) / 2
+    assert parts.information == pytest.approx(entropy - own, abs=0.03)
+    assert parts.variance == pytest.approx((0.36 + 0.64) / 2 + 0.25)
+
+
+def test_noises_far_apart_tell_the_sample() -> None:
+    posterior = Gaussian(mean=torch.arange(8.0)[:, None] * 100, std=torch.full((8, 1), 0.1))
+    parts = kl_parts(posterior, torch.Generator().manual_seed(0))
+    assert parts.information == pytest.approx(math.log(8), abs=1e-9)
