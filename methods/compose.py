@@ -121,6 +121,8 @@ def generator_augmented(method: Method, coupling: Coupling, context: Context) ->
 
 
 def _require_uncoupled(method: Method, name: str) -> None:
+    if method.times.denoises:
+        raise OptionError(f"'{name}' is refused: '{method.name}' trains no consistency function")
     if type(method.coupling) is not Independent:
         raise OptionError(
             f"'{name}' is refused: '{method.name}' already couples its noise ({type(method.coupling).__name__})"

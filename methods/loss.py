@@ -1,6 +1,6 @@
 """The loss that all methods share, and the draw of everything random in it.
 
-iCT, ECT, SCT and VCT differ in their parts (`parts.base.Method`) and in nothing else. Everything random is
+iCT, ECT, SCT, VCT and EDM differ in their parts (`parts.base.Method`) and in nothing else. Everything random is
 drawn in `draw`; given the draw, `loss` is a pure function of its arguments (dropout masks aside, which follow the
 state of the device's default generator). Golden values, exact resume and paired comparisons depend on this.
 
@@ -83,7 +83,7 @@ def loss(
     same_dropout = dropout_replay(x.device) if method.teacher.shared_dropout else contextlib.nullcontext
     student = consistency_function(denoise(x_t, draw.t, pair.labels), x_t, draw.t, boundary)
     with torch.no_grad(), same_dropout():
-        target = target_at(method, denoise, x_r, pair.labels, draw.t, draw.r)
+        target = x_r if method.times.denoises else target_at(method, denoise, x_r, pair.labels, draw.t, draw.r)
 
     distance = method.distance(student, target)
     penalty = pair.penalty.mean()

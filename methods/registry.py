@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from .compose import Context, Parts, generator_augmented, optimal_transport, validated, variational
 from .parts import couplings, distances, samplers, teachers, times, weights
-from .parts.base import Method
+from .parts.base import Method, Times
 from .parts.messages import one_of
 from .parts.options import OptionError, option_names, part_from_options
 from .parts.process import ForwardProcess
@@ -21,7 +21,11 @@ from .parts.variational import Variational
 #: The kinds of every part, by the name that configurations use.
 KINDS: dict[str, dict[str, type]] = {
     "process": {"ve": ForwardProcess, "li": ForwardProcess},
-    "times": {"karras_bins": times.KarrasBins, "lognormal_gap": times.LognormalGap},
+    "times": {
+        "karras_bins": times.KarrasBins,
+        "lognormal_gap": times.LognormalGap,
+        "lognormal_denoising": times.LognormalDenoising,
+    },
     "coupling": {
         "independent": couplings.Independent,
         "optimal_transport": couplings.OptimalTransport,
@@ -33,6 +37,7 @@ KINDS: dict[str, dict[str, type]] = {
         "huber": distances.Huber,
         "huber_elementwise_sum": distances.HuberElementwiseSum,
         "huber_elementwise_mean": distances.HuberElementwiseMean,
+        "squared": distances.Squared,
     },
     "weight": {"inverse_gap": weights.InverseGap, "snr": weights.Snr},
 }
@@ -57,7 +62,7 @@ def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Conte
     parts = Parts(
         version=version,
         sampler=_of_kind(samplers.KINDS, {"kind": "multistep", **sampler}, "sample"),
-        times=replace(_part("times", options["times"]), total_steps=context.steps),
+        times=_timed(_part("times", options["times"]), context.steps),
         **{section: _part(section, options[section]) for section in KINDS if section != "times"},
     )
     base, *compositions = name.split("+")
@@ -68,6 +73,12 @@ def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Conte
     for composition in compositions:
         method = COMPOSITIONS[composition](method, parts.coupling, context)
     return validated(method)
+
+
+def _timed(part: Times, steps: int) -> Times:
+    """Times that count the optimiser steps of the whole budget, where they do."""
+    counts = "total_steps" in {field.name for field in fields(part)}  # type: ignore[arg-type]
+    return replace(part, total_steps=steps) if counts else part  # type: ignore[type-var]
 
 
 def _part(section: str, options: Mapping[str, Any]) -> Any:

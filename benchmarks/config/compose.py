@@ -237,6 +237,8 @@ def _composed(method: str, benchmark: str, preset: str) -> Mapping[str, Any]:
     base = method if method in choices("method") else method.split("+")[0]
     # Interpolations stay: a user's value must reach all that follow it.
     plain = _loaded("config", [f"benchmark='{benchmark}'", f"method='{base}'"])
+    if "kind" in plain.get("sample", {}):
+        plain["sample"] = _of_its_kind(plain["sample"])
     if base != method:
         coupled = plain["method"]["coupling"]["kind"]
         if coupled != "independent":
@@ -245,6 +247,15 @@ def _composed(method: str, benchmark: str, preset: str) -> Mapping[str, Any]:
         plain["method"] |= {"name": method, "coupling": {"kind": coupling}}
     changes = {section: values for section, values in _loaded(f"preset/{preset}").items() if section != "for"}
     return _laid_over(plain, changes)
+
+
+def _of_its_kind(sample: dict[str, Any]) -> dict[str, Any]:
+    """The section `sample` of a method that names its sampler, without the benchmark's options for another one."""
+    from ...methods.parts import samplers
+    from ...methods.parts.options import option_names
+
+    names = ("kind", *SAMPLE_KEYS, *option_names(samplers.KINDS[sample["kind"]]))
+    return {key: value for key, value in sample.items() if key in names}
 
 
 def _laid_over(below: Any, above: Any) -> Any:

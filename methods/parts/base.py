@@ -79,6 +79,11 @@ class Times(Protocol):
         """Number of pieces that (0, σ_max] is cut into, each with a consistency function of its own; usually 1."""
         ...
 
+    @property
+    def denoises(self) -> bool:
+        """Whether r is the phase boundary at every t, so that no target needs a network pass."""
+        ...
+
     def phase_boundary(self, t: Tensor) -> Tensor:
         """The level that the consistency function maps t to, [B] -> [B]: the cleaner end of its phase, or 0."""
         ...

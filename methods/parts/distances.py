@@ -1,4 +1,4 @@
-"""Distance between the student's output and its target: pseudo-Huber in three forms, one value per sample."""
+"""Distance between the student's output and its target, one value per sample: pseudo-Huber in three forms, square."""
 
 from __future__ import annotations
 
@@ -59,3 +59,11 @@ class HuberElementwiseMean(_PseudoHuber):
 
     def __call__(self, student: Tensor, target: Tensor) -> Tensor:
         return self._of((student - target).flatten(1).square(), student).mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Squared:
+    """‖a - b‖², summed over a sample (EDM)."""
+
+    def __call__(self, student: Tensor, target: Tensor) -> Tensor:
+        return (student - target).flatten(1).square().sum(1)

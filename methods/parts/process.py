@@ -81,6 +81,10 @@ class ForwardProcess:
         """x_t = α(t) x + t z; x, z: [B, ...], t: [B]."""
         return per_sample(self.alpha(t), x) * x + per_sample(t, x) * z
 
+    def slope(self, x_t: Tensor, t: Tensor, mean: Tensor) -> Tensor:
+        """dx/dσ of the probability flow at x_t [B, ...] and level t [B], with E[x | x_t] = mean [B, ...] there."""
+        return self.alpha_slope * mean + (x_t - per_sample(self.alpha(t), x_t) * mean) / per_sample(t, x_t)
+
     def precondition(self, t: Tensor, offset: float) -> tuple[Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in), each [B], at noise level t with offset m (see the module's docstring).
 

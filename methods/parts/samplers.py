@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from .base import Method, Times
-from .checks import check_choice
+from .checks import check_at_least, check_choice
 from .couplings import assign_noise
 from .process import Denoise, consistency_function, per_sample
 
@@ -120,6 +121,76 @@ class Phased:
         return x.float()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Heun:
+    """The probability flow from σ_max to 0 by Heun's method (EDM, Karras et al. 2022, algorithms 1 and 2).
+
+    The levels are N nodes from σ_max to σ_min, evenly spaced in σ^(1/ρ), and 0. The last step, to 0, is Euler's, so N
+    steps take 2 N - 1 network calls. An even NFE (not in the paper) takes Euler's first step, too: 2 N - 2 calls.
+
+    rho: exponent of the levels.
+    churn: S_churn of algorithm 2, the noise that is added before each step: γ = min(churn / N, sqrt(2) - 1). 0 is
+        deterministic.
+    churn_min, churn_max: the levels between which noise is added (S_tmin, S_tmax).
+    churn_noise: the standard deviation of that noise (S_noise).
+    """
+
+    rho: float = 7.0
+    churn: float = 0.0
+    churn_min: float = 0.0
+    churn_max: float = 1e9
+    churn_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.rho <= 1000:
+            raise ValueError(f"rho is {self.rho:g}, must be from 0.1 to 1000")
+        for name in ("churn", "churn_min", "churn_noise"):
+            check_at_least(name, getattr(self, name), 0)
+        if self.churn_max < self.churn_min:
+            raise ValueError(f"churn_max is {self.churn_max:g}, must be at least churn_min, {self.churn_min:g}")
+
+    def check_compatible(self, method: Method) -> None:
+        if self.churn and method.process.kind != "ve":
+            raise ValueError(f"churn is {self.churn:g}, must be 0 with method.process.kind={method.process.kind}")
+
+    def check_nfe(self, times: Times, nfe: int) -> None:
+        least = 3 if self.churn else 1
+        if nfe < least:
+            raise ValueError(f"eval.nfe is {nfe}, must be at least {least}{' with sample.churn' if self.churn else ''}")
+
+    def levels(self, nfe: int, sigma_min: float, sigma_max: float) -> tuple[float, ...]:
+        """The noise levels of all steps, noisiest first, and 0: N + 1 of them."""
+        steps = nfe // 2 + 1
+        low, high = sigma_min ** (1 / self.rho), sigma_max ** (1 / self.rho)
+        shares = (step / max(steps - 1, 1) for step in range(steps))
+        return (sigma_max, *tuple((high + share * (low - high)) ** self.rho for share in shares)[1:], 0.0)
+
+    @torch.no_grad()
+    def __call__(self, method: Method, denoise: Denoise, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        self.check_nfe(method.times, len(noise))
+        process, nfe = method.process, len(noise)
+        levels = self.levels(nfe, process.sigma_min, process.sigma_max)
+
+        def slope(x: Tensor, sigma: float) -> Tensor:
+            level = x.new_full((len(x),), sigma)
+            return process.slope(x, level, _call(denoise, x, level, labels))
+
+        x = noise[0].double() * process.sigma_max
+        for step, (sigma, to) in enumerate(pairwise(levels)):
+            churned = sigma * (1 + self._gamma(sigma, len(levels) - 1))
+            if churned > sigma:  # noise[0] is the first point's
+                x = x + math.sqrt(churned**2 - sigma**2) * self.churn_noise * noise[step + 1].double()
+            first = slope(x, churned)
+            euler = x + (to - churned) * first
+            is_corrected = to > 0 and not (step == 0 and nfe % 2 == 0)
+            x = x + (to - churned) * (first + slope(euler, to)) / 2 if is_corrected else euler
+        return x.float()
+
+    def _gamma(self, sigma: float, steps: int) -> float:
+        is_churned = self.churn_min <= sigma <= self.churn_max
+        return min(self.churn / steps, math.sqrt(2) - 1) if is_churned else 0.0
+
+
 def _call(denoise: Denoise, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
     return denoise(x.float(), t.float(), labels).double()
 
@@ -137,4 +208,8 @@ def guided(denoise: Denoise, weak: Denoise, w: float) -> Denoise:
     return both
 
 
-KINDS: dict[str, type[Multistep] | type[Phased]] = {"multistep": Multistep, "phased": Phased}
+KINDS: dict[str, type[Multistep] | type[Phased] | type[Heun]] = {
+    "multistep": Multistep,
+    "phased": Phased,
+    "heun": Heun,
+}

@@ -12,7 +12,7 @@ from .bank import Bank, References, all_references, batch_references, sampled_re
 from .base import Draw, Method, Pair
 from .checks import check_at_least, check_choice
 from .posterior import PosteriorEstimate, reference_noise_posterior
-from .process import ForwardProcess, per_sample
+from .process import per_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class PosteriorMean:
             return x_r
         # Heun: the mean of the slopes at both ends.
         half = per_sample((r - t) / 2, x_t)
-        step = half * (_slope(process, x_r, r, estimate(x_r, r, rows)) - _slope(process, x_t, t, mean))
+        step = half * (process.slope(x_r, r, estimate(x_r, r, rows)) - process.slope(x_t, t, mean))
         corrected = x_r.clone()
         corrected[rows] += step[rows]
         return corrected
@@ -132,9 +132,3 @@ class PosteriorMean:
         if self.r0_target == "image":
             rows &= r > 0
         return rows.nonzero()[:, 0]
-
-
-def _slope(process: ForwardProcess, x: Tensor, level: Tensor, mean: Tensor) -> Tensor:
-    """dx/dσ of the probability flow at x [B, ...] and level [B], with the posterior mean [B, ...] there."""
-    alpha, sigma = per_sample(process.alpha(level), x), per_sample(level, x)
-    return process.alpha_slope * mean + (x - alpha * mean) / sigma

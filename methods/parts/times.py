@@ -47,6 +47,7 @@ class KarrasBins:
     total_steps: int | None = field(default=None, metadata={"option": False})
 
     phases = 1
+    denoises = False
 
     def __post_init__(self) -> None:
         check_choice("stage_clock", self.stage_clock, ("progress", "steps"))
@@ -176,6 +177,8 @@ class LognormalGap:
     phases: int = 1
     total_steps: int | None = field(default=None, metadata={"option": False})
 
+    denoises = False
+
     def __post_init__(self) -> None:
         check_choice("mapping", self.mapping, ("sigmoid", "const", "smooth"))
         check_choice("stage_clock", self.stage_clock, ("progress", "ticks"))
@@ -262,3 +265,45 @@ class LognormalGap:
         """At σ_max, where sampling starts and the published factor of the KL is taken, whatever t_max is."""
         t = torch.tensor([self.sigma_max], dtype=torch.float64)
         return self.sigma_max, self.t_to_r(t, progress).item()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LognormalDenoising:
+    """Log-normal t against the image itself, r = 0: denoising score matching (EDM, Karras et al. 2022, table 1).
+
+    ln t ~ N(p_mean, p_std²).
+
+    sigma_max: where sampling starts. t is not bounded by it, as in the published code.
+    """
+
+    p_mean: float = -1.2
+    p_std: float = 1.2
+    sigma_max: float = 80.0
+
+    phases = 1
+    denoises = True
+
+    def __post_init__(self) -> None:
+        check_above("p_std", self.p_std, 0)
+        check_above("sigma_max", self.sigma_max, 0.002)
+
+    def limited_to(self, limit: float) -> LognormalDenoising:
+        if limit < math.inf:
+            raise ValueError(f"kind is lognormal_denoising, whose levels have no bound; the process ends at {limit:g}")
+        return self
+
+    def stage(self, progress: float) -> int:
+        return 0
+
+    def phase_boundary(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def t_to_r(self, t: Tensor, progress: float) -> Tensor:
+        return torch.zeros_like(t)
+
+    def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        t = (self.p_mean + self.p_std * torch.randn(n, generator=generator, device=generator.device)).exp()
+        return t, torch.zeros_like(t)
+
+    def last(self, progress: float) -> tuple[float, float]:
+        return self.sigma_max, 0.0

@@ -17,7 +17,7 @@ from typing import Any
 PATH = Path(__file__).with_name("published.csv")
 
 #: Our method names -> the names in the file.
-NAMES = {"ict": "iCT", "ect": "ECT", "sct": "SCT", "vct": "VCT", "ect+vc": "VCT", "ict+ot": "iCT-OT"}
+NAMES = {"edm": "EDM", "ict": "iCT", "ect": "ECT", "sct": "SCT", "vct": "VCT", "ect+vc": "VCT", "ict+ot": "iCT-OT"}
 
 #: The variant that stands for a method where a file lists several: its plain, longest or smallest form.
 MAIN_VARIANTS = {
