@@ -115,15 +115,17 @@ def build_report(
     if readme is not None and around is not None and wanted and wanted[0].folder in reports:
         _write_excerpt(readme, around, survey, wanted[0], reports)
     address = None
-    if mlflow:
-        address = _import(survey, mlflow_uri, reports)
-    for family in wanted:
-        if family.folder in reports:
-            files = list(reports[family.folder].files)
-            files += [out / "mlflow.db"] if mlflow and mlflow_uri is None else []
-            stamp = "" if survey.damages_of(family) else fingerprints[family.folder]
-            standings = [Standing.of(board) for board in reports[family.folder].boards]
-            _write_stamp(family.folder, stamp, _destination(mlflow, mlflow_uri), files, standings)
+    try:
+        if mlflow:
+            address = _import(survey, mlflow_uri, reports)
+    finally:  # what is written holds also where the import fails
+        destination = _destination(address is not None, mlflow_uri)
+        for family in wanted:
+            if family.folder in reports:
+                report = reports[family.folder]
+                own = [out / "mlflow.db"] if address is not None and mlflow_uri is None else []
+                stamp = "" if survey.damages_of(family) else fingerprints[family.folder]
+                _write_stamp(family.folder, stamp, destination, [*report.files, *own], report.boards)
     return _paths(survey, reports, address)
 
 
@@ -298,12 +300,10 @@ def _write_excerpt(
         temporary.write_bytes(before + b"\n\n" + text.encode() + b"\n\n" + after)
 
 
-def _write_stamp(
-    out: Path, fingerprint: str, destination: str, files: Iterable[Path], standings: Sequence[Standing]
-) -> None:
+def _write_stamp(out: Path, fingerprint: str, destination: str, files: Iterable[Path], boards: Iterable[Board]) -> None:
     digests = {Path(os.path.relpath(path, out)).as_posix(): _digest(path) for path in files}
     content = {"fingerprint": fingerprint, "mlflow": destination, "files": digests}
-    write_json(out / STAMP, {**content, "standings": list(map(asdict, standings))})
+    write_json(out / STAMP, {**content, "standings": [asdict(Standing.of(board)) for board in boards]})
 
 
 def read_standings(folder: Path) -> list[Standing]:

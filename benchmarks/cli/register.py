@@ -42,7 +42,7 @@ def register(
         served.pack(files, folder)
         study = next(iter(studies_of(files, out)), None)
         cells, studies = ([read], []) if study is None else ([], [StudyCells(study, [read])])
-        exported = export(out, cells, mlflow_uri, studies=studies)
+        exported = export(out, cells, mlflow_uri, studies=studies, part=True)
         run = exported.runs[read.id]
         made = add(exported.uri, run, read.id, folder, name, loader=served.__name__, columns=served.COLUMNS)
     print(f"{'registered' if made.new else 'registered already'}: {made.uri}, from {files.path}")

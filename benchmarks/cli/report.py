@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,15 +34,22 @@ LONGEST_REASON = 300
 app = typer.Typer()
 
 
+class StoreError(UsageError):
+    """MLflow cannot be reached, or refuses; the message names it and says what holds nevertheless."""
+
+
 @dataclass(frozen=True)
 class Tracking:
     """Whether results are imported into MLflow, and into which store (None: an SQLite file in the folder of the runs).
+
+    live: also while cells train.
 
     Raises UsageError for an address that cannot be MLflow's, before anything is computed.
     """
 
     wanted: bool = True
     uri: str | None = None
+    live: bool = False
 
     def __post_init__(self) -> None:
         if self.uri and self.uri.partition("://")[0].partition("+")[0] not in MLFLOW_SCHEMES:
@@ -123,14 +131,21 @@ def show_report(out: Path, tracking: Tracking, folder: Path | None = None, cells
 
 
 def update_reports(out: Path, tracking: Tracking) -> Sequence[Damage]:
-    """Rebuild the reports of an output folder unless nothing changed. Returns what is damaged."""
+    """Rebuild the reports of an output folder unless nothing changed. Returns what is damaged.
+
+    Where the import into MLflow fails, a sentence says so.
+    """
     from ...reports.build import build_report, report_is_current
 
     if report_is_current(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri):
         return ()
     print("writing the report", flush=True)  # imports alone take seconds
-    with naming_mlflow(tracking.uri):
-        return build_report(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri, only_changed=True).damages
+    try:
+        with naming_mlflow(tracking.uri):
+            return build_report(out, mlflow=tracking.wanted, mlflow_uri=tracking.uri, only_changed=True).damages
+    except StoreError as error:  # the cells are done, and their report is written
+        print(f"bench: {error}", file=sys.stderr)
+        return build_report(out, mlflow=False, only_changed=True).damages
 
 
 def refresh_reports(runs: Sequence[Run], tracking: Tracking) -> None:
@@ -152,14 +167,14 @@ def refresh_reports(runs: Sequence[Run], tracking: Tracking) -> None:
 def naming_mlflow(
     uri: str | None, rest: str = "leaderboard and plots are written; `bench report` tries the import again"
 ) -> Iterator[None]:
-    """Turn errors of MLflow, its data base and the network into a UsageError. rest: what holds nevertheless."""
+    """Turn errors of MLflow, its data base and the network into a StoreError. rest: what holds nevertheless."""
     try:
         yield
     except TakenError as error:
-        raise UsageError(f"{error}; {rest}") from None
+        raise StoreError(f"{error}; {rest}") from None
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in STORE_PACKAGES:
             raise
         reason = without_password(str(error).splitlines()[0]) if str(error) else type(error).__name__
         place = without_password(uri) if uri else "its file"
-        raise UsageError(f"MLflow at {place}: {reason[:LONGEST_REASON]}; {rest}") from None
+        raise StoreError(f"MLflow at {place}: {reason[:LONGEST_REASON]}; {rest}") from None

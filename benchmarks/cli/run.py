@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..runs.folder import STUDIES, Run
 from . import options
 from .board import variants
 from .display import exit_status, local_view, remarks, watch_local
+from .live import live_import
 from .report import Tracking, show_report
 
 if TYPE_CHECKING:
@@ -114,12 +116,18 @@ def run(
     dry_run: options.DryRun = False,
     mlflow: options.Mlflow = True,
     mlflow_uri: options.MlflowUri = None,
+    mlflow_live: Annotated[
+        bool, typer.Option("--mlflow-live", help="Import into MLflow also while cells train. Local workers only.")
+    ] = False,
 ) -> int:
     """Train and evaluate methods × seeds or a study, then report. Rerunning the command resumes.
 
     Exit status: 0 all cells are done (or submitted), 1 one failed or diverged, 130 interrupted.
     """
-    launch, tracking = Launch(launcher, jobs, cluster, pack, share, threads), Tracking(mlflow, mlflow_uri)
+    launch = Launch(launcher, jobs, cluster, pack, share, threads)
+    tracking = Tracking(mlflow, mlflow_uri, mlflow_live)
+    if mlflow_live and (launcher != "local" or not mlflow):
+        raise UsageError("--mlflow-live needs --launcher local and --mlflow: `bench wait` imports cells of a cluster")
     return _start(_chosen(context, methods, seeds, settings or [], out), launch, tracking, dry_run)
 
 
@@ -226,7 +234,7 @@ def _start(grid: Grid, launch: Launch, tracking: Tracking, dry_run: bool) -> int
     if not grid.pending:
         many = len(grid.cells) > 1
         print(f"all {len(grid.cells)} cells are done already" if many else "the cell is done already")
-    elif _run(grid, launch):
+    elif _run(grid, launch, tracking):
         raise KeyboardInterrupt
     damaged = show_report(grid.out, tracking, grid.folder, [cell.id for cell in grid.cells])
     view = local_view([Run(cell.path(grid.out)) for cell in grid.cells], grid.out)
@@ -235,7 +243,7 @@ def _start(grid: Grid, launch: Launch, tracking: Tracking, dry_run: bool) -> int
     return exit_status(view) or damaged
 
 
-def _run(grid: Grid, launch: Launch) -> bool:
+def _run(grid: Grid, launch: Launch, tracking: Tracking) -> bool:
     """Run the unfinished cells on this machine. Returns whether that was interrupted."""
     from ..execution.launch import default_slots, devices, prepare, run_in_process, run_local
 
@@ -253,5 +261,8 @@ def _run(grid: Grid, launch: Launch) -> bool:
     runs = prepare(grid.pending, out)
     each = variants([cell.config.cell for cell in grid.cells])
     shown = {Run(cell.path(out)): own for cell, own in zip(grid.cells, each, strict=True)}
-    with watch_local(shown, out, slots.jobs) as tick:
+    if tracking.live:
+        print(tracking.hint(out), flush=True)
+    live = live_import([run.path for run in shown], out, tracking.uri, grid.study) if tracking.live else nullcontext()
+    with watch_local(shown, out, slots.jobs) as tick, live:
         return run_local(runs, slots, tick)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+import statistics
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ...benchmarks.common.text import without_sections
 from ...benchmarks.runs.status import State
-from ..analysis.cells import MOST, Cell, flattened, naming
+from ..analysis.cells import FINAL_STATES, MOST, Cell, flattened, naming
 from ..analysis.tables import seed_values
 from .artifacts import sampled
 from .store import LONGEST_VALUE
@@ -23,8 +27,9 @@ RUN_STATES = {
     State.DIVERGED: "FAILED",
     State.INTERRUPTED: "KILLED",
 }
+LONGEST_NAME = 200
 RUNNING = "RUNNING"  # of all other states
-FORMAT = "5"  # enters the fingerprint: what is imported differently is imported again
+FORMAT = "6"  # enters the fingerprint: what is imported differently is imported again
 
 #: (key, step, value)
 Point = tuple[str, int, float]
@@ -92,10 +97,36 @@ def points(cell: Cell) -> list[Point]:
     return [*_losses(cell), *_values(cell), *diverged, *_diagnosed(cell)]
 
 
+def configuration(cell: Cell) -> str:
+    """`vct kl_weight=3`: method and variant."""
+    return f"{cell.method} {without_sections(cell.variant)}".strip()[:LONGEST_NAME]
+
+
+def headline_points(cells: Sequence[Cell], metric: str, nfe: int) -> list[Point]:
+    """Means over the seeds of each configuration, `<metric>_nfe<n>/<configuration>`, for the parent of these cells.
+
+    Configurations whose cells have all ended, so that no mean changes when more seeds arrive. Seeds without a value at
+    a step, such as diverged ones, are left out of its mean.
+    """
+    groups: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[cell.group].append(cell)
+    found: list[Point] = []
+    for own in groups.values():
+        if all(cell.state in FINAL_STATES for cell in own):
+            values: dict[int, list[float]] = defaultdict(list)
+            for value in seed_values(own):
+                if (value.metric, value.nfe) == (metric, nfe) and math.isfinite(value.value):
+                    values[value.images].append(value.value)
+            key = _name(f"{metric}_nfe{nfe}/{configuration(own[0])}")
+            found += [(key, images, statistics.fmean(seeds)) for images, seeds in sorted(values.items())]
+    return found
+
+
 def content(cell: Cell, sweeps: Sequence[str], parent: str) -> Content:
     """All that is imported but the files, for a run below the run `parent`. Raises DamagedError, naming the file."""
     return Content(
-        name=f"{cell.method} s{cell.seed}",
+        name=f"{configuration(cell)} s{cell.seed}",
         status=RUN_STATES.get(cell.state, RUNNING),
         begun=begun(cell),
         ended=ended(cell),

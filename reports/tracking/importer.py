@@ -25,8 +25,8 @@ from ...slurm.sweeps import Task, tasks
 from ...slurm.sweeps import read as read_sweeps
 from ..analysis.cells import Cell
 from .artifacts import write_files
-from .cells import RUN_STATES, RUNNING, Content, begun, content, ended, fingerprint
-from .runs import FINGERPRINT, create_run, logged_points, set_state, set_tags, update_run
+from .cells import RUN_STATES, RUNNING, Content, begun, content, ended, fingerprint, headline_points
+from .runs import FINGERPRINT, create_run, log_points, logged_points, set_state, set_tags, update_run
 from .store import default_uri, files_beside, make_store, open_store, search
 from .sweeps import Parent, StudyCells, local, submitted
 
@@ -66,6 +66,8 @@ def export(
     uri: str | None = None,
     report: Sequence[Path] = (),
     studies: Sequence[StudyCells] = (),
+    *,
+    part: bool = False,
 ) -> Exported:
     """Bring the MLflow store at `uri` (default: `default_uri(out)`) up to date with `cells`.
 
@@ -73,7 +75,8 @@ def export(
     that was cut off is completed by the next. One process at a time imports from `out`; others wait.
 
     report: files below `out` to keep with the newest sweep of each benchmark. studies: each has a parent of its own; a
-    cell of several is a child of each.
+    cell of several is a child of each. part: these are not all cells of their parents: means over cells are left as
+    they are, and a parent that runs goes on.
 
     Raises DamagedError, naming the file, for a damaged training log, after all other cells, or sweep; errors of the
     store are MLflow's own.
@@ -82,7 +85,9 @@ def export(
     with _locked(out) as check:
         if uri is None and not (out / "mlflow.db").exists():
             make_store(out / "mlflow.db")
-        store = _Store(open_store(address), out, own=uri is None, files=files_beside(address, out), check=check)
+        store = _Store(
+            open_store(address), out, own=uri is None, files=files_beside(address, out), check=check, part=part
+        )
         held = tasks(read_sweeps(out, []))
         found: list[_Outcome | DamagedError] = []
         for benchmark in dict.fromkeys(cell.benchmark for cell in cells):
@@ -125,7 +130,7 @@ class _Store:
     """One import.
 
     own: whether the store is the file in the output folder. files: the folder for files of new experiments, None where
-    a server has its own. check: raises where the import must stop.
+    a server has its own. check: raises where the import must stop. part: see `export`.
     """
 
     client: MlflowClient
@@ -133,6 +138,7 @@ class _Store:
     own: bool
     files: Path | None
     check: Callable[[], None]
+    part: bool
 
     def benchmark(
         self,
@@ -177,6 +183,9 @@ class _Store:
         outcomes = list(self._each(one, cells))
         for key, parent in used.items():
             self._finish_parent(parents[key], parent, _children(parents[key], known, groups[key]))
+            if not self.part and not any(isinstance(outcome, DamagedError) for outcome in outcomes):
+                means = headline_points(groups[key], *parent.headline(groups[key]))
+                log_points(self.client, parents[key], means)
         self._keep_report(parents[max(used, key=lambda key: used[key].begun or 0)], report)
         return outcomes
 
@@ -277,6 +286,7 @@ class _Store:
         """A parent has ended when all its children have. children: state and end (ms since 1970) of each."""
         set_tags(self.client, run, {**parent.tags, "bench.cells": str(len(children))})
         over = all(state != RUNNING for state, _ in children)
+        over = over and not (self.part and run.info.status == RUNNING)
         state = "FINISHED" if over else RUNNING
         ends = [end for _, end in children if end is not None]
         end = max([run.info.start_time, *ends]) if over and ends else None

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .cells import CHANGEABLE, Content
+from .cells import CHANGEABLE, Content, Point
 from .store import BATCH, METRICS, batches
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run, RunTag
 
-FINGERPRINT = "bench.fingerprint"
+FINGERPRINT, MEANS = "bench.fingerprint", "bench.means"
 #: Tags with these prefixes are ours; all others belong to somebody else and are left alone.
 OURS = ("bench.", *(f"{section}." for section in CHANGEABLE))
 
@@ -45,11 +46,13 @@ def update_run(client: MlflowClient, run: Run, content: Content, logged: Logged,
 
     set_state(client, run, content.status, content.ended)
     identity = run.info.run_id
+    if run.info.run_name != content.name:
+        client.update_run(identity, name=content.name)
     for key in run.data.tags:
         if key.startswith(OURS) and key not in content.tags and key != FINGERPRINT:
             client.delete_tag(identity, key)
     params = [Param(key, value) for key, value in content.params.items() if key not in run.data.params]
-    metrics = list(_missing(content, logged))
+    metrics = list(_missing(content.points, content.begun or 0, logged))
     tags = _changed(run, {**content.tags, FINGERPRINT: fingerprint})
     # One request where it fits; a store writes tags last, and the fingerprint is the last tag.
     if len(params) <= BATCH and len(tags) <= BATCH and len(params) + len(tags) + len(metrics) <= METRICS:
@@ -83,17 +86,27 @@ def _changed(run: Run, tags: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
 
 
-def _missing(content: Content, logged: Logged) -> Iterator[Metric]:
+def log_points(client: MlflowClient, run: Run, points: Sequence[Point]) -> None:
+    """Log those of `points` that the run does not show yet; a tag, written last, says which ones it shows."""
+    digest = hashlib.sha256(repr(points).encode()).hexdigest()
+    if not points or run.data.tags.get(MEANS) == digest:
+        return
+    for batch in batches(_missing(points, run.info.start_time or 0, logged_points(client, run)), METRICS):
+        client.log_batch(run.info.run_id, metrics=batch)
+    client.set_tag(run.info.run_id, MEANS, digest)
+
+
+def _missing(points: Sequence[Point], begun: int, logged: Logged) -> Iterator[Metric]:
     """What is to be logged. MLflow deletes no point: a changed value is logged after the previous one.
 
     A point's time follows from the files, so that a point that is logged twice is one point.
     """
     from mlflow.entities import Metric
 
-    for key, step, value in content.points:
+    for key, step, value in points:
         time_before, value_before = logged.get((key, step), (None, math.nan))
         if time_before is None:
-            yield Metric(key, value, content.begun or 0, step)
+            yield Metric(key, value, begun, step)
         elif repr(_stored(value_before)) != repr(_stored(value)):  # as text: NaN equals itself there
             yield Metric(key, value, time_before + 1, step)
 

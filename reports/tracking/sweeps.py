@@ -12,17 +12,29 @@ from ...benchmarks.common.redact import without_password
 from ...benchmarks.config.study import Study
 from ...slurm.sweeps import Sweep
 from ..analysis.cells import Cell
+from ..analysis.tables import metric_names
 from .store import LONGEST_VALUE
 
 
 @dataclass(frozen=True)
 class Parent:
-    """A sweep as MLflow is to show it. key: the tag `bench.sweep`, by which its run is found."""
+    """A sweep as MLflow is to show it.
+
+    key: the tag `bench.sweep`, by which its run is found. metric, nfe: of the means that its charts show; None: the
+    first metric, the lowest NFE.
+    """
 
     key: str
     name: str
     begun: int | None
     tags: Mapping[str, str] = field(compare=False)
+    metric: str | None = None
+    nfe: int | None = None
+
+    def headline(self, cells: Sequence[Cell]) -> tuple[str, int]:
+        """The metric and the NFE of the means over these cells."""
+        nfes = {nfe for cell in cells for nfe in cell.nfe}
+        return self.metric or metric_names(cells)[0], self.nfe or min(nfes)
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class StudyCells:
         tags |= {"bench.baseline": study.baseline or "", "bench.headline": self.headline}
         tags["mlflow.note.content"] = f"**{study.question}**\n\n{verdict}" if verdict else ""
         given = {tag: text[:LONGEST_VALUE] for tag, text in tags.items() if text}
-        return Parent(key, f"study {study.name}", None, given)
+        return Parent(key, f"study {study.name}", None, given, study.headline.metric, study.headline.nfe)
 
 
 def submitted(sweep: Sweep) -> Parent:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from datetime import UTC, datetime
 
 import pytest
+from mlflow.exceptions import MlflowException
 
+from consistency_bench.benchmarks.cli import live
+from consistency_bench.benchmarks.cli.report import Tracking, show_report
 from consistency_bench.benchmarks.config.study import Study
 from consistency_bench.benchmarks.runs.folder import cells_in
 from consistency_bench.reports.analysis.cells import flattened, read_cells, survey
@@ -39,13 +43,14 @@ def test_import_is_idempotent_and_takes_up_changes(sweep):
     assert (again.created, again.updated, again.unchanged) == (0, 0, 12)
     assert counts(sweep.out) == before
 
-    # The running cell finishes: snapshots 4 to 8 of three metrics at two NFEs, and five losses, are new.
+    # The running cell finishes: snapshots 4 to 8 of three metrics at two NFEs, and five losses, are new; so are, on the
+    # parent, the means of its configuration over all eight snapshots.
     sweep.cell("sct", 1)
     changed = export(sweep.out, read_cells(sweep.out))
     assert (changed.created, changed.updated, changed.unchanged) == (0, 1, 11)
     after = counts(sweep.out)
     assert after[1] == before[1]
-    assert after[2] == before[2] + 5 * (3 * 2 + 1)
+    assert after[2] == before[2] + 5 * (3 * 2 + 1) + 8
     assert after[3] == before[3]
     states = rows(sweep.out, "select value, count(*) from tags where key = 'bench.state' group by value")
     assert dict(states) == {"done": 11, "diverged": 1}
@@ -288,3 +293,114 @@ def test_a_study_is_a_parent_and_a_cell_of_two_a_child_of_each(sweep):
     assert tags["study a"]["bench.question"] == "Which?"
     assert (tags["study a"]["bench.baseline"], tags["study a"]["bench.headline"]) == ("ect", "fd at NFE 1")
     assert tags["study a"]["mlflow.note.content"] == "**Which?**\n\nNeither."
+
+
+def test_runs_are_named_by_method_variant_and_seed(sweep):
+    """Also those that an import of an earlier version has made."""
+    cells = [sweep.cell("vct", 1, variant="method.coupling.kl_weight=3"), sweep.cell("ect", 0)]
+    made = export(sweep.out, read_cells(sweep.out))
+    client = open_store(made.uri)
+    runs = {cell.name.split("-")[1]: made.runs[cell.name.split("-")[1]] for cell in cells}
+    names = ["vct kl_weight=3 s1", "ect s0"]
+    assert [client.get_run(run).info.run_name for run in runs.values()] == names
+    for run in runs.values():
+        client.update_run(run, name="another")
+        client.set_tag(run, "bench.fingerprint", "of an earlier version")
+    assert export(sweep.out, read_cells(sweep.out)).updated == 2
+    assert [client.get_run(run).info.run_name for run in runs.values()] == names
+
+
+def test_a_parent_has_the_means_of_configurations_that_have_ended(sweep):
+    for seed in range(2):
+        sweep.cell("ect", seed)
+    sweep.cell("vct", 0, variant="method.coupling.kl_weight=3")
+    sweep.cell("ict", 0)
+    sweep.cell("ict", 1, state="running")
+    cells = read_cells(sweep.out)
+    key = "fd_digits_2k_nfe1/"
+    for part in (False, True):  # `bench register` imports one cell alone: means over cells stay
+        made = export(sweep.out, cells[:1] if part else cells, part=part)
+        client = open_store(made.uri)
+        parent = client.get_run(client.get_run(made.runs[cells[0].id]).data.tags["mlflow.parentRunId"])
+        assert sorted(parent.data.metrics) == [f"{key}ect", f"{key}vct kl_weight_3"]
+        history = client.get_metric_history(parent.info.run_id, f"{key}ect")
+        assert len(history) == 8
+        seeds = [[r["value"] for r in c.records if r["nfe"] == 1 and r["metric"] == "fd_digits_2k"] for c in cells[:2]]
+        assert [point.value for point in history] == pytest.approx([(a + b) / 2 for a, b in zip(*seeds, strict=True)])
+        assert [point.step for point in history][-1] == 1_024_000
+    sweep.cell("ict", 1)
+    export(sweep.out, read_cells(sweep.out))
+    assert f"{key}ict" in client.get_run(parent.info.run_id).data.metrics
+
+
+def test_a_parent_runs_while_more_cells_are_to_come(sweep):
+    sweep.cell("ect", 0)
+    made = export(sweep.out, read_cells(sweep.out), part=True)
+    client = open_store(made.uri)
+    (child,) = made.runs.values()
+    parent = client.get_run(child).data.tags["mlflow.parentRunId"]
+    assert client.get_run(parent).info.status == "RUNNING"
+    export(sweep.out, read_cells(sweep.out))
+    assert client.get_run(parent).info.status == "FINISHED"
+
+
+def test_cells_are_imported_while_they_train(sweep, monkeypatch, capsys):
+    """The import of `bench run --mlflow-live`: of what has begun, again and again, and whatever happens to MLflow."""
+    monkeypatch.setattr(live, "SECONDS", 0.01)
+    folders = [sweep.cell("ect", 0, state="running"), sweep.cell("ect", 1, state="queued"), sweep.cell("ict", 0)]
+    (folders[1] / "run.json").unlink()
+    (folders[2] / "records.jsonl").write_text("[]\n")  # damaged: for the report to name
+    with live.live_import(folders, sweep.out, None, None):
+        until(lambda: imported(sweep.out) == {"running": 3})
+        sweep.cell("ect", 0)
+        until(lambda: imported(sweep.out) == {"done": 8})
+    assert capsys.readouterr() == ("", "")
+    made = export(sweep.out, read_cells(folders[0]))
+    assert (made.created, made.unchanged) == (0, 1)
+
+
+def test_a_server_that_is_down_is_one_sentence_and_imported_into_when_it_is_back(capsys):
+    is_down = iter((True, True, False, False, True))
+
+    def call():
+        if next(is_down):
+            raise MlflowException("connection refused\nby http://ann:secret@host")
+
+    repeated = live.Repeated(call, "http://ann:secret@host")
+    for _ in range(5):
+        repeated.once()
+    down = "bench: MLflow at http://***@host: connection refused"
+    lines = [line.partition(";")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [down, "MLflow answers again", down]
+
+
+def test_a_run_keeps_its_exit_status_and_outcome_without_mlflow(sweep, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise MlflowException("connection refused")
+
+    sweep.cell("ect", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("consistency_bench.reports.tracking.importer.export", refuse)
+        assert show_report(sweep.out, Tracking(uri="http://127.0.0.1:1")) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("bench: MLflow at http://127.0.0.1:1: connection refused; leaderboard and plots are")
+    assert "digits, fd_digits_2k at NFE 1" in said.out
+    assert report_is_current(sweep.out, mlflow=False)
+    assert not report_is_current(sweep.out, mlflow_uri="http://127.0.0.1:1")
+
+
+def imported(out):
+    """State of the imported cell -> number of points of its first metric."""
+    if not (out / "mlflow.db").exists():
+        return {}
+    count = rows(out, "select count(*) from metrics where key = 'fd_digits_2k_nfe1'")[0][0]
+    return {state: count for (state,) in rows(out, "select value from tags where key = 'bench.state'")}
+
+
+def until(holds):
+    """Wait for what must become true."""
+    for _ in range(600):
+        if holds():
+            return
+        time.sleep(0.1)
+    pytest.fail("it did not become true in a minute")

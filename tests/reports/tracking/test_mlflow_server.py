@@ -22,6 +22,7 @@ import pytest
 import torch
 import yaml
 
+from consistency_bench.benchmarks.cli import live
 from consistency_bench.benchmarks.cli.register import register
 from consistency_bench.benchmarks.cli.report import report
 from consistency_bench.benchmarks.common.errors import UsageError
@@ -139,7 +140,8 @@ def test_importing_again_changes_nothing_and_new_rows_are_added(sweep: Sweep, st
     assert (first.created, first.updated, first.unchanged) == (2, 0, 0)
     before = store.counts()
     assert before["runs"] == 3
-    assert before["metrics"] == (3 + 5) * (3 * 2 + 1) + 1 == store.points()  # and the divergence
+    # And the divergence; the parent has the means over cells that have ended.
+    assert before["metrics"] == (3 + 5) * (3 * 2 + 1) + 1 + 4 == store.points()
     again = export(sweep.out, read_cells(sweep.out), store.uri)
     assert (again.created, again.updated, again.unchanged) == (0, 0, 2)
     assert again.runs == first.runs
@@ -149,7 +151,7 @@ def test_importing_again_changes_nothing_and_new_rows_are_added(sweep: Sweep, st
     changed = export(sweep.out, read_cells(sweep.out), store.uri)
     assert (changed.created, changed.updated, changed.unchanged) == (0, 1, 1)
     after = store.counts()
-    assert after["metrics"] == (8 + 5) * (3 * 2 + 1) + 1 == store.points()
+    assert after["metrics"] == (8 + 5) * (3 * 2 + 1) + 1 + 4 + 8 == store.points()
     assert (after["runs"], after["params"]) == (before["runs"], before["params"])
 
 
@@ -177,7 +179,7 @@ def test_a_value_that_changed_is_shown_and_the_one_before_is_kept(sweep: Sweep, 
             export(sweep.out, read_cells(sweep.out), store.uri)
         run = open_store(made.uri).get_run(made.runs[last["cell"]])
         assert run.data.metrics["fd_digits_2k_nfe1"] == value
-    assert store.counts()["metrics"] == store.points() + 2
+    assert store.counts()["metrics"] == store.points() + 2 + 2  # also of the mean on the parent
 
 
 def test_cells_are_children_of_the_sweep_they_were_first_submitted_in(sweep: Sweep, store: Store) -> None:
@@ -286,7 +288,7 @@ def test_importers_at_once_make_nothing_twice(sweep: Sweep, store: Store) -> Non
     assert sorted("created=4" in out for out, _ in said) == [False, True]
     assert not (sweep.out / LOCK).exists()
     counts = store.counts()
-    assert (counts["runs"], counts["metrics"]) == (5, 4 * 8 * 7)
+    assert (counts["runs"], counts["metrics"]) == (5, 4 * 8 * 7 + 2 * 8)
     assert store.points() == counts["metrics"]
 
 
@@ -307,7 +309,7 @@ def test_an_import_that_was_killed_is_completed(sweep: Sweep, store: Store) -> N
     export(sweep.out, read_cells(sweep.out), store.uri)
     assert store.tags("bench.cell") == {cell.id: 1 for cell in read_cells(sweep.out)}
     assert len(store.tags("bench.fingerprint")) == 16
-    assert store.counts()["metrics"] == 16 * 8 * 7 == store.points()
+    assert store.counts()["metrics"] == 16 * 8 * 7 + 4 * 8 == store.points()
 
 
 def test_a_configuration_of_many_keys_and_many_points_is_imported_in_parts(sweep: Sweep, store: Store) -> None:
@@ -327,7 +329,7 @@ def test_a_configuration_of_many_keys_and_many_points_is_imported_in_parts(sweep
     assert run.data.params["network.option249"] == "249"
     assert run.data.tags["sample.option149"] == "149"
     assert run.data.metrics["train_loss"] == 2499 / 7
-    assert store.counts()["metrics"] == 2500 + 8 * 6
+    assert store.counts()["metrics"] == 2500 + 8 * 6 + 8
 
 
 def states_of(out: Path) -> dict[Path, bytes]:
@@ -375,6 +377,26 @@ def test_a_server_that_is_not_there_or_refuses_is_one_sentence(
     assert states_of(sweep.out) == before
     assert not (sweep.out / LOCK).exists()
     assert not report_is_current(sweep.out, mlflow_uri=f"http://ann:secret@127.0.0.1:{port}")
+
+
+def test_cells_are_on_the_server_while_they_train(
+    sweep: Sweep, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live, "SECONDS", 0.1)
+    store = Store(server[0], server[1], "live")
+    folders = [sweep.cell("ect", 0, benchmark="live", state="running")]
+    with live.live_import(folders, sweep.out, *server[:1], None):
+        while store.tags("bench.state") != {"running": 1} or not store.points():
+            time.sleep(0.1)
+        before = store.points()
+        sweep.cell("ect", 0, benchmark="live")
+        while store.tags("bench.state") != {"done": 1} or store.points() <= before:
+            time.sleep(0.1)
+        assert {state for (state,) in store.rows("select status from own")} == {"FINISHED", "RUNNING"}  # the parent
+    assert report(sweep.out, mlflow=True, mlflow_uri=server[0]) == 0
+    assert {state for (state,) in store.rows("select status from own")} == {"FINISHED"}
+    assert store.points() == store.counts()["metrics"]
+    assert capfd.readouterr().err == ""
 
 
 def test_credentials_are_shown_nowhere(
