@@ -142,7 +142,9 @@ def compose_cells(
 ) -> list[Cell]:
     """All cells of methods × swept values × seeds, seeds varying fastest.
 
-    A key that only some of the methods have changes those; the others are composed once without it.
+    A key that only some of the methods have changes those; the others are composed once without it. Swept values of
+    `sample.…` other than the usual ones make cells of their own, after the others: they share the training of the usual
+    cell.
 
     Args:
         methods: canonical names, from `parse_methods`.
@@ -161,6 +163,7 @@ def compose_cells(
     lacking: dict[str, list[str]] = {}
     cells: dict[str, Cell] = {}
     fingerprint_once = cache(fingerprint)
+    swept = [key for key, values in parsed.items() if key.startswith("sample.") and len(values) > 1]
     for method, values in itertools.product(methods, itertools.product(*parsed.values())):
         settings = dict(zip(parsed, values, strict=True))
         below = _below(method, settings)
@@ -170,11 +173,22 @@ def compose_cells(
                 lacking.setdefault(key, []).append(method)
         config = _typed(below, own)
         config = replace(config, data=_located(config.data, fingerprint_once))
-        for cell in (_identified(config, seed) for seed in seeds):
+        sampling = _sampling(config, _typed(below, _without(own, swept))) if swept else {}
+        for cell in (_identified(config, seed, sampling) for seed in seeds):
             cells[cell.name] = cell
     for key, without in lacking.items():
         note(_only_some(key, methods, list(dict.fromkeys(without))))
-    return list(cells.values())
+    return sorted(cells.values(), key=lambda cell: bool(cell.config.cell.training))
+
+
+def _without(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
+
+
+def _sampling(config: RunConfig, usual: RunConfig) -> dict[str, Any]:
+    """The settings of sampling in which a configuration differs from the usual one, by key."""
+    own, other = (leaves(canonical({"sample": each.to_dict()["sample"]})) for each in (config, usual))
+    return {key: value for key, value in own.items() if other.get(key) != value}
 
 
 def _located(data: DataConfig, fingerprint: Callable[[DataConfig], str | None]) -> DataConfig:
@@ -382,22 +396,26 @@ def _without_younger(value: Any, where: str = "") -> Any:
     return {k: _without_younger(v, at) for k, (at, v) in kept.items() if at not in YOUNGER or v != YOUNGER[at]}
 
 
-def _identified(config: RunConfig, seed: int) -> Cell:
+def _identified(config: RunConfig, seed: int, sampling: Mapping[str, Any]) -> Cell:
     """The cell of a configuration: its id is a hash of what changes training, its group the same without the seed.
 
     The group, which is a row of a table, also contains the settings of sampling that keep a number out of other rows.
+    sampling: swept settings of sampling, which are part of the id.
     """
-    scientific, overrides = _scientific(config), _overrides(config)
+    scientific, overrides = _scientific(config), _overrides(config) | dict(sampling)
+    training = _digest({**scientific, "seed": seed})
+    swept = {"sampling": sampling} if sampling else {}
     data = config.data.fingerprint
     cell = replace(
         config.cell,
         # Results on different images never share a table.
         benchmark=config.benchmark.name if data is None else f"{config.benchmark.name}-{data[:8]}",
-        id=_digest({**scientific, "seed": seed}),
-        group=_digest({**scientific, **apart(config)}),
+        id=_digest({**scientific, "seed": seed, **swept}) if swept else training,
+        group=_digest({**scientific, **apart(config), **swept}),
         seed=seed,
         variant=", ".join(f"{key}={_text(value)}" for key, value in overrides.items()),
         overrides=overrides,
+        training=training if swept else "",
     )
     return Cell(replace(config, seed=seed, cell=cell))
 

@@ -258,6 +258,8 @@ class CellConfig:
     keep a number out of other rows: a row of a table.
     variant: what differs from the defaults of method and benchmark as text, `key=value, …`, from `overrides`.
     overrides: the same as data; `preset` is a key of it where the variant is relative to a preset.
+    training: the id of the cell with the same training and the usual sampling, where this one is of a sweep of sampling
+        settings; else "".
     """
 
     id: str
@@ -267,6 +269,7 @@ class CellConfig:
     seed: int
     variant: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    training: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

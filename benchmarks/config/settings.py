@@ -97,12 +97,14 @@ def _as_typed(key: str, text: str) -> list[str | None]:
 
 def _can_be_swept(key: str) -> bool:
     section, _, name = key.partition(".")
-    return section in (*IDENTITY, *GROUPS) and name.split(".")[0] not in PLACES.get(section, ())
+    return section in (*IDENTITY, *GROUPS, "sample") and name.split(".")[0] not in PLACES.get(section, ())
 
 
 def _check_sweep(key: str) -> None:
     if not _can_be_swept(key):
-        raise UsageError(f"key '{key}' cannot be swept: it changes no training run, so its values would share one")
+        raise UsageError(
+            f"key '{key}' cannot be swept: it changes neither training nor sampling, so its values would share one cell"
+        )
 
 
 @lru_cache(maxsize=1)

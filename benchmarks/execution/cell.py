@@ -30,6 +30,7 @@ from ..training.checkpoint import damaged_snapshots, readable_checkpoints, snaps
 from ..training.model import Model, build_model
 from ..training.trainer import Outcome, Trainer
 from .attempt import Attempt
+from .reuse import reuse_training, reused_seconds
 from .status_writer import StatusWriter
 
 log = logging.getLogger(__name__)
@@ -127,10 +128,12 @@ class _Cell:
         if ranks.is_writer:
             for path in damaged_snapshots(paths):
                 set_aside(path)  # training from an earlier checkpoint writes it again
+            if not all(path.exists() for path in paths):
+                reuse_training(config, folder, paths)
         if ranks.broadcast(all(path.exists() for path in paths)):
             if ranks.is_writer:
                 mark_lost_rows(Run(folder))
-            return Outcome("done", config.budget_images, _train_seconds(folder))
+            return Outcome("done", config.budget_images, _train_seconds(config, folder))
         self.status.write(state="running", phase="train")
         every = config.run.diagnose_every
         hooks = [] if every is None else [TrainingDiagnostics(config, model, folder, every)]
@@ -139,8 +142,9 @@ class _Cell:
             return trainer.train(self.should_stop)
 
 
-def _train_seconds(folder: Path) -> float:
+def _train_seconds(config: RunConfig, folder: Path) -> float:
     # run.json may lag: an attempt can be killed between its last checkpoint and the write of the cost.
     if checkpoint := next(readable_checkpoints(folder, torch.device("cpu"), []), None):
         return checkpoint["state"]["seconds"]
-    return Run(folder).history.get("compute", {}).get("train_seconds", 0.0)
+    known = Run(folder).history.get("compute", {}).get("train_seconds", 0.0)
+    return known or (reused_seconds(config, folder) if config.cell.training else 0.0)

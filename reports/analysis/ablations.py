@@ -18,7 +18,7 @@ from .cells import Cell, value_text
 from .statistics import Interval, paired_interval, t_interval
 from .tables import Board, Finals, SeedValue, final_values, labels
 
-SAMPLING = ("sample.", "eval.")  # sections that change no training
+SAMPLING = ("sample.labels", "sample.guid", "eval.")  # which are said of a row in other words
 ABSENT = "unset"  # stands for the value of a key that a configuration does not have
 
 

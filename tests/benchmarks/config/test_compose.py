@@ -356,6 +356,21 @@ def test_benchmarks_and_lists_can_be_swept() -> None:
     assert [cell.config.train.betas for cell in cells] == [(0.9, 0.99), (0.5, 0.9)]
 
 
+def test_swept_settings_of_sampling_are_cells_of_one_training() -> None:
+    plain = one()
+    (usual, other), single = compose_cells(["ect"], [0], ["sample.sigma_mid=[1],[20]"]), one("sample.sigma_mid=[1]")
+    assert usual.config == plain.config  # first, whatever the order of the values: the others use its training
+    assert single.id == plain.id
+    assert other.id != plain.id
+    assert other.config.cell.group != plain.config.cell.group
+    assert other.config.cell.training == plain.id
+    assert other.config.cell.variant == "sample.sigma_mid=[1]"
+    cells = compose_cells(["ect"], [0], ["sample.guidance=1,1.3,2", "sample.guide_at=0.25"])
+    assert len({cell.id for cell in cells}) == 3
+    assert [cell.config.cell.training for cell in cells] == ["", plain.id, plain.id]
+    assert cells[1].config.cell.overrides == {"sample.guidance": 1.3, "sample.guide_at": 0.25}
+
+
 # Places of files, and keys that some methods have
 
 
@@ -447,7 +462,7 @@ def test_the_keys_of_another_kind_are_taken() -> None:
         ("eval.nfe=3", "eval.nfe is 3, must be a list in square brackets"),
         ("eval.nfe=[0]", "eval.nfe is [0], must be a list of step counts, each at least 1"),
         ("eval.nfe=[1,1]", "eval.nfe is [1, 1], must be a list without repetition"),
-        ("eval.nfe=1,2", "key 'eval.nfe' cannot be swept: it changes no training run, so its values would share one"),
+        ("eval.nfe=1,2", "key 'eval.nfe' cannot be swept: it changes neither training nor sampling"),
         ("eval.metrics=[]", "eval.metrics is [], must be a list of at least one metric"),
         ("run.device=tpu", "run.device is tpu, must be one of: auto, cpu, cuda, mps"),
         ("run.on_oom=retry", "run.on_oom is retry, must be one of: stop, split"),

@@ -15,6 +15,7 @@ from torch import Tensor
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import read_json, read_jsonl
 from consistency_bench.benchmarks.common.precision import float32_products
+from consistency_bench.benchmarks.config.compose import Cell, compose_cells
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation.sample import Guide, latents, sample
 from consistency_bench.benchmarks.execution.cell import run_cell
@@ -27,7 +28,7 @@ from consistency_bench.methods.parts.base import Draw, Method, Pair
 from consistency_bench.methods.parts.couplings import GeneratorAugmented
 from consistency_bench.methods.parts.process import Denoise
 
-from ..conftest import put, tiny_cell
+from ..conftest import TINY, put, tiny_cell
 from ..training.runs import model_of, trainer_of
 
 CPU = torch.device("cpu")
@@ -202,3 +203,32 @@ def test_truncated_samples_are_darker() -> None:
     rounded, truncated = (dataset.from_model(grey, truncate=cut).double().mean().item() for cut in (False, True))
     assert rounded == pytest.approx(127.5, abs=0.01)
     assert truncated == pytest.approx(127.0, abs=0.01)
+
+
+def swept(values: str) -> list[Cell]:
+    return compose_cells(["vct"], [0], [*TINY, f"sample.sigma_mid={values}", "eval.nfe=[1,2]"])
+
+
+def test_swept_settings_of_sampling_share_one_training(tmp_path: Path) -> None:
+    cells = swept("[0.4],[2]")
+    usual, other = (put(cell, tmp_path) for cell in cells)
+    assert [run_cell(usual), run_cell(other)] == ["done", "done"]
+    assert not (other / "checkpoints").exists()
+    for path in (usual / "snapshots").iterdir():
+        assert path.read_bytes() == (other / "snapshots" / path.name).read_bytes()
+    first, second = ({(row["images"], row["nfe"]): row["value"] for row in rows_of(each)} for each in (usual, other))
+    assert {place for place in first if first[place] != second[place]} == {(1280, 2), (2560, 2)}
+    seconds = [Run(each).history["compute"]["train_seconds"] for each in (usual, other)]
+    assert seconds[0] == seconds[1] > 0
+    alone = put(cells[1], tmp_path / "alone")  # without the usual cell it trains, to the same numbers
+    run_cell(alone)
+    assert [row["value"] for row in rows_of(alone)] == list(second.values())
+
+
+def test_a_training_with_a_damaged_snapshot_is_not_taken_over(tmp_path: Path) -> None:
+    usual, other = (put(cell, tmp_path) for cell in swept("[0.4],[2]"))
+    run_cell(usual)
+    damaged = next((usual / "snapshots").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    assert run_cell(other) == "done"
+    assert (other / "checkpoints").exists()
