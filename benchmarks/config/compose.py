@@ -259,6 +259,9 @@ def _composed(method: str, benchmark: str, preset: str) -> Mapping[str, Any]:
             raise UsageError(f"'{method}' is refused: '{base}' already couples its noise ({coupled})")
         coupling = COMPOSED_COUPLINGS[method.split("+")[-1]]
         plain["method"] |= {"name": method, "coupling": {"kind": coupling}}
+    for case in plain.pop("recipes", []):
+        if all(plain["method"][part]["kind"] == kind for part, kind in case["when"].items()):
+            plain["method"] = _laid_over(plain["method"], case["method"])
     changes = {section: values for section, values in _loaded(f"preset/{preset}").items() if section != "for"}
     return _laid_over(plain, changes)
 

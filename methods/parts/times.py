@@ -33,6 +33,9 @@ class KarrasBins:
     rho: exponent of the grid: σ^(1/ρ) is evenly spaced.
     stage_clock: "progress" is stage = floor(L · progress); "steps" the paper's floor(k / floor(K / L)) at step k of K,
         which differs where K is not a multiple of L: the last stage is then longer.
+    index: of an interval. "lognormal" as above, "uniform" every interval alike (CT; in VCT's code `uniform_time`).
+    scales: how grids grow. "exponential" as above; "baseline" of ceil(sqrt(u ((s1 + 1)² - s0²) + s0²)) nodes at
+        progress u (CT, Song et al. 2023), without stages; "none" of s1 intervals throughout.
     total_steps: K; set from the budget, not an option.
     """
 
@@ -44,6 +47,8 @@ class KarrasBins:
     p_mean: float = -1.1
     p_std: float = 2.0
     stage_clock: str = "progress"
+    index: str = "lognormal"
+    scales: str = "exponential"
     total_steps: int | None = field(default=None, metadata={"option": False})
 
     phases = 1
@@ -51,6 +56,8 @@ class KarrasBins:
 
     def __post_init__(self) -> None:
         check_choice("stage_clock", self.stage_clock, ("progress", "steps"))
+        check_choice("index", self.index, ("lognormal", "uniform"))
+        check_choice("scales", self.scales, ("exponential", "baseline", "none"))
         if not 1 <= self.s0 <= self.s1 <= 10**6:
             raise ValueError(f"s0 = {self.s0} and s1 = {self.s1}: must be 1 <= s0 <= s1 <= 1000000")
         if not 0.1 <= self.rho <= 1000:
@@ -81,6 +88,8 @@ class KarrasBins:
         return (-(-self.s1 // self.s0) - 1).bit_length()
 
     def stage(self, progress: float) -> int:
+        if self.scales != "exponential":
+            return 0
         if self.stage_clock == "steps":
             length = max(1, math.floor(_steps(self.total_steps) / self._stages))
             return min(round(progress * _steps(self.total_steps)) // length, self._last_stage)
@@ -91,11 +100,23 @@ class KarrasBins:
 
     def grid(self, progress: float) -> Tensor:
         """The nodes σ_1 = σ_min < … < σ_N = σ_max of the current stage, float64 [N]."""
-        intervals = min(self.s0 * 2 ** self.stage(progress), self.s1)
-        return _karras_grid(intervals, self.rho, self.sigma_min, self.sigma_max)
+        return _karras_grid(self._intervals(progress), self.rho, self.sigma_min, self.sigma_max)
+
+    def _intervals(self, progress: float) -> int:
+        match self.scales:
+            case "none":
+                return self.s1
+            case "baseline":
+                nodes = math.ceil(math.sqrt(progress * ((self.s1 + 1) ** 2 - self.s0**2) + self.s0**2))
+                return max(1, nodes - 1)
+            case _:
+                return min(self.s0 * 2 ** self.stage(progress), self.s1)
 
     def probabilities(self, progress: float) -> Tensor:
         """Probability of each interval, float64 [N - 1], summing to 1."""
+        if self.index == "uniform":
+            intervals = self._intervals(progress)
+            return torch.full((intervals,), 1 / intervals, dtype=torch.float64)
         return _lognormal_bins(self.grid(progress), self.p_mean, self.p_std)
 
     def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

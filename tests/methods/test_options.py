@@ -294,6 +294,15 @@ def test_generated_pairs_carry_no_gradient_of_the_prediction() -> None:
     assert torch.equal(*gradients)
 
 
+@pytest.mark.parametrize(("progress", "intervals"), [(0, 1), (0.25, 75), (0.5, 106), (1, 150)])
+def test_the_grids_of_consistency_training(progress: float, intervals: int) -> None:
+    """ceil(sqrt(u (151² - 2²) + 2²)) nodes: sqrt(5703.25) = 75.5, sqrt(11402.5) = 106.8."""
+    times = KarrasBins(s0=2, s1=150, scales="baseline", index="uniform")
+    assert len(times.grid(progress)) == intervals + 1
+    assert times.probabilities(progress).tolist() == pytest.approx([1 / intervals] * intervals)
+    assert len(replace(times, scales="none").grid(progress)) == 151
+
+
 def vct(**options: object) -> tuple[Method, Draw]:
     coupling = Variational(**options)  # type: ignore[arg-type]
     return golden_ect(coupling=coupling, modules=nn.ModuleDict({"encoder": ClosedFormEncoder()}))

@@ -518,3 +518,20 @@ def test_a_bad_setting_is_refused_in_one_sentence(override: str, message: str) -
 
 def test_a_key_given_twice_is_refused() -> None:
     assert refusal("train.lr=1e-3", "train.lr=1e-2") == "key 'train.lr' is given twice"
+
+
+# The values of methods on a benchmark
+
+
+def test_on_imagenet_methods_have_the_recipe_of_their_codes_there() -> None:
+    paper = one("preset=paper/ect_imagenet64_s").config
+    parts = one("benchmark=imagenet64").config.method.parts
+    assert {name: parts[name] for name in ("times", "distance", "weight")} == {
+        name: paper.method.parts[name] for name in ("times", "distance", "weight")
+    }
+    vct, published = (
+        one(f, method="vct").config.method.parts for f in ("benchmark=imagenet64", "preset=paper/vct_imagenet64")
+    )
+    assert vct["coupling"] == published["coupling"]
+    ict, usual = (one(f"benchmark={name}", method="ict").config.method for name in ("imagenet64", "cifar10"))
+    assert ict == usual
