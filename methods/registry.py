@@ -1,18 +1,22 @@
 """Names to methods: the only module that lists them all.
 
-A method `foo` is the function `foo(parts, context)` of the module `methods/foo.py`; a `+` composes.
+A method `foo` is the function `foo(parts, context)` of the module `methods/foo.py`, here or in a plug-in; a `+`
+composes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 from .compose import Context, Parts, generator_augmented, optimal_transport, validated, variational
+from .networks.registry import NETWORKS, NetworkOptions
 from .parts import couplings, distances, samplers, teachers, times, weights
-from .parts.base import Method, Times
+from .parts.base import Coupling, Distance, Method, Sampler, Teacher, Times, Weight
 from .parts.messages import one_of
 from .parts.options import OptionError, option_names, part_from_options
 from .parts.process import ForwardProcess
@@ -42,7 +46,57 @@ KINDS: dict[str, dict[str, type]] = {
     "weight": {"inverse_gap": weights.InverseGap, "snr": weights.Snr},
 }
 
+#: The sections that a plug-in can add kinds to, with their tables, and the protocol of each.
+TABLES: dict[str, dict[str, type]] = {
+    **{section: kinds for section, kinds in KINDS.items() if section != "process"},
+    "network": NETWORKS,  # type: ignore[dict-item]
+    "sample": samplers.KINDS,
+}
+PROTOCOLS: dict[str, type] = {
+    "times": Times,
+    "coupling": Coupling,
+    "teacher": Teacher,
+    "distance": Distance,
+    "weight": Weight,
+    "network": NetworkOptions,
+    "sample": Sampler,
+}
+SHIPPED_PARTS = {section: tuple(table) for section, table in TABLES.items()}
+
+#: The methods of plug-ins.
+BUILDERS: dict[str, Callable[[Parts, Context], Method]] = {}
+
 COMPOSITIONS = {"vc": variational, "ot": optimal_transport, "gc": generator_augmented}
+
+
+def extend(
+    builders: Iterable[Mapping[str, Callable[[Parts, Context], Method]]],
+    parts: Iterable[Mapping[str, Mapping[str, type]]],
+) -> None:
+    """Add methods, and kinds of parts by section, in place of what was added before."""
+    BUILDERS.clear()
+    for own in builders:
+        BUILDERS.update(own)
+    for section, table in TABLES.items():
+        for kind in set(table) - set(SHIPPED_PARTS[section]):
+            del table[kind]
+    for own in parts:
+        for section, kinds in own.items():
+            TABLES[section].update(kinds)
+
+
+def lacking(part: object, section: str) -> str | None:
+    """What a class lacks to be a part of that section, as the end of a sentence; None if it lacks nothing."""
+    if not isinstance(part, type) or not dataclasses.is_dataclass(part):
+        return "is no dataclass"
+    wanted = [name for name in vars(PROTOCOLS[section]) if name == "__call__" or not name.startswith("_")]
+    known = {field.name for field in fields(part)}
+    missing = [name for name in wanted if name not in known and not _has(part, name)]
+    return f"has no {', '.join(missing)} (methods/parts/base.py describes them)" if missing else None
+
+
+def _has(part: type, name: str) -> bool:
+    return any(name in vars(base) for base in part.__mro__)  # every class has `__call__`, that of `type`
 
 
 def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Context) -> Method:
@@ -66,10 +120,10 @@ def build(options: Mapping[str, Any], sampler: Mapping[str, Any], context: Conte
         **{section: _part(section, options[section]) for section in KINDS if section != "times"},
     )
     base, *compositions = name.split("+")
-    builder = getattr(importlib.import_module(f".{base}", __package__), base)
-    if not compositions:
-        return validated(builder(parts, context))
-    method = builder(replace(parts, coupling=couplings.Independent()), context)
+    builder = _builder(base)
+    method = builder(parts if not compositions else replace(parts, coupling=couplings.Independent()), context)
+    if not isinstance(method, Method):
+        raise OptionError(f"{base}(parts, context) returned {type(method).__name__}, must return a Method")
     for composition in compositions:
         method = COMPOSITIONS[composition](method, parts.coupling, context)
     return validated(method)
@@ -79,6 +133,14 @@ def _timed(part: Times, steps: int) -> Times:
     """Times that count the optimiser steps of the whole budget, where they do."""
     counts = "total_steps" in {field.name for field in fields(part)}  # type: ignore[arg-type]
     return replace(part, total_steps=steps) if counts else part  # type: ignore[type-var]
+
+
+def _builder(name: str) -> Callable[[Parts, Context], Method]:
+    if name in BUILDERS:
+        return BUILDERS[name]
+    if not name.isidentifier() or importlib.util.find_spec(f".{name}", __package__) is None:
+        raise OptionError(f"there is no method '{name}'")
+    return getattr(importlib.import_module(f".{name}", __package__), name)
 
 
 def _part(section: str, options: Mapping[str, Any]) -> Any:

@@ -46,7 +46,7 @@ class CellsJob:
     """The work of one array element.
 
     cells: absolute folders of the cells. share: how many run at once, on the same device. requeue, without_progress:
-    as in `clusters.Requeue`. command: the command line.
+    as in `clusters.Requeue`. command: the command line. include: folders of plug-ins that the user has named.
     """
 
     cells: tuple[str, ...]
@@ -54,6 +54,7 @@ class CellsJob:
     requeue: bool
     without_progress: int
     command: str | None = None
+    include: tuple[str, ...] = ()
 
     def __call__(self) -> dict[str, str]:
         """Run the cells as far as the time allows; the state of each by its folder.
@@ -68,7 +69,13 @@ class CellsJob:
             print(f"array {owner} runs these cells: this one was submitted twice, and its job ends", flush=True)
             return {}
         stop = StopFlag()  # it replaces submitit's handler, which raises in the middle of any line
-        work = Work(cells=self.cells, job=_name(), without_progress=self.without_progress, command=self.command)
+        work = Work(
+            cells=self.cells,
+            job=_name(),
+            without_progress=self.without_progress,
+            command=self.command,
+            include=self.include,
+        )
         threads = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
         each = max(1, threads // self.share)  # also where fewer cells are left than could share the device
         if self.share > 1 and len(self.cells) > 1:

@@ -17,6 +17,7 @@ from pathlib import Path
 from ..benchmarks.common.errors import UsageError
 from ..benchmarks.common.files import atomic_path
 from ..benchmarks.common.lock import is_held
+from ..benchmarks.config.plugins import included
 from ..benchmarks.config.schema import RunConfig
 from ..benchmarks.execution.launch import enqueue
 from ..benchmarks.runs.folder import Run
@@ -197,6 +198,7 @@ def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> Submitted | Unk
             requeue=policy.enabled,
             without_progress=policy.without_progress,
             command=sweep.command,
+            include=included(),
         )
         for element in elements
     ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..common.errors import UsageError
+from ..common.files import DamagedError
 from ..common.text import plain
+from ..config.plugins import require_included
 from ..runs.damage import Damage, cure
 from ..runs.folder import IMPORTED, Run, cells_in, find_cells, is_cell
 from ..runs.studies import study_cells
@@ -29,6 +32,22 @@ def say_damage(found: Sequence[Damage], out: Path) -> int:
     for command in dict.fromkeys(cure(item.folder, out) for item in found if item.folder != out / IMPORTED):
         print(f"to make again what can be made again, rerun: {command}", file=sys.stderr)
     return 1 if found else 0
+
+
+@contextlib.contextmanager
+def naming_plugins(names: Sequence[str], out: Path) -> Iterator[None]:
+    """Where an error follows from a plug-in that is missing, raise the sentence that says which.
+
+    names: of methods and benchmarks, by which cells that use a plug-in are found in `out`.
+    """
+    try:
+        yield
+    except UsageError:
+        for cell in find_cells(out):
+            if {cell.path.parents[0].name, cell.path.parents[1].name} & {*names}:
+                with contextlib.suppress(DamagedError):
+                    require_included(cell.config)
+        raise
 
 
 def find(name: str, out: Path) -> Run | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..common.errors import UsageError
+from ..config.plugins import require
 from ..runs.folder import Run
 from . import options
 from .cells import below
@@ -36,6 +37,7 @@ class Network(NamedTuple):
 @app.command()
 def diagnose(
     runs: options.Runs,
+    include: options.Include = None,
     bins: Annotated[int, typer.Option("--bins", help="Bins of the noise level, evenly spaced in its logarithm.")] = 8,
     samples: Annotated[int, typer.Option("--samples", help="Noisy images per bin, a multiple of --repeats.")] = 512,
     repeats: Annotated[int, typer.Option("--repeats", help="Batches for the gradient's variance, at least 3.")] = 16,
@@ -52,6 +54,8 @@ def diagnose(
     Exit status: 0 all rows are there, 1 a cell has no snapshot yet, 130 interrupted.
     """
     cells = below(runs)
+    for cell in cells:
+        require(cell.config)
     from ..common.devices import check_device, limit_threads, pick_device
     from ..evaluation.diagnostics import Settings
 

@@ -28,6 +28,7 @@ app = typer.Typer()
 @app.command("eval")
 def evaluate(
     runs: options.Runs,
+    include: options.Include = None,
     metrics: Annotated[
         str | None, typer.Option("--metrics", help="Such as fid50k,kid50k,pr10k. Default: those of the run.")
     ] = None,

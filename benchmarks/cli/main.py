@@ -18,6 +18,7 @@ from ..common.text import plain
 from ..common.unexpected import describe
 from . import (
     cancel,
+    check,
     cluster,
     compare,
     diagnose,
@@ -27,6 +28,7 @@ from . import (
     imports,
     logs,
     merge,
+    new,
     prepare,
     register,
     report,
@@ -61,9 +63,10 @@ COMMANDS = (
     merge,
     imports,
     show,
+    check,
     doctor,
 )
-GROUPS = (prepare, speed, cluster)
+GROUPS = (new, prepare, speed, cluster)
 
 
 def _exit(status: int, **_: object) -> None:

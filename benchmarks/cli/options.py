@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +16,25 @@ def folder(value: str | Path) -> Path:
         raise typer.BadParameter("it is empty, must be a folder such as runs")
     return Path(value)
 
+
+def _include(folders: list[str] | None) -> list[str] | None:
+    """Include the plug-ins that are named here, in the environment and by entry points, and no others."""
+    from ..config.plugins import activate, named_in_environment
+
+    activate([*(folders or []), *named_in_environment()], installed=True, note=partial(print, file=sys.stderr))
+    return folders
+
+
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="PATH",
+        callback=_include,
+        show_default=False,
+        help="Folder of a plug-in, whose code is imported (docs/plugins.md). May be repeated.",
+    ),
+]
 
 Out = Annotated[Path, typer.Option("--out", parser=folder, metavar="PATH", help="Folder that holds all runs.")]
 Methods = Annotated[str, typer.Option("--methods", help="Comma-separated names; + composes, as in ict+ot.")]

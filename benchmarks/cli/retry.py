@@ -32,6 +32,7 @@ app = typer.Typer()
 @app.command()
 def retry(
     cells: options.NamedCells = None,
+    include: options.Include = None,
     out: options.Out = Path("runs"),
     failed: Annotated[
         bool, typer.Option("--failed", help="Only cells that failed, were interrupted or cancelled, or are lost.")

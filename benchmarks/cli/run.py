@@ -18,6 +18,7 @@ from ..runs.damage import needs_run
 from ..runs.folder import STUDIES, Run
 from . import options
 from .board import variants
+from .cells import naming_plugins
 from .display import exit_status, local_view, remarks, watch_local
 from .live import live_import
 from .report import Tracking, show_report
@@ -94,6 +95,7 @@ def run(
     settings: options.SettingsOrStudy = None,
     methods: options.Methods = "ict,ect,sct,vct",
     seeds: options.Seeds = "0-2",
+    include: options.Include = None,
     out: options.Out = Path("runs"),
     launcher: Annotated[
         options.Launcher, typer.Option("--launcher", help="Worker processes here, SLURM jobs, or this process.")
@@ -137,6 +139,7 @@ def sweep(
     settings: options.SettingsOrStudy = None,
     methods: options.Methods = "ict,ect,sct,vct",
     seeds: options.Seeds = "0-2",
+    include: options.Include = None,
     out: options.Out = Path("runs"),
     cluster: options.ClusterName = None,
     launcher: Annotated[
@@ -177,7 +180,9 @@ def _grid(methods: str, seeds: str, settings: list[str], out: Path) -> Grid:
     from ..config.compose import compose_cells, parse_methods, parse_seeds
 
     note = partial(print, file=sys.stderr)
-    return _checked(Grid(tuple(compose_cells(parse_methods(methods), parse_seeds(seeds), settings, note)), (), out))
+    with naming_plugins([*methods.split(","), *(text.partition("=")[2] for text in settings)], out):
+        cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings, note)
+    return _checked(Grid(tuple(cells), (), out))
 
 
 def _study_grid(file: Path, out: Path) -> Grid:
@@ -186,7 +191,8 @@ def _study_grid(file: Path, out: Path) -> Grid:
     from ..runs.studies import check_changes
 
     study, note = read_study(file), partial(print, file=sys.stderr)
-    cells = compose_study(study, file, note)
+    with naming_plugins([*study.methods, str(study.benchmark)], out):
+        cells = compose_study(study, file, note)
     for change in check_changes(out, study):
         note(f"study '{study.name}' has changed since it last ran in {out}: {change}")
     return _checked(Grid(tuple(cells), (), out, study, file))

@@ -18,6 +18,7 @@ app = typer.Typer()
 def sample(
     cell: options.Cell,
     out: Annotated[Path, typer.Option("--out", help="New folder, .zip file (both: PNG in EDM's layout) or .npz file.")],
+    include: options.Include = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of samples.")] = 64,
     nfe: Annotated[int, typer.Option("--nfe", min=1, help="Sampling steps.")] = 1,
     seed: Annotated[

@@ -27,6 +27,7 @@ def score(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Settings of the benchmark: data.root=PATH.", show_default=False),
     ] = None,
+    include: options.Include = None,
     metrics: Annotated[
         str | None, typer.Option("--metrics", help="Such as fid50k,kid50k. Default: FID of all samples.")
     ] = None,

@@ -21,10 +21,12 @@ app = typer.Typer()
 
 
 @app.command("list")
-def list_(as_json: options.Json = False) -> int:
+def list_(include: options.Include = None, as_json: options.Json = False) -> int:
     """List methods, benchmarks, presets and metrics."""
-    from ..config.compose import FOLDER, choices
+    from ..config.compose import choices
+    from ..config.plugins import yaml_files
     from ..metrics.registry import DISTANCES, EXAMPLES, parse
+    from .plugins import print_plugins
 
     if as_json:
         print_json(_listing())
@@ -34,7 +36,7 @@ def list_(as_json: options.Json = False) -> int:
         names = choices(group)
         width = max(map(len, names))
         for name in names:
-            print(f"  {name:<{width}}  {_summary(FOLDER / group / f'{name}.yaml')}")
+            print(f"  {name:<{width}}  {_summary(yaml_files(group)[name])}")
     print(
         "metrics (2k: 2,000 samples; fid50k_clean, fid50k_legacy_pytorch: other ways to resize; fid2k_ref2k: 2,000 real"
     )
@@ -43,6 +45,7 @@ def list_(as_json: options.Json = False) -> int:
         print(f"  {description}:")
         names = [name for name in EXAMPLES if parse(name).distance == distance]
         print(textwrap.fill(", ".join(names), 120, initial_indent="    ", subsequent_indent="    "))
+    print_plugins()
     return 0
 
 
@@ -50,6 +53,7 @@ def list_(as_json: options.Json = False) -> int:
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A method, a benchmark, or a cell's folder or id.")],
     settings: options.Settings = None,
+    include: options.Include = None,
     out: options.Out = Path("runs"),
     as_json: options.Json = False,
 ) -> int:
@@ -93,18 +97,19 @@ def show(
 
 
 def _listing() -> dict[str, object]:
-    from ..config.compose import FOLDER, choices
+    from ..config.plugins import yaml_files
     from ..metrics.registry import DISTANCES, EXAMPLES, direction, parse
+    from .plugins import plugin_facts
 
     groups = {
-        f"{group}s": [{"name": name, "summary": _summary(FOLDER / group / f"{name}.yaml")} for name in choices(group)]
+        f"{group}s": [{"name": name, "summary": _summary(path)} for name, path in yaml_files(group).items()]
         for group in ("method", "benchmark", "preset")
     }
     metrics = [
         {"name": name, "description": DISTANCES[parse(name).distance], "higher_is_better": direction(name) > 0}
         for name in EXAMPLES
     ]
-    return {**groups, "metrics": metrics}
+    return {**groups, "metrics": metrics, "plugins": plugin_facts()}
 
 
 def _summary(path: Path) -> str:

@@ -13,11 +13,12 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,9 +28,9 @@ from ..common.files import read_yaml
 from ..data.registry import fingerprint
 from ..metrics.registry import expand, image_metrics
 from .plan import apart
+from .plugins import SHIPPED, active, cached, owner, used_by, yaml_files
 from .schema import SAMPLE_KEYS, DataConfig, RunConfig, canonical, is_as_typed, keys_of
 from .settings import (
-    FOLDER,
     GROUPS,
     IDENTITY,
     NESTED,
@@ -41,10 +42,12 @@ from .settings import (
     near_keys,
     parse_setting,
 )
+from .study import located
 
 OmegaConf.register_new_resolver("image_metrics", image_metrics, replace=True)  # for own images
 
 ALIASES = {"ect+vc": "vct"}
+NOT_INCLUDED = "; that of a plug-in needs --include PATH"
 
 #: Keys that are younger than the ids of finished cells, with the value at which they are no part of an id.
 YOUNGER: dict[str, Any] = {
@@ -103,7 +106,7 @@ def _method_name(name: str) -> str:
     bases = [method for method in known if "+" not in method]
     # A composition without a file is composed all the same: whatever cannot be is refused there, with its reason.
     if name not in known and not (base in bases and suffixes and set(suffixes) <= set(COMPOSED_COUPLINGS)):
-        raise unknown("method", name, known)
+        raise unknown("method", name, known, hint=NOT_INCLUDED)
     if len(suffixes) > 1:
         raise UsageError(f"'{name}' is refused: a method couples its noise in one way, not in {len(suffixes)}")
     return name
@@ -172,7 +175,7 @@ def compose_cells(
             if key not in own and key not in GROUPS:
                 lacking.setdefault(key, []).append(method)
         config = _typed(below, own)
-        config = replace(config, data=_located(config.data, fingerprint_once))
+        config = replace(config, data=_located(config.data, fingerprint_once), plugins=used_by(config))
         sampling = _sampling(config, _typed(below, _without(own, swept))) if swept else {}
         for cell in (_identified(config, seed, sampling) for seed in seeds):
             cells[cell.name] = cell
@@ -214,9 +217,10 @@ def _only_some(key: str, methods: Sequence[str], without: Sequence[str]) -> str:
 
 def _below(method: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the settings of single keys are laid over: the configuration of method, benchmark and preset."""
-    names = {group: chosen(group, str(settings[group]), choices(group)) for group in GROUPS if group in settings}
+    named = {group: str(settings[group]) for group in GROUPS if group in settings}
+    names = {group: chosen(group, name, choices(group), hint=NOT_INCLUDED) for group, name in named.items()}
     preset = names.get("preset", "none")
-    home = _home(preset)
+    home = preset_home(preset)
     benchmark = names.get("benchmark", home.get("benchmark", DEFAULT_BENCHMARK))
     for what, given in (("method", method), ("benchmark", benchmark)):
         if given != home.get(what, given):
@@ -228,27 +232,56 @@ DEFAULT_BENCHMARK = "digits"
 HINTS = {"method": "write --methods ", "benchmark": "leave benchmark= out, or write benchmark="}
 
 
-@lru_cache(maxsize=256)
-def _home(preset: str) -> dict[str, str]:
+@cached
+def preset_home(preset: str) -> dict[str, str]:
     """The method and the benchmark that a preset is for; {} where it goes with all.
 
     Every preset says so in its own file: all of them are looked at for each method, which hydra is too slow for.
     """
-    return dict(read_yaml(FOLDER / "preset" / f"{preset}.yaml").get("for", {}))
+    return dict(read_yaml(yaml_files("preset")[preset]).get("for", {}))
 
 
 def _loaded(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The content of a yaml file and of those it builds on, as plain data with interpolations unresolved."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(FOLDER)):
-        plain = OmegaConf.to_container(compose(name, overrides=list(overrides)))
+    """The content of a yaml file and of those it builds on, as plain data with interpolations unresolved.
+
+    Raises UsageError for files of plug-ins that hydra refuses.
+    """
+    own = owner(yaml_files("preset")[name.removeprefix("preset/")]) if name.startswith("preset/") else None
+    folders = {SHIPPED: None, **{plugin.folder: None for plugin in active()}}
+    home = own.folder if own else SHIPPED
+    if others := [str(folder).replace("'", "\\'") for folder in folders if folder != home]:
+        places = ",".join(f"'file://{folder}'" for folder in others)
+        overrides = [*overrides, f"hydra.searchpath=[{places}]"]
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(home)):
+            plain = OmegaConf.to_container(compose(name, overrides=list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(" ".join(str(error).split())) from None
     assert isinstance(plain, dict)
     return plain  # type: ignore[return-value]
 
 
-@lru_cache(maxsize=256)
+@cached
 def _composed(method: str, benchmark: str, preset: str) -> Mapping[str, Any]:
-    """The configuration that these three files make, as plain data."""
+    """The configuration that these three files make, as plain data.
+
+    Raises UsageError where they do not go together, naming file and line of a plug-in that is wrong.
+    """
     base = method if method in choices("method") else method.split("+")[0]
+    wanted = {"method": base, "benchmark": benchmark, "preset": preset}
+    own = [path for group, name in wanted.items() if owner(path := yaml_files(group)[name])]
+    if not own:
+        return _joined(method, base, benchmark, preset)
+    try:
+        plain = _joined(method, base, benchmark, preset)
+        _typed(plain, {})  # before the user's settings are laid over it, which are not to blame
+    except UsageError as error:
+        errors = [located(path, error) for path in own]
+        raise next((one for one in errors if " line " in str(one)), errors[0]) from None
+    return plain
+
+
+def _joined(method: str, base: str, benchmark: str, preset: str) -> Mapping[str, Any]:
     # Interpolations stay: a user's value must reach all that follow it.
     plain = _loaded("config", [f"benchmark='{benchmark}'", f"method='{base}'"])
     if "kind" in plain.get("sample", {}):
@@ -369,7 +402,8 @@ def _overrides(config: RunConfig) -> dict[str, Any]:
     own = leaves(_scientific(config))
     own.pop("data.fingerprint", None)  # which the name of the benchmark says
     changed: dict[str, list[str]] = {}
-    for preset in ("none", *(name for name in choices("preset") if _home(name) == home)):
+    presets = [name for name, path in yaml_files("preset").items() if _counts(path, config)]
+    for preset in ("none", *(name for name in presets if preset_home(name) == home)):
         usual = _default_leaves(method, benchmark, preset)
         changed[preset] = [key for key in sorted(own) if key not in usual or own[key] != usual[key]]
     nearest = min(changed, key=lambda preset: len(changed[preset]))
@@ -377,7 +411,13 @@ def _overrides(config: RunConfig) -> dict[str, Any]:
     return named | {key: own[key] for key in changed[nearest]} | apart(config)
 
 
-@lru_cache(maxsize=256)
+def _counts(preset: Path, config: RunConfig) -> bool:
+    """Whether a variant may name this preset: one of a plug-in only of cells that depend on that plug-in anyway."""
+    plugin = owner(preset)
+    return plugin is None or plugin.sha256 in [used.sha256 for used in config.plugins if used.trains]
+
+
+@cached
 def _default_leaves(method: str, benchmark: str, preset: str) -> dict[str, Any]:
     return leaves(_scientific(_typed(_composed(method, benchmark, preset), {})))
 
@@ -405,7 +445,9 @@ def _identified(config: RunConfig, seed: int, sampling: Mapping[str, Any]) -> Ce
     The group, which is a row of a table, also contains the settings of sampling that keep a number out of other rows.
     sampling: swept settings of sampling, which are part of the id.
     """
-    scientific, overrides = _scientific(config), _overrides(config) | dict(sampling)
+    sources = sorted(plugin.sha256 for plugin in config.plugins if plugin.trains)
+    scientific = _scientific(config) | ({"plugins": sources} if sources else {})
+    overrides = _overrides(config) | dict(sampling)
     training = _digest({**scientific, "seed": seed})
     swept = {"sampling": sampling} if sampling else {}
     data = config.data.fingerprint

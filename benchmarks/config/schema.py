@@ -273,6 +273,20 @@ class CellConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PluginConfig:
+    """A plug-in that a cell uses: its folder, a SHA-256 of its sources, and what is used, such as `method/mine`."""
+
+    folder: str
+    sha256: str
+    uses: tuple[str, ...]
+
+    @property
+    def trains(self) -> bool:
+        """Whether the training depends on it: then its sources are part of the cell's id."""
+        return any(not what.startswith("metrics/") for what in self.uses)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """The whole configuration of a cell, resolved and checked; its attributes are the sections of the YAML file.
 
@@ -291,6 +305,7 @@ class RunConfig:
     eval: EvalConfig
     run: ExecutionConfig
     seed: int
+    plugins: tuple[PluginConfig, ...] = ()
 
     def __post_init__(self) -> None:
         if self.sample.guidance != 1 and self.train.images <= self.train.batch:
@@ -333,7 +348,7 @@ class RunConfig:
         Raises UsageError, one sentence, for a missing section, an unknown or missing key, a value of another type.
         """
         for name in (item.name for item in dataclasses.fields(cls)):
-            if name != "seed" and not isinstance(values.get(name), Mapping):
+            if name not in ("seed", "plugins") and not isinstance(values.get(name), Mapping):
                 raise UsageError(f"the section '{name}' is missing")
         method, sample = dict(values["method"]), dict(values["sample"])
         parts = {name: method.pop(name) for name in list(method) if name not in ("name", "version")}
@@ -350,6 +365,8 @@ class RunConfig:
         """Plain data for YAML and JSON, in the order of the fields; `from_dict` reads it."""
         values = _plain(dataclasses.asdict(self))
         method, sample = values["method"], values["sample"]
+        if not self.plugins:
+            del values["plugins"]
         return {**values, "method": method | method.pop("parts"), "sample": sample | sample.pop("options")}
 
 

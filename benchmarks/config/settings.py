@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,9 +14,9 @@ from hydra.errors import HydraException
 from ...methods.parts.messages import cut, near, quoted
 from ..common.errors import UsageError
 from ..common.files import read_yaml
+from .plugins import cached, yaml_files
 from .schema import is_as_typed, keys_of
 
-FOLDER = Path(__file__).parent
 GROUPS = ("benchmark", "preset")
 
 #: Sections that change a trained network; together with the seed they are a cell's identity.
@@ -41,8 +39,7 @@ NAMED = {"benchmark": "benchmark=", "preset": "preset=", "method": "train.lr=1e-
 
 def choices(group: str) -> list[str]:
     """The names of a group of yaml files: "benchmark", "method" or "preset" (`paper/ict_cifar10` is in a folder)."""
-    folder = FOLDER / group
-    return sorted(path.relative_to(folder).as_posix().removesuffix(".yaml") for path in folder.rglob("*.yaml"))
+    return list(yaml_files(group))
 
 
 def parse_setting(text: str) -> tuple[str, list[Any]]:
@@ -107,11 +104,11 @@ def _check_sweep(key: str) -> None:
         )
 
 
-@lru_cache(maxsize=1)
+@cached
 def known_keys() -> dict[str, list[str]]:
-    """The keys of all sections and shipped files, each with the methods whose files set it."""
+    """The keys of all sections and files, each with the methods whose files set it."""
     keys: dict[str, list[str]] = {f"{section}.{name}": [] for section in SETTABLE for name in keys_of(section)}
-    for path in sorted(FOLDER.glob("benchmark/*.yaml")) + sorted(FOLDER.glob("method/*.yaml")):
+    for path in (*yaml_files("benchmark").values(), *yaml_files("method").values()):
         for key in leaves({section: value for section, value in read_yaml(path).items() if section in SETTABLE}):
             keys.setdefault(key, []).extend([path.stem] if key.startswith("method.") else [])
     return keys

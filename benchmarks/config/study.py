@@ -33,6 +33,13 @@ BARE = re.compile(r"[\w./:+-]+", re.ASCII)
 FIXED = ("benchmark", "preset", "budget")
 
 
+def check_name(name: str) -> None:
+    """Raise UsageError for what cannot be the name of a study."""
+    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        wanted = f"up to {LONGEST_NAME} letters, digits, dots, dashes and underscores: it names a folder"
+        raise UsageError(f"name is {quoted(name)}, must be {wanted}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Headline:
     """The question fixed in advance: a metric at an NFE. null: the first metric, the lowest NFE."""
@@ -63,9 +70,7 @@ class Study:
     budget: int | None = None
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name) or len(self.name) > LONGEST_NAME:
-            wanted = f"up to {LONGEST_NAME} letters, digits, dots, dashes and underscores: it names a folder"
-            raise UsageError(f"name is {quoted(self.name)}, must be {wanted}")
+        check_name(self.name)
         if not self.question.strip():
             raise UsageError("question is empty, must be the sentence that the study answers")
         if not self.methods:
@@ -206,12 +211,20 @@ def _check_repetition(path: Path) -> None:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, int]]:
-    """Every key and every value of one line in a YAML file, with its line, from the top."""
+    """Every key and every value of one line in a YAML file, with its line, from the top; then keys as `train.lr`."""
     import yaml
 
-    for token in yaml.scan(path.read_text(encoding="utf-8")):
+    text = path.read_text(encoding="utf-8")
+    for token in yaml.scan(text):
         if isinstance(token, yaml.ScalarToken):
             yield token.value, token.start_mark.line + 1
+    nodes = [("", yaml.compose(text, Loader=yaml.SafeLoader))]
+    while nodes:
+        prefix, node = nodes.pop()
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            name = f"{prefix}{key.value}"
+            nodes.append((f"{name}.", value))
+            yield name, key.start_mark.line + 1
 
 
 def _written(key: str, value: object) -> str:

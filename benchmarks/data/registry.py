@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from os.path import isfile  # false also for paths that cannot be
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from .base import DataInfo, Dataset, Source
 
 NAMES = ("cifar10", "digits", "fashion_mnist", "ffhq64", "imagenet64", "images", "toy2d")
+#: Those of plug-ins.
+OWN: dict[str, Callable[[DataOptions], Source]] = {}
 #: Data sets without files.
 SHIPPED = ("digits", "toy2d")
 
@@ -105,7 +108,7 @@ def check_options(data: DataOptions) -> None:
     if data.name in SHIPPED and data.root is not None:
         raise UsageError(f"data set {data.name!r} has no files, so data.root has no meaning; leave it out")
     for key in ("resolution", "resize"):
-        if data.name != "images" and getattr(data, key) is not None:
+        if data.name != "images" and data.name not in OWN and getattr(data, key) is not None:
             raise UsageError(f"data.{key} is for benchmark=images alone: data set {data.name!r} has a fixed size")
 
 
@@ -131,8 +134,10 @@ def _images_path(data: DataOptions) -> Path | None:
 
 def _source(data: DataOptions) -> Source:
     name = data.name
+    if name in OWN:
+        return _own(data)
     if name not in NAMES:
-        raise unknown("data set", name, NAMES)
+        raise unknown("data set", name, [*NAMES, *OWN])
     if data.variant is not None and name != "toy2d":
         raise UsageError(f"data set {name!r} has no variants, so {data.variant!r} has no meaning; only toy2d has them")
     if (path := _images_path(data)) is not None:
@@ -157,3 +162,11 @@ def _source(data: DataOptions) -> Source:
     from .digits import Digits
 
     return Digits()
+
+
+def _own(data: DataOptions) -> Source:
+    """The source of a plug-in. Raises UsageError if it is none."""
+    source = OWN[data.name](data)
+    if absent := [name for name in ("describe", "load") if not callable(getattr(source, name, None))]:
+        raise UsageError(f"data set {data.name!r}: {type(source).__name__} has no function {' and no '.join(absent)}")
+    return source

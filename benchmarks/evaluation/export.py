@@ -26,6 +26,7 @@ from ..common.devices import pick_device
 from ..common.errors import UsageError
 from ..common.files import DamagedError, naming, read_json, write_json
 from ..common.precision import float32_products
+from ..config.plugins import require
 from ..config.schema import RunConfig
 from ..data.base import DataInfo, Dataset
 from ..data.registry import describe_dataset, load_dataset
@@ -68,6 +69,8 @@ def pack(cell: Run, folder: Path) -> None:
 def _without_places(config: RunConfig) -> RunConfig:
     """The configuration without paths of the machine that trained it."""
     init = config.train.init and Path(config.train.init).name
+    plugins = tuple(replace(plugin, folder=Path(plugin.folder).name) for plugin in config.plugins)
+    config = replace(config, plugins=plugins)
     return replace(config, data=replace(config.data, root=None), train=replace(config.train, init=init))
 
 
@@ -109,6 +112,7 @@ class Served:
 
 def load(cell: Run, device: str = "auto") -> Served:
     """The final weights of a finished cell. Raises as `pack` and `unpack` do."""
+    require(cell.config)
     weights = _final_weights(cell)
     labels = load_dataset(cell.config.data).labels if cell.config.data.conditional else None
     return _serve(cell.config, describe_dataset(cell.config.data), labels, weights, device)
@@ -150,6 +154,7 @@ def unpack(folder: Path, device: str = "auto") -> Served:
 
 
 def _serve(config: RunConfig, data: DataInfo, labels: Tensor | None, weights: dict[str, Path], device: str) -> Served:
+    require(config)
     # All weights come from the files. One repeated sample replaces the training set, which sampling does not use.
     config = replace(config, train=replace(config.train, init=None), data=replace(config.data, flip=False))
     kind = torch.uint8 if data.quantised else torch.float32

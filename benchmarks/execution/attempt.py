@@ -17,6 +17,7 @@ from ..common.distributed import Ranks
 from ..common.files import write_json
 from ..common.redact import command_line
 from ..common.system import git_state, hardware
+from ..config.plugins import active
 from ..config.schema import RunConfig
 from ..data.base import Dataset
 from ..runs.folder import Run
@@ -42,6 +43,7 @@ class Attempt:
 
     def begin(self, device: torch.device, start: dict[str, Any] | None) -> None:
         """start: metadata of the pretrained weights that training starts from; None for random ones."""
+        plugins = [{"folder": str(plugin.folder), "sha256": plugin.sha256} for plugin in active()]
         self.run["attempts"].append(
             {
                 "started": _now(),
@@ -53,6 +55,7 @@ class Attempt:
                 "device": str(device),
                 "threads": self.threads,
                 "processes": self.ranks.size,
+                **({"plugins": plugins} if plugins else {}),
             }
         )
         self.run["init"] = start

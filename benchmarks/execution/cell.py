@@ -17,6 +17,7 @@ from ..common.devices import pick_device, refuse_different_devices
 from ..common.distributed import ALONE, LostError, OutOfStepError, PeerError, Ranks, check_batch, stepping
 from ..common.files import TakenError, set_aside
 from ..common.precision import float32_products
+from ..config.plugins import require
 from ..config.schema import RunConfig
 from ..data.registry import load_dataset
 from ..evaluation.diagnostics import TrainingDiagnostics
@@ -97,6 +98,7 @@ class _Cell:
 
     def run(self) -> str:
         config, ranks, status = self.config, self.ranks, self.status
+        require(config)
         status.reserve()
         check_batch(config.train.batch, ranks.size)
         device = pick_device(config.run.device, ranks)

@@ -16,6 +16,7 @@ from ..common.lock import is_held
 from ..common.redact import typed, without_password
 from ..common.system import available_cores, environment_threads
 from ..config.compose import Cell
+from ..config.plugins import included
 from ..config.schema import RunConfig
 from ..runs.damage import evict
 from ..runs.folder import Run
@@ -116,7 +117,7 @@ class _Brief(logging.Formatter):
 
 
 def _work(runs: Sequence[Run]) -> Work:
-    return Work(cells=tuple(str(run.path.resolve()) for run in runs), command=typed())
+    return Work(cells=tuple(str(run.path.resolve()) for run in runs), command=typed(), include=included())
 
 
 def _settle(run: Run, interrupted: bool, died: Sequence[int]) -> None:

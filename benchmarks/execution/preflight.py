@@ -11,6 +11,7 @@ from ..common.devices import check_device
 from ..common.errors import UsageError
 from ..config.averages import HEADLINE
 from ..config.compose import Cell
+from ..config.plugins import active, blamed, require
 from ..config.schema import RunConfig
 from ..data.base import DataInfo
 from ..data.registry import describe_dataset
@@ -37,18 +38,24 @@ def check_configurations(configs: Sequence[RunConfig], *, here: bool = True) -> 
     No sample is read, nothing is downloaded, and networks are built without memory for their weights.
     """
     for config in {config.cell.group: config for config in configs}.values():
-        try:
-            _check_average(config)
-            build_factory(config.network, shape=(1,), classes=0)  # before looking for data
-            if here:
-                check_device(config.run.device)
-            data = describe_dataset(config.data)
-            model = _outlined(config, data)
-            check_metrics(data, config.eval.metrics)
-            for nfe in config.eval.nfe:
-                _check_steps(model, nfe)
-        except OptionError as error:
-            raise UsageError(str(error)) from None
+        require(config)
+        with blamed([plugin.folder for plugin in active()]):
+            try:
+                _check(config, here=here)
+            except OptionError as error:
+                raise UsageError(str(error)) from None
+
+
+def _check(config: RunConfig, *, here: bool) -> None:
+    _check_average(config)
+    build_factory(config.network, shape=(1,), classes=0)  # before looking for data
+    if here:
+        check_device(config.run.device)
+    data = describe_dataset(config.data)
+    model = _outlined(config, data)
+    check_metrics(data, config.eval.metrics)
+    for nfe in config.eval.nfe:
+        _check_steps(model, nfe)
 
 
 def _check_average(config: RunConfig) -> None:

@@ -28,6 +28,7 @@ from ..common.redact import without_password
 from ..common.system import skip_final_gc
 from ..common.text import count
 from ..common.unexpected import describe
+from ..config.plugins import activate
 from ..runs.damage import needs_run
 from ..runs.folder import Run
 from ..runs.status import State, Status
@@ -47,17 +48,19 @@ class Work:
             that other workers hold; one in a job leaves them to their owners while these are alive.
         without_progress: The number of jobs in a row that may end without saving anything before the cell has failed.
         command: The command line, for the record.
+        include: Folders of plug-ins that the user has named.
     """
 
     cells: tuple[str, ...]
     job: str | None = None
     without_progress: int | None = None
     command: str | None = None
+    include: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Work:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**content, "cells": tuple(content["cells"])})
+        return cls(**{**content, "cells": tuple(content["cells"]), "include": tuple(content["include"])})
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
@@ -130,6 +133,10 @@ def run_cells(work: Work, stop: StopFlag, threads: int, ranks: Ranks = ALONE) ->
     Processes that have joined work on each cell together: rank 0 claims it and broadcasts its folder. Raises
     OutOfStepError where one of them is lost; then this process has to end.
     """
+    try:
+        activate(work.include)
+    except UsageError as error:  # changed since the cells were launched: each of them says so when it is run
+        _print(str(error))
     claims = _claims(work, stop) if ranks.is_writer else iter(())
     while True:
         for number in ranks.exchange(stop.signal):  # signals reach the processes of a job one after another

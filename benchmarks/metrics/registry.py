@@ -38,12 +38,22 @@ NEIGHBOURS = ("precision", "recall", "density", "coverage", "authenticity")
 _ANY_FEATURES = ("fd", "kd", "fdinf", *NEIGHBOURS)
 
 #: Each feature extractor with the distances that its features allow. Inception's metrics have names of their own.
-EXTRACTORS = {
+EXTRACTORS: dict[str, tuple[str, ...]] = {
     "digits": (*_ANY_FEATURES, "classes"),
     "points": ("fd", "kd", "w2", "modes"),
     "pixels8": _ANY_FEATURES,
     "dinov2": _ANY_FEATURES,
 }
+
+SHIPPED_EXTRACTORS = tuple(EXTRACTORS)
+
+
+def admit(extractors: Iterable[str]) -> None:
+    """Admit the metrics of further extractors of image features, in place of those admitted before."""
+    for name in [name for name in EXTRACTORS if name not in SHIPPED_EXTRACTORS]:
+        del EXTRACTORS[name]
+    EXTRACTORS.update(dict.fromkeys(extractors, _ANY_FEATURES))
+
 
 #: Metrics of Inception's features by name: only these may be called FID and KID.
 INCEPTION = {"fid": "fd", "kid": "kid", "fidinf": "fdinf", **{name: name for name in NEIGHBOURS}}

@@ -11,10 +11,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "leaderboard", "load_model", "load_results", "score"]
+__all__ = ["__version__", "include", "leaderboard", "load_model", "load_results", "score"]
 
 #: Where each public name is: module:name, or a module.
 _PLACES = {
+    "include": "benchmarks.config.plugins:include",
     "leaderboard": "reports.analysis.frame_leaderboard:leaderboard",
     "load_model": "benchmarks.evaluation.export:load_model",
     "load_results": "reports.analysis.frames:load_results",
@@ -23,6 +24,7 @@ _PLACES = {
 
 if TYPE_CHECKING:
     # A type checker finds these in an installed package; in the repository the subpackages are other folders.
+    from .benchmarks.config.plugins import include
     from .benchmarks.evaluation.export import load_model
     from .benchmarks.evaluation.image_scores import score
     from .reports.analysis.frame_leaderboard import leaderboard

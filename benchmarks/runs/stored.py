@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..common.errors import UsageError
+from ..config.plugins import require
 from ..config.schema import RunConfig
 from .folder import Run
 
@@ -17,8 +18,9 @@ def trusted(run: Run) -> RunConfig:
 
     Results are shared, and no code is imported because a file among them names it.
 
-    Raises UsageError for such a metric.
+    Raises UsageError for such a metric, and as `require` for a plug-in that is not included.
     """
+    require(run.config)
     for name in run.config.eval.metrics:
         if OWN_CODE.search(name):
             raise UsageError(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from consistency_bench.benchmarks.config.compose import FOLDER
+from consistency_bench.benchmarks.config.plugins import SHIPPED as FOLDER
 from consistency_bench.methods.networks.edm2 import MPConv
 from consistency_bench.methods.networks.encoder import Encoder
 from consistency_bench.methods.networks.layers import attention, group_norm

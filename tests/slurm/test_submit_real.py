@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from consistency_bench.benchmarks.cli.new import method
 from consistency_bench.benchmarks.runs.folder import find_cells
 from consistency_bench.slurm.local.cluster import LocalCluster, start
 from consistency_bench.slurm.local.config import Options
@@ -49,6 +50,15 @@ def test_a_site_with_other_options(shared: Place) -> None:
     shared.bench("retry", "--failed", "--cluster", str(site))
     shared.finish()
     assert "\n0: " in shared.said()  # srun labels lines by the number of their task
+
+
+def test_jobs_include_the_plugins_of_the_command(shared: Place) -> None:
+    method("mine", shared.out.parent / "plugin")
+    options = ("--methods", "mine", "--seeds", "0-2", "--pack", "2", "--share", "2")  # two in workers, one in its job
+    shared.sweep("--include", "plugin", *options, *SMALL)
+    shared.finish()
+    assert [status["state"] for status in shared.statuses().values()] == ["done"] * 3
+    assert "is not included: add --include" in shared.bench("sweep", "--cluster", shared.cluster(), *options, status=2)
 
 
 def test_what_sbatch_refuses_leaves_nothing_behind(shared: Place) -> None:

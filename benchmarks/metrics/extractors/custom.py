@@ -20,11 +20,40 @@ from .network import batched
 
 
 @dataclass(frozen=True)
-class Custom:
-    """The extractor `module:function`: an `ExtractorKind`.
+class Function:
+    """The extractor `name` that a function defines: an `ExtractorKind`.
 
-    The function maps uint8 [N, 3, H, W] on the device, grey images repeated, to float [N, D]. The module is imported,
-    so its code runs. A digest of its file is part of the features' identity; what the file reads in turn is not.
+    The function maps uint8 [N, 3, H, W] on the device, grey images repeated, to float [N, D].
+    digest: of its source, which is part of the features' identity.
+    """
+
+    name: str
+    function: Callable[[Tensor], Any]
+    digest: str
+
+    def check(self, data: DataInfo, protocol: str) -> None:
+        refuse_protocol(self.name, protocol)
+        require_images(self.name, data)
+
+    def build(self, data: DataInfo, device: torch.device, protocol: str) -> Extractor:
+        self.check(data, protocol)
+
+        def features(images: Tensor) -> Tensor:
+            values = self.function(images.expand(-1, 3, -1, -1))
+            if not isinstance(values, Tensor) or values.ndim != 2 or len(values) != len(images):
+                shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+                raise ValueError(f"{self.name} must return a float tensor [{len(images)}, D], it returned {shape}")
+            return values
+
+        return Extractor(f"{self.name} {self.digest}", batched(features, device), costly=True)
+
+
+@dataclass(frozen=True)
+class Custom:
+    """The extractor `module:function`: an `ExtractorKind`, see `Function`.
+
+    The module is imported, so its code runs. A digest of its file is part of the features' identity; what the file
+    reads in turn is not.
     """
 
     name: str
@@ -35,17 +64,7 @@ class Custom:
         _resolve(self.name)
 
     def build(self, data: DataInfo, device: torch.device, protocol: str) -> Extractor:
-        self.check(data, protocol)
-        function, digest = _resolve(self.name)
-
-        def features(images: Tensor) -> Tensor:
-            values = function(images.expand(-1, 3, -1, -1))
-            if not isinstance(values, Tensor) or values.ndim != 2 or len(values) != len(images):
-                shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-                raise ValueError(f"{self.name} must return a float tensor [{len(images)}, D], it returned {shape}")
-            return values
-
-        return Extractor(f"{self.name} {digest}", batched(features, device), costly=True)
+        return Function(self.name, *_resolve(self.name)).build(data, device, protocol)
 
 
 def _resolve(name: str) -> tuple[Callable[[Tensor], Any], str]:
