@@ -17,7 +17,7 @@ from .analysis.diagnostics import profiles
 from .analysis.memorisation import memorisation
 from .analysis.posteriors import learned
 from .analysis.profiles import performance_profile
-from .analysis.rankings import rankings
+from .analysis.rankings import named_group, rankings
 from .analysis.tables import Board, Focus, SeedValue, leaderboard, seed_values
 from .analysis.transport import crossings, independent_crossings
 from .pages.ablations import ablation_page, title
@@ -46,7 +46,7 @@ class Assembly:
     """Writes pages and plots below `out`, and lists them. baselines: by benchmark, see `cells.baselines`.
 
     study: what the cells belong to. root: the path from `out` to the output folder, "" or such as "../../". imported:
-    values of others.
+    values of others. baseline: what cells without a study are compared with, by name.
     """
 
     out: Path
@@ -54,6 +54,7 @@ class Assembly:
     study: Study | None = None
     root: str = ""
     imported: Sequence[Imported] = ()
+    baseline: str | None = None
     ablations: list[Path] = field(default_factory=list)
     diagnostics: list[Path] = field(default_factory=list)
     plots: list[Path] = field(default_factory=list)
@@ -102,7 +103,7 @@ class Assembly:
 
     def _board(self, cells: Sequence[Cell], values: Sequence[SeedValue], what: str = "") -> Board:
         name = cells[0].benchmark
-        board = leaderboard(cells, values, self.baselines.get(name, {}), _focus(self.study, cells))
+        board = leaderboard(cells, values, self.baselines.get(name, {}), _focus(self.study, cells, self.baseline))
         imported = tuple(row for row in self.imported if row.benchmark == name and not what)
         return replace(board, benchmark=f"{name}, {what}" if what else name, root=self.root, imported=imported)
 
@@ -164,10 +165,10 @@ class Assembly:
         return self.out / "ablations" / next(name for name in names if name not in taken)
 
 
-def _focus(study: Study | None, cells: Sequence[Cell]) -> Focus:
+def _focus(study: Study | None, cells: Sequence[Cell], baseline: str | None) -> Focus:
     """The headline of a study, and the group of its baseline."""
     if study is None:
-        return Focus()
+        return Focus(baseline=named_group(baseline, cells) if baseline else None)
     groups = {cell.group for cell in cells if study.is_baseline(cell.method, cell.overrides)}
     return Focus(study.headline.metric, study.headline.nfe, groups.pop() if len(groups) == 1 else None)
 

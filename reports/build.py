@@ -6,10 +6,11 @@ import hashlib
 import importlib.metadata
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..benchmarks.common.errors import unknown
 from ..benchmarks.common.files import DamagedError, atomic_path, read_json, remove_leftovers, write_json, write_text
 from ..benchmarks.common.redact import without_password
 from ..benchmarks.runs.damage import Damage, cure
@@ -59,6 +60,7 @@ class Survey:
     references: Mapping[str, dict[tuple[str, str], float]]
     damages: Sequence[Damage]
     imported: Sequence[Imported]
+    baseline: str | None = None
 
     def cells_of(self, family: Family) -> list[Cell]:
         """The usable cells of a family, each with what the family asked for."""
@@ -87,6 +89,7 @@ def build_report(
     readme: Path | None = None,
     study: str | None = None,
     only_changed: bool = False,
+    baseline: str | None = None,
 ) -> ReportPaths:
     """Write the reports of an output folder: `leaderboard.md`, `report.html`, `results.csv`, `ablations/`, `plots/`.
 
@@ -95,10 +98,11 @@ def build_report(
 
     readme: a document whose lines between the markers `BEGIN` and `END` become the verdicts and tables; the rest of it
     stays byte for byte. study: write the report of this study alone. only_changed: leave out reports that would only
-    repeat what is there.
+    repeat what is there. baseline: a method or configuration that the cells without a study are compared with, in this
+    report alone.
     Unfinished sweeps are reported as such, and damaged cells are left out and listed. Raises LookupError where there
     are no cells, DamagedError where all of them are damaged or the document has no pair of markers, OSError where
-    something cannot be written, UsageError for an unknown study.
+    something cannot be written, UsageError for an unknown study or baseline.
     """
     around = None if readme is None else _around_markers(readme)  # before anything is written
     chosen = None if study is None else study_folder(out, study)
@@ -110,7 +114,9 @@ def build_report(
         wanted = [family for family in wanted if not _is_current(out, family, destination if mlflow else None)]
     # Taken before reading: files that change while the report is made leave it out of date.
     fingerprints = {family.folder: _fingerprint(out, family) for family in wanted}
-    survey = _survey(out, found, unread)
+    survey = replace(_survey(out, found, unread), baseline=baseline)
+    if baseline is not None:
+        _check_baseline(survey, baseline)
     reports = {family.folder: _write(survey, family) for family in wanted if survey.cells_of(family)}
     if readme is not None and around is not None and wanted and wanted[0].folder in reports:
         _write_excerpt(readme, around, survey, wanted[0], reports)
@@ -124,7 +130,7 @@ def build_report(
             if family.folder in reports:
                 report = reports[family.folder]
                 own = [out / "mlflow.db"] if address is not None and mlflow_uri is None else []
-                stamp = "" if survey.damages_of(family) else fingerprints[family.folder]
+                stamp = "" if survey.damages_of(family) or baseline else fingerprints[family.folder]
                 _write_stamp(family.folder, stamp, destination, [*report.files, *own], report.boards)
     return _paths(survey, reports, address)
 
@@ -150,7 +156,7 @@ def _write(survey: Survey, family: Family) -> _Report:
     for name in ("", *FOLDERS):
         remove_leftovers(folder / name)
     root = "" if folder == survey.out else "../../"
-    assembly = Assembly(folder, survey.references, family.study, root, survey.imported)
+    assembly = Assembly(folder, survey.references, family.study, root, survey.imported, survey.baseline)
     benchmarks = sorted({cell.benchmark for cell in cells})
     pages = [assembly.pages([cell for cell in cells if cell.benchmark == name]) for name in benchmarks]
     profile = assembly.profile([own[0].board for own in pages])
@@ -164,6 +170,21 @@ def _write(survey: Survey, family: Family) -> _Report:
     return _Report(
         [own[0].board for own in pages], boards, [*(folder / name for name in PAGES), *assembly.files], assembly
     )
+
+
+def _check_baseline(survey: Survey, baseline: str) -> None:
+    """Raise UsageError where no configuration without a study has this name."""
+    from .analysis.rankings import named_group, rankings
+    from .analysis.tables import labels
+
+    cells = [cell for family in survey.families if family.study is None for cell in survey.cells_of(family)]
+    ranked = [
+        own
+        for benchmark in sorted({cell.benchmark for cell in cells})
+        for _, own in rankings([cell for cell in cells if cell.benchmark == benchmark])
+    ]
+    if not any(named_group(baseline, own) for own in ranked):
+        raise unknown("baseline", baseline, sorted({name for own in ranked for name in labels(own).values()}))
 
 
 def _import(survey: Survey, uri: str | None, reports: Mapping[Path, _Report]) -> str:

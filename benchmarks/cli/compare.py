@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -49,6 +49,8 @@ def compare(
 ) -> int:
     """Compare two methods, runs or sweeps on their common seeds. Print which is significantly better.
 
+    Two folders check a reproduction: `bench compare docs/results runs`.
+
     Exit status: 0 compared, 1 compared without cells that are damaged, which are named.
     """
     from ...reports.analysis.compare import compare as comparisons
@@ -69,26 +71,30 @@ def compare(
     if as_json:
         print_json({"first": first, "second": second, "comparisons": map(_document, made)})
     else:
-        _print(made, _headings(first, second))
+        _print(made, _headings(first, second), {names: _machines(*cells) for _, names, *cells in pairs})
     return status
 
 
 def _document(item: Comparison) -> dict[str, object]:
     found = item.difference
+    alone, corrected = found.shown()
     facts = {"benchmark": item.benchmark, "names": item.names, "metric": item.metric, "nfe": item.nfe}
     return {
         **facts,
         "higher_is_better": direction(item.metric) > 0,
         "first": item.first,
         "second": item.second,
-        "seeds": found.interval.n,
-        "difference": found.interval.mean,
-        "low": found.interval.low,
-        "high": found.interval.high,
-        "corrected_low": found.adjusted.low,
-        "corrected_high": found.adjusted.high,
+        "headline": item.headline,
+        "same_configuration": item.same,
+        "seeds": alone.n,
+        "unit": "%" if found.log else "",
+        "difference": alone.mean,
+        "low": alone.low,
+        "high": alone.high,
+        "corrected_low": corrected.low,
+        "corrected_high": corrected.high,
         "p": found.p,
-        "corrected_p": found.holm,
+        "corrected_p": found.corrected,
         "improvement": found.improvement,
         "verdict": found.verdict,
         "reason": found.reason,
@@ -159,18 +165,29 @@ def _chosen(kind: str, text: str | None, known: Iterable[Name]) -> list[Name]:
     return [names[name] for name in wanted]
 
 
-def _print(made: Sequence[Comparison], headings: tuple[str, str]) -> None:
+def _machines(first: Sequence[Cell], second: Sequence[Cell]) -> tuple[str, str]:
+    """What the cells of both sides ran on."""
+    from ...reports.pages.results import machines
+
+    return machines(first), machines(second)
+
+
+def _print(
+    made: Sequence[Comparison], headings: tuple[str, str], hardware: Mapping[tuple[str, str], tuple[str, str]]
+) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDTH)
     for benchmark, names in dict.fromkeys((item.benchmark, item.names) for item in made):
         block = [item for item in made if (item.benchmark, item.names) == (benchmark, names)]
-        _print_block(console, block, headings)
+        _print_block(console, block, headings, hardware[names])
     for line in _summary(made):
         console.print(line)
 
 
-def _print_block(console: Console, block: Sequence[Comparison], headings: tuple[str, str]) -> None:
+def _print_block(
+    console: Console, block: Sequence[Comparison], headings: tuple[str, str], hardware: tuple[str, str]
+) -> None:
     """The two sides, the first metric seed by seed, and a table for each metric."""
     first = block[0]
     console.print(first.benchmark)
@@ -179,6 +196,8 @@ def _print_block(console: Console, block: Sequence[Comparison], headings: tuple[
         diverged = f"; diverged: {', '.join(lost)}" if lost else ""
         place = "" if heading == letter else f"{heading}: "
         console.print(f"  {letter}  {place}{name} (seeds {', '.join(map(str, sorted(values)))}{diverged})")
+    if first.same:
+        console.print(_reproduction(*hardware))
     console.print()
     common = sorted(first.first.keys() & first.second.keys())
     if common:
@@ -199,6 +218,15 @@ def _print_block(console: Console, block: Sequence[Comparison], headings: tuple[
                 table.add_row(*_cells(item))
         console.print(table)
         console.print()
+
+
+def _reproduction(first: str, second: str) -> str:
+    """What differs between two runs of one configuration."""
+    ran = f"A ran on {first}, B on {second}" if first != second else f"both ran on {first}"
+    return (
+        f"A and B are the same configuration: {ran}. Their differences measure hardware, software and nondeterminism, "
+        "not methods."
+    )
 
 
 def _titled(metric: str) -> str:
@@ -231,12 +259,12 @@ def _both(item: Comparison, seed: int) -> bool:
 
 
 def _range(found: Difference) -> str:
-    from ...reports.analysis.formatting import number
+    from ...reports.analysis.formatting import difference_text
 
-    mean, low, high = found.interval.mean, found.adjusted.low, found.adjusted.high
-    if low is None or high is None:
-        return _value(mean)
-    return f"{number(mean)} ({number(low, mean)} to {number(high, mean)})"
+    _, shown = found.shown()
+    if shown.low is None and not found.log:
+        return _value(shown.mean)
+    return difference_text(shown, percent=found.log) if shown.n else "–"
 
 
 def _value(value: float) -> str:
@@ -247,15 +275,17 @@ def _value(value: float) -> str:
 
 def _summary(made: Sequence[Comparison]) -> list[str]:
     """The verdict on the first metric at the lowest NFE, the counts of all verdicts, and what they mean."""
-    lines = [_verdict(item) for item in {(one.benchmark, one.names): one for one in reversed(made)}.values()][::-1]
-    counts = Counter(item.difference.verdict for item in made)
-    if len(made) > 1:
+    lines = [_verdict(item) for item in made if item.headline]
+    counts = Counter(item.difference.verdict for item in made if not item.headline)
+    if rest := counts.total():
         found = {"A better": counts["better"], "B better": counts["worse"], "inconclusive": counts[INCONCLUSIVE]}
-        lines.append(f"All {len(made)} comparisons: {', '.join(f'{count} {what}' for what, count in found.items())}.")
+        others = f"The other {rest} comparisons are" if rest > 1 else "The other comparison is"
+        lines.append(f"{others} exploratory: {', '.join(f'{count} {what}' for what, count in found.items())}.")
     lines.append(
-        "Intervals: 95 %, of paired differences, with Holm's correction for all comparisons shown. Inconclusive: the "
-        "interval includes zero, the difference is within 1.3 % of the value, or there are too few seeds. P(A better), "
-        "the probability of improvement: the share of all pairs of seeds in which A is better."
+        "Intervals: 95 %, of paired differences, for all configurations of a column at once. Differences of distances: "
+        "in per cent of B, means of log ratios. Inconclusive: the interval includes zero, the difference is within "
+        "1.3 % of the value, or there are fewer than three common seeds. P(A better), the probability of improvement: "
+        "the share of all pairs of seeds in which A is better."
     )
     return lines
 

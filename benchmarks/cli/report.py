@@ -73,6 +73,10 @@ def report(
         Path | None, typer.Option("--readme", help="Document to update between its leaderboard markers, too.")
     ] = None,
     study: options.StudyName = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", metavar="NAME", help="Method or configuration to compare with, in this report."),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Rebuild leaderboards, pages, plots and MLflow from files.
@@ -84,10 +88,12 @@ def report(
     from ...reports.build import build_report
 
     tracking = Tracking(mlflow, mlflow_uri)
+    if study is not None and baseline is not None:
+        raise UsageError("--baseline is for cells without a study: a study names its own in its file")
     if not find_cells(out):
         raise no_cells(out)
     with naming_mlflow(mlflow_uri):
-        paths = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme, study=study)
+        paths = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme, study=study, baseline=baseline)
     if as_json:
         print_json(_document(paths, out, study))
         return say_damage(paths.damages, out)

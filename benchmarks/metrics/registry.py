@@ -29,6 +29,10 @@ DISTANCES = {
     "modes": "number of modes that get at least 1 % of the samples within three standard deviations",
 }
 
+#: Distances that are never negative, and whose ratios mean something: they are compared on a log scale, in per cent.
+#: Unbiased and extrapolated ones can be below zero.
+LOG_SCALE = frozenset({"fd", "w2"})
+
 HIGHER_IS_BETTER = frozenset({"precision", "recall", "density", "coverage", "authenticity", "classes", "modes"})
 
 #: Pairs of metrics with a common short name.
@@ -207,9 +211,20 @@ def image_metrics(images: object) -> list[str]:
 
 def direction(name: str) -> int:
     """1 if higher is better, -1 if lower is better, 0 for a name whose first word is not a metric."""
+    distance = _distance(name)
+    return 0 if distance is None else 1 if distance in HIGHER_IS_BETTER else -1
+
+
+def is_log_scale(name: str) -> bool:
+    """Whether differences are taken between logarithms, and reported in per cent."""
+    return _distance(name) in LOG_SCALE
+
+
+def _distance(name: str) -> str | None:
+    """The key in `DISTANCES` that a name begins with."""
     word = name.partition("_")[0]
-    found = [one for one in (*DISTANCES, *INCEPTION) if word == one or re.fullmatch(rf"{one}{_COUNT}", word)]
-    return 0 if not found else 1 if found[0] in HIGHER_IS_BETTER else -1
+    known = {name: name for name in DISTANCES} | INCEPTION
+    return next((known[one] for one in known if word == one or re.fullmatch(rf"{one}{_COUNT}", word)), None)
 
 
 def _count(name: str, text: str) -> int:

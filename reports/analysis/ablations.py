@@ -14,8 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...benchmarks.metrics.registry import direction, is_log_scale
 from .cells import Cell, value_text
-from .statistics import Interval, paired_interval, t_interval
+from .comparisons import Difference, Family, family
+from .statistics import Interval, t_interval
 from .tables import Board, Finals, SeedValue, final_values, labels
 
 SAMPLING = ("sample.labels", "sample.guid", "eval.")  # which are said of a row in other words
@@ -56,8 +58,9 @@ class Factor:
 
 @dataclass(frozen=True)
 class Point:
-    """What one value gives. `scores` and `differences` (to the reference, on common seeds) go by (nfe, metric).
+    """What one value gives. `scores` and `differences` (to the reference, see `comparisons`) go by (nfe, metric).
 
+    The differences of all values of one (nfe, metric) to the reference are one family.
     seeds: (nfe, metric) -> seed -> value, NaN where the seed diverged.
     states: how many cells are finished, diverged, failed, unfinished.
     penalty: the KL divergence at the end of training, in nats; None where the method has none.
@@ -68,7 +71,7 @@ class Point:
     states: dict[str, int]
     seeds: Mapping[tuple[int, str], Mapping[int, float]]
     scores: dict[tuple[int, str], Interval]
-    differences: dict[tuple[int, str], Interval] | None
+    differences: dict[tuple[int, str], Difference] | None
     penalty: Interval | None
 
 
@@ -132,9 +135,9 @@ def _of_family(board: Board, family: Sequence[Cell], names: Mapping[str, str], f
         if len(line) < 2:
             continue
         reference = factor.default if factor.default in line else min(line)
-        base = _seeds(finals, names[line[reference]])
+        found = _families(finals, [names[group] for _, group in sorted(line.items())], names[line[reference]])
         points = [
-            _point(board, factor.values[place], group, names[group], finals, None if place == reference else base)
+            _point(board, factor.values[place], group, names[group], finals, None if place == reference else found)
             for place, group in sorted(line.items())
         ]
         others = [
@@ -260,13 +263,27 @@ def _seeds(finals: Finals, label: str) -> dict[tuple[int, str], dict[int, float]
     return {key: values[label] for key, values in finals.items() if label in values}
 
 
+def _families(finals: Finals, labels: Sequence[str], reference: str) -> dict[tuple[int, str], Family]:
+    """(nfe, metric) -> the values of one line against its reference, where the reference has a value or is to have."""
+    return {
+        key: family(
+            {label: values[label] for label in labels if label in values},
+            direction(key[1]),
+            log=is_log_scale(key[1]),
+            baseline=reference,
+        )
+        for key, values in finals.items()
+        if reference in values
+    }
+
+
 def _point(
     board: Board,
     value: Value,
     group: str,
     label: str,
     finals: Finals,
-    base: Mapping[tuple[int, str], Mapping[int, float]] | None,
+    families: Mapping[tuple[int, str], Family] | None,
 ) -> Point:
     seeds = _seeds(finals, label)
     entry = next(entry for entry in board.entries if entry.group == group)
@@ -277,8 +294,12 @@ def _point(
         seeds=seeds,
         scores={key: t_interval(own.values()) for key, own in seeds.items()},
         differences=None
-        if base is None
-        else {key: paired_interval(own, base.get(key, {})) for key, own in seeds.items()},
+        if families is None
+        else {
+            key: found.between(label, found.baseline)
+            for key, found in families.items()
+            if key in seeds and found.baseline is not None
+        },
         penalty=_penalty(cell for cell in board.cells if cell.group == group and cell.state == "done"),
     )
 

@@ -1,14 +1,15 @@
-"""Two configurations, runs or sweeps on their common seeds: every metric at every NFE as one family."""
+"""Two configurations, runs or sweeps on their common seeds."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...benchmarks.metrics.registry import direction
+from ...benchmarks.metrics.registry import direction, is_log_scale
 from .cells import Cell
-from .comparisons import Difference, family, one_family
+from .comparisons import Difference, among, family
 from .tables import final_values, labels, metric_names, seed_values
 
 FIRST, SECOND = "A", "B"
@@ -18,7 +19,9 @@ FIRST, SECOND = "A", "B"
 class Comparison:
     """One metric at one NFE. `first` and `second` are seed -> value, NaN where the seed diverged.
 
-    `difference` is A − B on common seeds, corrected for all comparisons that were made together.
+    difference: A − B on common seeds, corrected for the pairs of configurations compared by this metric at this NFE.
+    headline: whether it is the first metric at the lowest NFE; all others are exploratory.
+    same: whether A and B are one configuration, so that they differ in hardware and chance alone.
     """
 
     benchmark: str
@@ -28,6 +31,8 @@ class Comparison:
     first: Mapping[int, float]
     second: Mapping[int, float]
     difference: Difference
+    headline: bool
+    same: bool
 
 
 @dataclass(frozen=True)
@@ -91,20 +96,29 @@ def compare(
     metrics: Collection[str] | None = None,
     nfes: Collection[int] | None = None,
 ) -> list[Comparison]:
-    """All comparisons that `matches` and the chosen metrics and NFEs (None: all in common) allow, as one family."""
+    """All comparisons that `matches` and the chosen metrics and NFEs (None: all in common) allow.
+
+    Families are those of a benchmark, metric and NFE: the pairs of configurations that are compared by it.
+    """
     made: list[Comparison] = []
     for benchmark, names, first, second in pairs:
-        values = [_finals(side) for side in (first, second)]
+        values, own = [_finals(side) for side in (first, second)], len(made)
+        same = {cell.group for cell in first} == {cell.group for cell in second}
         for metric in metric_names([*first, *second]):
             for nfe in sorted({nfe for cell in [*first, *second] for nfe in cell.nfe}):
                 if (metrics is not None and metric not in metrics) or (nfes is not None and nfe not in nfes):
                     continue
                 ours, theirs = (dict(found.get((nfe, metric), {})) for found in values)
                 if ours and theirs:
-                    alone = family({FIRST: ours, SECOND: theirs}, direction(metric)).between(FIRST, SECOND)
-                    made.append(Comparison(benchmark, names, metric, nfe, ours, theirs, alone))
-    corrected = one_family([item.difference for item in made])
-    return [dataclasses.replace(item, difference=found) for item, found in zip(made, corrected, strict=True)]
+                    both = family({FIRST: ours, SECOND: theirs}, direction(metric), log=is_log_scale(metric))
+                    alone, headline = both.between(FIRST, SECOND), len(made) == own
+                    made.append(Comparison(benchmark, names, metric, nfe, ours, theirs, alone, headline, same))
+    counts = Counter(_column(item) for item in made if item.difference.p is not None)
+    return [dataclasses.replace(item, difference=among(item.difference, counts[_column(item)])) for item in made]
+
+
+def _column(item: Comparison) -> tuple[str, str, int]:
+    return item.benchmark, item.metric, item.nfe
 
 
 def _finals(cells: Sequence[Cell]) -> dict[tuple[int, str], dict[int, float]]:

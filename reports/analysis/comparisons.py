@@ -1,25 +1,32 @@
-"""All pairs of a table compared at once: which rows are better than which, and which ranks each row can have.
+"""The rows of one column compared at once: which are better than which, and which ranks each row can have.
 
-A *family* is what one column of one table compares: all pairs of configurations of one benchmark by one metric at one
-NFE. Holm's correction (1979) runs over all of its pairs, because which row leads is known only afterwards: testing the
-best against the others as if it had been named in advance would find winners among equals. The chance that any two
-equal methods of the family are called different is then at most 5 %, whatever depends on whatever.
+A *family* is what one column of one table compares: the configurations of one benchmark by one metric at one NFE. All
+pairs are in it, because which row leads is known only afterwards; where a baseline was named in advance, only the pairs
+with it. Values are taken as row + seed + residual, on a log scale where the metric has one. A corrected interval is the
+wider of two:
 
-"Better" needs three things: the corrected paired interval excludes zero; the difference is more than 1.3 % of the
-value; and no seed of the better one diverged. Everything else is "inconclusive", with the reason.
+- Tukey's (with a baseline Dunnett's) on the residual of all rows and seeds, with (k − 1)(n − 1) degrees of freedom;
+- the t interval of the pair itself at `guard_level`, which protects against rows of unequal variance.
+
+The first has the power of all rows together, and alone reports a difference between equal methods in up to 20 % of
+tables where one of them varies much more than the others. Measured rates of both together: docs/statistics.md.
+
+"Better" needs three things: the corrected interval excludes zero; the difference is more than 1.3 % of the value; and
+no seed of the better one diverged. Everything else is "inconclusive", with the reason.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 from scipy.stats import rankdata
 
+from .simultaneous import ERROR, critical, exceedance, guard_level
 from .statistics import LEVEL, Interval, improvement
 
 #: The coefficient of variation of FID over training seeds, by several hundred trainings of SiT on ImageNet: gaps below
@@ -28,7 +35,8 @@ SEED_VARIATION = 0.013
 BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
 OVER_ZERO = "the interval includes zero"
 RESAMPLES = 2000
-LEAST_SEEDS = 2
+LEAST_SEEDS = 2  # of a row with a rank
+LEAST_COMMON = 3  # of a pair with an interval: at two, the t quantile alone is 12.7
 _BLOCK = 1_000_000  # differences held at once
 _ROUNDING = 1e-10  # relative: differences that agree so closely do so because values lie on a grid
 
@@ -40,23 +48,42 @@ Values = Mapping[str, Mapping[int, float]]
 class Difference:
     """`first` against `second` on common seeds.
 
-    interval: of the mean difference, first − second in the metric's unit, at 95 %; `n` counts the pairs.
-    adjusted: the same at the level of Holm's step. Read it with zero only: it excludes zero where Holm's test does.
-    p, holm: two-sided p-value alone, and adjusted for its family of `pairs`; None below two pairs, or without spread.
-    improvement: see `statistics.improvement`; None without seeds or a known direction.
+    log: whether differences are of logarithms, else they are in the metric's unit.
+    interval: of the mean difference, first − second, at 95 %; `n` counts the pairs. adjusted: the same for all pairs
+    of the family at once. Both are without ends below three common seeds.
+    p, corrected: two-sided p-value alone, and for the family; None without an interval or without spread.
+    pairs: in the family. improvement: see `statistics.improvement`; None without seeds or a known direction.
     verdict: "better", "worse" (of the first) or "inconclusive", and then `reason` says why.
     """
 
     first: str
     second: str
+    log: bool
     interval: Interval
     adjusted: Interval
     p: float | None
-    holm: float | None
+    corrected: float | None
     pairs: int
     improvement: float | None
     verdict: str
     reason: str
+
+    def shown(self, *, reverse: bool = False) -> tuple[Interval, Interval]:
+        """`interval` and `adjusted` as pages show them: on a log scale by how many per cent `first` exceeds `second`.
+
+        reverse: of `second` against `first`.
+        """
+        turn = -1.0 if reverse else 1.0
+
+        def one(found: Interval) -> Interval:
+            ends = (found.low, found.high)[:: int(turn)]
+            mean, low, high = (None if end is None else self._shown(turn * end) for end in (found.mean, *ends))
+            return Interval(math.nan if mean is None else mean, low, high, found.n, found.lost)
+
+        return one(self.interval), one(self.adjusted)
+
+    def _shown(self, value: float) -> float:
+        return 100 * math.expm1(min(value, 700.0)) if self.log else value + 0.0  # no −0
 
 
 @dataclass(frozen=True)
@@ -77,146 +104,219 @@ class Rank:
 
 
 @dataclass(frozen=True)
-class Family:
-    """All pairs of one family as arrays [k, k]: row − column, in the order of `labels`. Made by `family`.
+class Pairs:
+    """All pairs of rows of tables [..., k, seeds] as arrays [..., k, k]: row − column. Made by `compare_pairs`.
 
-    error: the standard error of the mean difference; level: 1 − confidence of the interval of Holm's step.
+    n: common seeds. mean, error: the mean difference and its standard error from the pair alone. tested: whether the
+    pair is in the family, with an interval and with spread. half: half the width of the corrected interval.
+    rows: how many rows are in the family [...]. sd: standard deviation of the residual [...], with df [...].
+    """
+
+    n: np.ndarray
+    mean: np.ndarray
+    error: np.ndarray
+    tested: np.ndarray
+    half: np.ndarray
+    rows: np.ndarray
+    sd: np.ndarray
+    df: np.ndarray
+
+    @property
+    def significant(self) -> np.ndarray:
+        """Where the corrected interval excludes zero."""
+        return self.tested & (np.abs(self.mean) > self.half)
+
+
+@dataclass(frozen=True)
+class Family:
+    """The comparisons of one column. Made by `family`.
+
+    scale: the larger of both absolute means, which 1.3 % refers to; on a log scale 1.
     verdicts: 1 where the row is significantly better than the column, −1 worse, 0 inconclusive.
     """
 
     values: Values
     sign: int
+    log: bool
     labels: tuple[str, ...]
-    pairs: int
-    n: np.ndarray = field(repr=False)
-    mean: np.ndarray = field(repr=False)
-    error: np.ndarray = field(repr=False)
+    baseline: str | None
+    pairs: Pairs = field(repr=False)
     scale: np.ndarray = field(repr=False)
-    p: np.ndarray = field(repr=False)
-    holm: np.ndarray = field(repr=False)
-    level: np.ndarray = field(repr=False)
     verdicts: np.ndarray = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """How many pairs are compared."""
+        return int(np.triu(self.pairs.tested, 1).sum())
+
+    @property
+    def seeds(self) -> int:
+        """The least number of common seeds of a pair that is compared; 0 without one."""
+        return int(self.pairs.n[self.pairs.tested].min()) if self.size else 0
 
     def between(self, first: str, second: str) -> Difference:
         """One pair. Raises ValueError for a label that is not in the family."""
         i, j = self.labels.index(first), self.labels.index(second)
-        tested = bool(np.isfinite(self.p[i, j]))
+        found, tested = self.pairs, bool(self.pairs.tested[i, j])
         ours, theirs = self.values[first], self.values[second]
         verdict = (INCONCLUSIVE, BETTER, WORSE)[int(self.verdicts[i, j])]
-        chance = improvement(ours.values(), theirs.values(), self.sign) if self.sign else None
+        n, error = int(found.n[i, j]), float(found.error[i, j])
+        alone = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * error if n >= LEAST_COMMON else None
+        p = 2 * float(stdtr(n - 1, -abs(found.mean[i, j]) / error)) if tested else None
         return Difference(
             first=first,
             second=second,
-            interval=self._interval(i, j, 1 - LEVEL),
-            adjusted=self._interval(i, j, float(self.level[i, j])),
-            p=float(self.p[i, j]) if tested else None,
-            holm=float(self.holm[i, j]) if tested else None,
-            pairs=self.pairs,
-            improvement=chance,
+            log=self.log,
+            interval=self._interval(i, j, alone),
+            adjusted=self._interval(i, j, float(found.half[i, j]) if tested else alone),
+            p=p,
+            corrected=None if p is None else self._corrected(i, j, p),
+            pairs=self.size,
+            improvement=improvement(ours.values(), theirs.values(), self.sign) if self.sign else None,
             verdict=verdict,
             reason=self._reason(i, j) if verdict == INCONCLUSIVE else "",
         )
 
-    def _interval(self, i: int, j: int, level: float) -> Interval:
-        n, mean = int(self.n[i, j]), float(self.mean[i, j])
+    def _interval(self, i: int, j: int, half: float | None) -> Interval:
+        n, mean = int(self.pairs.n[i, j]), float(self.pairs.mean[i, j])
         lost = len(self.values[self.labels[i]].keys() & self.values[self.labels[j]].keys()) - n
-        if n < LEAST_SEEDS:
+        if half is None:
             return Interval(mean, None, None, n, lost)
-        half = float(stdtrit(n - 1, 1 - level / 2)) * float(self.error[i, j])
         return Interval(mean, mean - half, mean + half, n, lost)
 
+    def _corrected(self, i: int, j: int, p: float) -> float:
+        """The larger p-value of the two tests, that of the guard in proportion to its level."""
+        found, against = self.pairs, self.baseline is not None
+        rows, error = int(found.rows), float(found.sd) * math.sqrt(2 / found.n[i, j])
+        together = exceedance(abs(float(found.mean[i, j])) / error, rows, int(found.df), baseline=against)
+        return max(together, min(1.0, p * ERROR / guard_level(rows)))
+
     def _reason(self, i: int, j: int) -> str:
+        found = self.pairs
         if not self.sign:
             return "no better direction is known"
-        if self.n[i, j] < LEAST_SEEDS:
-            return "fewer than two common seeds"
-        if not np.isfinite(self.p[i, j]):
-            return "equal on every seed" if self.mean[i, j] == 0 else "the same difference on every seed: no spread"
-        if self.holm[i, j] > 1 - LEVEL:
+        if found.n[i, j] < LEAST_COMMON:
+            return f"needs {LEAST_COMMON} common seeds"
+        if self.baseline is not None and self.baseline not in (self.labels[i], self.labels[j]):
+            return f"only differences to {self.baseline} are tested"
+        if not found.tested[i, j]:
+            return "equal on every seed" if found.mean[i, j] == 0 else "the same difference on every seed: no spread"
+        if not found.significant[i, j]:
             return OVER_ZERO
-        if abs(self.mean[i, j]) <= SEED_VARIATION * self.scale[i, j]:
+        if abs(found.mean[i, j]) <= SEED_VARIATION * self.scale[i, j]:
             return f"the difference is within {100 * SEED_VARIATION:g} % of the value"
         return "seeds of the better one diverged"
 
 
-def family(values: Values, sign: int) -> Family:
-    """Compare all pairs of `values`. `sign`: 1 where more is better, −1 where less is, 0 where that is not known."""
+def family(values: Values, sign: int, *, log: bool = False, baseline: str | None = None) -> Family:
+    """Compare all pairs of `values`, or those with a baseline.
+
+    Args:
+        values: label -> seed -> value, NaN where the seed diverged.
+        sign: 1 where more is better, −1 where less is, 0 where that is not known.
+        log: compare logarithms, unless a value is not positive.
+        baseline: a label; one without values is no baseline.
+    """
     labels = tuple(values)
     seeds = sorted({seed for own in values.values() for seed in own})
     table = np.array([[own.get(seed, math.nan) for seed in seeds] for own in values.values()])
     table = np.where(np.isfinite(table), table, math.nan).reshape(len(labels), len(seeds))
-    n, mean, error, scale = _paired(table)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.where(error > _ROUNDING * scale, 2 * stdtr(n - 1.0, -np.abs(mean / error)), math.nan)
-    upper = np.triu_indices(len(labels), 1)
-    holm, level = np.full(p.shape, math.nan), np.full(p.shape, 1 - LEVEL)
-    holm[upper], level[upper] = holm_steps(p[upper])
-    holm.T[upper], level.T[upper] = holm[upper], level[upper]  # (i, j) and (j, i) are one test
+    log = log and not (table <= 0).any()
+    baseline = baseline if baseline in values else None
+    scaled = np.log(table) if log else table
+    pairs, scale = compare_pairs(scaled, None if baseline is None else labels.index(baseline))
+    scale = np.ones_like(scale) if log else scale
     lost = np.array([any(not math.isfinite(value) for value in own.values()) for own in values.values()], bool)
     with np.errstate(invalid="ignore"):
-        better = (holm <= 1 - LEVEL) & (sign * mean > SEED_VARIATION * scale) & ~lost[:, None]
-    verdicts = better.astype(np.int8) - better.T.astype(np.int8)
-    pairs = int(np.isfinite(p[upper]).sum())
-    return Family(values, sign, labels, pairs, n, mean, error, scale, p, holm, level, verdicts)
+        better = pairs.significant & (sign * pairs.mean > SEED_VARIATION * scale) & ~lost[:, None]
+    verdicts = better.astype(np.int8) - better.swapaxes(0, 1).astype(np.int8)
+    return Family(values, sign, log, labels, baseline, pairs, scale, verdicts)
 
 
-def one_family(differences: Sequence[Difference]) -> list[Difference]:
-    """Differences that were taken each by itself (families of two rows), corrected as the one family they are."""
-    p = np.array([math.nan if found.p is None else found.p for found in differences])
-    holm, level = holm_steps(p)
-    tested = int(np.isfinite(p).sum())
-    return [_corrected(*item, tested) for item in zip(differences, holm.tolist(), level.tolist(), strict=True)]
-
-
-def _corrected(found: Difference, holm: float, level: float, pairs: int) -> Difference:
-    if found.p is None:
-        return dataclasses.replace(found, pairs=pairs)
-    n, mean, half = found.interval.n, found.interval.mean, found.interval.half_width or 0.0
-    half *= float(stdtrit(n - 1, 1 - level / 2) / stdtrit(n - 1, (1 + LEVEL) / 2))
+def among(found: Difference, count: int) -> Difference:
+    """A difference of a family of its own as one of `count` such differences, by Bonferroni's correction."""
+    if found.p is None or count < 2:
+        return found
+    n, mean, corrected = found.interval.n, found.interval.mean, min(1.0, count * found.p)
+    half = (found.interval.half_width or 0.0) * float(
+        stdtrit(n - 1, 1 - ERROR / 2 / count) / stdtrit(n - 1, (1 + LEVEL) / 2)
+    )
     adjusted = dataclasses.replace(found.interval, low=mean - half, high=mean + half)
-    found = dataclasses.replace(found, adjusted=adjusted, holm=holm, pairs=pairs)
+    found = dataclasses.replace(found, adjusted=adjusted, corrected=corrected, pairs=count)
     # A correction can only remove significance.
-    return dataclasses.replace(found, verdict=INCONCLUSIVE, reason=OVER_ZERO) if holm > 1 - LEVEL else found
+    return dataclasses.replace(found, verdict=INCONCLUSIVE, reason=OVER_ZERO) if corrected > ERROR else found
+
+
+def compare_pairs(table: np.ndarray, baseline: int | None = None) -> tuple[Pairs, np.ndarray]:
+    """All pairs of rows of tables [..., k, seeds], NaN where there is no value, and the `scale` of each [..., k, k].
+
+    Each pair is compared on its own common seeds. The residual is that of the least squares fit of rows and seeds to
+    the rows of the family, whichever seeds they have. baseline: the row that alone is compared with others.
+    """
+    n, mean, error, scale = _paired(table)
+    with np.errstate(invalid="ignore"):
+        tested = (n >= LEAST_COMMON) & (error > _ROUNDING * scale)
+    if baseline is not None:
+        against = np.arange(table.shape[-2]) == baseline
+        tested &= against[:, None] ^ against
+    inside = tested.any(-1, keepdims=True)
+    rows = inside.sum((-1, -2))
+    sd, df = _residual(np.where(inside, table, math.nan))
+    against_one = baseline is not None
+    quantile = np.vectorize(lambda k, f: critical(int(k), int(f), baseline=against_one), otypes=[float])(rows, df)
+    level = np.vectorize(lambda k: guard_level(max(2, int(k))), otypes=[float])(rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half = np.maximum(
+            (quantile * sd)[..., None, None] * np.sqrt(2 / n),
+            stdtrit(n - 1.0, 1 - level[..., None, None] / 2) * error,
+        )
+    return Pairs(n, mean, error, tested, half, rows, sd, df), scale
+
+
+def _residual(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviation of what row + seed leaves of tables [..., k, seeds], and its degrees of freedom (0: NaN).
+
+    Rows are eliminated first, which leaves normal equations of the seeds alone.
+    """
+    known = np.isfinite(table).astype(float)
+    count = known.sum(-1, keepdims=True)
+    share = known / np.maximum(count, 1)
+    filled = np.where(known > 0, table, 0.0)
+    centred = known * (filled - (share * filled).sum(-1, keepdims=True))
+    normal = known.sum(-2)[..., None] * np.eye(table.shape[-1]) - known.swapaxes(-1, -2) @ share
+    sums = centred.sum(-2)
+    fitted = (np.linalg.pinv(normal, hermitian=True) @ sums[..., None])[..., 0]
+    squares = (centred**2).sum((-1, -2)) - (sums * fitted).sum(-1)
+    rank = np.linalg.matrix_rank(normal, hermitian=True) if table.size else np.zeros(table.shape[:-2], int)
+    df = np.maximum(0, known.sum((-1, -2)) - (count > 0).sum((-1, -2)) - rank).astype(int)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sqrt(np.maximum(squares, 0.0) / np.where(df > 0, df, math.nan)), df
 
 
 def _paired(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """[k, seeds] -> number of common seeds, mean difference, its standard error, larger of both absolute means [k, k].
+    """[..., k, seeds] -> common seeds, mean difference, its standard error, larger of both absolute means [..., k, k].
 
     NaN where there are too few seeds for it.
     """
-    k, seeds = table.shape
-    n, mean, error, scale = np.zeros((k, k), int), *(np.full((k, k), math.nan) for _ in range(3))
-    known = np.isfinite(table)
-    filled = np.where(known, table, 0.0)
-    rows = max(1, _BLOCK // max(1, k * seeds))
-    for start in range(0, k, rows):
-        part = slice(start, start + rows)
-        both = known[part, None] & known
-        count = both.sum(-1)
-        difference = np.where(both, filled[part, None] - filled, 0.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            centre = difference.sum(-1) / count
-            squares = (np.where(both, difference - centre[..., None], 0.0) ** 2).sum(-1)
-            error[part] = np.sqrt(squares / np.where(count > 1, count - 1, math.nan) / count)
-            ours, theirs = (np.abs(np.where(both, own, 0.0).sum(-1) / count) for own in (filled[part, None], filled))
-        n[part], mean[part], scale[part] = count, centre, np.maximum(ours, theirs)
+    step = max(1, _BLOCK // max(1, table.size))
+    parts = [
+        _paired_part(table[..., start : start + step, None, :], table[..., None, :, :])
+        for start in range(0, max(1, table.shape[-2]), step)
+    ]
+    n, mean, error, scale = (np.concatenate(arrays, axis=-2) for arrays in zip(*parts, strict=True))
     return n, mean, error, scale
 
 
-def holm_steps(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Holm's adjusted p-values of a family [m], and the level at which each interval excludes zero where Holm rejects.
-
-    NaNs are no tests and stay out of the family. The i-th smallest p is tested at 5 % / (m − i + 1); from the first
-    that is not rejected on, the level stays.
-    """
-    adjusted, level = np.full(p.shape, math.nan), np.full(p.shape, 1 - LEVEL)
-    order = np.argsort(p, kind="stable")[: int(np.isfinite(p).sum())]  # NaNs are sorted last
-    left = len(order) - np.arange(len(order))
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(left * p[order])) if len(order) else []
-    kept = np.flatnonzero(adjusted[order] > 1 - LEVEL)
-    first = kept[0] if len(kept) else len(order)
-    level[order] = (1 - LEVEL) / np.maximum(left, left[first] if len(kept) else 1)
-    return adjusted, level
+def _paired_part(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    both = np.isfinite(first) & np.isfinite(second)
+    count = both.sum(-1)
+    difference = np.where(both, first - second, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre = difference.sum(-1) / count
+        squares = (np.where(both, difference - centre[..., None], 0.0) ** 2).sum(-1)
+        error = np.sqrt(squares / np.where(count > 1, count - 1, math.nan) / count)
+        ours, theirs = (np.abs(np.where(both, own, 0.0).sum(-1) / count) for own in (first, second))
+    return count, centre, error, np.maximum(ours, theirs)
 
 
 def ranks(compared: Family) -> dict[str, Rank]:

@@ -35,6 +35,14 @@ def signed(value: float) -> str:
     return f"+{number(value)}" if value >= 0 else number(value)
 
 
+def difference_text(found: Interval, *, percent: bool) -> str:
+    """`0.59 (−1.05 to 2.23)`, in per cent `+5.2 % (−1.0 to 11.8)`; n stands for an interval where there is none."""
+    text = f"{signed(found.mean)} %" if percent else number(found.mean)
+    if found.low is None or found.high is None:
+        return f"{text} (n={found.n})"
+    return f"{text} ({number(found.low, found.mean)} to {number(found.high, found.mean)})"
+
+
 def span(low: int, high: int) -> str:
     """`1 to 3`, or one number where both are equal."""
     return str(low) if low == high else f"{low} to {high}"

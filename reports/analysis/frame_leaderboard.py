@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...benchmarks.common.errors import UsageError, unknown
 from ...benchmarks.metrics.registry import direction
-from .comparisons import BETTER, INCONCLUSIVE, WORSE, Values, family, one_family, ranks
-from .rivals import Rival, rival_of, rivals
+from .comparisons import INCONCLUSIVE, ranks
+from .rivals import Rival, rivals
 from .statistics import seed_mean, spread, t_interval
 from .tables import Contest, contest
 
@@ -21,7 +21,7 @@ FACTS = ["benchmark", "nfe", "metric", "label", "method", "version", "variant", 
 STATES = ["diverged", "failed", "unfinished"]
 COLUMNS = [
     *(*FACTS, "seeds", "draws", "mean", "low", "high", "sd", *STATES, "rank", "rank_low", "rank_high"),
-    *("difference", "difference_low", "difference_high", "improvement", "verdict"),
+    *("difference", "difference_low", "difference_high", "unit", "improvement", "verdict"),
 ]
 BEST = "best"
 
@@ -48,13 +48,14 @@ def leaderboard(results: pd.DataFrame, baseline: str | None = None) -> pd.DataFr
         - mean, low, high: over training seeds, with the 95 % t interval. sd: standard deviation between seeds.
         - diverged, failed, unfinished: cells without a value.
         - rank, rank_low, rank_high: by the mean, and the ranks that the verdicts leave open.
-        - difference, difference_low, difference_high: to the best or the baseline, in the metric's unit, paired on
-          common seeds, with the 95 % interval after Holm's correction. A positive difference is worse.
+        - difference, difference_low, difference_high: to the best or the baseline, paired on common seeds, with the
+          corrected 95 % interval. A positive difference is worse. unit: "%" for distances, whose logarithms are
+          compared; else "", the metric's unit.
         - improvement: the probability that a new training of the best (the baseline) is better.
         - verdict: "best", "worse" or "inconclusive"; with a baseline "better", "worse" or "inconclusive".
 
-        Against the best, Holm's correction covers all pairs of a benchmark, NFE and metric; against a baseline, which
-        is named in advance, only the pairs with it. Imported rows are in no comparison.
+        Against the best, verdicts cover all pairs of a benchmark, NFE and metric (Tukey's method); against a baseline,
+        which is named in advance, only the pairs with it (Dunnett's). Imported rows are in no comparison.
 
     Raises:
         UsageError: No configuration is called `baseline`, or rows are there twice.
@@ -96,9 +97,9 @@ def _lines(
     for row in ours:
         if row["state"] == "diverged":
             values[row["label"]][row["seed"]] = math.nan
-    found = contest(values, metric, 0, {label: count["failed"] for label, count in states.items()})
+    found = contest(values, metric, 0, {label: count["failed"] for label, count in states.items()}, baseline)
     places = ranks(found.family)
-    against = _against_best(found) if baseline is None else _against_baseline(values, baseline, sign)
+    against = _against(found) if baseline is None or baseline == found.reference else {}
 
     def order(label: str) -> tuple[float, float, str]:
         score = t_interval(values[label].values())
@@ -115,6 +116,7 @@ def _lines(
             "rank": rank.place,
             "rank_low": rank.low,
             "rank_high": rank.high,
+            "unit": "%" if found.family.log else "",
             **against.get(label, {}),
         }
     theirs: dict[tuple[object, ...], list[Line]] = defaultdict(list)
@@ -144,35 +146,19 @@ def _mean(values: Iterable[float]) -> Line:
     return {"seeds": score.n, "mean": score.mean, "low": score.low, "high": score.high}
 
 
-def _against_best(found: Contest) -> dict[str, Line]:
-    lines = {
-        label: _difference(rival, "worse" if rival.worse else INCONCLUSIVE) for label, rival in rivals(found).items()
-    }
-    return lines if found.leader is None else lines | {found.leader: {"verdict": BEST if found.significant else None}}
+def _against(found: Contest) -> dict[str, Line]:
+    """Every configuration against the best or the baseline."""
+    lines = {label: _difference(rival) for label, rival in rivals(found).items()}
+    if found.leader is None or found.family.baseline is not None:
+        return lines
+    return lines | {found.leader: {"verdict": BEST if found.significant else None}}
 
 
-def _against_baseline(values: Values, baseline: str, sign: int) -> dict[str, Line]:
-    """Every configuration against the baseline, as one family."""
-    base = values.get(baseline)
-    if base is None or not sign:
-        return {}
-    alone = [
-        family({baseline: base, label: own}, sign).between(baseline, label)
-        for label, own in values.items()
-        if label != baseline
-    ]
-    verdicts = {BETTER: WORSE, WORSE: BETTER}  # of the baseline -> of the other
-    return {
-        item.second: _difference(rival_of(item, sign), verdicts.get(item.verdict, INCONCLUSIVE))
-        for item in one_family(alone)
-    }
-
-
-def _difference(rival: Rival, verdict: str) -> Line:
+def _difference(rival: Rival) -> Line:
     return {
         "difference": rival.mean if rival.n else None,
         "difference_low": rival.low,
         "difference_high": rival.high,
         "improvement": rival.improvement,
-        "verdict": verdict,
+        "verdict": "worse" if rival.worse else "better" if rival.better else INCONCLUSIVE,
     }

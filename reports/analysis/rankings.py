@@ -1,7 +1,7 @@
 """Which cells of a benchmark may share a ranking: those whose values can be compared.
 
-A study ranks all cells that its file asks for. Without a study it is not known what was meant to be compared, and cells
-of another budget, network or data stay apart.
+A study ranks all cells that its file asks for. Without a study it is not known what was meant to be compared. Cells of
+another budget, network or data stay apart, and so do ablations of two or more configurations that are compared.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from .cells import Cell, flattened, value_text
+from .tables import common_settings, labels, variant
 
 #: Sections and keys of a configuration that make values incomparable, and the keys of them that change no value.
 SECTIONS = ("benchmark", "data", "network")
@@ -29,11 +30,32 @@ def rankings(cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
     ordered = sorted(found, key=lambda key: (min(map(_changes, found[key])), -found[key][0].budget, key))
     named: dict[str, list[Cell]] = {}
     for key in ordered:
-        name = base = _difference(dict(key), dict(ordered[0]))
-        while name in named:
-            name = f"{base} ({len(named)})"
-        named[name] = found[key]
+        title = _difference(dict(key), dict(ordered[0]))
+        for base, own in zip(
+            (title, f"{title}, ablations".removeprefix(", ")), _without_ablations(found[key]), strict=True
+        ):
+            name = base
+            while name in named:
+                name = f"{base} ({len(named)})"
+            if own:
+                named[name] = own
     return list(named.items())
+
+
+def _without_ablations(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
+    """The configurations with no setting of their own, if they are several, and the others, which vary them."""
+    common = common_settings(cells)
+    plain = [cell for cell in cells if not variant(cell, common)]
+    if len({cell.group for cell in plain}) < 2:
+        return list(cells), []
+    return plain, [cell for cell in cells if variant(cell, common)]
+
+
+def named_group(name: str, cells: Sequence[Cell]) -> str | None:
+    """The group of the configuration of this name: its label, or a method that one configuration alone has."""
+    names = labels(cells)
+    own = {group for group, label in names.items() if label == name} or {c.group for c in cells if c.method == name}
+    return own.pop() if len(own) == 1 else None
 
 
 def _settings(cell: Cell) -> dict[str, str]:

@@ -6,17 +6,17 @@ import math
 from dataclasses import dataclass
 
 from .comparisons import BETTER, WORSE, Difference
-from .statistics import Interval
 from .tables import Contest
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A configuration against the reference of a contest, in the metric's unit; more is worse.
+    """A configuration against the reference of a contest; more is worse.
 
-    n: common seeds. mean: NaN without one. plain: the 95 % interval of the mean; low, high: the same at the level of
-    Holm's step, to be read with zero only; all are None below two common seeds. worse, better: whether the difference
-    is significant; else `reason` says why not. improvement: probability that the reference is better.
+    percent: whether differences are in per cent of the reference, else they are in the metric's unit.
+    n: common seeds. mean: NaN without one. plain: the 95 % interval of the mean; low, high: the corrected one; all are
+    None below three common seeds. worse, better: whether the difference is significant; else `reason` says why not.
+    improvement: probability that the reference is better.
     """
 
     label: str
@@ -29,10 +29,11 @@ class Rival:
     reason: str
     improvement: float | None = None
     better: bool = False
+    percent: bool = False
 
     @property
     def ends(self) -> list[float]:
-        """The ends of the corrected interval, then those of the plain one; [] below two common seeds."""
+        """The ends of the corrected interval, then those of the plain one; [] below three common seeds."""
         return [end for end in (self.low, self.high, *self.plain) if end is not None]
 
 
@@ -45,22 +46,17 @@ def rivals(contest: Contest) -> dict[str, Rival]:
 
 def rival_of(found: Difference, sign: int) -> Rival:
     """The second of a difference against the first. sign: 1 where more is better, −1 where less is."""
-    low, high = _ends(found.adjusted, sign)
+    alone, corrected = found.shown(reverse=sign < 0)
     return Rival(
         label=found.second,
         n=found.interval.n,
-        mean=sign * found.interval.mean,
-        plain=_ends(found.interval, sign),
-        low=low,
-        high=high,
+        mean=alone.mean,
+        plain=(alone.low, alone.high),
+        low=corrected.low,
+        high=corrected.high,
         worse=found.verdict == BETTER,
         reason=found.reason,
         improvement=found.improvement,
         better=found.verdict == WORSE,
+        percent=found.log,
     )
-
-
-def _ends(interval: Interval, sign: int) -> tuple[float | None, float | None]:
-    if interval.low is None or interval.high is None:
-        return None, None
-    return (interval.low, interval.high) if sign > 0 else (-interval.high, -interval.low)

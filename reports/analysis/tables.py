@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from ...benchmarks.metrics.registry import direction
+from ...benchmarks.metrics.registry import direction, is_log_scale
 from ...benchmarks.runs.imported import Imported
 from .cells import FINAL_STATES, Cell
 from .comparisons import BETTER, LEAST_SEEDS, Difference, Family, Rank, Values, family, ranks
@@ -101,7 +101,7 @@ class Focus:
 
 @dataclass(frozen=True)
 class Contest:
-    """Who leads one metric at one NFE. `family` compares all pairs.
+    """Who leads one metric at one NFE. `family` compares all pairs, or with a baseline those with it.
 
     leader: the best mean of those with two seeds or more; only where none has two, of those with one.
     reference: what the others are compared with: the baseline of a study, or else the leader.
@@ -313,17 +313,17 @@ def contest(
 ) -> Contest:
     """Who leads `metric`, and whether the comparison of all pairs makes it significant.
 
-    A rival with fewer than two common seeds leaves the matter undecided, and so does a metric whose better direction is
-    not known. failed: label -> cells that failed: like diverged ones they keep the leader from being called best.
+    A rival with fewer than three common seeds leaves the matter undecided, and so does a metric whose better direction
+    is not known. failed: label -> cells that failed: like diverged ones they keep the leader from being called best.
     """
     sign = direction(metric)
-    compared = family(values, sign)
+    compared = family(values, sign, log=is_log_scale(metric), baseline=baseline)
     means = {label: t_interval(seeds.values()) for label, seeds in values.items()}
     ranked = sorted((mean.n < LEAST_SEEDS, -sign * mean.mean, label) for label, mean in means.items() if mean.n)
     if not ranked or not sign:
         return Contest(metric, nfe, None, None, {}, (), (), 0, False, compared)
     leader = ranked[0][2]
-    reference = baseline if baseline is not None and baseline in values else leader
+    reference = compared.baseline or leader
     diverged = tuple(label for label, mean in means.items() if mean.lost and not mean.n)
     rivals = [label for label in values if label != leader and label not in diverged]
     undecided = tuple(label for label in rivals if compared.between(leader, label).verdict != BETTER)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ...benchmarks.metrics.registry import direction
 from ..analysis.ablations import Ablation, Point
-from ..analysis.formatting import ARROWS, NOTHING, number, score_text
-from ..analysis.statistics import Interval
+from ..analysis.comparisons import INCONCLUSIVE, LEAST_COMMON, LEAST_SEEDS, Difference
+from ..analysis.formatting import ARROWS, NOTHING, difference_text, score_text
 from .text import Plot, Table, Text, render
 
 
@@ -56,43 +56,63 @@ def _listed(ablation: Ablation) -> str:
 
 
 def _reading(ablation: Ablation) -> str:
-    """Which value is best by the first metric at the lowest NFE, and which differ significantly from the reference."""
+    """What the table says of the first metric at the first NFE, and where other columns hold a significant difference.
+
+    Which value is best, and which differ significantly from the reference.
+    """
     board = ablation.board
     key = board.nfes[0], board.metrics[0]
-    sign = direction(key[1])
     met = [point for point in ablation.points if key in point.scores and point.scores[key].n]
     if not met:
         return "No training of these has finished yet."
-    best = ""
-    if sign:
-        point = max(met, key=lambda point: sign * point.scores[key].mean)
-        word = "highest" if sign > 0 else "lowest"
-        score = score_text(point.scores[key])
-        best = f"At NFE {key[0]}, the value {point.value.text} has the {word} {key[1]}, {score}. "
-    return best + _significant(ablation, key)
+    return " ".join([*_best(met, key), *_significant(ablation, key), *_elsewhere(ablation)])
 
 
-def _significant(ablation: Ablation, key: tuple[int, str]) -> str:
+def _best(met: Sequence[Point], key: tuple[int, str]) -> list[str]:
     sign = direction(key[1])
+    if not sign:
+        return []
+    ranked = [point for point in met if point.scores[key].n >= LEAST_SEEDS] or met
+    point = max(ranked, key=lambda point: sign * point.scores[key].mean)
+    word, score = "highest" if sign > 0 else "lowest", score_text(point.scores[key])
+    return [f"At NFE {key[0]}, the value {point.value.text} has the {word} mean {key[1]}, {score}."]
+
+
+def _significant(ablation: Ablation, key: tuple[int, str]) -> list[str]:
     reference = _name(ablation, ablation.reference)
     paired = [(p, p.differences[key]) for p in ablation.points if p.differences and key in p.differences]
-    known = [(point, margin) for point, margin in paired if margin.low is not None]
+    known = [(point, found) for point, found in paired if found.interval.low is not None]
     if not known:
-        return f"No value has two seeds in common with {reference}, so no difference can be tested."
-    found = [(point, margin) for point, margin in known if margin.excludes_zero]
-    if not found:
-        return (
-            f"No value differs significantly from {reference}: "
-            "every 95 % interval of a paired difference includes zero."
-        )
-    words = {0: "differs", 1: "better", -1: "worse"}
+        return [f"No value has {LEAST_COMMON} seeds in common with {reference}, so no difference can be tested."]
     named = [
-        f"{point.value.text} ({words[sign * (1 if margin.mean > 0 else -1)]} by {_distance(margin)})"
-        for point, margin in found
+        f"{point.value.text} ({'differs' if found.verdict == INCONCLUSIVE else found.verdict}: {_margin(found)})"
+        for point, found in known
+        if _differs(found, key[1])
     ]
-    rest = len(ablation.points) - 1 - len(found)
-    others = f" For the other{f' {rest}' if rest > 1 else ''} it includes zero." if rest else ""
-    return f"The 95 % interval of the paired difference to {reference} excludes zero for {', '.join(named)}.{others}"
+    if not named:
+        return [f"No value differs significantly from {reference}."]
+    return [f"Significantly different from {reference}: {', '.join(named)}."]
+
+
+def _elsewhere(ablation: Ablation) -> list[str]:
+    """The other columns with a significant difference, which nobody asked for in advance."""
+    board = ablation.board
+    named = [
+        f"{metric} at NFE {nfe} ({', '.join(values)})"
+        for metric in board.metrics
+        for nfe in board.nfes
+        if (nfe, metric) != (board.nfes[0], board.metrics[0])
+        and (
+            values := [
+                point.value.text
+                for point in ablation.points
+                if point.differences
+                and (nfe, metric) in point.differences
+                and _differs(point.differences[nfe, metric], metric)
+            ]
+        )
+    ]
+    return [f"Exploratory columns with significant differences: {', '.join(named)}."] if named else []
 
 
 def _setting(ablation: Ablation) -> str:
@@ -133,23 +153,25 @@ def _row(ablation: Ablation, place: int, metric: str, penalty: bool) -> list[Tex
 
 
 def _difference(point: Point, key: tuple[int, str]) -> Text:
-    margin = None if point.differences is None else point.differences.get(key)
-    if margin is None or not margin.n:
+    found = None if point.differences is None else point.differences.get(key)
+    if found is None or not found.interval.n:
         return Text(NOTHING)
-    return Text(_margin(margin), "**" if margin.excludes_zero else "")
+    return Text(_margin(found), "**" if _differs(found, key[1]) else "")
 
 
-def _margin(margin: Interval) -> str:
-    return f"{'+' if margin.mean > 0 else ''}{_with_half(margin.mean, margin)} (n={margin.n})"
+def _differs(found: Difference, metric: str) -> bool:
+    """Whether a difference is significant; without a better direction, whether its interval excludes zero."""
+    if direction(metric):
+        return found.verdict != INCONCLUSIVE
+    return found.p is not None and found.adjusted.excludes_zero
 
 
-def _distance(margin: Interval) -> str:
-    return _with_half(abs(margin.mean), margin)
-
-
-def _with_half(mean: float, margin: Interval) -> str:
-    half = margin.half_width
-    return number(mean, half or 0.0) + ("" if half is None else f" ± {number(half, mean)}")
+def _margin(found: Difference) -> str:
+    """Always with its sign, and with the number of common seeds."""
+    _, adjusted = found.shown()
+    text = difference_text(adjusted, percent=found.log)
+    sign = "+" if adjusted.mean > 0 and not found.log else ""
+    return sign + text + (f" (n={adjusted.n})" if adjusted.low is not None else "")
 
 
 def _name(ablation: Ablation, place: int) -> str:

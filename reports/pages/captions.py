@@ -10,7 +10,7 @@ from .text import Plot
 CAPTIONS = {
     "bars": "End of training: mean and 95 % t interval over seeds, each seed a dot.",
     "forest": "Difference of each configuration to the best mean at its NFE, paired on n common seeds; right of zero "
-    "is worse. Thick: 95 % interval; thin: the same after Holm's correction over all pairs, to be read with zero only. "
+    "is worse. Thick: 95 % interval; thin: the interval that holds for all pairs at once. "
     "Filled: significantly worse; hollow: inconclusive. Of many configurations, the first 16.",
     "curves": "Learning curves: mean over seeds against training images seen; the band spans the seeds.",
     "cost": "Learning curves against the cost of training: mean over seeds, the band spans the seeds. The cost per "

@@ -79,7 +79,7 @@ def _curve(curve: LearningCurve) -> ChartData:
 
 
 def _contest(board: Board, nfe: int, metric: str, places: Mapping[str, int]) -> ChartData:
-    """The reference and every rival's difference to it: mean, 95 % interval, interval after Holm's correction."""
+    """The reference and every rival's difference to it: mean, 95 % interval, corrected interval."""
     contest = board.contests[nfe, metric]
     found = [
         {
@@ -96,7 +96,8 @@ def _contest(board: Board, nfe: int, metric: str, places: Mapping[str, int]) -> 
         if rival.n
     ]
     leader = None if contest.reference is None else places[contest.reference]
-    return {"nfe": nfe, "metric": metric, "leader": leader, "rivals": found}
+    unit = " %" if contest.family.log else ""
+    return {"nfe": nfe, "metric": metric, "leader": leader, "unit": unit, "rivals": found}
 
 
 def _rounded(value: float | None) -> float | None:

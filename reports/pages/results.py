@@ -27,7 +27,10 @@ REFERENCES = {"halves": "real-vs-real baseline", "noise": "noise baseline"}
 
 @dataclass(frozen=True)
 class Results:
-    """What one NFE gave. ranking: by the first metric. measured: all metrics, and the spread of the first."""
+    """What one NFE gave. ranking: by the first metric. measured: all metrics, and the spread of the first.
+
+    verdict: of the question fixed in advance; "" at other NFEs.
+    """
 
     nfe: int
     calls: str
@@ -45,7 +48,7 @@ def results(board: Board, nfe: int) -> Results:
     return Results(
         nfe=nfe,
         calls="one network call" if nfe == 1 else f"{nfe} network calls",
-        verdict=verdict(board, nfe),
+        verdict=verdict(board, nfe) if nfe == board.nfes[0] else "",
         ranking=_ranking(board, nfe, rows),
         measured=_measured(board, rows),
         errors=", ".join(errors),
@@ -97,9 +100,14 @@ def machine(hardware: dict[str, object]) -> str:
 
 
 def hardware_text(cells: Iterable[Cell]) -> str:
+    """Every machine that the cells ran on, as a sentence."""
+    return f"Hardware: {machines(cells)}."
+
+
+def machines(cells: Iterable[Cell]) -> str:
     """Every machine that the cells ran on."""
-    machines = {machine(attempt.get("hardware") or {}) for cell in cells for attempt in cell.attempts}
-    return f"Hardware: {'; '.join(sorted(machines)) or 'not recorded'}."
+    found = {machine(attempt.get("hardware") or {}) for cell in cells for attempt in cell.attempts}
+    return "; ".join(sorted(found)) or "not recorded"
 
 
 def small_scale_text(board: Board) -> str:

@@ -16,7 +16,7 @@ from .results import evidence, seed_deviation
 COLUMNS = (
     *("benchmark", "method", "version", "variant", "nfe", "metric"),
     *("seeds", "draws", "mean", "low", "high", "sd_of_seeds", "diverged", "failed", "unfinished"),
-    *("place", "place_low", "place_high", "behind", "behind_low", "behind_high", "verdict"),
+    *("place", "place_low", "place_high", "behind", "behind_low", "behind_high", "behind_unit", "verdict"),
     *("parameters", "mimg", "passes_per_step", "tflop", "device_hours", "device", "records"),
 )
 
@@ -29,9 +29,9 @@ def results_csv(boards: Sequence[Board]) -> str:
     """One line for each configuration, NFE and metric, headed by `COLUMNS`; what is not known is left empty.
 
     low, high: the 95 % t interval of the mean over seeds. behind: by how much the row is worse than the best, or
-    than the baseline of a study, on common seeds, its ends after Holm's correction. records: the files that the cells'
-    numbers come from, a blank between two. Text that a spreadsheet would take for a
-    formula gets an apostrophe before it.
+    than the baseline, on common seeds, with the ends of the corrected interval; in per cent where behind_unit is "%",
+    else in the metric's unit. records: the files that the cells' numbers come from, a blank between two. Text that a
+    spreadsheet would take for a formula gets an apostrophe before it.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
@@ -57,15 +57,16 @@ def _line(board: Board, row: Row, metric: str) -> Iterator[object]:
 
 
 def _against(board: Board, row: Row, metric: str) -> tuple[object, ...]:
-    """behind, behind_low, behind_high, verdict."""
+    """behind, behind_low, behind_high, behind_unit, verdict."""
     contest, label = board.contests[row.nfe, metric], row.entry.label
+    unit = "%" if contest.family.log else None
     if label == contest.reference:
         best = "best" if contest.significant and label == contest.leader else None
-        return 0.0, None, None, best or ("baseline" if board.baseline else None)
+        return 0.0, None, None, unit, best or ("baseline" if board.baseline else None)
     found = rivals(contest).get(label)
     if found is None:
-        return None, None, None, None
-    return found.mean if found.n else None, found.low, found.high, _verdict(found)
+        return None, None, None, unit, None
+    return found.mean if found.n else None, found.low, found.high, unit, _verdict(found)
 
 
 def _verdict(found: Rival) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from ...benchmarks.metrics.registry import direction
 from ..analysis.cells import FINAL_STATES
-from ..analysis.formatting import number, score_text
+from ..analysis.formatting import difference_text, number, score_text
+from ..analysis.power import POWER, resolution
 from ..analysis.rivals import Rival, rivals
 from ..analysis.statistics import Interval
 from ..analysis.tables import Board, Contest
@@ -15,7 +16,10 @@ MOST_NAMED = 3  # configurations that are named where the same holds for all of 
 
 
 def verdict(board: Board, nfe: int) -> str:
-    """Which configuration is best by the first metric at `nfe`, and against which the difference is significant."""
+    """Which configuration is best by the first metric at `nfe`, and against which the difference is significant.
+
+    The question fixed in advance is that at the first NFE; elsewhere differences are exploratory.
+    """
     metric = board.metrics[0]
     contest = board.contests[nfe, metric]
     if contest.leader is None:
@@ -26,17 +30,24 @@ def verdict(board: Board, nfe: int) -> str:
     so_far = f"So far, with {unfinished} of {len(board.cells)} cells unfinished: at" if unfinished else "At"
     value = f"{'highest' if direction(metric) > 0 else 'lowest'} {metric}, {score_text(score)}"
     head = f"{contest.leader} is best, with the" if contest.significant else f"{contest.leader} has the"
-    if len(board.entries) > 1 and not contest.significant:
+    if len(board.entries) > 1 and not contest.significant and board.baseline is None:
         head = f"no configuration is significantly better than all others. {head}"
     compared = _comparisons(contest, score) if board.baseline is None else _against_baseline(board.baseline, contest)
-    return " ".join([f"{so_far} NFE {nfe}, {head} {value}.", *compared])
+    return " ".join([f"{so_far} NFE {nfe}, {head} {value}.", *compared, *_resolved(contest)])
 
 
 def gap_text(rival: Rival) -> str:
-    """The difference to the reference with its corrected interval: `0.59 (−1.05 to 2.23)`."""
-    if rival.low is None or rival.high is None:
-        return f"{number(rival.mean)} (n={rival.n})"
-    return f"{number(rival.mean)} ({number(rival.low, rival.mean)} to {number(rival.high, rival.mean)})"
+    """The difference to the reference with its corrected interval."""
+    return difference_text(Interval(rival.mean, rival.low, rival.high, rival.n), percent=rival.percent)
+
+
+def _resolved(contest: Contest) -> list[str]:
+    """Which difference the seeds of a contest can resolve."""
+    found = resolution(contest.family)
+    if found is None:
+        return []
+    size = f"{number(found.difference(found.seeds))}{' %' if found.log else f' in {contest.metric}'}"
+    return [f"Detectable with {found.seeds} seeds: a difference of {size} (power {100 * POWER:.0f} %)."]
 
 
 def _comparisons(contest: Contest, score: Interval) -> list[str]:

@@ -52,8 +52,7 @@ def forest(board: Board) -> Figure | None:
 def span(found: Sequence[Rival]) -> tuple[float, float]:
     """The ends of an axis: room for every mean, and for 95 % intervals of the usual width.
 
-    Very wide ones, of two seeds say, may not flatten all others, and neither may corrected ones: of these it matters
-    alone on which side of zero they end.
+    Very wide ones, of three seeds say, may not flatten all others, and neither may corrected ones.
     """
     means = [0.0, *(rival.mean for rival in found)]
     halves = [(ends[3] - ends[2]) / 2 for rival in found if (ends := rival.ends)]
@@ -70,8 +69,11 @@ def _panel(
     """Draw one contest; whether an interval extends beyond the panel."""
     axes.set_title(f"NFE {contest.nfe}")
     axes.grid(visible=False, axis="y")
+    unit = " in %" if contest.family.log else ""
     axes.set_xlabel(
-        f"{contest.metric}: difference to {short(contest.reference)}" if contest.reference else "nothing to compare"
+        f"{contest.metric}: difference to {short(contest.reference)}{unit}"
+        if contest.reference
+        else "nothing to compare"
     )
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if contest.reference is None or not found:
@@ -132,7 +134,7 @@ def _handles(found: Sequence[Rival], cut: bool) -> list[Line2D]:
     handles = []
     if any(rival.ends for rival in found):
         handles.append(Line2D([], [], color="0.6", lw=WIDE, solid_capstyle="butt", label="95 % interval"))
-        handles.append(Line2D([], [], color="0.15", lw=1, label="after Holm's correction"))
+        handles.append(Line2D([], [], color="0.15", lw=1, label="of all pairs at once"))
     words = "worse" if not any(rival.better for rival in found) else "better or worse"
     for told, face, label in ((True, "0.15", f"significantly {words}"), (False, "white", "inconclusive")):
         if any((rival.worse or rival.better) == told for rival in found):

@@ -70,9 +70,11 @@ def test_a_significant_winner_is_bold_and_called_best(sweep):
         sweep.cell("ect", seed, level=30.0 + 3.1 * seed)
     text = built(sweep.out)
     assert "At NFE 1, ect is best, with the lowest fd_digits_2k, 33.1 ± 7.7 (n=3)." in text
-    assert "It is significantly better (family-wise 95 %) than ict, with a difference of 9.90 (9.65 to 10.1)." in text
+    assert (
+        "It is significantly better (family-wise 95 %) than ict, with a difference of +30.1 % (22.5 to 38.1)." in text
+    )
     assert "| 1 | 1 | 1 | ect v1 | 3 × 1 | **33.1 ± 7.7 (n=3)** | – | best | – |" in text
-    worse = "| 2 | 2 | 2 | ict v1 | 3 × 1 | 43.0 ± 7.5 (n=3) | 9.90 (9.65 to 10.1) | significantly worse | 100 % |"
+    worse = "| 2 | 2 | 2 | ict v1 | 3 × 1 | 43.0 ± 7.5 (n=3) | +30.1 % (22.5 to 38.1) | significantly worse | 100 % |"
     assert worse in text
     assert "So far" not in text
     assert "unfinished" not in text
@@ -83,7 +85,7 @@ def test_one_seed_has_no_interval(sweep):
     sweep.cell("ict", 0, level=40.0)
     text = built(sweep.out)
     assert "| 30.0 (n=1) |" in text
-    assert "Inconclusive against ict: fewer than two common seeds." in text
+    assert "Inconclusive against ict: needs 3 common seeds." in text
     assert "| – | – | – | ect v1 | 1 × 1 | 30.0 (n=1) | – | – | – |" in text
 
 
@@ -337,9 +339,9 @@ def test_common_settings_are_said_once(sweep):
 def test_a_verdict_names_no_long_list_of_rivals(sweep):
     for method in ("ict", "ect", "sct", "vct"):
         sweep.cell(method, 0)
-    assert re.search(r"Inconclusive against (sct|ect), (sct|ect), ict: fewer than two common seeds\.", built(sweep.out))
+    assert re.search(r"Inconclusive against (sct|ect), (sct|ect), ict: needs 3 common seeds\.", built(sweep.out))
     sweep.cell("ect+ot", 0, level=90.0)
-    assert "Inconclusive against every other configuration: fewer than two common seeds." in built(sweep.out)
+    assert "Inconclusive against every other configuration: needs 3 common seeds." in built(sweep.out)
 
 
 def test_the_sampling_error_stands_below_its_table(sweep):
@@ -372,7 +374,10 @@ def test_a_mean_over_survivors_is_never_best(sweep):
     text = built(sweep.out)
     assert "| 31.0 ± 2.5 (n=3, 1 diverged) |" in text
     assert "**31.0" not in text
-    assert "Inconclusive against ict with a difference of 10.1 (9.9 to 10.3): seeds of the better one diverged." in text
+    assert (
+        "Inconclusive against ict with a difference of +32.6 % (30.8 to 34.4): seeds of the better one diverged."
+        in text
+    )
     assert "Its mean excludes 1 of its seeds, which diverged." in text
 
 

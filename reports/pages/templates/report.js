@@ -239,11 +239,11 @@ function drawForest(box, data, chosen) {
   const [low, high] = forestRange(rivals);
   const x = scale(low, high, left, right, false, width / 120);
   x.span = [left, right];
-  bottomAxis(root, x, top, bottom, `${chosen.metric}: difference to ${data.configurations[contest.leader].label}`);
+  bottomAxis(root, x, top, bottom, `${chosen.metric}: difference to ${data.configurations[contest.leader].label}${contest.unit ? " in %" : ""}`);
   root.append(svg("line", { x1: x.at(0), x2: x.at(0), y1: top, y2: bottom, class: "axis", "stroke-width": 2 }));
   rivals.forEach((rival, place) => {
     const look = data.configurations[rival.at], middle = top + place * step + (narrow ? 28 : step / 2);
-    const interval = rival.low === null ? "" : ` (${short(rival.low)} to ${short(rival.high)})`;
+    const interval = rival.low === null ? contest.unit : `${contest.unit} (${short(rival.low)} to ${short(rival.high)})`;
     const verdict = !rival.worse ? "inconclusive" : rival.mean < 0 ? "significantly better" : "significantly worse";
     const label = `${look.label}: ${short(rival.mean)}${interval}, n=${rival.n}, ${verdict}${rival.reason ? `: ${rival.reason}` : ""}`;
     const name = svg("text", narrow ? { x: left, y: middle - 10 } : { x: left - 10, y: middle + 4, "text-anchor": "end" });
@@ -278,8 +278,8 @@ function forestRange(rivals) {
   return [low - 0.04 * (high - low || 1), high + 0.04 * (high - low || 1)];
 }
 
-const FOREST = "Paired differences on common seeds at the end of training; right of zero is worse. Thick: 95 % interval; thin: the same "
-  + "after Holm's correction over all pairs, to be read with zero only. Filled: significant; hollow: inconclusive. An arrow: the interval extends beyond the axis.";
+const FOREST = "Paired differences on common seeds at the end of training; right of zero is worse. Thick: 95 % interval; thin: the interval "
+  + "that holds for all pairs at once. Filled: significant; hollow: inconclusive. An arrow: the interval extends beyond the axis.";
 
 // Charts of one benchmark, with their toggles
 

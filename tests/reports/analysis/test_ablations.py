@@ -60,6 +60,10 @@ def reading(ablation: Ablation) -> str:
     return ablation_page(ablation, []).reading
 
 
+def mean_log_ratio(first, second) -> float:
+    return float(np.log(np.divide(first, second)).mean())
+
+
 # Finding them
 
 
@@ -72,9 +76,11 @@ def test_a_swept_key_is_an_ablation(sweep):
     first, _, reference, last = ablation.points
     assert reference.differences is None
     assert first.differences is not None
-    assert first.differences[FIRST].mean == pytest.approx((15 + 17 + 13) / 3)
+    assert first.differences[FIRST].shown()[0].mean == pytest.approx(
+        100 * (math.exp(mean_log_ratio(KL[1], KL[10])) - 1)
+    )
     assert last.differences is not None
-    assert last.differences[FIRST].mean == pytest.approx((1 - 1 + 3) / 3)
+    assert last.differences[FIRST].interval.mean == pytest.approx(mean_log_ratio(KL[30], KL[10]))
 
 
 def test_methods_alone_are_no_ablation(sweep):
@@ -208,15 +214,15 @@ def test_diverged_seeds_are_counted(sweep):
     ablation = only(sweep.out)
     assert [(point.scores[FIRST].n, point.scores[FIRST].lost) for point in ablation.points] == [(2, 1), (3, 0), (0, 3)]
     text = page_of(sweep.out)
-    assert re.search(r"\| 3 \| 2 finished, 1 diverged \| 33\.0 ± 38\.1 \(n=2, 1 diverged\) \| \+4\.50 ", text)
+    assert re.search(r"\| 3 \| 2 finished, 1 diverged \| 33\.0 ± 38\.1 \(n=2, 1 diverged\) \| \+16\.2 % \(n=2\) ", text)
     assert "| 30 | 3 diverged | diverged | – | diverged | – |" in text
 
 
 def test_one_seed_has_neither_interval_nor_certainty(sweep):
     sweep.sweep("vct", KEY, {3: [30.0], 10: [25.0]}, 10)
     text = page_of(sweep.out)
-    assert "| 3 | 1 finished | 30.0 (n=1) | +5.00 (n=1) |" in text
-    assert "No value has two seeds in common with 10 (default), so no difference can be tested." in text
+    assert "| 3 | 1 finished | 30.0 (n=1) | +20.0 % (n=1) |" in text
+    assert "No value has 3 seeds in common with 10 (default), so no difference can be tested." in text
 
 
 def test_nothing_finished_is_said(sweep):
@@ -231,9 +237,10 @@ def test_nothing_finished_is_said(sweep):
 def test_the_reading_says_what_is_certain_and_which_way(sweep):
     values = {1: [35.0, 36.0, 37.1], 3: [29.0, 31.0, 30.0], 10: [30.0, 31.0, 32.0], 30: [25.0, 26.1, 27.0]}
     assert reading(only(sweep.sweep("vct", KEY, values, 10).out)) == (
-        "At NFE 1, the value 30 has the lowest fd_digits_2k, 26.0 ± 2.5 (n=3). The 95 % interval of the paired "
-        "difference to 10 (default) excludes zero for 1 (worse by 5.03 ± 0.14), 30 (better by 4.97 ± 0.14). For the "
-        "other it includes zero."
+        "At NFE 1, the value 30 has the lowest mean fd_digits_2k, 26.0 ± 2.5 (n=3). Significantly different from 10 "
+        "(default): 1 (worse: +16.2 % (11.4 to 21.3) (n=3)), 30 (better: −16.0 % (−19.5 to −12.4) (n=3)). Exploratory "
+        "columns with significant differences: fd_digits_2k at NFE 2 (1, 30), kd_digits_2k at NFE 1 (1, 30), "
+        "kd_digits_2k at NFE 2 (1, 30)."
     )
 
 
@@ -241,18 +248,56 @@ def test_higher_is_better_reads_the_other_way(sweep):
     values = {3: [7.0, 7.1, 7.2], 10: [5.0, 5.1, 5.21]}
     sweep.sweep("vct", KEY, values, 10, metrics=("modes_points_2k",))
     text = reading(only(sweep.out))
-    assert "the value 3 has the highest modes_points_2k" in text
-    assert "3 (better by 2.00 ± 0.01)" in text
+    assert "the value 3 has the highest mean modes_points_2k" in text
+    assert "3 (better: +2.00 (1.98 to 2.01) (n=3))" in text
 
 
 def test_an_unknown_direction_differs_and_is_not_judged(sweep):
-    sweep.sweep("vct", KEY, {3: [7.0, 7.1], 10: [5.0, 5.1]}, 10, metrics=("something",))
-    assert reading(only(sweep.out)).endswith("excludes zero for 3 (differs by 2.00 ± 0.00).")
+    sweep.sweep("vct", KEY, {3: [7.0, 7.1, 7.0], 10: [5.0, 5.1, 5.01]}, 10, metrics=("something",))
+    assert "Significantly different from 10 (default): 3 (differs: +2.00 (1.98 to 2.01) (n=3))" in reading(
+        only(sweep.out)
+    )
 
 
 def test_equal_values_cannot_be_told_apart(sweep):
-    sweep.sweep("vct", KEY, {3: [7.0, 7.1], 10: [7.0, 7.1]}, 10)
+    sweep.sweep("vct", KEY, {3: [7.0, 7.1, 7.3], 10: [7.0, 7.1, 7.3]}, 10)
     assert "No value differs significantly from 10 (default)" in reading(only(sweep.out))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_reading_says_what_the_tables_show(sweep, seed):
+    """Of any records: the best value, and every significant difference at every NFE and no other."""
+    rng = np.random.default_rng(seed)
+    seeds = rng.integers(1, 6)
+    base = 30 + 3 * rng.standard_normal(seeds)
+    values = {
+        value: list(base * np.exp(rng.choice([0.0, 0.3]) + rng.choice([0.01, 0.1]) * rng.standard_normal(seeds)))
+        for value in (1, 3, 10, 30)
+    }
+    values[3] = [math.nan if rng.random() < 0.2 else value for value in values[3]][: rng.integers(1, 6)]
+    ablation = only(sweep.sweep("vct", KEY, values, 10).out)
+    page = ablation_page(ablation, [])
+    bold, best = {}, None
+    for table in page.tables:
+        for column in range(2, len(table.header) - page.penalty, 2):
+            lines = [[getattr(cell, "text", ""), getattr(cell, "mark", "")] for cell in (r[column] for r in table.rows)]
+            gaps = [row[column + 1] for row in table.rows]
+            nfe = int(re.findall(r"\d+", table.header[column])[0])
+            names = [getattr(row[0], "text", "").removesuffix(" (default)") for row in table.rows]
+            bold[table.name, nfe] = [name for name, gap in zip(names, gaps, strict=True) if gap.mark == "**"]
+            if (nfe, table.name) == FIRST:
+                means = {n: float(text.split()[0]) for n, (text, _) in zip(names, lines, strict=True) if "n=" in text}
+                ranked = {n: m for n, m in means.items() if "±" in dict(zip(names, lines, strict=True))[n][0]} or means
+                best = min(ranked.values())
+    named = re.search(r"the value (\S+) has the lowest mean fd_digits_2k", page.reading)
+    assert named
+    assert ranked[named[1]] == best
+    headline, _, others = page.reading.partition("Exploratory columns with significant differences: ")
+    told = re.findall(r"(?:: |, )(\d+) \((?:better|worse): ", headline)
+    assert told == bold.pop(FIRST[::-1])
+    assert ("No value" in headline) == (not told)
+    listed = {(m, int(n)): v.split(", ") for m, n, v in re.findall(r"(\S+) at NFE (\d+) \(([^)]*)\)", others)}
+    assert listed == {key: found for key, found in bold.items() if found}
 
 
 def test_the_penalty_is_that_of_the_last_row_and_of_methods_that_have_one(sweep):
@@ -317,7 +362,7 @@ def test_tables_are_rectangular_and_values_marked(sweep):
     text = page_of(sweep.sweep("vct", KEY, KL, 10).out)
     assert text.count("| 10 (default) |") == 3  # a table for each metric
     assert "| kl_weight | seeds | NFE 1 ↓ | NFE 1: difference to 10 | NFE 2 ↓ | NFE 2: difference to 10 |" in text
-    assert "| 1 | 3 finished | 43.0 ± 6.6 (n=3) | **+15.0 ± 5.0 (n=3)** |" in text
+    assert "| 1 | 3 finished | 43.0 ± 6.6 (n=3) | **+54.2 % (19.3 to 99.2) (n=3)** |" in text
     page = MarkdownIt("commonmark").enable("table").render(text)
     assert page.count("<table>") == 3
     for table in re.findall(r"<table>.*?</table>", page, re.DOTALL):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -50,9 +51,10 @@ def test_two_methods_on_their_common_seeds(sweep):
         (metric, nfe) for metric in (FD, "kd_digits_2k", "classes_digits_2k") for nfe in (1, 2)
     ]
     found = made[0].difference
-    assert (found.interval.n, found.pairs) == (3, 4)  # classes are all equal: nothing to test
-    assert found.interval.mean == pytest.approx(paired_interval(made[0].first, made[0].second).mean)
-    assert found.holm == pytest.approx(4 * min(item.difference.p for item in made[:4]))
+    assert (found.interval.n, found.pairs, found.corrected) == (3, 1, pytest.approx(found.p))
+    logs = [{seed: math.log(value) for seed, value in own.items()} for own in (made[0].first, made[0].second)]
+    assert found.interval.mean == pytest.approx(paired_interval(*logs).mean)
+    assert [item.headline for item in made] == [True] + 5 * [False]
     assert (found.verdict, found.reason) == ("better", "")
     assert made[0].names == ("ect", "ict")
 
@@ -63,10 +65,10 @@ def test_the_terminal_shows_seeds_means_and_a_verdict(sweep, said):
     text = said("ect", "ict")
     assert re.search(r"^   1  31\.0  41\.1  −10\.1 *$", text, re.MULTILINE)
     assert re.search(
-        r"^  1  31\.0  41\.1 +−10\.1 \(−10\.[\d]+ to −9\.[\d]+\)  3 +100 %  A better *$", text, re.MULTILINE
+        r"^  1  31\.0  41\.1 +−24\.6 % \(−25\.[\d]+ to −2[\d.]+\)  3 +100 %  A better *$", text, re.MULTILINE
     )
     assert "At NFE 1 on digits, ect is significantly better than ict in fd_digits_2k" in text
-    assert "All 6 comparisons: 4 A better, 0 B better, 2 inconclusive." in text
+    assert "The other 5 comparisons are exploratory: 3 A better, 0 B better, 2 inconclusive." in flat(text)
     assert max(map(len, text.splitlines())) <= 80
     assert "significantly better" not in said("ect", "ict", metric="classes_digits_2k")
     assert "1.3 %" in text
@@ -77,20 +79,21 @@ def test_metric_and_nfe_choose_the_family(sweep, said):
     three(sweep, "ict", 40.0, 1.1)
     text = said("ect", "ict", metric=FD, nfe="2")
     assert "kd_digits" not in text
-    assert "All" not in text.partition("significantly")[2].partition("\n")[0]
+    assert "exploratory" not in text
     assert "At NFE 2 on digits" in text
     [found] = compare(matches(side(sweep, "ect"), side(sweep, "ict")), [FD], [2])
-    assert (found.difference.pairs, found.difference.holm) == (1, found.difference.p)
+    assert (found.difference.pairs, found.headline) == (1, True)
 
 
 def test_a_single_seed_is_inconclusive(sweep, said):
     sweep.cell("ect", 0, level=1.0)
     three(sweep, "ict", 40.0)
-    assert "the comparison of ect and ict in fd_digits_2k is inconclusive: fewer than two" in flat(said("ect", "ict"))
+    assert "the comparison of ect and ict in fd_digits_2k is inconclusive: needs 3 common" in flat(said("ect", "ict"))
 
 
 def test_diverged_seeds_are_named(sweep, said):
     three(sweep, "ict", 40.0, 1.1)
+    sweep.cell("ict", 3, level=43.2)
     for seed in range(4):
         sweep.cell("ect", seed, level=30.0 + seed, state="diverged" if seed == 1 else "done")
     text = said("ect", "ict")
@@ -110,11 +113,25 @@ def test_two_folders_are_compared_configuration_by_configuration(sweep, tmp_path
         ("digits", ("ict", "ict")),
     ]
     text = said(str(sweep.out), str(other.out), metric=FD, nfe="1")
-    assert "the same difference on every seed: no spread" in flat(text)
     assert "A (ect)" in text
+    assert "A and B are the same configuration: both ran on" in flat(text)
+    pairs = matches(Side.of(read_cells(sweep.out)), Side.of(read_cells(other.out)))
+    assert {item.difference.pairs for item in compare(pairs, [FD], [1])} == {2}
+    assert all(item.same for item in compare(pairs))
     assert f"A  {sweep.out.name}: ect (seeds 0, 1, 2)" in text
     assert re.search(rf"^seed +{sweep.out.name} +other +A − B *$", text, re.MULTILINE)
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_one_configuration_on_two_machines_measures_hardware(sweep, tmp_path, said):
+    other = type(sweep)(tmp_path / "other")
+    for where, shift in ((sweep, 0.0), (other, 0.3)):
+        three(where, "ect", 30.0 + shift)
+    for path in other.out.glob("*/*/*/run.json"):
+        path.write_text(path.read_text().replace("Example CPU", "Other CPU"))
+    text = flat(said(str(sweep.out), str(other.out), metric=FD, nfe="1"))
+    assert "A and B are the same configuration: A ran on Example CPU (2 cores), B on Other CPU (2 cores)." in text
+    assert "Their differences measure hardware, software and nondeterminism, not methods." in text
 
 
 def test_folders_of_one_name_are_told_apart(sweep, tmp_path, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,8 +11,12 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consistency_bench.reports.analysis.comparisons import SEED_VARIATION, family, holm_steps, one_family, ranks
+from consistency_bench.reports.analysis.comparisons import SEED_VARIATION, among, compare_pairs, family, ranks
+from consistency_bench.reports.analysis.power import detectable, power, seeds_for
+from consistency_bench.reports.analysis.simultaneous import critical, exceedance
 from consistency_bench.reports.analysis.statistics import paired_interval
+
+from .simulation import coverage, draw, error_rate, found_by_holm, found_by_rule
 
 LOWER, HIGHER = -1, 1
 
@@ -21,30 +26,35 @@ def table_of(rows):
     return {str(label): dict(enumerate(map(float, row))) for label, row in enumerate(rows)}
 
 
-def test_holm_by_hand():
-    # Sorted: 0.01 × 4, 0.02 × 3, 0.03 × 2 (no smaller than before), 0.5; the second is the first that stays.
-    adjusted, level = holm_steps(np.array([0.5, 0.02, math.nan, 0.01, 0.03]))
-    assert adjusted[[3, 1, 4, 0]] == pytest.approx([0.04, 0.06, 0.06, 0.5])
-    assert level[[3, 1, 4, 0]] == pytest.approx([0.05 / 4, 0.05 / 3, 0.05 / 3, 0.05 / 3])
-    assert math.isnan(adjusted[2])
-    assert holm_steps(np.array([math.nan]))[1] == pytest.approx([0.05])
-    assert holm_steps(np.array([]))[0].size == 0
+@pytest.mark.parametrize(("k", "df"), [(2, 2), (3, 2), (4, 6), (8, 63), (20, 38)])
+def test_tukeys_quantile_is_that_of_scipy(k, df):
+    assert critical(k, df, baseline=False) == pytest.approx(
+        scipy.stats.studentized_range.ppf(0.95, k, df) / math.sqrt(2), abs=1e-6
+    )
+    assert exceedance(3.0, k, df, baseline=False) == pytest.approx(
+        scipy.stats.studentized_range.sf(3 * math.sqrt(2), k, df), abs=1e-6
+    )
 
 
-@given(st.lists(st.floats(1e-9, 1.0), min_size=1, max_size=12))
-def test_holm_lies_between_nothing_and_bonferroni(p):
-    adjusted, level = holm_steps(np.array(p))
-    assert np.all(adjusted >= np.array(p))
-    assert np.all(adjusted <= np.minimum(1, len(p) * np.array(p)) + 1e-12)
-    assert np.array_equal(adjusted <= 0.05, np.array(p) <= level)  # the interval at that level says the same
+@pytest.mark.parametrize(("others", "df", "published"), [(2, 5, 3.03), (3, 10, 2.76), (2, 20, 2.38), (9, 60, 2.77)])
+def test_dunnetts_quantile_is_that_of_his_table(others, df, published):
+    """Dunnett 1964, New tables for multiple comparisons with a control, two-sided, 5 %."""
+    assert critical(others + 1, df, baseline=True) == pytest.approx(published, abs=0.006)
 
 
-def test_pairs_agree_with_scipy_where_seeds_are_missing():
+def test_the_residual_is_that_of_least_squares_where_seeds_are_missing():
     rng = np.random.default_rng(1)
     rows = rng.normal(30, 3, (5, 7))
     rows[rng.random(rows.shape) < 0.2] = math.nan
     values = table_of(rows)
     compared = family(values, LOWER)
+    known = [(i, seed) for i in range(5) for seed in range(7) if np.isfinite(rows[i, seed])]
+    design = np.array([[*(i == row for i in range(5)), *(j == seed for j in range(7))] for row, seed in known], float)
+    observed = np.array([rows[place] for place in known])
+    left = observed - design @ np.linalg.lstsq(design, observed)[0]
+    df = len(known) - np.linalg.matrix_rank(design)
+    assert compared.pairs.df == df
+    assert compared.pairs.sd == pytest.approx(math.sqrt(left @ left / df))
     for i, j in [(0, 1), (3, 2), (4, 0)]:
         found = compared.between(str(i), str(j))
         both = np.isfinite(rows[i]) & np.isfinite(rows[j])
@@ -56,8 +66,55 @@ def test_pairs_agree_with_scipy_where_seeds_are_missing():
             alone.n,
             alone.lost,
         )
-        assert (found.holm, found.pairs) == (pytest.approx(min(1, found.holm)), 10)
-        assert found.adjusted.low < found.interval.low < found.interval.high < found.adjusted.high
+        assert found.pairs == compared.size
+
+
+def test_the_corrected_interval_is_the_wider_of_two():
+    rows = np.array([[10.0, 11.0, 12.5, 10.2], [20.0, 21.1, 22.5, 20.3], [14.0, 15.2, 13.0, 9.0]])
+    compared = family(table_of(rows), LOWER)
+    residual = rows - rows.mean(1, keepdims=True) - rows.mean(0) + rows.mean()
+    sd = math.sqrt((residual**2).sum() / 6)
+    together = scipy.stats.studentized_range.ppf(0.95, 3, 6) * sd / math.sqrt(4)
+    near = compared.between("0", "1").adjusted  # the two differ by nearly the same on every seed: Tukey's is wider
+    assert near.half_width == pytest.approx(together, rel=1e-6)
+    gaps = rows[0] - rows[2]
+    alone = scipy.stats.t.ppf(1 - 0.05 * 2.5 / 3 / 2, 3) * gaps.std(ddof=1) / 2
+    assert alone > together
+    assert compared.between("0", "2").adjusted.half_width == pytest.approx(alone)
+
+
+def test_two_rows_are_a_paired_t_test():
+    found = family(table_of([[10.0, 11.0, 12.5], [10.4, 13.0, 12.9]]), LOWER).between("0", "1")
+    assert found.adjusted.half_width == pytest.approx(found.interval.half_width)
+    assert found.corrected == pytest.approx(found.p)
+
+
+def test_distances_are_compared_by_their_ratios():
+    first = np.array([10.0, 12.0, 30.0, 20.0])
+    second = first * np.array([1.2, 1.21, 1.19, 1.2])
+    found = family(table_of([first, second]), LOWER, log=True).between("0", "1")
+    ratio = math.exp(np.log(first / second).mean())
+    alone, corrected = found.shown()
+    back, _ = found.shown(reverse=True)
+    assert found.log
+    assert alone.mean == pytest.approx(100 * (ratio - 1))
+    assert back.mean == pytest.approx(100 * (1 / ratio - 1))
+    assert alone.low < alone.mean < alone.high
+    assert (1 + back.low / 100) * (1 + alone.high / 100) == pytest.approx(1)
+    assert corrected.low == pytest.approx(alone.low)
+    assert found.verdict == "better"
+    assert not family(table_of([first, second - 12]), LOWER, log=True).log  # one value is 0
+
+
+def test_against_a_baseline_only_its_pairs_are_compared():
+    rows = [[10.0, 11.0, 12.5, 10.2], [20.0, 21.1, 22.5, 20.3], [15.0, 16.2, 17.6, 15.1]]
+    found = family(table_of(rows), LOWER, baseline="2")
+    assert found.size == 2
+    assert found.between("2", "0").verdict == "worse"
+    assert found.between("0", "1").reason == "only differences to 2 are tested"
+    everything = family(table_of(rows), LOWER).between("2", "0")
+    assert found.between("2", "0").corrected <= everything.corrected
+    assert family(table_of(rows), LOWER, baseline="unknown").size == 3
 
 
 tables = st.integers(2, 5).flatmap(
@@ -73,7 +130,7 @@ def test_a_comparison_is_the_mirror_image_of_its_reverse(rows, sign):
     assert np.array_equal(compared.verdicts, -compared.verdicts.T)
     there, back = compared.between("0", "1"), compared.between("1", "0")
     assert (there.verdict, back.verdict) in {("better", "worse"), ("worse", "better"), ("inconclusive",) * 2}
-    assert (there.p, there.holm) == (back.p, back.holm)
+    assert (there.p, there.corrected) == (back.p, back.corrected)
     if there.improvement is not None:
         assert there.improvement + back.improvement == pytest.approx(1)
 
@@ -104,7 +161,7 @@ def test_verdicts_and_their_reasons():
     assert verdict(wide, [20.0, 21.2, 20.3], HIGHER) == ("worse", "")
     assert verdict(wide, [9.0, 12.0, 11.0]) == ("inconclusive", "the interval includes zero")
     assert verdict(wide, near) == ("inconclusive", "the difference is within 1.3 % of the value")
-    assert verdict(wide, [20.0]) == ("inconclusive", "fewer than two common seeds")
+    assert verdict(wide, [20.0, 21.2]) == ("inconclusive", "needs 3 common seeds")
     assert verdict([10.0, 11.0, 10.5, math.nan], [20.0, 21.2, 20.3, 20.1]) == (
         "inconclusive",
         "seeds of the better one diverged",
@@ -123,18 +180,33 @@ def test_the_margin_is_a_share_of_the_value():
     assert verdict(base, base + 1.5 + shift)[0] == "better"
 
 
-def test_a_family_takes_certainty_away_and_never_adds_it():
+def test_bonferroni_takes_significance_away_and_never_adds_it():
     near, far = [5.0, 4.0, 1.0, 6.0, 3.0], [50.0, 48.0, 51.0, 50.5, 49.5]  # p = 0.009 and 1e-6
     base = np.array([30.0, 33.0, 28.0, 31.0, 29.5])
-    alone = [family(table_of([base, base + gap]), LOWER).between("0", "1") for gap in (near,) * 6 + (far,)]
-    together = one_family(alone)
+    alone = [family(table_of([base, base + gap]), LOWER).between("0", "1") for gap in (near, far)]
     assert {found.verdict for found in alone} == {"better"}
-    assert [found.verdict for found in together] == ["inconclusive"] * 6 + ["better"]
-    assert {found.reason for found in together[:6]} == {"the interval includes zero"}
-    assert {found.pairs for found in together} == {7}
-    assert together[0].holm == pytest.approx(6 * alone[0].p)
+    assert among(alone[0], 1) == alone[0]
+    together = [among(found, 7) for found in alone]
+    assert [(found.verdict, found.reason) for found in together] == [
+        ("inconclusive", "the interval includes zero"),
+        ("better", ""),
+    ]
+    assert together[0].corrected == pytest.approx(7 * alone[0].p)
     for found in together:
-        assert (found.holm <= 0.05) == (not found.adjusted.low <= 0 <= found.adjusted.high)
+        assert (found.corrected <= 0.05) == found.adjusted.excludes_zero
+
+
+@given(tables)
+def test_interval_p_value_and_verdict_agree(rows):
+    compared = family(table_of(rows), LOWER)
+    for i, j in itertools.combinations(compared.labels, 2):
+        found = compared.between(i, j)
+        if found.corrected is not None and abs(found.corrected - 0.05) > 1e-6:
+            assert (found.corrected < 0.05) == found.adjusted.excludes_zero
+        if found.verdict != "inconclusive":
+            assert found.adjusted.excludes_zero
+        if found.adjusted.half_width is not None:
+            assert found.adjusted.half_width >= found.interval.half_width
 
 
 def test_ranks():
@@ -156,24 +228,59 @@ def test_ties_share_their_rank():
 def test_rows_without_common_seeds_are_ranked_and_not_compared():
     compared = family({"a": {0: 1.0, 1: 1.1}, "b": {7: 9.0, 8: 9.1}, "c": {}}, LOWER)
     assert [rank.place for rank in ranks(compared).values()] == [1, 2, None]
-    assert compared.between("a", "b").reason == "fewer than two common seeds"
+    assert compared.between("a", "b").reason == "needs 3 common seeds"
     assert compared.between("a", "b").improvement == 1.0
     assert compared.between("a", "c").improvement is None
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10])
-@pytest.mark.parametrize("methods", [2, 4, 10])
-@pytest.mark.parametrize("common", [0.0, 2.0])
-def test_equal_methods_are_seldom_called_better(methods, seeds, common):
-    """Whole tables of equal methods: how often any of them is called better than any other, the best included.
+TRIALS = 2000
+MARGIN = 2.33 * math.sqrt(0.06 * 0.94 / TRIALS)  # 99 % of the simulation's own error
 
-    common: how many times as much the seeds add to all methods alike as each has of its own.
-    """
-    rng = np.random.default_rng([methods, seeds, int(common)])
-    trials = 3000
-    noise = 3 * rng.standard_normal((trials, methods, seeds)) + 3 * common * rng.standard_normal((trials, 1, seeds))
-    wrong = sum(bool(family(table_of(30 + rows), LOWER).verdicts.any()) for rows in noise)
-    assert wrong / trials <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / trials)  # 99 % of the simulation's own error
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("k", [2, 4, 8])
+@pytest.mark.parametrize("pattern", ["equal", "one ×3"])
+@pytest.mark.parametrize("shared", [0.0, 2.0])
+def test_equal_methods_are_seldom_called_different(k, seeds, pattern, shared):
+    """Family-wise error of whole tables, of all pairs and against a baseline, also if it is what varies more."""
+    tables = draw(k, seeds, TRIALS, pattern=pattern, shared=shared)
+    for baseline in (None, 0, 1):
+        assert error_rate(tables, baseline) <= 0.06 + MARGIN
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("k", [2, 4, 8])
+def test_intervals_of_all_pairs_hold_at_once(k, seeds):
+    assert coverage(draw(k, seeds, TRIALS))[1] >= 0.94 - MARGIN
+
+
+def test_tables_at_once_and_one_by_one_are_the_same():
+    tables = draw(5, 4, 20, pattern="one ×3", shared=1.0)
+    together, _ = compare_pairs(tables)
+    for table, half, significant in zip(tables, together.half, together.significant, strict=True):
+        alone = family(table_of(table + 1000), LOWER)
+        upper = np.triu_indices(5, 1)
+        assert alone.pairs.half[upper] == pytest.approx(half[upper])
+        assert np.array_equal(alone.pairs.significant, significant)
+
+
+def test_six_seeds_find_more_than_holms_correction_did():
+    """Of a difference of 2 sd among 4 and 8 methods."""
+    for k, least in ((4, 1.3), (8, 2.5)):
+        tables = draw(k, 6, TRIALS)
+        assert found_by_rule(tables, 2) > least * found_by_holm(tables, 2)
+
+
+@pytest.mark.parametrize(("k", "seeds", "baseline"), [(2, 6, False), (4, 3, False), (4, 6, True), (8, 6, False)])
+def test_power_is_that_of_the_simulation(k, seeds, baseline):
+    tables, error = draw(k, seeds, TRIALS), 2.33 * math.sqrt(0.25 / TRIALS)
+    assert power(2, k, seeds, baseline=baseline) == pytest.approx(
+        found_by_rule(tables, 2, 0 if baseline else None), abs=error
+    )
+    effect = detectable(k, seeds, baseline=baseline)
+    assert found_by_rule(tables, effect, 0 if baseline else None) == pytest.approx(0.8, abs=error)
+    assert seeds_for(effect + 1e-3, k, baseline=baseline) == seeds
+    assert seeds_for(effect - 1e-2, k, baseline=baseline) == seeds + 1
 
 
 def test_values_on_a_grid_make_no_winners():
@@ -185,7 +292,7 @@ def test_values_on_a_grid_make_no_winners():
     assert wrong / trials <= 0.05
 
 
-def test_a_method_that_is_better_is_found():
+def test_the_best_of_four_is_called_best():
     rng = np.random.default_rng(5)
     trials = 300
     rows = 30 + 3 * rng.standard_normal((trials, 1, 5)) + 0.5 * rng.standard_normal((trials, 4, 5))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from consistency_bench.reports.analysis.cells import read_cells
-from consistency_bench.reports.analysis.rankings import rankings
+from consistency_bench.reports.analysis.rankings import named_group, rankings
 from consistency_bench.reports.analysis.tables import Focus, leaderboard, seed_values
+from consistency_bench.reports.pages.leaderboard import excerpt_text
 from consistency_bench.reports.pages.results import results
 from consistency_bench.reports.pages.spreadsheet import results_csv
 from consistency_bench.reports.pages.verdicts import verdict
@@ -41,6 +42,35 @@ def test_what_is_swept_at_equal_budget_stays_together(sweep: Sweep, key: str) ->
     assert [name for name, _ in rankings(read_cells(sweep.out))] == [""]
 
 
+def excerpt(out) -> str:
+    (_, cells), *_ = rankings(read_cells(out))
+    return excerpt_text([leaderboard(cells, seed_values(cells), {})], "")
+
+
+def test_smoke_runs_and_ablations_leave_the_headline_as_it_was(sweep: Sweep) -> None:
+    sweep.default()
+    before = excerpt(sweep.out)
+    for method in ("ect", "vct"):
+        for seed in range(2):
+            sweep.cell(method, seed, variant="preset=smoke", budget=102_400, level=900.0 + 500 * seed)
+            sweep.cell(method, seed, variant="train.lr=1", settings={"train.lr": 1}, level=90.0 + 50 * seed)
+    sweep.cell("vct", 0, variant="method.coupling.kl_weight=9", settings={"method.coupling.kl_weight": 9})
+    assert excerpt(sweep.out) == before
+    names = {name: len({cell.group for cell in cells}) for name, cells in rankings(read_cells(sweep.out))}
+    assert names == {"": 4, "ablations": 3, "train.images=102400": 2}
+
+
+def test_a_baseline_is_named_by_its_label_or_its_method(sweep: Sweep) -> None:
+    plain = sweep.cell("ect", 0)
+    sweep.cell("vct", 0, variant="train.lr=1", settings={"train.lr": 1})
+    sweep.cell("ect", 0, variant="train.lr=1", settings={"train.lr": 1})
+    cells = read_cells(sweep.out)
+    group = next(cell.group for cell in cells if cell.run.path == plain)
+    assert named_group("ect", cells) == group
+    assert named_group("vct", cells) == named_group("vct train.lr=1", cells) != group
+    assert named_group("ict", cells) is None
+
+
 def board_of(sweep: Sweep, baseline: str):
     levels = {"ict": (40, 43, 46.5), "ect": (30, 33, 36), "vct": (20, 23.1, 26), "sct": (29, 34, 36)}
     for method, own in levels.items():
@@ -65,7 +95,7 @@ def test_a_baseline_is_what_the_others_are_compared_with(sweep: Sweep) -> None:
         "ict v1": "significantly worse",
     }
     text = verdict(board, 2)
-    assert "vct is best, with the lowest kd_digits_2k" in text
+    assert "At NFE 2, vct has the lowest kd_digits_2k" in text
     assert "Significantly better (family-wise 95 %) than the baseline ect: vct with a difference of −0.0079" in text
     assert "Significantly worse (family-wise 95 %) than the baseline ect: ict with a difference of 0.0081" in text
     assert "Inconclusive against the baseline ect: sct" in text
@@ -78,5 +108,9 @@ def test_a_baseline_is_what_the_others_are_compared_with(sweep: Sweep) -> None:
 def test_who_leads_does_not_depend_on_the_baseline(sweep: Sweep) -> None:
     board = board_of(sweep, "ict")
     contest = board.contests[2, "kd_digits_2k"]
-    assert (contest.leader, contest.reference, contest.significant) == ("vct", "ict", True)
+    assert (contest.leader, contest.reference, contest.significant) == (
+        "vct",
+        "ict",
+        False,
+    )  # only differences to the baseline are tested
     assert sorted(contest.differences) == ["ect", "sct", "vct"]

@@ -227,7 +227,7 @@ def test_a_single_seed_heads_no_table(sweep):
     assert [row_of(board, label).ranks["fd_digits_2k"].place for label in ("ect", "ict", "vct")] == [1, 2, None]
     found = board.contests[1, "fd_digits_2k"]
     assert (found.leader, found.significant, found.undecided) == ("ect", False, ("vct",))
-    assert found.differences["vct"].reason == "fewer than two common seeds"
+    assert found.differences["vct"].reason == "needs 3 common seeds"
 
 
 def test_where_all_have_a_single_seed_the_best_value_leads_and_nothing_is_ranked():

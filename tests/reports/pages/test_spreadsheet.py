@@ -48,9 +48,12 @@ def test_every_row_and_metric_is_a_line_with_the_numbers_of_the_board(tmp_path: 
                 assert float(line["low"]) == score.low
     contest = board.contests[1, "fd_digits_2k"]
     assert contest.leader == "vct"
-    behind = float(found["ect", 1, "fd_digits_2k"]["behind"])
+    assert {line["behind_unit"] for line in lines if line["metric"] == "fd_digits_2k"} == {"%"}
+    logs = [sum(map(math.log, contest.family.values[label].values())) / 3 for label in ("ect", "vct")]
+    assert float(found["ect", 1, "fd_digits_2k"]["behind"]) == pytest.approx(100 * math.expm1(logs[0] - logs[1]))
+    behind = float(found["ect", 1, "kd_digits_2k"]["behind"])
     assert behind == pytest.approx(
-        float(found["ect", 1, "fd_digits_2k"]["mean"]) - float(found["vct", 1, "fd_digits_2k"]["mean"])
+        float(found["ect", 1, "kd_digits_2k"]["mean"]) - float(found["vct", 1, "kd_digits_2k"]["mean"])
     )
     assert found["sct", 1, "fd_digits_2k"]["diverged"] == "1"
     assert found["vct", 1, "fd_digits_2k"]["behind"] == "0.0"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 import warnings
 from dataclasses import replace
 
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.markers import CARETLEFT, CARETRIGHT
+from matplotlib.markers import CARETRIGHT
 
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
 from consistency_bench.reports.analysis.rivals import Rival, rivals
@@ -58,20 +59,27 @@ def bars(axes):
     return sorted((float(ends[0][1]), float(ends[0][0]), float(ends[1][0])) for ends in found.get_segments())
 
 
+def percent(ratios):
+    """The geometric mean of ratios as a difference in per cent."""
+    return 100 * (math.prod(ratios) ** (1 / len(ratios)) - 1)
+
+
 LEVELS = {"ect": [30.0, 31.0, 32.0], "vct": [40.1, 40.9, 42.0], "sct": [29.0, 33.0, 36.0]}
+VCT, SCT = ([value / best for value, best in zip(LEVELS[name], LEVELS["ect"], strict=True)] for name in ("vct", "sct"))
 
 
 def test_rivals_by_hand(sweep):
     board = filled(sweep, LEVELS)
     sct, vct = rivals(board.contests[1, "fd_digits_2k"]).values()
     assert (sct.label, vct.label) == ("sct", "vct")
-    assert (vct.mean, vct.n, vct.worse) == (pytest.approx(10.0), 3, True)
-    # Differences 10.1, 9.9, 10.0: deviation 0.1, t quantile of 2 degrees of freedom 4.302653.
-    half = 4.302653 * 0.1 / math.sqrt(3)
-    assert vct.plain == (pytest.approx(10 - half), pytest.approx(10 + half))
+    assert (vct.mean, vct.n, vct.worse, vct.percent) == (pytest.approx(percent(VCT)), 3, True, True)
+    # The t quantile of 2 degrees of freedom is 4.302653.
+    logs = [math.log(ratio) for ratio in VCT]
+    centre, half = statistics.fmean(logs), 4.302653 * statistics.stdev(logs) / math.sqrt(3)
+    assert vct.plain == tuple(pytest.approx(100 * math.expm1(end)) for end in (centre - half, centre + half))
     assert vct.low is not None
     assert vct.low < vct.plain[0] < vct.plain[1] < vct.high
-    assert (sct.mean, sct.worse, sct.reason) == (pytest.approx(5 / 3), False, "the interval includes zero")
+    assert (sct.mean, sct.worse, sct.reason) == (pytest.approx(percent(SCT)), False, "the interval includes zero")
 
 
 def test_more_is_worse_where_higher_is_better_too(sweep):
@@ -100,14 +108,15 @@ def test_verdicts_are_filled_or_hollow(sweep):
     figure = drawn(forest(board))
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ect", "sct", "vct"]
-    assert markers(axes) == [(1, pytest.approx(5 / 3), WHITE), (2, pytest.approx(10.0), DARK)]
+    assert markers(axes) == [(1, pytest.approx(percent(SCT)), WHITE), (2, pytest.approx(percent(VCT)), DARK)]
     sct, vct = rivals(board.contests[1, "fd_digits_2k"]).values()
     assert bars(axes) == [(1, *map(pytest.approx, sct.plain)), (2, *map(pytest.approx, vct.plain))]
     assert [text.get_text() for text in axes.texts] == ["n = 3", "best mean"]
-    assert axes.get_xlim()[0] < 0 < 10 < axes.get_xlim()[1]
+    assert axes.get_xlim()[0] < 0 < percent(VCT) < axes.get_xlim()[1]
+    assert axes.get_xlabel() == "fd_digits_2k: difference to ect in %"
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the best row is on top
     assert [text.get_text() for text in figure.legends[0].get_texts()][:4] == [
-        *("95 % interval", "after Holm's correction", "significantly worse", "inconclusive")
+        *("95 % interval", "of all pairs at once", "significantly worse", "inconclusive")
     ]
 
 
@@ -119,7 +128,7 @@ def test_a_significant_winner_is_labelled(sweep):
 def test_a_single_seed_has_no_interval(sweep):
     axes = drawn(forest(filled(sweep, {"ect": [30.0], "vct": [24.0]}))).axes[0]
     assert bars(axes) == []
-    assert markers(axes) == [(1, pytest.approx(6.0), WHITE)]
+    assert markers(axes) == [(1, pytest.approx(25.0), WHITE)]
     assert [text.get_text() for text in axes.texts] == ["n = 1", "best mean"]
 
 
@@ -160,12 +169,11 @@ def test_a_wide_interval_does_not_flatten_the_others():
 
 
 def test_an_interval_beyond_the_axis_ends_in_an_arrow(sweep):
-    levels = {"ect": [30.0, 31.0, 32.0], "vct": [33.0, 34.1, 35.0], "ict": [31.0, 90.0, 32.0]}
+    levels = {"ect": [30.0, 31.0, 32.0], "vct": [33.0, 34.1, 35.0], "ict": [28.0, 900.0, 29.0]}
     figure = drawn(forest(filled(sweep, levels)))
     axes = figure.axes[0]
-    before, beyond = (line for line in axes.lines if line.get_marker() in (CARETLEFT, CARETRIGHT))
-    assert list(zip(*before.get_data(), strict=True)) == [(axes.get_xlim()[0], 2)]
-    assert list(zip(*beyond.get_data(), strict=True)) == [(axes.get_xlim()[1], 2)]
+    (beyond,) = (line for line in axes.lines if line.get_marker() == CARETRIGHT)  # no ratio is below −100 %
+    assert list(zip(*beyond.get_data(), strict=True))[-1] == (axes.get_xlim()[1], 2)
     assert figure.legends[0].get_texts()[-1].get_text() == "interval extends beyond the axis"
 
 
