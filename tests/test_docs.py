@@ -40,6 +40,15 @@ def test_every_path_and_link_exists(page: Path) -> None:
     assert sorted(str(path) for path in named | linked if not path.exists()) == []
 
 
+def test_the_page_of_keys_is_that_of_the_code() -> None:
+    """To write it anew: bench show --all > docs/configuration.md"""
+    from consistency_bench.benchmarks.cli.explain import page_of
+    from consistency_bench.benchmarks.config.keys import all_groups
+
+    found = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").splitlines()
+    assert found == page_of(all_groups()).splitlines(), "bench show --all > docs/configuration.md writes it anew"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_test_exists(page: Path) -> None:
     named = list(named_tests(page.read_text(encoding="utf-8")))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ..common.files import DamagedError
 from ..common.redact import without_password
 from ..common.unexpected import describe
 from ..config.study import Study
@@ -70,4 +71,5 @@ def import_begun(cells: Sequence[Path], out: Path, uri: str | None, study: Study
     begun = [cell for cell in found if cell.attempts]
     if begun:
         own, studies = (begun, []) if study is None else ([], [StudyCells(study, begun)])
-        export(out, own, uri, studies=studies, part=True)
+        with contextlib.suppress(DamagedError):
+            export(out, own, uri, studies=studies, part=True)

@@ -28,6 +28,7 @@ class Profile(Protocol):
 class HalfLife:
     """Half of the average's weight lies on the last `images` images, whatever the batch.
 
+    images: the half-life, in training images.
     rampup: the half-life is at most this share of the images seen before the step (EDM: 0.05), so that the average
         forgets the initial weights early; null: the half-life is constant.
     """
@@ -54,7 +55,10 @@ class HalfLife:
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """A fixed factor a step, as papers state it: 0.99993 in iCT, 0.9999 in ECT."""
+    """A fixed factor a step, as papers state it: 0.99993 in iCT, 0.9999 in ECT.
+
+    factor: what is kept of the average at each step.
+    """
 
     factor: float = 0.9999
 

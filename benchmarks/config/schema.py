@@ -91,7 +91,9 @@ class ResourcesConfig:
 
     devices: processes that train the cell together, each with one GPU, or with cores alone on a cluster without GPUs.
     nodes: over how many nodes they are spread; null: as few as hold them.
-    cpus, memory: of one device, the memory text such as 64G; time_limit: of one job, text such as 12h.
+    cpus: cores per device; null: those of the cluster's file.
+    memory: per device, such as 64G; null: that of the cluster's file.
+    time_limit: of one job, such as 12h; null: that of the cluster's file.
     """
 
     devices: int = 1
@@ -117,14 +119,19 @@ class TrainConfig:
     """The recipe. Batch and duration are global and in images; device count and accumulation never enter."""
 
     images: int
+    """The budget: training images that the cell sees, rounded up to whole batches."""
     batch: int
+    """Images per step, over all devices."""
     optimizer: str = "radam"
+    """RAdam or Adam, without weight decay."""
     lr: float
+    """Learning rate."""
     lr_cooldown: float = 0.0
     """Share of the budget, at its end, over which lr falls linearly to 0; 0 keeps it constant, as the papers do."""
     lr_decay: float | None = None
     """Images after which lr falls as 1 / sqrt(images seen / lr_decay) (EDM2, ECT on ImageNet-64); null: it does not."""
     betas: tuple[float, ...] = (0.9, 0.999)
+    """Decay rates of the optimiser's first and second moments."""
     clip: float | None = None
     """The global gradient norm above which gradients are scaled down; null: no clipping."""
     ema: Part = field(default_factory=dict)
@@ -192,16 +199,21 @@ class EvalConfig:
     """What is measured: metric names carry their extractor and sample count."""
 
     metrics: tuple[str, ...]
+    """Names of metrics, the headline first; `bench list` shows examples."""
     nfe: tuple[int, ...] = (1, 2, 4, 8)
+    """Numbers of network calls per image at which samples are scored."""
     curve: tuple[int, ...] | None = None
     """Those of nfe that snapshots before the last are evaluated at too; null is all of them."""
     draws: int = 1
+    """Sampling seeds per snapshot."""
     bootstrap: int = 0
     """Resamples that give Fréchet distances of the last snapshot a standard error of the sampling; 0 is none."""
     batch: int = 1000
+    """Samples per pass of sampling and feature extraction."""
     ema: str | None = None
     """One of train.ema_extra by its name; null is the headline."""
     quantise: str = "round"
+    """How pixels become whole numbers of 0 to 255: rounded, or truncated as in the published codes of ECT and EDM."""
 
     def __post_init__(self) -> None:
         counts = bool(self.nfe) and all(1 <= nfe <= MOST for nfe in self.nfe)
@@ -224,15 +236,18 @@ class ExecutionConfig:
     """The section `run`: how a cell is executed. No number depends on it beyond rounding, so it is in no cell's id."""
 
     device: str = "auto"
+    """Where the cell runs; auto takes a GPU if there is one."""
     micro_batch: int | None = None
     """Images per forward pass; null takes the whole batch."""
     snapshots: int = 8
+    """Number of snapshots, at equal shares of the budget; each is evaluated."""
     on_oom: str = "stop"
     """If a pass does not fit into memory: stop and say which would, or split the batch further and go on."""
     check_every: int | None = None
     """Steps between two checks that losses and gradients were finite; null: 1 on the CPU, 16 on a GPU, which waits for
     each check. If one was not, the steps since the last check are repeated: the results are the same."""
     checkpoint_seconds: float = 20.0
+    """Seconds between two checkpoints, from which an interrupted cell resumes."""
     diagnose_every: int | None = None
     """Images after which variances by noise level are measured, again and again; null: never (docs/diagnostics.md)."""
 

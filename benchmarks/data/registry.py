@@ -26,9 +26,12 @@ SHIPPED = ("digits", "toy2d")
 class DataOptions:
     """Which training set, and where its files are.
 
-    variant: of toy2d. root, download: where files are, and whether they may be fetched; they change no number.
-    resolution, resize: of `images` alone: the size that images are scaled to, and `center_crop` for those that are not
-        square; null takes images as they are.
+    name: of the data set.
+    variant: which distribution of `toy2d`; null takes its first one.
+    root: the folder or file of the data set; null looks in the user's cache. Changes no number.
+    download: whether missing files may be downloaded. Changes no number.
+    resolution: of `images` alone: the size in pixels that images are scaled to; null takes them as they are.
+    resize: of `images` alone: `center_crop` crops images that are not square; null refuses them.
     fingerprint: of a user's images, taken when a cell is composed; null for published data.
     held_out: share of the samples that is never trained on, a fixed random choice; metrics named `…_refheldout` compare
         with it. 0 trains on everything.

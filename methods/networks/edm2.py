@@ -23,7 +23,8 @@ LARGEST = 256.0
 class EDM2Options(ADMOptions):
     """Options of EDM2; 192 channels are the published size S, 256 M, 320 L, 384 XL. Defaults: S for ImageNet-64.
 
-    dropout_res: as in ADM; 16 is what consistency tuning uses (ECT, Geng et al. 2025).
+    dropout_res: the largest resolution whose blocks drop out; null for all. 16 is what consistency tuning uses (ECT,
+        Geng et al. 2025).
     """
 
     attn_resolutions: tuple[int, ...] | None = (16, 8)

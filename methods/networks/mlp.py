@@ -19,7 +19,12 @@ ENCODERS = {"small": (0.5, 1), "big": (0.5, 2)}
 
 @dataclass(frozen=True, kw_only=True)
 class MLPOptions:
-    """Options of the residual MLP: hidden width (a multiple of 4), residual blocks, dropout probability."""
+    """Options of the residual MLP.
+
+    width: of the hidden layers.
+    blocks: number of residual blocks.
+    dropout: probability in the blocks.
+    """
 
     width: int = 128
     blocks: int = 3

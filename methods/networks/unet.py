@@ -32,9 +32,12 @@ class UNetOptions:
     """Options of a U-Net for square images.
 
     channels: width that `channel_mult` multiplies, level by level; level l has the resolution R / 2^l.
-    blocks: residual blocks per level of the encoding half. attn_resolutions: where they attend to all pixels.
-    channel_mult, attn_resolutions: null leaves them to the size of the images (`plan.levels_for`).
-    dropout: probability in the blocks. label_dropout: probability that a training sample's label is withheld.
+    channel_mult: factor of the width per level; null takes levels that follow the size of the images.
+    blocks: residual blocks per level of the encoding half.
+    attn_resolutions: resolutions of the levels that attend to all pixels; null takes one that follows the size of the
+        images (`plan.levels_for`).
+    dropout: probability in the blocks.
+    label_dropout: probability that a training sample's label is withheld.
     """
 
     channels: int = 128

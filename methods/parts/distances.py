@@ -35,7 +35,7 @@ class _PseudoHuber:
 class Huber(_PseudoHuber):
     """Pseudo-Huber over the whole image: sqrt(‖a - b‖² + c²) - c (iCT; ECT's norm is the limit c -> 0).
 
-    c: null takes iCT's 0.00054 sqrt(d).
+    c: the scale below which the distance is quadratic; null takes iCT's 0.00054 sqrt(d) for samples of d elements.
     """
 
     def __call__(self, student: Tensor, target: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class Huber(_PseudoHuber):
 class HuberElementwiseSum(_PseudoHuber):
     """Pseudo-Huber of every element, summed over a sample: VCT's code and several ports of iCT.
 
-    c: null takes 0.00054 sqrt(d), inside every element.
+    c: the scale below which the distance is quadratic; null takes 0.00054 sqrt(d), inside every element.
     """
 
     def __call__(self, student: Tensor, target: Tensor) -> Tensor:
@@ -55,7 +55,10 @@ class HuberElementwiseSum(_PseudoHuber):
 
 @dataclass(frozen=True, kw_only=True)
 class HuberElementwiseMean(_PseudoHuber):
-    """Pseudo-Huber of every element, averaged over a sample: most public ports of iCT. c: as in the sum."""
+    """Pseudo-Huber of every element, averaged over a sample: most public ports of iCT.
+
+    c: the scale below which the distance is quadratic; null takes 0.00054 sqrt(d), inside every element.
+    """
 
     def __call__(self, student: Tensor, target: Tensor) -> Tensor:
         return self._of((student - target).flatten(1).square(), student).mean(1)

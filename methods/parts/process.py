@@ -36,6 +36,8 @@ class ForwardProcess:
     """A forward process with its preconditioning. All noise levels are standard deviations in model units.
 
     kind: "ve" or "li" (above).
+    sigma_min, sigma_max: the least and the largest noise level.
+    sigma_data: standard deviation of the data that the preconditioning assumes.
     boundary: "always" uses m = sigma_min in training and evaluation (iCT), "never" m = 0 (ECT).
     eval_shift: m in evaluation when boundary is "never" (0.003 in the published ECT code for CIFAR-10), else 0.
     time_input: the noise label of the network: "quarter_log" is ln(t) / 4 (EDM), "thousand_log" 1000 ln(t) / 4, as in

@@ -50,7 +50,7 @@ class PosteriorMean:
         the own weight is 1 to rounding, below about 2.5 for CIFAR-like images; 0 gates nothing.
     coarse: rows with 0 < r/t < 1/2 use the "estimate" as all others, or the "image", the plain pair of ECT.
     r0_target: the target at r = 0: the "estimate", or the "image", to which other codes fall back.
-    shared_dropout: as in SamePoint.
+    shared_dropout: whether both passes see one dropout mask.
     bank: the training set; set by `sct`, not an option.
     """
 

@@ -28,6 +28,8 @@ class KarrasBins:
     >>> KarrasBins().last(progress=0.0)  # (t, r) of the noisiest of the first stage's ten intervals
     (80.0, 45.3...)
 
+    sigma_min, sigma_max: the ends of the grid.
+    p_mean, p_std: mean and standard deviation of ln σ in the distribution of noise levels.
     s0, s1: intervals of the first grid, and the most that a grid has: min(s0 · 2^stage, s1). By the paper there are
         L = log2(floor(s1 / s0)) + 1 stages; where that is not a whole number, the last is shorter and has s1 intervals.
     rho: exponent of the grid: σ^(1/ρ) is evenly spaced.
@@ -166,6 +168,10 @@ class LognormalGap:
 
     ln t ~ N(p_mean, p_std²). With q = 2 and eight stages 1 - r/t halves from stage to stage.
 
+    p_mean, p_std: mean and standard deviation of ln t.
+    q: base of the step; with exponent a the relative step (t - r) / t is n(t) / q^a.
+    k, b: height and slope of n(t) = 1 + k·sigmoid(-b t), under the mappings "sigmoid" and "smooth".
+    sigma_max: the level where sampling starts, and the top of the phases.
     mapping: how r follows t. "sigmoid" has n(t) = 1 + k·sigmoid(-b t) and the staircase a = stage + first_exponent;
         "const" the same staircase with n(t) = 1; "smooth" n(t) as in sigmoid and, in place of the staircase,
         a = first_exponent + (stages - 1) · progress (for SCT's "smoother schedule", whose constants are not published).
@@ -292,8 +298,7 @@ class LognormalGap:
 class LognormalDenoising:
     """Log-normal t against the image itself, r = 0: denoising score matching (EDM, Karras et al. 2022, table 1).
 
-    ln t ~ N(p_mean, p_std²).
-
+    p_mean, p_std: mean and standard deviation of ln t.
     sigma_max: where sampling starts. t is not bounded by it, as in the published code.
     """
 

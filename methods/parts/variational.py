@@ -26,8 +26,9 @@ class Variational:
 
     The encoder is trained by the consistency loss through z, plus kl_weight · scale · KL(q || N(0, I)).
 
-    kl_schedule: the scale. "last_gap" is 1 / (t - r) of the current stage's noisiest interval, "constant" is 1, "auto"
-        is last_gap under the weight inverse_gap and constant under snr.
+    kl_weight: weight of the KL divergence from the prior in the loss.
+    kl_schedule: the scale of that weight. "last_gap" is 1 / (t - r) of the current stage's noisiest interval,
+        "constant" is 1, "auto" is last_gap under the weight inverse_gap and constant under snr.
     kl_warmup: share of the budget over which the KL's factor rises linearly from 0.
     encoder: size of the encoder: "small", "big" or width and blocks, such as "48x2"; see `encoder_size`.
     encoder_variance: the variance s² of q(z | x). "learned" is the encoder's; "fixed:0.09" is 0.09 everywhere, a

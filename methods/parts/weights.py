@@ -23,7 +23,10 @@ class InverseGap:
 
 @dataclass(frozen=True, kw_only=True)
 class Snr:
-    """1 / t² + 1 / σ_data², which is 1 / c_out² of the EDM preconditioning: EDM, and ECT on ImageNet-64."""
+    """1 / t² + 1 / σ_data², which is 1 / c_out² of the EDM preconditioning: EDM, and ECT on ImageNet-64.
+
+    sigma_data: σ_data, the standard deviation of the data that the weight assumes.
+    """
 
     sigma_data: float = 0.5
 

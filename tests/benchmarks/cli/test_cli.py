@@ -324,9 +324,7 @@ except SystemExit as end:
     return int(status), set(modules)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["list"], ["show", "vct"], ["show", "toy2d", "preset=smoke"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"], ["list", "--json"]])
 def test_looking_around_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     assert modules_after(*arguments, cwd=tmp_path) == (0, set())
     assert list(tmp_path.iterdir()) == []
