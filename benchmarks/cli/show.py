@@ -66,12 +66,13 @@ def show(
     every: Annotated[bool, typer.Option("--all", help="Explain all keys, as a Markdown page.")] = False,
     as_json: options.Json = False,
 ) -> int:
-    """Explain every key of a method or benchmark with its value, or print a cell's configuration and records.
+    """Explain the keys of a method or benchmark, or print a cell.
 
-    A key may also be named alone, or a part or section: method.coupling, train.
+    Each key is shown with its value, meaning, valid values and default. A key may also be named alone, or a part or a
+    section: method.coupling, train. Of a cell, its configuration and records are printed.
     """
     if every == bool(name):
-        raise UsageError("name a method, a benchmark, a cell or a key; or give --all for all keys")
+        raise typer.BadParameter("name a method, a benchmark, a cell or a key, or give --all for all keys")
     if every:
         return _explain("", as_json)
     if cell := find(name, out):

@@ -38,7 +38,10 @@ def tree(folder: Path) -> dict[str, int]:
 # Mistakes
 
 MISTAKES = {
-    "method": (["--methods", "ekt"], "unknown method 'ekt'. Did you mean: ect? Available: ect, ect+gc, ect+ot, ict"),
+    "method": (
+        ["--methods", "ekt"],
+        "unknown method 'ekt'. Did you mean: ect? Available: ect, ect+gc, ect+ot, edm, ict",
+    ),
     "no method": (["--methods", ""], "--methods names no method. Available: ect"),
     "sct+ot": (
         ["--methods", "sct+ot"],
@@ -82,8 +85,8 @@ MISTAKES = {
     ),
     "misspelt kind": (
         ["method.distance.kind=hubber"],
-        "method.distance.kind is 'hubber', must be one of: huber, huber_elementwise_sum, huber_elementwise_mean. "
-        "Did you mean: huber?",
+        "method.distance.kind is 'hubber', must be one of: huber, huber_elementwise_sum, huber_elementwise_mean, "
+        "squared. Did you mean: huber?",
     ),
     "password": (["https://me:secret@host/?token=secret"], "'https://***@host/?***"),
     "width": (["network.width=3"], "network.width is 3, must be a positive multiple of 4"),
@@ -463,7 +466,8 @@ def test_a_diverged_cell_is_a_result_that_shows_in_the_exit_status(finished: Fin
     assert re.match(rf"{finished.bad}: diverged after \d,\d{{3}} images \(see .*log\.txt\)", line)
     lines = said.stdout.splitlines()
     assert lines[0].startswith("cells: 2, 0 done, 2 to run (1 at once")
-    assert any(re.fullmatch(rf"[\d:]{{8}} {finished.good} done", line) for line in lines)
+    end = re.compile(rf"[\d:]{{8}} {re.escape(finished.good)} \(1 of 2[^)]*\) done")
+    assert any(end.fullmatch(line) for line in lines)
     assert lines[-1] == f"leaderboard: {finished.out}/leaderboard.md"
     assert "\x1b" not in said.stdout  # no terminal, no colours
     text = (finished.folder / finished.out / "leaderboard.md").read_text(encoding="utf-8")
