@@ -117,7 +117,7 @@ def named(name: str, groups: Sequence[Group]) -> list[Group]:
 
 
 def _section(section: str, instance: Any, hidden: Sequence[str] = ()) -> Group:
-    keys = tuple(key for key in _keys(section, "", instance) if key.name not in hidden)
+    keys = tuple(key for key in _keys(section, "", type(instance), instance) if key.name not in hidden)
     return Group(section, "", _summary(type(instance)), keys)
 
 
@@ -131,19 +131,21 @@ def _kinds(section: str, kinds: Mapping[str, type], about: str | None) -> Iterat
     choice = Key(section, "kind", "", _sentence((about or "").split("\n\n")[0]), f"one of: {', '.join(kinds)}", "")
     for part in dict.fromkeys(kinds.values()):
         names = ", ".join(name for name, own in kinds.items() if own is part)
-        own = tuple(key for key in _keys(section, names, _example(part)) if key.name != "kind")
+        own = tuple(key for key in _keys(section, names, part, _example(part)) if key.name != "kind")
         yield Group(section, names, _summary(part), (choice, *own))
 
 
 def _example(part: type) -> Any:
-    """An instance with defaults; of what has none, something of the right type."""
+    """An instance with defaults; of what has none, something of the right type. None of a class that refuses that."""
     hints = typing.get_type_hints(part)
     missing = [f for f in dataclasses.fields(part) if f.default is f.default_factory is dataclasses.MISSING]
-    return part(**{field.name: FALLBACK[_kind(hints[field.name])] for field in missing})
+    try:
+        return part(**{field.name: FALLBACK.get(_kind(hints[field.name])) for field in missing})
+    except Exception:  # of a plug-in
+        return None
 
 
-def _keys(section: str, kind: str, instance: Any) -> Iterator[Key]:
-    part = type(instance)
+def _keys(section: str, kind: str, part: type, instance: Any) -> Iterator[Key]:
     meanings, hints, options = meanings_of(part), typing.get_type_hints(part), option_names(part)
     for field in dataclasses.fields(part):
         if field.name in options:
@@ -220,7 +222,7 @@ def _values(instance: Any, name: str, hint: Any) -> str:
     words = WANTED.get(kind, "a mapping such as {kind: …}")
     if kind is bool:
         return words
-    said = list(_refusals(instance, name, PROBES.get(kind, ())))
+    said = [] if instance is None else list(_refusals(instance, name, PROBES.get(kind, ())))
     own = [text for text in said if re.match(rf"(?:\w+\.)*{name}\b", text)] or said
     if own:
         words = own[0].partition("must be ")[2]
@@ -235,7 +237,7 @@ def _refusals(instance: Any, name: str, probes: Sequence[Any]) -> Iterator[str]:
         except (ValueError, UsageError) as error:
             if re.search(rf"\b{name}\b.*must be ", str(error), re.DOTALL):
                 yield str(error)
-        except (TypeError, OverflowError, AttributeError):
+        except Exception:  # of a value of another type, or of a plug-in
             continue
 
 
