@@ -14,6 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import DamagedError
 from consistency_bench.reports.analysis.cells import read_cells
 from consistency_bench.reports.analysis.formatting import count_text, number, score_text
@@ -488,3 +489,13 @@ def test_a_report_is_not_written_through_a_link(sweep, tmp_path):
     with pytest.raises(DamagedError, match="plots is a link"):
         build_report(sweep.out, mlflow=False)
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_report_is_compared_with_the_baseline_that_is_named(sweep):
+    sweep.default()
+    with pytest.raises(UsageError, match=r"unknown baseline 'etc'. Did you mean: ect\?"):
+        build_report(sweep.out, mlflow=False, baseline="etc")
+    assert not (sweep.out / "leaderboard.md").exists()
+    paths = build_report(sweep.out, mlflow=False, baseline="ect")
+    assert "| difference to ect |" in paths.leaderboard.read_text(encoding="utf-8")
+    assert not report_is_current(sweep.out, mlflow=False)  # the next command writes the usual one
