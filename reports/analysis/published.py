@@ -1,7 +1,7 @@
 """Published numbers (`published.csv`), which of them a row of ours is compared with, and what differs between the two.
 
-Values that are only attributed to a paper (`source_kind` "unverified") are never shown. What others
-report of a method ("secondary") is shown as such and never mixed with its authors' own ("primary").
+Values that only OCR, an index or a summary attributes to a paper (`source_kind` "unverified") are never shown. What
+others report of a method ("secondary") is shown as such and never mixed with its authors' own ("primary").
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ NAMES = {"edm": "EDM", "ict": "iCT", "ect": "ECT", "sct": "SCT", "vct": "VCT", "
 MAIN_VARIANTS = {
     ("iCT", "cifar10"): "",
     ("ECT", "cifar10"): "400k iterations",
-    ("SCT", "cifar10"): "unconditional",
     ("iCT", "imagenet64"): "",
     ("ECT", "imagenet64"): "EDM2-S",
-    ("SCT", "imagenet64"): "EDM2-S",
 }
 
 #: Names of networks in the file -> what our configuration of the same network says.

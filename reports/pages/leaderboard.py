@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from ..analysis.equal_compute import equal_compute
 from ..analysis.memorisation import Memorisation
 from ..analysis.posteriors import Learned
 from ..analysis.tables import Board, SeedValue
@@ -22,6 +23,8 @@ from .results import Results, cost_table, hardware_text, results, runs_text, sma
 from .sections import (
     Reading,
     crossing_table,
+    equal_table,
+    equal_text,
     imported_table,
     learned_table,
     memorisation_reading,
@@ -99,6 +102,8 @@ class Content:
     learned: Table
     parts: Table
     parts_text: str
+    equal: Table
+    equal_text: str
     troubles: Table
 
 
@@ -129,6 +134,7 @@ def page_content(page: Page) -> Content:
     """Everything that a report says of one benchmark."""
     board = page.board
     published = published_table(board)
+    equal = equal_compute(board, page.values)
     return Content(
         page=page,
         summary=_summary(board),
@@ -140,6 +146,8 @@ def page_content(page: Page) -> Content:
         learned=learned_table(page.learned),
         parts=parts_table(page.learned),
         parts_text=parts_text(page.learned),
+        equal=equal_table(equal),
+        equal_text=equal_text(equal),
         troubles=trouble_table(board),
     )
 

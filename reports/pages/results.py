@@ -13,6 +13,7 @@ from ..analysis.cells import FINAL_STATES, Cell
 from ..analysis.comparisons import INCONCLUSIVE, Rank
 from ..analysis.formatting import ARROWS, NOTHING, count_text, number, score_text, span
 from ..analysis.imported import Foreign, foreign
+from ..analysis.recipes import paper_names
 from ..analysis.rivals import Rival, rivals
 from ..analysis.statistics import Spread
 from ..analysis.tables import Board, Compute, Entry, Row
@@ -87,6 +88,8 @@ def runs_text(board: Board) -> str:
     size = " or ".join(count_text(count) for count in sorted(parameters))
     network = f" Networks have {size} parameters." if size else ""
     common = f" All with {', '.join(board.common)}." if board.common else ""
+    names = "; ".join(paper_names(board.cells))
+    common += f" Names: {names}." if names else ""
     return (
         f"{_count(len(board.entries), 'configuration')}, seeds {seeds}: {_count(len(board.cells), 'cell')} ({states}). "
         f"Each training sees {budgets} images of {board.cells[0].benchmark} in batches of {batches}.{network}{common}"

@@ -7,6 +7,7 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..analysis.equal_compute import EqualCompute
 from ..analysis.formatting import NOTHING, count_text, number, score_text, signed
 from ..analysis.imported import foreign
 from ..analysis.memorisation import TAIL, Memorisation
@@ -139,6 +140,33 @@ def parts_table(learned: Sequence[Learned]) -> Table:
     ]
     header = ["configuration", "KL, nats per sample", "I(x; z)", "KL(aggregate ‖ prior)", "aggregate variance"]
     return Table([*header, "effective noise"], "lrrrrr", rows)
+
+
+def equal_table(found: EqualCompute | None) -> Table:
+    """The configurations at equal compute; without rows where that is equal images, or not known."""
+    rows = [
+        texts(
+            row.entry.label,
+            NOTHING if row.images is None else count_text(row.images),
+            NOTHING if row.tflop is None else f"{row.tflop:.4g}",
+            NOTHING if row.entry.compute.tflop is None else f"{row.entry.compute.tflop:.4g}",
+            score_text(row.score) if row.score.n else NOTHING,
+        )
+        for row in (found.rows if found else ())
+    ]
+    metric = f"{found.metric} at NFE {found.nfe}" if found else ""
+    return Table(["configuration", "images", "TFLOP", "TFLOP of all", metric], "lrrrr", rows)
+
+
+def equal_text(found: EqualCompute | None) -> str:
+    """The rule of that table."""
+    if found is None:
+        return ""
+    return (
+        f"At equal compute: of each configuration the last snapshot within {found.limit:.4g} TFLOP, the smallest total "
+        "among them. A snapshot before the end has not had the whole schedule of learning rate and stages, so a "
+        "training planned for this compute may do better. Exploratory, without a verdict."
+    )
 
 
 def parts_text(learned: Sequence[Learned]) -> str:
