@@ -49,7 +49,7 @@ def test_case_does_not_matter_in_names() -> None:
 
 @pytest.mark.parametrize("name", ["ekt", "ECTT", "ect+xx", "+", "ect+", "+vc", "ot", "ect ict", "../ect", "é"])
 def test_an_unknown_method_is_an_error_with_the_choices(name: str) -> None:
-    with pytest.raises(UsageError, match=r"^unknown method .* Available: ect, ect\+gc, ect\+ot, ict"):
+    with pytest.raises(UsageError, match=r"^unknown method .* Available: ect, ect\+gc, ect\+ot, edm, ict"):
         parse_methods(name)
 
 
