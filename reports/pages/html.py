@@ -105,11 +105,17 @@ def report_html(
     Pictures are read from `out`, where `page.plots` and the like are. Raises OSError.
     """
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    # Ablations compare configurations of other rankings, too.
+    groups = {
+        entry.group: anchor
+        for place, page in enumerate(pages, start=1)
+        for entry, anchor in zip(page.board.entries, _anchors(page.board, place), strict=True)
+    }
     text = (
         _environment(out)
         .get_template("report.html.j2")
         .render(
-            pages=[_page(page, place) for place, page in enumerate(pages, start=1)],
+            pages=[_page(page, place, groups) for place, page in enumerate(pages, start=1)],
             profile=profile,
             damaged=damaged,
             study=study,
@@ -153,11 +159,15 @@ def _picture(out: Path, plot: Plot) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _page(page: Page, place: int) -> HtmlPage:
-    """`place` makes the page's ids."""
+def _anchors(board: Board, place: int) -> list[str]:
+    """The ids of the rows of its configurations."""
+    return [f"rows-{place}-{number}" for number in range(1, len(board.entries) + 1)]
+
+
+def _page(page: Page, place: int, groups: Mapping[str, str]) -> HtmlPage:
+    """`place` makes the page's ids; groups: the anchor of each configuration of the report."""
     board = page.board
-    anchors = {entry.label: f"rows-{place}-{number}" for number, entry in enumerate(board.entries, start=1)}
-    groups = {entry.group: anchors[entry.label] for entry in board.entries}
+    anchors = dict(zip((entry.label for entry in board.entries), _anchors(board, place), strict=True))
     columns = [(nfe, metric) for nfe in board.nfes for metric in board.metrics]
     return HtmlPage(
         id=f"benchmark-{place}",
