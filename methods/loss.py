@@ -22,6 +22,9 @@ from torch import Tensor
 from .parts.base import Draw, LossTerms, Method
 from .parts.process import Denoise, consistency_function, per_sample
 
+DRAWN_AT_ONCE = 2**15
+"""Where a number of a larger draw comes from depends on the number of multiprocessors. 2¹⁵ need 16 to 22 of them."""
+
 
 def draw(
     method: Method,
@@ -40,11 +43,21 @@ def draw(
         index: where the images lie in the training set, int64 [B]; needed by `references=sampled:n` alone.
     """
     t, r = method.times.sample(len(x), progress, generator)
-    z = torch.randn(x.shape, generator=generator, device=x.device)
+    z = standard_normal(x.shape, generator)
     references = method.teacher.draw_references(x, labels, index, generator)
     share = method.coupling.share
     coupled = None if share == 1 else torch.rand(len(x), generator=generator, device=x.device) < share
     return Draw(t=t, r=r, z=method.coupling.match(x, z), references=references, coupled=coupled)
+
+
+def standard_normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Normal numbers on the generator's device, the same ones on every model of GPU."""
+    if generator.device.type != "cuda":
+        return torch.randn(shape, generator=generator, device=generator.device)
+    z = torch.empty(shape, device=generator.device)
+    for piece in z.view(-1).split(DRAWN_AT_ONCE):
+        piece.normal_(generator=generator)
+    return z
 
 
 def loss(

@@ -67,6 +67,21 @@ class Memory:
         log.warning("a pass of %d images does not fit into memory: continuing with passes of %d", tried, size)
         return result
 
+    def fits(self, run: Callable[[], None]) -> bool:
+        """Do what takes memory that a single process can do without; whether there was enough of it.
+
+        Raises TooLargeError with several processes, which all have to do the same.
+        """
+        for clear in (lambda: None, _free):
+            clear()
+            if _attempt(lambda _: run() or True, 0):
+                return True
+        missing = "a copy of the state, to repeat steps from, does not fit into memory"
+        if self.ranks.size > 1:
+            raise TooLargeError(f"{missing}: set run.check_every=1, which needs none")
+        log.warning("%s: finiteness is checked at every step, which needs none", missing)
+        return False
+
 
 def _attempt(run: Callable[[int], T], size: int) -> T | None:
     """None if memory ran out. The error, and what its frames hold, is released when this returns."""

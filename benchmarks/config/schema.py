@@ -247,7 +247,8 @@ class ExecutionConfig:
     """Steps between two checks that losses and gradients were finite; null: 1 on the CPU, 16 on a GPU, which waits for
     each check. If one was not, the steps since the last check are repeated: the results are the same."""
     checkpoint_seconds: float = 20.0
-    """Seconds between two checkpoints, from which an interrupted cell resumes."""
+    """The least seconds between two checkpoints. They are also 50 times the duration of one apart, so that their cost
+    stays below 2 %. 0: after every check of finiteness."""
     diagnose_every: int | None = None
     """Images after which variances by noise level are measured, again and again; null: never (docs/diagnostics.md)."""
 

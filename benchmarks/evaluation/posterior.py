@@ -7,7 +7,9 @@ without a density (optimal transport, generated images) has no such posterior.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -104,9 +106,24 @@ def posterior_draws(
     for group, index in all_references(bank).groups(points.labels, every):
         for rows in group.split(ROWS):
             weights = log_likelihood(method.process, x_t[rows], t[rows], bank, index, posterior).softmax(1)
-            picked = torch.multinomial(weights, count, replacement=True, generator=generator)
+            with _any_algorithm():
+                picked = torch.multinomial(weights, count, replacement=True, generator=generator)
             found[:, rows] = (picked if index is None else index[picked]).T
     return found
+
+
+@contextlib.contextmanager
+def _any_algorithm() -> Iterator[None]:
+    """Within, algorithms need not be deterministic: cumulative sums, as of `multinomial`, have no other on CUDA."""
+    before, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 def implied_noise(method: Method, x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:

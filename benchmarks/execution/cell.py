@@ -16,7 +16,7 @@ import torch
 from ..common.devices import pick_device, refuse_different_devices
 from ..common.distributed import ALONE, LostError, OutOfStepError, PeerError, Ranks, check_batch, stepping
 from ..common.files import TakenError, set_aside
-from ..common.precision import float32_products
+from ..common.precision import float32_products, repeatable
 from ..config.plugins import require
 from ..config.schema import RunConfig
 from ..data.registry import load_dataset
@@ -103,6 +103,11 @@ class _Cell:
         check_batch(config.train.batch, ranks.size)
         device = pick_device(config.run.device, ranks)
         refuse_different_devices(ranks, device)
+        with repeatable(device):
+            return self._run_on(device)
+
+    def _run_on(self, device: torch.device) -> str:
+        config, ranks, status = self.config, self.ranks, self.status
         dataset = load_dataset(config.data)
         model = build_model(config, dataset, device)
         self.attempt.begin(device, model.start)

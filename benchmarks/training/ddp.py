@@ -5,6 +5,7 @@ Neither the number of passes nor that of the processes changes the loss or its g
 
 from __future__ import annotations
 
+import logging
 import socket
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -18,7 +19,10 @@ from ...methods.loss import draw, loss
 from ...methods.parts.base import Draw, LossTerms
 from ...methods.parts.process import Denoise
 from ..common.distributed import ALONE, TIMEOUT, Ranks
+from ..common.text import count
 from .model import Model
+
+log = logging.getLogger(__name__)
 
 
 class Replica:
@@ -36,8 +40,14 @@ class Replica:
         self.group = None
         if ranks.size > 1:
             self.group = _group(_backend(ranks, next(model.network.parameters()).device))
-            # A method may leave weights without a gradient in one process and not in another.
-            self.loss = DistributedDataParallel(self.loss, process_group=self.group, find_unused_parameters=True)
+            self.loss = DistributedDataParallel(
+                self.loss,
+                process_group=self.group,
+                broadcast_buffers=False,  # they are constants
+                gradient_as_bucket_view=True,  # one copy of the gradients instead of two
+                # A coupling of a share of the rows may leave its weights without a gradient. To look for them is slow.
+                find_unused_parameters=model.method.coupling.share < 1,
+            )
 
     def forward_backward(self, index: Tensor, progress: float, noise: torch.Generator, micro_batch: int) -> LossTerms:
         """Accumulate the gradient of the loss over one global batch, in passes of at most `micro_batch` images.
@@ -105,4 +115,8 @@ def _backend(ranks: Ranks, device: torch.device) -> str:
     if device.type != "cuda":
         return "gloo"
     places = ranks.exchange((socket.gethostname(), str(torch.cuda.get_device_properties(device).uuid)))
-    return "nccl" if len(set(places)) == len(places) else "gloo"
+    if len(set(places)) == len(places):
+        return "nccl"
+    if ranks.is_writer:
+        log.warning("%d processes share %s: they wait for each other", len(places), count(len(set(places)), "GPU"))
+    return "gloo"

@@ -18,16 +18,17 @@ log = logging.getLogger(__name__)
 
 
 def find_checkpoint(
-    folder: Path, device: torch.device, snapshots: Collection[int], averages: Collection[str]
+    folder: Path, snapshots: Collection[int], averages: Collection[str]
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest checkpoint that is readable and before which no snapshot is missing, and the names of damaged ones.
 
     snapshots: after how many images the averaged weights are kept; averages: their names. Without a checkpoint,
-    training from the start gives the same bits.
+    training from the start gives the same bits. The checkpoint is read to the CPU: on a device it would take memory,
+    and the optimiser would keep its step counts there, which each update waits for.
     """
     damaged: list[str] = []
     behind = False
-    for checkpoint in readable_checkpoints(folder, device, damaged):
+    for checkpoint in readable_checkpoints(folder, torch.device("cpu"), damaged):
         images = checkpoint["state"]["images"]
         due = [snapshot_path(folder, n, name) for n in snapshots if n <= images for name in averages]
         if all(path.exists() for path in due):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,11 +29,13 @@ from .data_order import batch_index
 from .ddp import Replica
 from .model import Model
 from .optimizer import clip_gradients, gradient_norm, learning_rate, make_optimizer, zero_nonfinite
+from .replay import StateCopy
 from .resume import find_checkpoint, require_same_images, truncate_log
 from .state import TrainState, read_steps
 
 LOG_ROWS = 200  # rows of train.jsonl over the whole budget
 CHECK_EVERY_STEPS = 16  # on a GPU, which a check of finiteness waits for
+SAVE_SHARE = 50  # checkpoints are at least so many times their own duration apart: 2 % of the time at most
 WARNINGS = 100  # steps that are not finite are logged up to this count, then every hundredth
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,8 @@ class Trainer:
         self.state = TrainState()
         self.replica = Replica(model, average.denoiser(evaluating=True), ranks)
         self.memory = Memory(config.run.on_oom, config.run.micro_batch or self.batch, ranks)
+        self.copy = StateCopy([self.weights, *self.averages.weights.values()], self.optimizer)
+        self.checkpoint_seconds = config.run.checkpoint_seconds
         self.single_steps_until = 0  # images up to which finiteness is checked at every step
 
     def train(self, should_stop: Callable[[], bool] = lambda: False) -> Outcome:
@@ -126,7 +129,7 @@ class Trainer:
             self.save_snapshots()
             if self.state.skipped_in_row > self.config.train.max_skipped:
                 return Outcome("diverged", self.state.images, self.state.seconds)
-            if not stop and time.monotonic() - self.saved > self.config.run.checkpoint_seconds:
+            if not stop and time.monotonic() - self.saved > self.checkpoint_seconds:
                 self.save()
         self.save()
         state = "done" if self.state.images >= self.budget_images else "interrupted"
@@ -140,7 +143,10 @@ class Trainer:
         so the repeated steps are the same to the last bit.
         """
         size = self.steps_to_check()
-        before = copy.deepcopy(self.state_dict()) if size > 1 else None
+        if size > 1 and not self.memory.fits(self.copy.take):
+            self.copy.drop()
+            self.check_every_steps = size = 1
+        before = replace(self.state)
         window: list[Tensor] = []
         while True:
             vote = should_stop()
@@ -150,9 +156,10 @@ class Trainer:
             self.step(window[-1][-1])
         steps = read_steps(window)
         finite = all(step.is_finite for step in steps)
-        if before is not None and len(steps) > 1 and not finite:
+        if len(steps) > 1 and not finite:
             self.single_steps_until = self.state.images + self.batch
-            self.load_state_dict(before)
+            self.copy.restore()
+            self.state = before
             self.optimizer.zero_grad(set_to_none=True)
             return self.train_window(should_stop)
         for step in steps:
@@ -297,14 +304,17 @@ class Trainer:
                 save_snapshot(self.folder, self.state.images, weights, name)
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; the longer it takes, the more seconds pass until the next one."""
+        begun = time.monotonic()
         if self.ranks.is_writer:
             save_checkpoint(self.folder, self.state_dict())
         self.saved = time.monotonic()
+        if wanted := self.config.run.checkpoint_seconds:
+            self.checkpoint_seconds = max(wanted, SAVE_SHARE * (self.saved - begun))
 
     def resume(self) -> None:
         """Load the newest usable checkpoint, if there is one, and start the clocks."""
-        checkpoint, damaged = find_checkpoint(self.folder, self.device, self.snapshot_images, self.averages.profiles)
+        checkpoint, damaged = find_checkpoint(self.folder, self.snapshot_images, self.averages.profiles)
         if checkpoint is not None:
             self.load_state_dict(checkpoint)
         require_same_images(self.ranks.exchange(self.state.images), self.folder)

@@ -41,7 +41,9 @@ class Bank:
         """Class -> positions of its images, int64 [n], rising. Empty without labels."""
         if self.labels is None:
             return {}
-        return {label: (self.labels == label).nonzero()[:, 0] for label in self.labels.unique().tolist()}
+        labels, device = self.labels.cpu(), self.labels.device  # on a device, the only time that the host waits for it
+        positions = {label: (labels == label).nonzero()[:, 0] for label in labels.unique().tolist()}
+        return {label: places.to(device, non_blocking=True) for label, places in positions.items()}
 
     def chunks(self, index: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         """The images at `index` [n] (None: all), flat and in model units, and their ‖x‖² / 2, in pieces.
@@ -98,8 +100,10 @@ class References:
         elif labels is None:
             raise ValueError("the references go by class, but the batch has no labels")
         else:
-            for label in labels[rows].unique().tolist():
-                yield rows[labels[rows] == label], self.sets[label]
+            own = labels[rows].tolist()  # the only time that the host waits for the device
+            for label in sorted(set(own)):
+                places = torch.tensor([place for place, other in enumerate(own) if other == label])
+                yield rows[places.to(rows.device, non_blocking=True)], self.sets[label]
 
 
 def all_references(pool: Bank) -> References:

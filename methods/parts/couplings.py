@@ -71,7 +71,7 @@ def assign_noise(x: Tensor, z: Tensor) -> Tensor:
     """
     affinity = x.flatten(1) @ z.flatten(1).T
     _, permutation = linear_sum_assignment(affinity.double().cpu().numpy(), maximize=True)
-    return z[torch.as_tensor(permutation, device=z.device)]
+    return z[torch.as_tensor(permutation).to(z.device, non_blocking=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,8 @@ class PosteriorMean:
     def __call__(self, method: Method, pair: Pair, x_t: Tensor, draw: Draw) -> Tensor:
         process, t, r = method.process, draw.t, draw.r
         x_r = process.perturb(pair.x, r, pair.z)
-        rows = self._estimated(t, r)
+        estimated = self._estimated(t, r)
+        rows = _positions(estimated, t, skip=self.gate > 0)
         if draw.references is None or not len(rows):
             return x_r
         estimate = PosteriorEstimate(
@@ -110,25 +111,43 @@ class PosteriorMean:
             noise_posterior=reference_noise_posterior(method, pair, draw.references),
         )
         mean = estimate(x_t, t, rows)
+        if estimated is not None:
+            mean = torch.where(per_sample(estimated, x_t), mean, pair.x)
         # The same as the formula above, written as ECT's point and a correction: where the estimate is the image
         # itself the two methods agree to the last bit.
         share = process.alpha(r) - process.alpha(t) * r / t
         x_r = x_r + per_sample(share, x_t) * (mean - pair.x)
-        rows = rows[r[rows] > method.times.phase_boundary(t[rows])]
-        if self.solver == "euler" or not len(rows):
+        if self.solver == "euler":
             return x_r
-        # Heun: the mean of the slopes at both ends.
+        above = r > method.times.phase_boundary(t)
+        above = above if estimated is None else above & estimated
+        rows = _positions(above, t)
+        if not len(rows):
+            return x_r
+        # Heun: the mean of the slopes at both ends. Rows at the boundary are evaluated at t and then dropped.
+        level = torch.where(above, r, t)
         half = per_sample((r - t) / 2, x_t)
-        step = half * (process.slope(x_r, r, estimate(x_r, r, rows)) - process.slope(x_t, t, mean))
-        corrected = x_r.clone()
-        corrected[rows] += step[rows]
-        return corrected
+        step = half * (process.slope(x_r, level, estimate(x_r, level, rows)) - process.slope(x_t, t, mean))
+        return torch.where(per_sample(above, x_t), x_r + step, x_r)
 
-    def _estimated(self, t: Tensor, r: Tensor) -> Tensor:
-        """The rows that get an estimate, int64 [b]."""
-        rows = t >= self.gate
+    def _estimated(self, t: Tensor, r: Tensor) -> Tensor | None:
+        """Whether a row gets an estimate, bool [B]; None if all do."""
+        rows = []
+        if self.gate:
+            rows.append(t >= self.gate)
         if self.coarse == "image":
-            rows &= (r == 0) | (r >= t / 2)
+            rows.append((r == 0) | (r >= t / 2))
         if self.r0_target == "image":
-            rows &= r > 0
-        return rows.nonzero()[:, 0]
+            rows.append(r > 0)
+        return torch.stack(rows).all(0) if rows else None
+
+
+def _positions(chosen: Tensor | None, t: Tensor, *, skip: bool = False) -> Tensor:
+    """The positions of the chosen rows (None: all), int64 [b].
+
+    On a device the host would have to wait for their number: without `skip` they are all rows there, and the caller
+    drops the others.
+    """
+    if chosen is None or not (skip or t.device.type == "cpu"):
+        return torch.arange(len(t), device=t.device)
+    return chosen.nonzero()[:, 0]

@@ -122,9 +122,12 @@ class KarrasBins:
         return _lognormal_bins(self.grid(progress), self.p_mean, self.p_std)
 
     def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        grid = self.grid(progress).to(generator.device)
-        probabilities = self.probabilities(progress).to(generator.device)
-        index = torch.multinomial(probabilities, n, replacement=True, generator=generator)
+        grid, probabilities, cumulative = _grid_on_device(self, self._intervals(progress), generator.device)
+        if n == 1:
+            index = torch.multinomial(probabilities, n, replacement=True, generator=generator)
+        else:  # what multinomial draws, which is not deterministic on CUDA; a single sample it draws otherwise
+            uniform = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64)
+            index = torch.searchsorted(cumulative, uniform)
         return grid[index + 1].float(), grid[index].float()
 
     def t_to_r(self, t: Tensor, progress: float) -> Tensor:
@@ -148,6 +151,15 @@ def _karras_grid(intervals: int, rho: float, sigma_min: float, sigma_max: float)
     grid = (low + torch.arange(intervals + 1, dtype=torch.float64) / intervals * (high - low)) ** rho
     grid[0], grid[-1] = sigma_min, sigma_max  # exactly, not to rounding: the boundary condition is at σ_min
     return grid
+
+
+@lru_cache(maxsize=8)
+def _grid_on_device(times: KarrasBins, intervals: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Nodes [N], probabilities and cumulative probabilities [N - 1]: copied once, since the host waits for the copy."""
+    grid = _karras_grid(intervals, times.rho, times.sigma_min, times.sigma_max)
+    probabilities = _lognormal_bins(grid, times.p_mean, times.p_std)
+    cumulative = probabilities.cumsum(0)
+    return grid.to(device), probabilities.to(device), (cumulative / cumulative[-1]).to(device)
 
 
 def _lognormal_bins(grid: Tensor, mean: float, std: float) -> Tensor:
@@ -262,7 +274,7 @@ class LognormalGap:
     def phase_boundary(self, t: Tensor) -> Tensor:
         if self.phases == 1:
             return torch.zeros_like(t)
-        boundaries = self.phase_boundaries().to(t)
+        boundaries = _boundaries_on_device(self, t.device, t.dtype)
         return boundaries[(torch.bucketize(t, boundaries) - 1).clamp(0, self.phases - 1)]
 
     def t_to_r(self, t: Tensor, progress: float) -> Tensor:
@@ -270,7 +282,7 @@ class LognormalGap:
         n = 1.0 if self.mapping == "const" else 1 + self.k * torch.sigmoid(-self.b * t)
         r = (t * (1 - n / self.q ** self.exponent(progress))).clamp(min=0)
         if self.r_min:
-            r = torch.maximum(r, torch.minimum(0.999 * t, t.new_tensor(self.r_min)))
+            r = torch.maximum(r, (0.999 * t).clamp(max=self.r_min))
         return torch.maximum(r, self.phase_boundary(t))
 
     def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -333,3 +345,9 @@ class LognormalDenoising:
 
     def last(self, progress: float) -> tuple[float, float]:
         return self.sigma_max, 0.0
+
+
+@lru_cache(maxsize=8)
+def _boundaries_on_device(times: LognormalGap, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The phase boundaries [M + 1]: copied once, since the host waits for the copy."""
+    return times.phase_boundaries().to(device, dtype)

@@ -75,6 +75,18 @@ def test_karras_curriculum_doubles_and_weights_grow(stage: int) -> None:
     assert times.last(progress) == (grid[-1].item(), grid[-2].item())
 
 
+@pytest.mark.parametrize("n", [1, 7, 128])
+def test_intervals_of_the_grid_are_those_that_multinomial_draws(n: int) -> None:
+    times = KarrasBins()
+    for progress in (0.0, 0.4, 0.99):
+        grid, probabilities = times.grid(progress), times.probabilities(progress)
+        for seed in range(20):
+            t, r = times.sample(n, progress, torch.Generator().manual_seed(seed))
+            index = torch.multinomial(probabilities, n, replacement=True, generator=torch.Generator().manual_seed(seed))
+            assert torch.equal(t, grid[index + 1].float())
+            assert torch.equal(r, grid[index].float())
+
+
 def test_karras_indices_follow_their_probabilities() -> None:
     times, generator = KarrasBins(), torch.Generator().manual_seed(0)
     t, _ = times.sample(200_000, 0.0, generator)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import UsageError
+from ...common.precision import float32_products
 from ...data.base import DataInfo
 from .base import Extractor, Features, refuse_protocol
 
@@ -85,7 +86,8 @@ class Digits:
 
         @torch.no_grad()
         def extract(samples: Tensor) -> Features:
-            outputs = [classifier(data.to_model(batch.to(device))) for batch in samples.split(BATCH)]
+            with float32_products(tf32=False):
+                outputs = [classifier(data.to_model(batch.to(device))) for batch in samples.split(BATCH)]
             features, logits = (torch.cat(parts).cpu() for parts in zip(*outputs, strict=True))
             return Features(features.double(), logits.argmax(dim=1))
 

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,17 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from consistency_bench.benchmarks.common.distributed import Ranks
 from consistency_bench.benchmarks.common.files import append_jsonl, read_jsonl
+from consistency_bench.benchmarks.common.oom import Memory, TooLargeError
 from consistency_bench.benchmarks.common.seeding import generator
 from consistency_bench.benchmarks.config.schema import RunConfig, TrainConfig
 from consistency_bench.benchmarks.data.registry import load
 from consistency_bench.benchmarks.runs.folder import TRAIN_LOG
+from consistency_bench.benchmarks.training import trainer
 from consistency_bench.benchmarks.training.checkpoint import load_checkpoint
 from consistency_bench.benchmarks.training.data_order import data_order
 from consistency_bench.benchmarks.training.ddp import Replica
 from consistency_bench.benchmarks.training.model import build_model
 from consistency_bench.benchmarks.training.optimizer import learning_rate, zero_nonfinite
-from consistency_bench.benchmarks.training.trainer import Progress
+from consistency_bench.benchmarks.training.trainer import Progress, Trainer
 from consistency_bench.methods.parts.base import LossTerms
 
 from ..conftest import tiny_cell
@@ -158,6 +162,51 @@ def test_being_killed_changes_no_bit(seconds: int, tmp_path: Path) -> None:
     assert (load_checkpoint(folder, CPU) is None) == (seconds == 1000)
     assert run(config, folder).state == "done"
     assert left_behind(folder) == left_behind(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("duration", "expected"), [(0.01, 14), (0.1, 8), (1.0, 2)])
+def test_checkpoints_that_take_longer_are_rarer(
+    duration: float, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of a second each, with a checkpoint every 2 s, or 50 times the duration of the last one apart."""
+    now, saves = [0.0], []
+
+    def save(*_: object) -> None:
+        saves.append(now[0])
+        now[0] += duration
+
+    class Timed(Trainer):
+        def end_step(self) -> None:
+            super().end_step()
+            now[0] += 1.0
+
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(trainer, "save_checkpoint", save)
+    config = config_of("ect", "train.images=10240", "run.checkpoint_seconds=2")
+    trainer_of(config, tmp_path, Timed).train()
+    assert len(saves) == expected
+
+
+# The copy of the state
+
+
+def test_without_memory_for_a_copy_of_the_state_finiteness_is_checked_at_every_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def take() -> None:
+        raise torch.OutOfMemoryError("a full device")
+
+    config = config_of("ect", "run.check_every=4", "network.dropout=0.1")
+    for name in ("whole", "full"):
+        made = trainer_of(config, tmp_path / name)
+        made.log_every_images = made.budget_images  # else each step is checked, before its row is written
+        if name == "full":
+            made.copy.take = take
+        made.train()
+    assert left_behind(tmp_path / "full") == left_behind(tmp_path / "whole")
+    assert "finiteness is checked at every step" in caplog.text
+    with pytest.raises(TooLargeError, match=r"set run\.check_every=1"):  # several processes have to do the same
+        Memory("split", 16, Ranks(0, 2)).fits(take)
 
 
 # The learning rate
