@@ -32,6 +32,7 @@ from .plots.curves import curves
 from .plots.diagnostics import diagnostic_figures
 from .plots.forest import forest
 from .plots.memorisation import nearest_plot
+from .plots.paper import SCREEN, Paper
 from .plots.posteriors import divergence_plot, posterior_plot
 from .plots.profiles import profile_plot
 from .plots.samples import samples
@@ -46,7 +47,7 @@ class Assembly:
     """Writes pages and plots below `out`, and lists them. baselines: by benchmark, see `cells.baselines`.
 
     study: what the cells belong to. root: the path from `out` to the output folder, "" or such as "../../". imported:
-    values of others. baseline: what cells without a study are compared with, by name.
+    values of others. baseline: what cells without a study are compared with, by name. paper: the files beside the PNGs.
     """
 
     out: Path
@@ -55,6 +56,7 @@ class Assembly:
     root: str = ""
     imported: Sequence[Imported] = ()
     baseline: str | None = None
+    paper: Paper = SCREEN
     ablations: list[Path] = field(default_factory=list)
     diagnostics: list[Path] = field(default_factory=list)
     plots: list[Path] = field(default_factory=list)
@@ -62,7 +64,8 @@ class Assembly:
     @property
     def files(self) -> list[Path]:
         """All that was written so far."""
-        return [*self.ablations, *self.diagnostics, *self.plots]
+        vectors = [path.with_suffix(f".{kind}") for path in self.plots for kind in self.paper.kinds]
+        return [*self.ablations, *self.diagnostics, *self.plots, *vectors]
 
     def pages(self, cells: Sequence[Cell]) -> list[Page]:
         """Everything shown of the cells of one benchmark, a page for each ranking; plots and ablations are written.
@@ -91,7 +94,7 @@ class Assembly:
             values=values,
             plots=plots_of(self._draw(_figures(board, values), stem), benchmark, captions=captions),
             memorisation=memorisation(board),
-            nearest=plots_of(self._draw({"nearest": lambda: nearest_plot(board)}, stem), benchmark),
+            nearest=plots_of(self._draw({"nearest": lambda width: nearest_plot(board, width)}, stem), benchmark),
             crossings=crossings(board),
             independent_crossings=independent_crossings(board),
             transport=plots_of(self._draw(_transport(board), stem), benchmark),
@@ -112,11 +115,11 @@ class Assembly:
         profile = performance_profile(boards)
         if profile is None:
             return None
-        drawn = self._draw({"profile": lambda: profile_plot(profile)}, "performance")
+        drawn = self._draw({"profile": lambda width: profile_plot(profile, width)}, "performance")
         return profile_section(profile, plots_of(drawn, "performance"))
 
     def _draw(self, drawings: Drawings, stem: str) -> dict[str, Path]:
-        paths = save_figures(drawings, self.out / "plots", stem)
+        paths = save_figures(drawings, self.out / "plots", stem, self.paper)
         self.plots.extend(paths.values())
         return paths
 
@@ -181,21 +184,21 @@ def _shown(ablation: Ablation, grid: Grid | None) -> tuple[str, ...]:
 def _figures(board: Board, values: Sequence[SeedValue]) -> Drawings:
     """In the order of a report."""
     return {
-        "bars": lambda: bars(board),
-        "forest": lambda: forest(board),
-        "curves": lambda: curves(board, values),
-        "cost": lambda: training_cost(board, values),
-        "nfe": lambda: network_calls(board),
-        "samples": lambda: samples(board),
+        "bars": lambda width: bars(board, width),
+        "forest": lambda width: forest(board, width),
+        "curves": lambda width: curves(board, values, width),
+        "cost": lambda width: training_cost(board, values, width),
+        "nfe": lambda width: network_calls(board, width),
+        "samples": lambda width: samples(board, width),
     }
 
 
 def _transport(board: Board) -> Drawings:
-    return {"transport": lambda: sample_plot(board), "coupling": lambda: coupling_plot(board)}
+    return {"transport": lambda width: sample_plot(board, width), "coupling": lambda width: coupling_plot(board, width)}
 
 
 def _posteriors(board: Board) -> Drawings:
-    return {"posterior": lambda: posterior_plot(board), "kl": lambda: divergence_plot(board)}
+    return {"posterior": lambda width: posterior_plot(board, width), "kl": lambda width: divergence_plot(board, width)}
 
 
 def _slug(text: str) -> str:

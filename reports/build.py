@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..benchmarks.common.errors import unknown
+from ..benchmarks.common.errors import UsageError, unknown
 from ..benchmarks.common.files import DamagedError, atomic_path, read_json, remove_leftovers, write_json, write_text
 from ..benchmarks.common.redact import without_password
 from ..benchmarks.runs.damage import Damage, cure
 from ..benchmarks.runs.folder import IMPORTED, REFERENCE, Run, find_cells
 from ..benchmarks.runs.imported import Imported, imported_rows
 from ..benchmarks.runs.studies import Family, families, study_folder
+from .plots.paper import SCREEN, Paper
 from .standings import Standing
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 STAMP = ".report.json"
 FOLDERS = ("ablations", "diagnostics", "plots")
-PAGES = ("leaderboard.md", "report.html", "results.csv")
+PAGES = ("leaderboard.md", "leaderboard.tex", "report.html", "results.csv")
 #: Between these lines of a document its excerpt of the leaderboard is kept up to date.
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 
@@ -90,8 +91,9 @@ def build_report(
     study: str | None = None,
     only_changed: bool = False,
     baseline: str | None = None,
+    paper: Paper | None = None,
 ) -> ReportPaths:
-    """Write the reports of an output folder: `leaderboard.md`, `report.html`, `results.csv`, `ablations/`, `plots/`.
+    """Write the reports of an output folder: `leaderboard.md` and `.tex`, `report.html`, …
 
     Those of the cells that were run without a study are in `out`, those of a study in `studies/<name>`. Cells are also
     imported into MLflow.
@@ -99,7 +101,7 @@ def build_report(
     readme: a document whose lines between the markers `BEGIN` and `END` become the verdicts and tables; the rest of it
     stays byte for byte. study: write the report of this study alone. only_changed: leave out reports that would only
     repeat what is there. baseline: a method or configuration that the cells without a study are compared with, in this
-    report alone.
+    report alone. paper: the files beside the PNGs, by default those of the report that is there.
     Unfinished sweeps are reported as such, and damaged cells are left out and listed. Raises LookupError where there
     are no cells, DamagedError where all of them are damaged or the document has no pair of markers, OSError where
     something cannot be written, UsageError for an unknown study or baseline.
@@ -117,7 +119,10 @@ def build_report(
     survey = replace(_survey(out, found, unread), baseline=baseline)
     if baseline is not None:
         _check_baseline(survey, baseline)
-    reports = {family.folder: _write(survey, family) for family in wanted if survey.cells_of(family)}
+    papers = {family.folder: paper or _read_paper(family.folder) for family in wanted}
+    reports = {
+        family.folder: _write(survey, family, papers[family.folder]) for family in wanted if survey.cells_of(family)
+    }
     if readme is not None and around is not None and wanted and wanted[0].folder in reports:
         _write_excerpt(readme, around, survey, wanted[0], reports)
     address = None
@@ -131,7 +136,8 @@ def build_report(
                 report = reports[family.folder]
                 own = [out / "mlflow.db"] if address is not None and mlflow_uri is None else []
                 stamp = "" if survey.damages_of(family) or baseline else fingerprints[family.folder]
-                _write_stamp(family.folder, stamp, destination, [*report.files, *own], report.boards)
+                made = {"fingerprint": stamp, "mlflow": destination, "figures": asdict(papers[family.folder])}
+                _write_stamp(family.folder, made, [*report.files, *own], report.boards)
     return _paths(survey, reports, address)
 
 
@@ -145,9 +151,10 @@ class _Report:
     assembly: Assembly
 
 
-def _write(survey: Survey, family: Family) -> _Report:
+def _write(survey: Survey, family: Family, paper: Paper) -> _Report:
     from .assembly import Assembly
     from .pages.html import report_html
+    from .pages.latex import leaderboard_tex
     from .pages.leaderboard import leaderboard_text
     from .pages.spreadsheet import results_csv
     from .pages.studies import study_text
@@ -156,7 +163,7 @@ def _write(survey: Survey, family: Family) -> _Report:
     for name in ("", *FOLDERS):
         remove_leftovers(folder / name)
     root = "" if folder == survey.out else "../../"
-    assembly = Assembly(folder, survey.references, family.study, root, survey.imported, survey.baseline)
+    assembly = Assembly(folder, survey.references, family.study, root, survey.imported, survey.baseline, paper)
     benchmarks = sorted({cell.benchmark for cell in cells})
     pages = [assembly.pages([cell for cell in cells if cell.benchmark == name]) for name in benchmarks]
     profile = assembly.profile([own[0].board for own in pages])
@@ -165,6 +172,7 @@ def _write(survey: Survey, family: Family) -> _Report:
     left_out = _left_out(survey, family)
     study = study_text(family.study, boards) if family.study else None
     write_text(folder / "leaderboard.md", leaderboard_text(shown, profile, left_out, study))
+    write_text(folder / "leaderboard.tex", leaderboard_tex(boards))
     write_text(folder / "report.html", report_html(shown, folder, profile, left_out, study))
     write_text(folder / "results.csv", results_csv(boards))
     return _Report(
@@ -321,10 +329,18 @@ def _write_excerpt(
         temporary.write_bytes(before + b"\n\n" + text.encode() + b"\n\n" + after)
 
 
-def _write_stamp(out: Path, fingerprint: str, destination: str, files: Iterable[Path], boards: Iterable[Board]) -> None:
+def _write_stamp(out: Path, made: Mapping[str, object], files: Iterable[Path], boards: Iterable[Board]) -> None:
+    """made: from which files the report was made, and how."""
     digests = {Path(os.path.relpath(path, out)).as_posix(): _digest(path) for path in files}
-    content = {"fingerprint": fingerprint, "mlflow": destination, "files": digests}
-    write_json(out / STAMP, {**content, "standings": [asdict(Standing.of(board)) for board in boards]})
+    write_json(out / STAMP, {**made, "files": digests, "standings": [asdict(Standing.of(board)) for board in boards]})
+
+
+def _read_paper(folder: Path) -> Paper:
+    """What the report in this folder was made with; later reports keep it."""
+    try:
+        return Paper.read(read_json(folder / STAMP, {})["figures"])
+    except (ValueError, TypeError, AttributeError, KeyError, UsageError):
+        return SCREEN
 
 
 def read_standings(folder: Path) -> list[Standing]:

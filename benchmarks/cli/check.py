@@ -11,7 +11,6 @@ import typer
 
 from ..common.errors import UsageError
 from ..common.text import plain
-from . import options
 
 if TYPE_CHECKING:
     from ..config.plugins import Plugin
@@ -23,10 +22,7 @@ Item = tuple[str, str, Callable[[], None]]
 
 @app.command()
 def check(
-    path: Annotated[
-        Path,
-        typer.Argument(metavar="PATH", parser=options.folder, help="Folder of the plug-in, whose code is imported."),
-    ],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of the plug-in, whose code is imported.")],
 ) -> int:
     """Test a plug-in, its methods as the shipped ones are tested.
 

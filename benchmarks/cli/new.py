@@ -13,7 +13,6 @@ from ...methods.parts.messages import quoted
 from ..common.errors import UsageError
 from ..common.files import write_text
 from ..common.text import plain
-from . import options
 
 LONGEST_NAME = 60
 SKELETONS = Path(__file__).parent / "skeletons"
@@ -21,15 +20,12 @@ SKELETONS = Path(__file__).parent / "skeletons"
 app = typer.Typer(name="new", help="Write a commented skeleton of a method, benchmark or study.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name: letters, digits and underscores.")]
-Folder = Annotated[Path, typer.Option("--folder", metavar="PATH", parser=options.folder, help="Folder of the plug-in.")]
+Folder = Annotated[Path, typer.Option("--folder", metavar="PATH", help="Folder of the plug-in.")]
 
 
 @app.command()
 def method(name: Name, folder: Folder = Path("plugin")) -> int:
-    """Write a method with its own coupling.
-
-    The files are methods/NAME.py and method/NAME.yaml.
-    """
+    """Write a method with a coupling of its own: methods/NAME.py and method/NAME.yaml."""
     _check_free(name, "method", "methods")
     _write(name, {"method.py": folder / f"methods/{name}.py", "method.yaml": folder / f"method/{name}.yaml"})
     print(f"try it:  bench run --include {folder} --methods ect,{name} preset=smoke")
@@ -39,10 +35,7 @@ def method(name: Name, folder: Folder = Path("plugin")) -> int:
 
 @app.command()
 def benchmark(name: Name, folder: Folder = Path("plugin")) -> int:
-    """Write a benchmark with its own data set.
-
-    The files are benchmark/NAME.yaml and data/NAME.py.
-    """
+    """Write a benchmark with a data set of its own: benchmark/NAME.yaml and data/NAME.py."""
     _check_free(name, "benchmark", "data")
     _write(name, {"data.py": folder / f"data/{name}.py", "benchmark.yaml": folder / f"benchmark/{name}.yaml"})
     print(f"try it:  bench run --include {folder} --methods ect,vct benchmark={name} preset=smoke")
@@ -53,11 +46,9 @@ def benchmark(name: Name, folder: Folder = Path("plugin")) -> int:
 @app.command()
 def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name; the file is NAME.yaml.")],
-    folder: Annotated[
-        Path, typer.Option("--folder", metavar="PATH", parser=options.folder, help="Folder of the file.")
-    ] = Path(),
+    folder: Annotated[Path, typer.Option("--folder", metavar="PATH", help="Folder of the file.")] = Path(),
 ) -> int:
-    """Write a study: a question and its cells."""
+    """Write a study: a question, and the cells that answer it."""
     from ..config.study import check_name
 
     check_name(name)

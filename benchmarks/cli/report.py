@@ -77,6 +77,13 @@ def report(
         str | None,
         typer.Option("--baseline", metavar="NAME", help="Method or configuration to compare with, in this report."),
     ] = None,
+    figures: Annotated[
+        str | None,
+        typer.Option("--figures", help="Files beside every PNG: pdf,svg. png: none. Kept for later reports."),
+    ] = None,
+    width: Annotated[
+        str | None, typer.Option("--width", help="Width of these, such as 3.25in, 8.2cm or 234.8pt.")
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Rebuild leaderboards, pages, plots and MLflow from files.
@@ -86,14 +93,23 @@ def report(
     Exit status: 0 all cells are in it, 1 files are damaged or missing, which are named.
     """
     from ...reports.build import build_report
+    from ...reports.plots.paper import Paper
 
-    tracking = Tracking(mlflow, mlflow_uri)
+    tracking, paper = Tracking(mlflow, mlflow_uri), Paper.of(figures, width)
     if study is not None and baseline is not None:
         raise UsageError("--baseline is for cells without a study: a study names its own in its file")
     if not find_cells(out):
         raise no_cells(out)
     with naming_mlflow(mlflow_uri):
-        paths = build_report(out, mlflow=mlflow, mlflow_uri=mlflow_uri, readme=readme, study=study, baseline=baseline)
+        paths = build_report(
+            out,
+            mlflow=mlflow,
+            mlflow_uri=mlflow_uri,
+            readme=readme,
+            study=study,
+            baseline=baseline,
+            paper=paper,
+        )
     if as_json:
         print_json(_document(paths, out, study))
         return say_damage(paths.damages, out)

@@ -190,11 +190,11 @@ def _folder(path: str | Path) -> Path:
     """The folder that a user names. Raises UsageError where there is none."""
     folder = Path(os.path.abspath(os.path.expanduser(path)))
     if not str(path) or "\0" in str(path) or not folder.exists():
-        raise UsageError(f"plug-in {quoted(str(path))}: there is no such folder")
+        raise UsageError(f"--include {quoted(str(path))}: there is no such folder")
     if not folder.is_dir():
-        raise UsageError(f"plug-in {quoted(str(path))} is a file, must be a folder with {LAYOUT}")
+        raise UsageError(f"--include {path} is a file, must be a folder with {LAYOUT}")
     if odd := sorted({"$", "\\", os.pathsep, "\n"} & set(str(folder))):
-        raise UsageError(f"plug-in {quoted(str(folder))}: the path holds {odd[0]!r}; rename the folder")
+        raise UsageError(f"--include {quoted(str(folder))}: the path holds {odd[0]!r}; rename the folder")
     return folder
 
 

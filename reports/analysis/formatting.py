@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
 
+from ...benchmarks.common.errors import UsageError
+from ...benchmarks.metrics.registry import HELD_OUT, PROTOCOLS, Metric, parse
 from .statistics import Interval
 
 NOTHING = "–"
 ARROWS = {1: " ↑", 0: "", -1: " ↓"}
-LABEL_WIDTH, LABEL_LINES = 26, 3
+LABEL_WIDTH, LABEL_LINES = 32, 4
+LONGEST_SETTING = 48  # characters: what is longer than any usual setting is cut
+
+#: Distances and extractors of metric names as a figure writes them.
+DISTANCE_NAMES = {
+    "fd": "Fréchet distance",
+    "kd": "Kernel distance",
+    "kid": "KID",
+    "fdinf": "Fréchet distance, n → ∞",
+    "w2": "Wasserstein-2 distance",
+    "classes": "Number of classes",
+    "modes": "Number of modes",
+}
+INCEPTION_NAMES = {"fd": "FID", "kid": "KID", "fdinf": "FID∞"}
+EXTRACTOR_NAMES = {"inception": "Inception", "dinov2": "DINOv2", "pixels8": "8×8 pixels"}
 
 
 def number(value: float, beside: float = 0.0) -> str:
@@ -57,6 +72,57 @@ def count_text(count: float) -> str:
 
 
 def short(label: str) -> str:
-    """A label on at most three lines; of the keys in it only the last part: `kl_weight=3`."""
-    label = re.sub(r",\s*", ", ", re.sub(r"(\w+\.)+(?=\w+=)", "", label))
-    return textwrap.fill(label, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder="…")
+    """A label on at most four lines, broken between settings; of the keys in it only the last part: `kl_weight=3`."""
+    label = last_keys(" ".join(label.split()))
+    name, *settings = re.split(r"(?<=,) ?(?=[\w.+-]+=)|(?<!,)(?<!guided) (?=[\w.+-]+=)", label)
+    lines = [_cut(name)]
+    for setting in map(_cut, settings):
+        if len(lines[-1]) + 1 + len(setting) <= LABEL_WIDTH:
+            lines[-1] += f" {setting}"
+        else:
+            lines.append(setting)
+    if len(lines) > LABEL_LINES:
+        lines = [*lines[: LABEL_LINES - 1], lines[LABEL_LINES - 1].rstrip(",") + ", …"]
+    return "\n".join(lines)
+
+
+def last_keys(text: str) -> str:
+    """`method.coupling.kl_weight=3` as `kl_weight=3`, wherever it stands in a text."""
+    return re.sub(r"(\w+\.)+(?=\w+=)", "", text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SETTING else text[: LONGEST_SETTING - 1] + "…"
+
+
+def metric_title(name: str) -> tuple[str, str]:
+    """What a metric is called in a figure, and on what: ("Fréchet distance", "digits features, 2k samples").
+
+    A name that is no metric of this suite stays as it is, with an empty second part.
+    """
+    try:
+        metric = parse(name)
+    except UsageError:
+        return name, ""
+    known = INCEPTION_NAMES if metric.extractor == "inception" else DISTANCE_NAMES
+    title = known.get(metric.distance) or metric.distance.capitalize()
+    samples = metric.samples
+    count = f"{samples // 1000}k" if samples % 1000 == 0 else str(samples)
+    parts = [_features(metric), f"{count} samples", metric.protocol.replace("_", " "), _reference(metric)]
+    if metric.protocol == PROTOCOLS[0]:
+        parts[2] = ""
+    return title, ", ".join(filter(None, parts))
+
+
+def _features(metric: Metric) -> str:
+    if metric.extractor == "points" or (metric.extractor == "inception" and metric.distance in INCEPTION_NAMES):
+        return ""
+    return f"{EXTRACTOR_NAMES.get(metric.extractor, metric.extractor)} features"
+
+
+def _reference(metric: Metric) -> str:
+    if isinstance(metric.reference, int):
+        return f"against {metric.reference} real"
+    if metric.reference == HELD_OUT:
+        return "against held-out images"
+    return f"{metric.reference} statistics" if metric.reference else ""

@@ -12,7 +12,8 @@ CAPTIONS = {
     "forest": "Difference of each configuration to the best mean at its NFE, paired on n common seeds; right of zero "
     "is worse. Thick: 95 % interval; thin: the interval that holds for all pairs at once. "
     "Filled: significantly worse; hollow: inconclusive. Of many configurations, the first 16.",
-    "curves": "Learning curves: mean over seeds against training images seen; the band spans the seeds.",
+    "curves": "Learning curves: mean over seeds against training images seen; the band spans the seeds. A logarithmic "
+    "axis shows the end of training: higher values of its beginning are cut off. Of many configurations, the first 12.",
     "cost": "Learning curves against the cost of training: mean over seeds, the band spans the seeds. The cost per "
     "image is taken to be constant: that of one seed's whole training, in proportion. Of many configurations, the "
     "first 12.",

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from ...benchmarks.common.text import plain
 from ...benchmarks.metrics.registry import direction
 from ..analysis.cells import Cell
-from ..analysis.formatting import NOTHING, count_text, number, score_text, span
+from ..analysis.formatting import NOTHING, count_text, last_keys, number, score_text, span
 from ..analysis.rivals import rivals
 from ..analysis.tables import Board, Entry, Row
 from .html_data import ChartData, chart_data
@@ -139,6 +139,7 @@ def _environment(out: Path) -> jinja2.Environment:
     environment.filters["picture"] = lambda plot: _picture(out, plot)
     environment.filters["json"] = script_json
     environment.filters["number"] = lambda value: NOTHING if value is None else number(value)
+    environment.filters["last_keys"] = last_keys
     environment.filters["key"] = lambda value: "" if value is None else f"{value:.9g}"
     environment.tests["texts"] = lambda cell: isinstance(cell, Texts)
     environment.tests["text"] = lambda cell: isinstance(cell, Text)

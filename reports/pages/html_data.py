@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from matplotlib.colors import to_hex
 
 from ...benchmarks.metrics.registry import direction
-from ..analysis.formatting import short
+from ..analysis.formatting import metric_title, short
 from ..analysis.learning_curves import LearningCurve, learning_curves
 from ..analysis.rivals import rivals
 from ..analysis.tables import Board, SeedValue
@@ -25,7 +25,12 @@ def chart_data(board: Board, values: Sequence[SeedValue], shown: int) -> ChartDa
     return {
         "configurations": _configurations(board, shown),
         "metrics": [
-            {"name": metric, "direction": direction(metric), "halves": board.reference.get(("halves", metric))}
+            {
+                "name": metric,
+                "title": _title(metric),
+                "direction": direction(metric),
+                "halves": board.reference.get(("halves", metric)),
+            }
             for metric in board.metrics
         ],
         "nfes": list(board.nfes),
@@ -39,6 +44,11 @@ def chart_data(board: Board, values: Sequence[SeedValue], shown: int) -> ChartDa
         ],
         "contests": [_contest(board, nfe, metric, places) for nfe in board.nfes for metric in board.metrics],
     }
+
+
+def _title(metric: str) -> str:
+    title, basis = metric_title(metric)
+    return f"{title} ({basis})" if basis else title
 
 
 def _configurations(board: Board, shown: int) -> list[ChartData]:

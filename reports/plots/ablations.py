@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, NullLocator
@@ -21,23 +23,36 @@ from ..analysis.ablations import Ablation, Grid, Point, Value, is_number
 from ..analysis.formatting import number, short
 from ..analysis.statistics import Interval
 from ..analysis.tables import SeedValue
-from .panels import axis_name, fit_values, legend_below, log_scale, reference_handles, reference_line, side_by_side
+from .panels import (
+    Panels,
+    axis_name,
+    cut_ends,
+    cut_handle,
+    end_limits,
+    fit_values,
+    legend_below,
+    log_scale,
+    panels,
+    reference_handles,
+    reference_line,
+    text_width,
+)
 from .style import LINES, MARKERS, Drawings, Style, styles
 
+LEAST_SIZE = 4.5  # points of a text that can be read
 MOST_TICKS = 9  # values on a linear axis that are all named
-WIDEST_NAME = 60  # characters of all values that fit side by side below a panel
 
 
 def ablation_figures(ablation: Ablation, values: Sequence[SeedValue]) -> Drawings:
     """The kinds "values", "curves" and "grid", where the data allow them."""
     return {
-        "values": lambda: value_plot(ablation),
-        "curves": lambda: curves(ablation, values),
-        "grid": lambda: heat_map(ablation.grid) if ablation.grid else None,
+        "values": lambda width: value_plot(ablation, width),
+        "curves": lambda width: curves(ablation, values, width),
+        "grid": lambda width: heat_map(ablation.grid, width) if ablation.grid else None,
     }
 
 
-def value_plot(ablation: Ablation) -> Figure | None:
+def value_plot(ablation: Ablation, width: float | None = None) -> Figure | None:
     """The first metric at the end of training against the swept value: mean, t interval and every seed."""
     board, metric = ablation.board, ablation.board.metrics[0]
     points = ablation.points
@@ -45,16 +60,15 @@ def value_plot(ablation: Ablation) -> Figure | None:
     if not any(score.n for score in scores):
         return None
     look = styles([ablation.method])[ablation.method]
-    figure, panels = side_by_side(len(board.nfes), height=3.9)
-    for axes, nfe in zip(panels, board.nfes, strict=True):
-        places = _value_axis(axes, [point.value for point in points])
+    grid = panels(len(board.nfes), (4.3, 3.3), width)
+    for axes, nfe in zip(grid.axes, board.nfes, strict=True):
+        places = _value_axis(axes, [point.value for point in points], grid.room)
         if ablation.is_default:
             axes.axvline(places[ablation.reference], color="0.55", ls="--", lw=1.2, zorder=1)
         _draw_points(axes, places, points, (nfe, metric), look)
         axes.set_title(f"NFE {nfe}")
-        axes.set_xlabel(short(ablation.factor.name))
-    panels[0].set_ylabel(axis_name(metric))
-    low, high = fit_values(panels[0], _seeds(points, metric), scores, metric)
+    grid.name(short(ablation.factor.name), axis_name(metric))
+    low, high = fit_values(grid.axes[0], _seeds(points, metric), scores, metric)
     handles = [
         Line2D([], [], color=look.color, marker=look.marker, ms=6, ls="", label="mean"),
         Line2D([], [], color="0.15", marker="|", ms=8, lw=1.5, label="95 % t interval of the mean"),
@@ -64,12 +78,29 @@ def value_plot(ablation: Ablation) -> Figure | None:
         handles.append(Line2D([], [], color="0.55", ls="--", lw=1.2, label="default"))
     if any(score.lost for score in scores):
         handles.append(Line2D([], [], color="0.15", ls="", marker="x", ms=7, mew=2, label="seeds that diverged"))
+    if cut_points(grid, board.nfes, points, metric):
+        handles.append(cut_handle(vertical=True))
     if low <= board.reference.get(("halves", metric), math.nan) <= high:
-        for axes in panels:
+        for axes in grid.axes:
             reference_line(board, metric, axes.axhline)
         handles += reference_handles(board, metric)
-    legend_below(figure, handles)
-    return figure
+    legend_below(grid.figure, handles)
+    return grid.figure
+
+
+def cut_points(grid: Panels, nfes: Sequence[int], points: Sequence[Point], metric: str) -> bool:
+    """Mark the intervals that extend beyond the panels; whether there are any."""
+    cut = False
+    for axes, nfe in zip(grid.axes, nfes, strict=True):
+        places = value_places([point.value for point in points])
+        known = [(place, point.scores.get((nfe, metric))) for place, point in zip(places, points, strict=True)]
+        ends = {
+            place: (score.low, score.high)
+            for place, score in known
+            if score is not None and score.low is not None and score.high is not None
+        }
+        cut |= cut_ends(axes, ends, vertical=True)
+    return cut
 
 
 def _draw_points(
@@ -83,15 +114,15 @@ def _draw_points(
         [score.mean for _, score in met],
         color=look.color,
         marker=look.marker,
-        ms=7,
+        ms=5,
         ls=look.line if ordered else "",
         lw=1,
-        zorder=3,
+        zorder=2,
     )
     for place, score in met:
         if score.half_width is not None:
-            axes.errorbar(place, score.mean, yerr=score.half_width, color="0.15", capsize=5, lw=1.5, zorder=2)
-    beside = offset_copy(axes.transData, axes.get_figure(root=True), x=8, units="points")
+            axes.errorbar(place, score.mean, yerr=score.half_width, color="0.15", capsize=5, lw=1.5, zorder=3)
+    beside = offset_copy(axes.transData, axes.get_figure(root=True), x=9, units="points")
     for place, point in zip(places, points, strict=True):
         seeds = [value for value in point.seeds.get(key, {}).values() if math.isfinite(value)]
         axes.scatter([place] * len(seeds), seeds, s=16, color="white", edgecolor="0.15", zorder=4, transform=beside)
@@ -102,16 +133,25 @@ def _draw_points(
             axes.annotate(str(score.lost), (place, 0.95), (6, 0), xycoords=top, textcoords="offset points", va="center")
 
 
-def _value_axis(axes: Axes, values: Sequence[Value]) -> list[float]:
-    """Where each value lies: on a log axis over a decade or more, one after the other where they are no numbers."""
-    names = [short(value.text) for value in values]
-    if not all(is_number(value.raw) for value in values) or _wide_and_not_positive(values):
-        places = [float(place) for place in range(len(values))]
+def value_places(values: Sequence[Value]) -> list[float]:
+    """Where each value lies: one after the other where they are no numbers."""
+    if _is_listed(values):
+        return [float(place) for place in range(len(values))]
+    return [float(value.raw) for value in values]
+
+
+def _is_listed(values: Sequence[Value]) -> bool:
+    return not all(is_number(value.raw) for value in values) or _wide_and_not_positive(values)
+
+
+def _value_axis(axes: Axes, values: Sequence[Value], room: float) -> list[float]:
+    """Where each value lies, on a log axis over a decade or more. room: the inches of a panel."""
+    names, places = [short(value.text) for value in values], value_places(values)
+    if _is_listed(values):
         axes.set_xlim(-0.5, len(values) - 0.5)
-        tilted = sum(map(len, names)) > WIDEST_NAME
+        tilted = max(map(text_width, names)) > 0.85 * room / len(names)
         axes.set_xticks(places, names, rotation=30 if tilted else 0, ha="right" if tilted else "center")
         return places
-    places = [float(value.raw) for value in values]
     if _is_wide(places):
         axes.set_xscale("log")
         axes.set_xlim(places[0] / 1.4, places[-1] * 1.4)
@@ -121,7 +161,24 @@ def _value_axis(axes: Axes, values: Sequence[Value]) -> list[float]:
     if _is_wide(places) or len(places) <= MOST_TICKS:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks(places, names)
+        _leave_out_crowded(axes, places, names, room)
     return places
+
+
+def _leave_out_crowded(axes: Axes, places: Sequence[float], names: Sequence[str], room: float) -> None:
+    """Name of several values that lie close to each other the first only."""
+    low, high = axes.get_xlim()
+    scale = math.log if axes.get_xscale() == "log" else float
+    right, kept = -math.inf, []
+    for place, name in zip(places, names, strict=True):
+        middle = room * (scale(place) - scale(low)) / (scale(high) - scale(low))
+        half = text_width(name) / 2
+        if middle - half > right + 0.05:
+            right = middle + half
+            kept.append(name)
+        else:
+            kept.append("")
+    axes.set_xticks(places, kept)
 
 
 def _is_wide(places: Sequence[float]) -> bool:
@@ -140,7 +197,7 @@ def _seeds(points: Sequence[Point], metric: str) -> list[float]:
     return [value for seeds in own for value in seeds.values() if math.isfinite(value)]
 
 
-def curves(ablation: Ablation, values: Sequence[SeedValue]) -> Figure | None:
+def curves(ablation: Ablation, values: Sequence[SeedValue], width: float | None = None) -> Figure | None:
     """The first metric against images seen, one line a swept value: the mean over the seeds that did not diverge."""
     board, metric = ablation.board, ablation.board.metrics[0]
     groups = {point.group: place for place, point in enumerate(ablation.points)}
@@ -155,31 +212,38 @@ def curves(ablation: Ablation, values: Sequence[SeedValue]) -> Figure | None:
     if not own:
         return None
     colors = seaborn.color_palette("viridis", len(groups) + 1)[: len(groups)]  # its last one is too pale on white
-    figure, panels = side_by_side(len(board.nfes), height=4.1)
-    for axes, nfe in zip(panels, board.nfes, strict=True):
+    grid = panels(len(board.nfes), (4.3, 3.2), width)
+    ends: list[float] = []
+    late: list[float] = []
+    for axes, nfe in zip(grid.axes, board.nfes, strict=True):
         for group, place in groups.items():
             means = defaultdict(list)
             for value in own:
                 if value.nfe == nfe and value.cell.group == group:
                     means[value.images].append(value.value)
             images = sorted(means)
-            axes.plot(
-                images, [math.fsum(means[at]) / len(means[at]) for at in images], **_line(ablation, place, colors)
-            )
+            line = [math.fsum(means[at]) / len(means[at]) for at in images]
+            axes.plot(images, line, **_line(ablation, place, colors))
+            late += [value for at, value in zip(images, line, strict=True) if 4 * at >= 3 * images[-1]]
+            ends += line[-1:]
         axes.set_title(f"NFE {nfe}")
-        axes.set_xlabel("training images seen")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlim(left=0)
+    grid.name("training images seen", axis_name(metric))
+    every = [value.value for value in own]
+    if direction(metric) < 0 and min(every) > 0:
+        log_scale(grid.axes[0])
+        grid.axes[0].set_ylim(end_limits(ends, late, every, board.reference.get(("halves", metric))))
+    limits = grid.axes[0].get_ylim()
+    for axes in grid.axes:
         reference_line(board, metric, axes.axhline)
-    panels[0].set_ylabel(axis_name(metric))
-    if direction(metric) < 0 and min(value.value for value in own) > 0:
-        log_scale(panels[0])
     handles = [
         Line2D([], [], **_line(ablation, place, colors), label=_legend_name(ablation, place))
         for place in groups.values()
     ]
-    legend_below(figure, [*handles, *reference_handles(board, metric)], title=short(ablation.factor.name))
-    return figure
+    handles += reference_handles(board, metric, limits)
+    legend_below(grid.figure, handles, title=short(ablation.factor.name))
+    return grid.figure
 
 
 def _line(ablation: Ablation, place: int, colors: Sequence[tuple[float, float, float]]) -> dict:
@@ -188,7 +252,7 @@ def _line(ablation: Ablation, place: int, colors: Sequence[tuple[float, float, f
         "color": colors[place],
         "ls": LINES[place % len(LINES)],
         "marker": MARKERS[place % len(MARKERS)],
-        "ms": 5,
+        "ms": 4.5,
         "lw": 2.4 if default else 1.4,
     }
 
@@ -198,7 +262,7 @@ def _legend_name(ablation: Ablation, place: int) -> str:
     return short(ablation.points[place].value.text) + (" (default)" if default else "")
 
 
-def heat_map(grid: Grid) -> Figure | None:
+def heat_map(grid: Grid, width: float | None = None) -> Figure | None:
     """The first metric's mean for each pair of values, half the width of its interval below; the default is framed."""
     board, metric = grid.board, grid.board.metrics[0]
     means = [
@@ -207,45 +271,58 @@ def heat_map(grid: Grid) -> Figure | None:
     if not means:
         return None
     across, down = len(grid.columns.values), len(grid.rows.values)
-    width = max(2.6, 0.95 * across)
-    figure = Figure(figsize=((width + 0.6) * len(board.nfes) + 1.6, max(2.2, 0.62 * down + 1.1)), layout="constrained")
-    panels = figure.subplots(1, len(board.nfes), sharey=True, squeeze=False)[0]
+    names = [short(value.text) for value in grid.rows.values], [short(value.text) for value in grid.columns.values]
+    left, column = max(map(text_width, names[0])) + 0.6, max(0.8, *map(text_width, names[1]))
+    tilted = width is not None and column * across > width - left - 0.9
+    size = max(2.6, column * across), max(1.6, 0.55 * down) + 0.8 + (0.4 * column if tilted else 0)
+    found = panels(len(board.nfes), size, width, names=left + 0.9, narrowest=size[0])
     wide = min(means) > 0 and max(means) >= 10 * min(means)
     norm = (LogNorm if wide else Normalize)(min(means), max(means))
+    room = (found.figure.get_figwidth() - left - 0.9) / found.across / across - 0.06
     image = None
-    for axes, nfe in zip(panels, board.nfes, strict=True):
-        scores = {place: cell.get((nfe, metric)) for place, cell in grid.scores.items()}
-        canvas = np.full((down, across), np.nan)
-        for place, score in scores.items():
-            canvas[place] = score.mean if score and score.n else np.nan
-        image = axes.imshow(canvas, cmap="viridis", norm=norm, aspect="auto")
-        for place in np.ndindex(down, across):
-            _write(axes, place, scores.get(place), image)
-        if grid.rows.default is not None and grid.columns.default is not None:
-            corner = (grid.columns.default - 0.48, grid.rows.default - 0.48)
-            axes.add_patch(Rectangle(corner, 0.96, 0.96, fill=False, edgecolor="0.05", lw=2.5))
-            axes.add_patch(Rectangle(corner, 0.96, 0.96, fill=False, edgecolor="white", lw=1))
-        axes.set_xticks(range(across), [short(value.text) for value in grid.columns.values])
-        axes.set_yticks(range(down), [short(value.text) for value in grid.rows.values])
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
+    for axes, nfe in zip(found.axes, board.nfes, strict=True):
+        image = _draw_cells(
+            axes, grid, {place: cell.get((nfe, metric)) for place, cell in grid.scores.items()}, norm, room
+        )
+        axes.set_xticks(range(across), names[1], rotation=30 if tilted else 0, ha="right" if tilted else "center")
+        axes.set_yticks(range(down), names[0])
         axes.set_title(f"NFE {nfe}")
-        axes.set_xlabel(short(grid.columns.name))
-    panels[0].set_ylabel(short(grid.rows.name))
+    found.name(short(grid.columns.name), short(grid.rows.name))
     if image is not None:
-        figure.colorbar(image, ax=list(panels), label=axis_name(metric), pad=0.02)
-    return figure
+        found.figure.colorbar(image, ax=list(found.axes), label=axis_name(metric), pad=0.02)
+    return found.figure
 
 
-def _write(axes: Axes, place: tuple[int, ...], score: Interval | None, image) -> None:
-    row, column = place
+def _draw_cells(
+    axes: Axes, grid: Grid, scores: Mapping[tuple[int, int], Interval | None], norm: Normalize, room: float
+) -> AxesImage:
+    """One panel. room: the inches of a text; where that is too little to be read, colours stand alone."""
+    canvas = np.full((len(grid.rows.values), len(grid.columns.values)), np.nan)
+    for place, score in scores.items():
+        canvas[place] = score.mean if score and score.n else np.nan
+    image = axes.imshow(canvas, cmap="viridis", norm=norm, aspect="auto")
+    texts = {(row, column): _cell_text(scores.get((row, column))) for row, column in np.ndindex(*canvas.shape)}
+    size = min(8.0, 8.0 * room / max(text_width(text, 8 / matplotlib.rcParams["font.size"]) for text in texts.values()))
+    for place, text in texts.items() if size >= LEAST_SIZE else ():
+        color = "0.35" if math.isnan(canvas[place]) else _readable(image, float(canvas[place]))
+        axes.text(place[1], place[0], text, ha="center", va="center", color=color, fontsize=size)
+    if grid.rows.default is not None and grid.columns.default is not None:
+        corner = (grid.columns.default - 0.48, grid.rows.default - 0.48)
+        axes.add_patch(Rectangle(corner, 0.96, 0.96, fill=False, edgecolor="0.05", lw=2.5))
+        axes.add_patch(Rectangle(corner, 0.96, 0.96, fill=False, edgecolor="white", lw=1))
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def _cell_text(score: Interval | None) -> str:
     if score is None or not score.n:
-        text = "not run" if score is None else "diverged" if score.lost else "no value yet"
-        axes.text(column, row, text, ha="center", va="center", color="0.35", fontsize=8)
-        return
-    red, green, blue, _ = image.cmap(image.norm(score.mean))
-    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.45
+        return "not run" if score is None else "diverged" if score.lost else "no value yet"
     half = "" if score.half_width is None else f"\n± {number(score.half_width, score.mean)}"
     lost = f"\n{score.lost} diverged" if score.lost else ""
-    text = number(score.mean, score.half_width or 0.0) + half + lost
-    axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=8)
+    return number(score.mean, score.half_width or 0.0) + half + lost
+
+
+def _readable(image: AxesImage, value: float) -> str:
+    red, green, blue, _ = image.cmap(image.norm(np.array(value)))
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.45 else "black"

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,27 +14,26 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ...benchmarks.common.text import plain
-from ...benchmarks.metrics.registry import direction
 from ..analysis.learning_curves import LearningCurve, learning_curves
+from ..analysis.statistics import Interval
 from ..analysis.tables import Board, Compute, Entry, SeedValue
-from .curves import draw_curve
+from .curves import draw_curve, limit_curves
 from .panels import (
     axis_name,
+    cut_ends,
+    cut_handle,
     diverged_handle,
     fit_values,
     handle,
     legend_below,
-    legend_height,
-    log_scale,
+    panels,
     reference_handles,
     reference_line,
 )
-from .style import Style, styles
+from .style import MOST_LINES, Style, styles
 
-MOST_LINES = 12  # configurations of one picture
 APART = 0.022  # of the width of a panel: between two configurations at one NFE
 MOST_TICKS = 10
-COLUMNS = 3  # of the legend below a single panel
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ WORK = Cost(
 )
 
 
-def training_cost(board: Board, values: Sequence[SeedValue]) -> Figure | None:
+def training_cost(board: Board, values: Sequence[SeedValue], width: float | None = None) -> Figure | None:
     """The first metric at the lowest NFE against device-hours and TFLOP: mean over seeds, band from lowest to highest.
 
     Every image is taken to cost the same, so a part of a training costs its share of images. What has no known cost
@@ -80,21 +80,20 @@ def training_cost(board: Board, values: Sequence[SeedValue]) -> Figure | None:
         return None
     met = [(entry, curve) for entry, curve in met if any(_known(kind, entry) for kind in kinds)]
     look = styles([entry.label for entry in board.entries])
-    height = 3.6 + legend_height(entry.label for entry, _ in met)
-    figure = Figure(figsize=(max(5.5, 4.3 * len(kinds)), height), layout="constrained")
-    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-    for axes, kind in zip(panels, kinds, strict=True):
+    grid = panels(len(kinds), (4.3, 3.1), width, sharex=False)
+    for axes, kind in zip(grid.axes, kinds, strict=True):
         _against(axes, kind, met, look)
         axes.set_title(f"NFE {nfe}")
+    for axes in grid.left:
+        axes.set_ylabel(axis_name(metric))
+    limits = limit_curves(grid.axes[0], [curve for _, curve in met], board, metric)
+    for axes in grid.axes:
         reference_line(board, metric, axes.axhline)
-    panels[0].set_ylabel(axis_name(metric))
-    if direction(metric) < 0 and min(_lowest(curve) for _, curve in met) > 0:
-        log_scale(panels[0])
     handles = [handle(entry.label, look[entry.label]) for entry, _ in met]
     if any(curve.lost for _, curve in met):
         handles.append(diverged_handle())
-    legend_below(figure, [*handles, *reference_handles(board, metric)])
-    return figure
+    legend_below(grid.figure, [*handles, *reference_handles(board, metric, limits)])
+    return grid.figure
 
 
 def _against(axes: Axes, kind: Cost, met: Sequence[tuple[Entry, LearningCurve]], look: dict[str, Style]) -> None:
@@ -103,10 +102,10 @@ def _against(axes: Axes, kind: Cost, met: Sequence[tuple[Entry, LearningCurve]],
     unit = unit_of(max(costs.values()), kind.units)
     for entry, curve in met:
         if cost := costs.get(entry.label):
-            draw_curve(axes, curve, look[entry.label], cost / unit.size / entry.cells[0].budget)
+            draw_curve(axes, curve, look[entry.label], cost / unit.size / (1e6 * entry.compute.mimg))
     devices = {plain(str(entry.compute.device)) for entry, _ in met if entry.compute.device and entry.label in costs}
-    device = f" ({next(iter(devices))})" if kind is TIME and len(devices) == 1 else ""
-    axes.set_xlabel(f"{kind.name}, {unit.name}{device}")
+    device = f", {next(iter(devices))}" if kind is TIME and len(devices) == 1 else ""
+    axes.set_xlabel(f"{kind.name}\n({unit.name}{device})")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
     axes.set_xlim(left=0)
 
@@ -116,16 +115,12 @@ def _known(kind: Cost, entry: Entry) -> float | None:
     return cost if cost is not None and math.isfinite(cost) and cost > 0 else None
 
 
-def _lowest(curve: LearningCurve) -> float:
-    return min([*(moment.low for moment in curve.moments), *(value for seed in curve.lost for _, value in seed)])
-
-
 def unit_of(largest: float, units: Sequence[Unit]) -> Unit:
     """The first unit that `largest` is enough for."""
     return next(unit for unit in units if largest >= unit.least)
 
 
-def network_calls(board: Board) -> Figure | None:
+def network_calls(board: Board, width: float | None = None) -> Figure | None:
     """The first metric at the end of training against NFE: mean and 95 % t interval over seeds, None of a single NFE.
 
     Configurations stand side by side, so that no interval hides another; of many the first `MOST_LINES` are drawn.
@@ -144,38 +139,43 @@ def network_calls(board: Board) -> Figure | None:
     if len(nfes) < 2:
         return None
     look = styles([entry.label for entry in board.entries])
-    figure = Figure(figsize=(6.4, 3.6 + legend_height(rows, COLUMNS)), layout="constrained")
-    axes = figure.add_subplot()
-    lost = False
-    for shift, (label, own) in zip(shifts(nfes, len(rows)), rows.items(), strict=True):
-        style = look[label]
-        places = [row.nfe * shift for row in own]
-        axes.plot(places, [row.scores[metric].mean for row in own], color=style.color, ls=style.line, lw=1.2)
-        for place, row in zip(places, own, strict=True):
-            score = row.scores[metric]
-            face = "white" if score.lost else style.color
-            axes.errorbar(
-                *(place, score.mean, score.half_width),
-                color=style.color,
-                marker=style.marker,
-                ms=5.5,
-                mfc=face,
-                capsize=3,
-                lw=1.5,
-            )
-            lost |= bool(score.lost)
-    _calls_axis(axes, nfes)
-    axes.set_ylabel(axis_name(metric))
+    grid = panels(1, (6.4, 3.3), width)
+    figure, axes = grid.figure, grid.axes[0]
+    intervals: dict[float, tuple[float, float]] = {}
+    apart = shifts(nfes, len(rows))
+    for shift, (label, own) in zip(apart, rows.items(), strict=True):
+        places, scores = [row.nfe * shift for row in own], [row.scores[metric] for row in own]
+        intervals |= _draw_calls(axes, places, scores, look[label])
+    _calls_axis(axes, nfes, apart)
+    grid.name("NFE: network calls per image", axis_name(metric))
     seeds = [value for own in rows.values() for row in own for value in row.seeds[metric] if math.isfinite(value)]
     low, high = fit_values(axes, seeds, [row.scores[metric] for own in rows.values() for row in own], metric)
     handles = [handle(label, look[label]) for label in rows]
-    if lost:
-        handles.append(Line2D([], [], color="0.15", marker="o", mfc="white", ms=5.5, ls="", label="seeds diverged"))
+    if any(row.scores[metric].lost for own in rows.values() for row in own):
+        handles.append(Line2D([], [], color="0.15", marker="o", mfc="white", ms=4.5, ls="", label="seeds diverged"))
+    if cut_ends(axes, intervals, vertical=True):
+        handles.append(cut_handle(vertical=True))
     if low <= board.reference.get(("halves", metric), math.nan) <= high:
         reference_line(board, metric, axes.axhline)
         handles += reference_handles(board, metric)
-    legend_below(figure, handles, columns=COLUMNS)
+    legend_below(figure, handles)
     return figure
+
+
+def _draw_calls(
+    axes: Axes, places: Sequence[float], scores: Sequence[Interval], look: Style
+) -> dict[float, tuple[float, float]]:
+    """One configuration, its intervals over its markers, which are narrower than their ends: place -> interval."""
+    axes.plot(places, [score.mean for score in scores], color=look.color, ls=look.line, lw=1)
+    found = {}
+    for place, score in zip(places, scores, strict=True):
+        face = "white" if score.lost else look.color
+        axes.plot(place, score.mean, color=look.color, marker=look.marker, ms=4.5, mfc=face, ls="")
+        if score.low is not None and score.high is not None:
+            whisker: dict[str, Any] = {"color": look.color, "fmt": "none", "capsize": 4, "lw": 1.4, "zorder": 3}
+            axes.errorbar(place, score.mean, score.half_width, **whisker)
+            found[place] = score.low, score.high
+    return found
 
 
 def shifts(nfes: Sequence[int], count: int) -> list[float]:
@@ -185,7 +185,7 @@ def shifts(nfes: Sequence[int], count: int) -> list[float]:
     return [math.exp(step * (place - (count - 1) / 2)) for place in range(count)]
 
 
-def _calls_axis(axes: Axes, nfes: Sequence[int]) -> None:
+def _calls_axis(axes: Axes, nfes: Sequence[int], apart: Sequence[float]) -> None:
     """A log axis with the NFEs themselves, of many those that can be read."""
     width = math.log(nfes[-1] / nfes[0])
     named: list[int] = []
@@ -193,8 +193,7 @@ def _calls_axis(axes: Axes, nfes: Sequence[int]) -> None:
         if not named or math.log(nfe / named[-1]) >= width / MOST_TICKS:
             named.append(nfe)
     axes.set_xscale("log")
-    axes.set_xlim(nfes[0] * math.exp(-0.12 * width), nfes[-1] * math.exp(0.12 * width))
+    axes.set_xlim(nfes[0] * apart[0] * math.exp(-0.06 * width), nfes[-1] * apart[-1] * math.exp(0.06 * width))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(named, [str(nfe) for nfe in named])
     axes.grid(visible=False, axis="x")
-    axes.set_xlabel("NFE: network calls per image")

@@ -10,13 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..analysis.diagnostics import LOSSES, TRAINED, VARIANCES, Bin, Profile
 from ..analysis.formatting import short
-from .panels import legend_below, legend_height
-from .style import Drawings, styles
+from .panels import handle, legend_below, panels
+from .style import MOST_LINES, Drawings, styles
 
 TITLES = {
     "target_variance": "target variance given x_t",
@@ -34,44 +35,44 @@ MOST_COLUMNS = 5
 def diagnostic_figures(profile: Profile) -> Drawings:
     """The kinds "variance", "losses" and "course", where the data allow them."""
     return {
-        "variance": lambda: by_level(profile, VARIANCES),
-        "losses": lambda: by_level(profile, LOSSES),
-        "course": lambda: course(profile) if profile.setting.weights == TRAINED else None,
+        "variance": lambda width: by_level(profile, VARIANCES, width),
+        "losses": lambda width: by_level(profile, LOSSES, width),
+        "course": lambda width: course(profile, width) if profile.setting.weights == TRAINED else None,
     }
 
 
-def by_level(profile: Profile, whats: tuple[str, ...]) -> Figure | None:
+def by_level(profile: Profile, whats: tuple[str, ...], width: float | None = None) -> Figure | None:
     """A panel for each quantity: mean over seeds in the middle of each bin, band from the lowest to the highest."""
     shown = [what for what in whats if any(_defined(profile.values[label].get(what, {})) for label in profile.labels)]
     if not shown:
         return None
-    look = styles(profile.labels)
-    figure = Figure(figsize=(3.5 * len(shown) + 0.4, 3.2 + legend_height(profile.labels)), layout="constrained")
-    for axes, what in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-        found = {label: _lines(profile.values[label].get(what, {})) for label in profile.labels}
+    look = dict(list(styles(profile.labels).items())[:MOST_LINES])
+    grid = panels(len(shown), (3.6, 2.9), width, sharex=False, sharey=False)
+    for axes, what in zip(grid.axes, shown, strict=True):
+        found = {label: _lines(profile.values[label].get(what, {})) for label in look}
         lowest = DEEPEST * max(lines[:, 3].max() for lines in found.values() if len(lines))
         for label, style in look.items():
             lines = found[label]
             lines[:, 1:] = lines[:, 1:].clip(lowest)
-            axes.plot(lines[:, 0], lines[:, 1], color=style.color, ls=style.line, marker=style.marker, ms=5, lw=1.6)
+            axes.plot(lines[:, 0], lines[:, 1], color=style.color, ls=style.line, marker=style.marker, ms=4, lw=1.4)
             axes.fill_between(lines[:, 0], lines[:, 2], lines[:, 3], color=style.color, alpha=0.18, lw=0)
         _log_axes(axes)
-        axes.set_title(TITLES[what], fontsize=9)
+        axes.set_title(TITLES[what])
         axes.set_xlabel("noise level t")
-    handles = [
-        Line2D([], [], color=style.color, marker=style.marker, ls=style.line, ms=5, label=short(label))
-        for label, style in look.items()
-    ]
-    legend_below(figure, handles)
-    return figure
+    legend_below(grid.figure, [handle(label, style) for label, style in look.items()])
+    return grid.figure
 
 
-def course(profile: Profile) -> Figure | None:
+def course(profile: Profile, width: float | None = None) -> Figure | None:
     """A column for each configuration, a line for each bin against images seen, dark is noisy: mean over seeds."""
-    names = list(styles(profile.labels))[:MOST_COLUMNS]
+    most = MOST_COLUMNS if width is None else max(1, int((width - 0.8) // 1.2))
+    names = list(styles(profile.labels))[:most]
     if len(profile.course) < 2:
         return None
-    figure = Figure(figsize=(0.8 + 2.3 * len(names), 4.6 + 0.3), layout="constrained")
+    lines = max(short(name).count("\n") for name in names)
+    figure = Figure(
+        figsize=(width or 0.8 + 2.3 * len(names), 4.3 + 0.15 * lines), layout=ConstrainedLayoutEngine(h_pad=0.1)
+    )
     grid = figure.subplots(len(COURSE), len(names), sharex=True, sharey="row", squeeze=False)
     shades = [
         matplotlib.colormaps["viridis_r"](0.1 + 0.9 * k / max(1, len(profile.bins) - 1))
@@ -90,14 +91,14 @@ def course(profile: Profile) -> Figure | None:
                     highest = max(highest, max(value for _, value in points))
                     axes.plot(*zip(*points, strict=True), color=shades[number], lw=1.4)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.xaxis.set_major_locator(MaxNLocator(3))
         if highest:
             row[0].set_yscale("log")
             _plain(row[0].yaxis)
         row[0].set_ylabel(TITLES[what])
     for axes, name in zip(grid[0], names, strict=True):
-        axes.set_title(short(name), fontsize=9)
-    for axes in grid[-1]:
-        axes.set_xlabel("training images seen")
+        axes.set_title(short(name))
+    grid[-1][len(names) // 2].set_xlabel("training images seen")
     handles = [
         Line2D([], [], color=shades[number], lw=2, label=f"{low:.2g} to {high:.2g}")
         for number, (low, high) in enumerate(profile.bins)

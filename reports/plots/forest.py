@@ -10,13 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.markers import CARETLEFT, CARETRIGHT, MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
-from ..analysis.formatting import short
+from ..analysis.formatting import metric_title, short
 from ..analysis.rivals import Rival, rivals
 from ..analysis.tables import Board, Contest, Entry
-from .panels import legend_below
+from .panels import cut_ends, cut_handle, legend_below, panels, row_names
 from .style import Style, styles
 
 MOST_ROWS = 16  # configurations of one picture
@@ -26,27 +25,31 @@ _CORNER: dict[str, Any] = {"ha": "right", "va": "bottom", "color": "0.3", "fonts
 _BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "color": "0.3", "fontsize": 8}
 
 
-def forest(board: Board) -> Figure | None:
-    """A panel for each NFE, a line for each configuration in the order of the board, of many the first `MOST_ROWS`."""
+def forest(board: Board, width: float | None = None) -> Figure | None:
+    """A panel for each NFE, a line for each configuration in the order of the board, of many the first `MOST_ROWS`.
+
+    width: of the picture in inches, None for one that suits the number of panels.
+    """
     contests = [board.contests[nfe, board.metrics[0]] for nfe in board.nfes]
     shown = board.entries[:MOST_ROWS]
-    names = {entry.label for entry in shown}
+    labels = {entry.label for entry in shown}
     found = [
-        {label: rival for label, rival in rivals(contest).items() if label in names and rival.n} for contest in contests
+        {label: rival for label, rival in rivals(contest).items() if label in labels and rival.n}
+        for contest in contests
     ]
     if not any(found):
         return None
-    tall = sum(0.2 + 0.14 * (short(entry.label).count("\n") + 1) for entry in shown)
-    figure = Figure(figsize=(max(5.5, 1.2 + 2.9 * len(contests)), 1.5 + tall), layout="constrained")
-    panels = figure.subplots(1, len(contests), sharey=True, squeeze=False)[0]
+    names = row_names([entry.label for entry in shown], width, 0.3)
+    grid = panels(len(contests), (3.0, names.height + 1.0), width, names=names.left, sharex=False, narrowest=1.9)
+    names.write(grid.axes[0])  # the rows are shared by all panels
     look = styles([entry.label for entry in board.entries])
     cut = False
-    for axes, contest, own in zip(panels, contests, found, strict=True):
+    for axes, contest, own in zip(grid.axes, contests, found, strict=True):
+        if names.above and axes is not grid.axes[0]:
+            names.write(axes)
         cut |= _panel(axes, contest, own, shown, look)
-    panels[0].set_yticks(range(len(shown)), [short(entry.label) for entry in shown])
-    panels[0].set_ylim(len(shown) - 0.4, -0.6)  # shared by all panels: the best row is on top
-    legend_below(figure, _handles([rival for own in found for rival in own.values()], cut))
-    return figure
+    legend_below(grid.figure, _handles([rival for own in found for rival in own.values()], cut))
+    return grid.figure
 
 
 def span(found: Sequence[Rival]) -> tuple[float, float]:
@@ -69,13 +72,8 @@ def _panel(
     """Draw one contest; whether an interval extends beyond the panel."""
     axes.set_title(f"NFE {contest.nfe}")
     axes.grid(visible=False, axis="y")
-    unit = " in %" if contest.family.log else ""
-    axes.set_xlabel(
-        f"{contest.metric}: difference to {short(contest.reference)}{unit}"
-        if contest.reference
-        else "nothing to compare"
-    )
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel(_axis_name(contest, shown))
+    axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))  # a name at the edge would meet that of the next panel
     if contest.reference is None or not found:
         axes.set_xticks([])
         return False
@@ -87,7 +85,19 @@ def _panel(
     for place, entry in enumerate(shown):
         if place not in rows:
             axes.annotate(_without(contest, entry.label), (0, place), (5, 0), **_BESIDE)
-    return _arrows(axes, rows)
+    return cut_ends(axes, {place: (min(r.ends), max(r.ends)) for place, r in rows.items() if r.ends})
+
+
+def _axis_name(contest: Contest, shown: Sequence[Entry]) -> str:
+    """The reference is named where its row does not say that it is."""
+    if contest.reference is None:
+        return "nothing to compare"
+    title, basis = metric_title(contest.metric)
+    is_shown = contest.reference in {entry.label for entry in shown}
+    what = "the baseline" if contest.reference != contest.leader else "the best mean"
+    name = what if is_shown else short(contest.reference).replace("\n", " ")
+    unit = " in %" if contest.family.log else ""
+    return f"{title}:\ndifference to {name}{unit}" + (f"\n({basis})" if basis else "")
 
 
 def _without(contest: Contest, label: str) -> str:
@@ -108,7 +118,9 @@ def _intervals(axes: Axes, rows: Mapping[int, tuple[Rival, Style]]) -> None:
     axes.hlines(list(wide), ends[:, 0], ends[:, 1], colors="0.15", lw=1, zorder=4)
     for place, (rival, look) in rows.items():
         face = "0.15" if rival.worse or rival.better else "white"  # a colour would not be told from white in grey
-        axes.plot(rival.mean, place, marker=look.marker, ms=6.5, color="0.15", mfc=face, mew=1.2, zorder=5)
+        axes.plot(rival.mean, place, marker=look.marker, ms=5.5, color="0.15", mfc=face, mew=1, zorder=5)
+    for end in (2, 3) if wide else ():  # ticks that are taller than a marker: a short interval would be hidden by one
+        axes.plot(ends[:, end], list(wide), marker="|", ms=9, mew=1, ls="", color="0.15", zorder=6)
 
 
 def _counts(axes: Axes, rows: Mapping[int, Rival]) -> None:
@@ -119,17 +131,6 @@ def _counts(axes: Axes, rows: Mapping[int, Rival]) -> None:
         axes.annotate(str(rival.n), (1, place), (7, 0), **_BESIDE, xycoords=axes.get_yaxis_transform())
 
 
-def _arrows(axes: Axes, rows: Mapping[int, Rival]) -> bool:
-    """Mark the intervals that extend beyond the panel; whether there are any."""
-    low, high = axes.get_xlim()
-    before = [place for place, rival in rows.items() if min(rival.ends, default=low) < low]
-    beyond = [place for place, rival in rows.items() if max(rival.ends, default=high) > high]
-    for marker, end, places in ((CARETLEFT, low, before), (CARETRIGHT, high, beyond)):  # their tips are at the end
-        if places:  # an empty line that is not clipped has no size, and so the figure no layout
-            axes.plot([end] * len(places), places, marker=marker, ms=6, ls="", color="0.15", clip_on=False, zorder=6)
-    return bool(before or beyond)
-
-
 def _handles(found: Sequence[Rival], cut: bool) -> list[Line2D]:
     handles = []
     if any(rival.ends for rival in found):
@@ -138,17 +139,7 @@ def _handles(found: Sequence[Rival], cut: bool) -> list[Line2D]:
     words = "worse" if not any(rival.better for rival in found) else "better or worse"
     for told, face, label in ((True, "0.15", f"significantly {words}"), (False, "white", "inconclusive")):
         if any((rival.worse or rival.better) == told for rival in found):
-            handles.append(Line2D([], [], color="0.15", marker="o", mfc=face, mew=1.2, ms=6.5, ls="", label=label))
+            handles.append(Line2D([], [], color="0.15", marker="o", mfc=face, mew=1, ms=5.5, ls="", label=label))
     if cut:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color="0.15",
-                marker=MarkerStyle(CARETRIGHT),
-                ms=6,
-                ls="",
-                label="interval extends beyond the axis",
-            )
-        )
+        handles.append(cut_handle())
     return handles

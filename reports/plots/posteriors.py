@@ -20,13 +20,14 @@ from ..analysis.posteriors import Divergence, Posterior, divergences, read_poste
 from ..analysis.samples import shown_cells
 from ..analysis.tables import Board
 from .canvas import CANVAS_WIDTH, show_canvas, strip
-from .panels import legend_below, legend_height, log_scale, planes
-from .style import Style, mode_colors, styles
+from .panels import handle, legend_below, log_scale, panels, planes
+from .style import MOST_LINES, Style, mode_colors, styles
 
 MOST_SHOWN = 8  # configurations
 ACROSS = 4  # panels of points
 ELLIPSES = 24  # of 256: more cannot be told apart
 REACH = 0.995  # the share of all values that a colour scale holds
+UNITS = "data; noise in std of the prior"
 DECADE = 10  # courses that span more are drawn on a logarithmic axis
 DEEPEST = 1e-4  # of the largest divergence: what is below is drawn at the lower edge
 MARKS = 8  # along a course
@@ -36,7 +37,7 @@ SIGNED = LinearSegmentedColormap.from_list("signed", ("#08306b", "#4a7ab5", "#9c
 SPREAD = matplotlib.colormaps["cividis"]
 
 
-def posterior_plot(board: Board) -> Figure | None:
+def posterior_plot(board: Board, width: float | None = None) -> Figure | None:
     """The learned laws of the lowest seed that all configurations with one share; of many the first `MOST_SHOWN`."""
     cells = shown_cells(board, lambda cell: cell.run.posterior)
     laws = {label: read_posterior(cell.run.posterior) for label, cell in cells.items()}
@@ -46,11 +47,11 @@ def posterior_plot(board: Board) -> Figure | None:
     # What was trained on data of another size or kind has no place beside the others.
     alike = [(label, law) for label, law in laws.items() if law.x.shape[1:] == first.x.shape[1:]][:MOST_SHOWN]
     if first.has_images:
-        return _strips(dict(alike))
-    return _planes(dict(alike), styles([entry.label for entry in board.entries]))
+        return _strips(dict(alike), width)
+    return _planes(dict(alike), styles([entry.label for entry in board.entries]), width)
 
 
-def _strips(laws: Mapping[str, Posterior]) -> Figure:
+def _strips(laws: Mapping[str, Posterior], width: float | None) -> Figure:
     """Of each configuration three strips with the same columns: images, means and deviations; below them the scales."""
     means = {label: law.mean.astype(float).mean(1) for label, law in laws.items()}
     stds = {label: law.std.astype(float).mean(1) for label, law in laws.items()}
@@ -75,19 +76,20 @@ def _strips(laws: Mapping[str, Posterior]) -> Figure:
             blocks.append(row)
             top += len(row)
     canvas = np.concatenate(blocks)
-    inches = CANVAS_WIDTH * canvas.shape[0] / canvas.shape[1]
-    figure = Figure(figsize=(CANVAS_WIDTH + 0.8, inches + SCALES), layout="constrained")
+    wide = CANVAS_WIDTH if width is None else width - 0.8
+    inches = wide * canvas.shape[0] / canvas.shape[1]
+    figure = Figure(figsize=(wide + 0.8, inches + SCALES), layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=(inches, BAR))
     axes = figure.add_subplot(grid[0, :])
     show_canvas(axes, canvas, ticks)
     for y, text in headings.items():
-        axes.text(0, y, text, va="bottom", ha="left", weight="bold")
+        axes.text(0, y, text, va="bottom", ha="left", weight="bold", fontsize="medium" if width is None else "small")
     for column, (norm, colors, name) in enumerate(
-        ((signed, SIGNED, "mean μ of the noise (prior: 0)"), (spread, SPREAD, "its std s (prior: 1)"))
+        ((signed, SIGNED, "mean μ (prior: 0)"), (spread, SPREAD, "std s (prior: 1)"))
     ):
         place = figure.add_subplot(grid[1, column])
         bar = figure.colorbar(ScalarMappable(norm, colors), cax=place, orientation="horizontal", label=name)
-        bar.ax.xaxis.set_major_locator(MaxNLocator(5))
+        bar.ax.xaxis.set_major_locator(MaxNLocator(5 if width is None else 3))
         bar.outline.set_visible(False)
     return figure
 
@@ -110,7 +112,7 @@ def _coloured(values: np.ndarray, norm: Normalize, colors: Colormap) -> np.ndarr
     return pixels[..., :3].transpose(0, 3, 1, 2)
 
 
-def _planes(laws: Mapping[str, Posterior], look: Mapping[str, Style]) -> Figure:
+def _planes(laws: Mapping[str, Posterior], look: Mapping[str, Style], width: float | None) -> Figure:
     """A panel for each configuration: points of the data, a line from each to its mean, around some means an ellipse.
 
     A half-axis is one standard deviation; the dashed circle is that of the prior.
@@ -118,8 +120,8 @@ def _planes(laws: Mapping[str, Posterior], look: Mapping[str, Style]) -> Figure:
     ends = [np.abs(np.concatenate((law.x, law.mean))).astype(float).max(1) for law in laws.values()]
     wide = [(np.abs(law.mean).astype(float) + law.std)[:ELLIPSES].max() for law in laws.values()]
     reach = 1.06 * max(1.0, *wide, *(np.quantile(each, REACH) for each in ends))
-    figure, grid = planes([short(label) for label in laws], reach, ACROSS, (3.3, 3.6))
-    for axes, (label, law) in zip(grid, laws.items(), strict=True):
+    grid = planes([short(label) for label in laws], reach, ACROSS, 3.2, width, UNITS)
+    for axes, (label, law) in zip(grid.axes, laws.items(), strict=True):
         _draw_plane(axes, law, look[label].color)
     handles = [
         Line2D([], [], color="0.1", marker=".", ls="", ms=5, label="data"),
@@ -127,8 +129,8 @@ def _planes(laws: Mapping[str, Posterior], look: Mapping[str, Style]) -> Figure:
         Line2D([], [], color="0.45", marker="o", ls="", ms=11, mfc="none", label="μ ± s, of some"),
         Line2D([], [], color="0.1", ls="--", lw=1, label="prior, ± 1"),
     ]
-    legend_below(figure, handles)
-    return figure
+    legend_below(grid.figure, handles)
+    return grid.figure
 
 
 def _draw_plane(axes: Axes, law: Posterior, color: tuple[float, float, float]) -> None:
@@ -156,19 +158,19 @@ def _draw_plane(axes: Axes, law: Posterior, color: tuple[float, float, float]) -
     axes.add_patch(Circle((0, 0), 1, fill=False, ls="--", lw=1, color="0.1", zorder=3.5))
 
 
-def divergence_plot(board: Board) -> Figure | None:
+def divergence_plot(board: Board, width: float | None = None) -> Figure | None:
     """KL(q(z | x) || N(0, I)) against images seen: mean over seeds, band from the lowest to the highest.
 
     A seed that diverged is left out of the mean and drawn by itself, dotted, up to a cross.
     """
-    found = divergences(board)
+    found = dict(list(divergences(board).items())[:MOST_LINES])
     if not found:
         return None
     style = styles([entry.label for entry in board.entries])
     values = np.concatenate([course.values for course in found.values()])
     floor = DEEPEST * values.max()
-    figure = Figure(figsize=(5.5, 3.4 + legend_height(found)), layout="constrained")
-    axes = figure.add_subplot()
+    grid = panels(1, (5.5, 3.1), width)
+    figure, axes = grid.figure, grid.axes[0]
     for place, (label, course) in enumerate(found.items()):
         _draw_course(axes, course, style[label], floor, place / len(found))
     axes.set_xlabel("training images seen")
@@ -179,11 +181,7 @@ def divergence_plot(board: Board) -> Figure | None:
         log_scale(axes)
     else:
         axes.set_ylim(bottom=0)
-    handles = [
-        Line2D([], [], color=look.color, marker=look.marker, ls=look.line, ms=5, label=short(label))
-        for label, look in style.items()
-        if label in found
-    ]
+    handles = [handle(label, look) for label, look in style.items() if label in found]
     if any(course.lost for course in found.values()):
         handles.append(Line2D([], [], color="0.3", ls=":", marker="x", ms=7, mew=2, label="seed that diverged"))
     legend_below(figure, handles)
@@ -196,7 +194,7 @@ def _draw_course(axes: Axes, course: Divergence, look: Style, floor: float, shif
     lines = lines.clip(floor)
     images = list(course.steady)
     marks = sorted({round((len(images) - 1) * (mark + shift) / MARKS) for mark in range(MARKS)}) if images else []
-    axes.plot(images, lines[:, 0], color=look.color, ls=look.line, marker=look.marker, ms=5, lw=1.6, markevery=marks)
+    axes.plot(images, lines[:, 0], color=look.color, ls=look.line, marker=look.marker, ms=4, lw=1.4, markevery=marks)
     axes.fill_between(images, lines[:, 1], lines[:, 2], color=look.color, alpha=0.18, lw=0)
     for values in course.lost:
         axes.plot(list(values), np.clip(list(values.values()), floor, None), color=look.color, ls=":", lw=1)

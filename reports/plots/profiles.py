@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from ..analysis.profiles import PerformanceProfile, steps
-from .panels import handle, legend_below, legend_height, side_by_side
+from .panels import handle, legend_below, panels
 from .style import styles
 
 FAREST = 1e6  # ratios beyond this are off the picture
@@ -17,14 +17,14 @@ WIDE = 3.0  # from this greatest ratio on the axis is logarithmic
 MOST_MARKERS = 12
 
 
-def profile_plot(profile: PerformanceProfile) -> Figure:
+def profile_plot(profile: PerformanceProfile, width: float | None = None) -> Figure:
     """The share of problems within a factor of the best one, a panel for each NFE, a line for each configuration."""
     look = styles(profile.labels)
-    figure, panels = side_by_side(len(profile.ratios), height=3.6 + legend_height(profile.labels))
+    grid = panels(len(profile.ratios), (4.3, 3.1), width)
     everything = [r for own in profile.ratios.values() for found in own.values() for r in found if math.isfinite(r)]
     greatest = min(max([1.0, *everything]), FAREST)
     right = max(1.02, greatest**1.04)
-    for axes, (nfe, own) in zip(panels, profile.ratios.items(), strict=True):
+    for axes, (nfe, own) in zip(grid.axes, profile.ratios.items(), strict=True):
         for label, style in look.items():
             rises = [(tau, reached) for tau, reached in steps(own[label]) if tau <= greatest]
             places, shares = zip(*rises, (right, rises[-1][1]), strict=True)
@@ -37,18 +37,18 @@ def profile_plot(profile: PerformanceProfile) -> Figure:
                 ls=style.line,
                 marker=style.marker,
                 markevery=marked,
-                ms=5,
+                ms=4.5,
                 lw=1.6,
                 clip_on=False,
             )
         axes.set_title(f"NFE {nfe}")
-        axes.set_xlabel("factor τ of the best value")
-    _factors(panels[0], greatest, right)
-    panels[0].set_ylim(0, 1.03)
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    panels[0].set_ylabel(f"share of the {len(profile.problems)} problems, %")
-    legend_below(figure, [handle(label, style) for label, style in look.items()])
-    return figure
+    first = grid.axes[0]
+    _factors(first, greatest, right)
+    first.set_ylim(0, 1.03)
+    first.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    grid.name("factor τ of the best value", f"share of the {len(profile.problems)} problems, %")
+    legend_below(grid.figure, [handle(label, style) for label, style in look.items()])
+    return grid.figure
 
 
 def _factors(axes: Axes, greatest: float, right: float) -> None:

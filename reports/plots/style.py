@@ -5,6 +5,7 @@ A configuration keeps its colour, marker, line and hatching in every picture; th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +14,35 @@ from typing import Any
 import matplotlib
 import numpy as np
 import seaborn
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ...benchmarks.common.files import atomic_path
+from .paper import SCREEN, VECTORS, Paper
 
-#: The four methods keep their places in every report; other labels take the following ones in sorted order.
+#: The four methods keep their places in every report; other labels take the free ones in sorted order.
 FIXED = ("ict", "ect", "sct", "vct")
-COLORS = (0, 1, 2, 4, 5, 9, 3, 7, 6, 8)  # of the palette: neighbours here are easy to distinguish
-MARKERS = "osD^vPX<>*"
+#: seaborn's "colorblind" with two dark ones more: neighbours are easy to distinguish, the palest come last.
+COLORS = (
+    *("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161", "#56b4e9"),
+    *("#d55e00", "#332288", "#949494", "#882255", "#fbafe4", "#ece133"),
+)
+MARKERS = "osD^vPX<>*hp"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
+MOST_LINES = 12  # of one picture: as many as there are colours
 DPI = 150
 FAR = "0.6"  # grey of what is far from every mode
 OWN_LAYOUT = {"figure.autolayout": False, "figure.constrained_layout.use": False}  # whatever a user's settings are
+#: No dates, versions or random ids in a file: the same data give the same bytes.
+METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "svg": {"Date": None, "Creator": None},
+}
 
-#: kind -> what draws it
-Drawings = Mapping[str, Callable[[], Figure | None]]
+#: kind -> what draws it in a width in inches, None for the one that suits its content
+Drawings = Mapping[str, Callable[[float | None], Figure | None]]
 
 
 @dataclass(frozen=True)
@@ -42,39 +56,76 @@ class Style:
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """label -> style. Where colours come again, they come with another marker and line: a hundred pairs differ."""
-    order = [*FIXED, *sorted(set(names) - set(FIXED))]
-    palette = [seaborn.color_palette("colorblind", 10)[place] for place in COLORS]
-    return {
-        name: Style(
-            palette[place % 10],
-            MARKERS[(place + place // 10) % len(MARKERS)],
-            LINES[(place + place // 10) % len(LINES)],
-            HATCHES[place % len(HATCHES)],
-        )
-        for place, name in enumerate(order)
-        if name in names
-    }
+    """label -> style. Twelve differ in colour; where colours come again, they come with another marker and line."""
+    known = set(names)
+    fixed = {name: place for place, name in enumerate(FIXED) if name in known}
+    others = sorted(known - set(FIXED))
+    # Places of absent methods come after the other colours, so that few configurations look alike in all reports.
+    count, taken = len(COLORS), set(fixed.values())
+    free = [*range(len(FIXED), count), *(place for place in range(len(FIXED)) if place not in taken)]
+    places = fixed | dict(zip(others, itertools.chain(free, itertools.count(count)), strict=False))
+    return {name: _style(places[name]) for name in sorted(known, key=places.__getitem__)}
+
+
+def _style(place: int) -> Style:
+    turn = place + place // len(COLORS)
+    return Style(
+        to_rgb(COLORS[place % len(COLORS)]),
+        MARKERS[turn % len(MARKERS)],
+        LINES[turn % len(LINES)],
+        HATCHES[place % len(HATCHES)],
+    )
 
 
 def mode_colors(modes: np.ndarray | None, count: int, color: tuple[float, float, float]) -> list[Any]:
     """A colour for each of `count` points: that of its mode, grey far from all, `color` where there are no modes."""
     if modes is None:
         return [color] * count
-    palette = seaborn.color_palette("colorblind", 10)
-    return [FAR if mode < 0 else palette[COLORS[mode % 10]] for mode in modes]
+    return [FAR if mode < 0 else to_rgb(COLORS[mode % len(COLORS)]) for mode in modes]
 
 
-def save_figures(drawn: Drawings, folder: Path, stem: str) -> dict[str, Path]:
-    """Draw each kind in the look of the reports and write `<stem>-<kind>.png`; a figure that is None is left out."""
+def look(width: float | None = None) -> dict[Any, Any]:
+    """matplotlib's settings for all pictures. width: of the picture in inches; given, it is set in the size of papers.
+
+    Labels come from configurations: a dollar sign in one is no formula. PDF has TrueType fonts (type 42), as publishers
+    ask.
+    """
+    fonts = {"font.size": 9 if width is None else 8, "axes.titlesize": "medium", "text.parse_math": False}
+    files = {"svg.hashsalt": "consistency_bench", "pdf.fonttype": 42, "savefig.dpi": DPI, "savefig.transparent": False}
+    return {**seaborn.axes_style("whitegrid"), **fonts, **files, **OWN_LAYOUT}
+
+
+def save_figures(drawn: Drawings, folder: Path, stem: str, paper: Paper = SCREEN) -> dict[str, Path]:
+    """Draw each kind in the look of the reports and write `<stem>-<kind>.png`; a figure that is None is left out.
+
+    The files of `paper` are written beside it; others of these kinds, which an earlier report wrote, are removed.
+    """
     paths = {}
-    # Labels come from configurations: a dollar sign in one is no formula.
-    look: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), "text.parse_math": False, "font.size": 9, **OWN_LAYOUT}
-    with matplotlib.rc_context(look):
-        for kind, draw in drawn.items():
-            if figure := draw():
-                paths[kind] = folder / f"{stem}-{kind}.png"
-                with atomic_path(paths[kind]) as temporary:
-                    # No software version in the file: the same data give the same bytes.
-                    figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None}, bbox_inches="tight")
+    for kind, draw in drawn.items():
+        with matplotlib.rc_context(look()):
+            figure = draw(None)
+            if figure is None:
+                continue
+            paths[kind] = folder / f"{stem}-{kind}.png"
+            _save(figure, paths[kind], trim=True)
+        _save_vectors(figure, draw, paths[kind], paper)
     return paths
+
+
+def _save_vectors(figure: Figure, draw: Callable[[float | None], Figure | None], path: Path, paper: Paper) -> None:
+    for kind in set(VECTORS) - set(paper.kinds):
+        path.with_suffix(f".{kind}").unlink(missing_ok=True)
+    if not paper.kinds:
+        return
+    with matplotlib.rc_context(look(paper.width)):
+        found = figure if paper.width is None else draw(paper.width)
+        for kind in paper.kinds:
+            if found is not None:
+                _save(found, path.with_suffix(f".{kind}"), trim=paper.width is None)
+
+
+def _save(figure: Figure, path: Path, trim: bool) -> None:
+    """trim: cut off what is empty around the content, which changes the size."""
+    kind = path.suffix[1:]
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=kind, metadata=METADATA[kind], bbox_inches="tight" if trim else None)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Sweep:
         settings: Mapping[str, Any] | None = None,
         compute: Mapping[str, Any] | None = None,
         penalty: float | None = None,
+        nfes: tuple[int, ...] = (1, 2),
     ) -> Path:
         """Write one cell; `level` is its first metric at the last snapshot and NFE 1.
 
@@ -76,7 +78,7 @@ class Sweep:
             "network": {"kind": "mlp", "width": [128, 128]},
             "train": {"images": budget, "batch": 256, "lr": 0.002, "ema": {"kind": "constant"}},
             "sample": {},
-            "eval": {"nfe": [1, 2], "metrics": list(metrics)},
+            "eval": {"nfe": list(nfes), "metrics": list(metrics)},
             "run": {},
             "seed": seed,
         }
@@ -89,7 +91,7 @@ class Sweep:
         rows, log = [], []
         for snapshot in range(1, reached + 1):
             images = budget * snapshot // SNAPSHOTS
-            for nfe in (1, 2):
+            for nfe in nfes:
                 for metric in metrics:
                     for draw in range(draws):
                         value = _value(metric, snapshot, nfe, level, draw)
@@ -171,6 +173,17 @@ class Sweep:
                 self.cell(method, seed, state=state, error=error)
         return self
 
+    def configurations(self, count: int, seeds: int = 3, **kwargs: Any) -> Sweep:
+        """`count` configurations with names as users give them, of values near each other and far, some too wide."""
+        for place, (method, settings) in enumerate(itertools.islice(_names(), count)):
+            variant = ", ".join(f"{key}={value}" for key, value in settings.items())
+            for seed in range(seeds):
+                spread = (0.1, 1.0, 5.0)[place % 3]
+                level = 16.0 + 0.7 * place + (40.0 if place % 7 == 6 else 0.0) + spread * math.sin(2 * seed + place)
+                own = {"variant": variant, "settings": settings, "level": level} | kwargs
+                self.cell(method, seed, **own)
+        return self
+
     def many(self, count: int, seeds: int = 5) -> Sweep:
         """`count` cells of 48 rows each: two benchmarks, four methods, `seeds` seeds, as many variants as needed."""
         for place in range(count):
@@ -207,6 +220,16 @@ class Sweep:
         )
 
 
+def _names() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Methods, compositions, then ablations of VCT and others."""
+    yield from ((method, {}) for method in (*LEVELS, "ict+ot", "sct+vc"))
+    for weight in (0.3, 1, 10, 30):
+        yield "vct", {"method.coupling.kl_weight": weight}
+        yield "vct", {"method.coupling.kl_weight": weight, "method.coupling.encoder_variance": "fixed:0.09"}
+    for lr in itertools.count(1):
+        yield "ect", {"train.lr": lr / 10_000, "method.times.distribution": "lognormal(-1.1,2.0)"}
+
+
 def _overrides(variant: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that `variant` names; what it names besides is text."""
     named = (part.partition("=") for part in re.split(r", (?=[\w.+-]+=)", variant) if part)
@@ -227,7 +250,7 @@ def _value(metric: str, snapshot: int, nfe: int, level: float, draw: int) -> flo
         return 10.0 if snapshot > 2 else 7.0
     scale = {"kd_digits_2k": 0.001, "w2_toy2d": 0.01}.get(metric, 1.0)
     fall = (500 / level) ** ((SNAPSHOTS - snapshot) / (SNAPSHOTS - 1))
-    return scale * level * fall * (0.8 if nfe == 2 else 1.0) + 0.001 * draw
+    return scale * level * fall * 0.8 ** math.log2(nfe) + 0.001 * draw
 
 
 def _samples(shape: tuple[int, ...], name: str, rng: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,6 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.common.files import DamagedError
 from consistency_bench.reports.analysis.cells import read_cells
 from consistency_bench.reports.analysis.formatting import count_text, number, score_text
@@ -23,6 +22,7 @@ from consistency_bench.reports.analysis.tables import leaderboard, seed_values
 from consistency_bench.reports.build import build_report, report_is_current
 from consistency_bench.reports.pages.text import escape
 from consistency_bench.reports.plots.curves import curves
+from consistency_bench.reports.plots.paper import Paper
 from consistency_bench.reports.plots.samples import MOST_SHOWN
 from consistency_bench.reports.plots.style import FIXED, styles
 
@@ -290,6 +290,19 @@ def test_currency_follows_every_input_and_output(sweep):
     assert not report_is_current(sweep.out, mlflow=False)
 
 
+def test_figures_for_papers_are_kept_by_later_reports(sweep):
+    sweep.cell("ect", 0)
+    (plot, *_) = build_report(sweep.out, mlflow=False, paper=Paper(("svg",), 3.25)).plots
+    assert plot.with_suffix(".svg").exists()
+    assert (sweep.out / "leaderboard.tex").read_text().count(r"\begin{tabular}") == 2
+    sweep.cell("ict", 0)
+    plot.with_suffix(".svg").unlink()
+    assert not report_is_current(sweep.out, mlflow=False)
+    build_report(sweep.out, mlflow=False, only_changed=True)
+    assert plot.with_suffix(".svg").exists()
+    assert report_is_current(sweep.out, mlflow=False)
+
+
 def test_another_version_of_the_package_rebuilds(sweep, monkeypatch):
     sweep.cell("ect", 0)
     build_report(sweep.out, mlflow=False)
@@ -489,13 +502,3 @@ def test_a_report_is_not_written_through_a_link(sweep, tmp_path):
     with pytest.raises(DamagedError, match="plots is a link"):
         build_report(sweep.out, mlflow=False)
     assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-def test_a_report_is_compared_with_the_baseline_that_is_named(sweep):
-    sweep.default()
-    with pytest.raises(UsageError, match=r"unknown baseline 'etc'. Did you mean: ect\?"):
-        build_report(sweep.out, mlflow=False, baseline="etc")
-    assert not (sweep.out / "leaderboard.md").exists()
-    paths = build_report(sweep.out, mlflow=False, baseline="ect")
-    assert "| difference to ect |" in paths.leaderboard.read_text(encoding="utf-8")
-    assert not report_is_current(sweep.out, mlflow=False)  # the next command writes the usual one

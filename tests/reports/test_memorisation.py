@@ -202,10 +202,10 @@ def test_another_space_has_a_panel_of_its_own(sweep):
 @pytest.mark.parametrize(
     ("metrics", "space"),
     [
-        (("authenticity10k",), " (features: inception)"),
-        (("authenticity2k_clean", "authenticity2k_ref2k"), " (features: inception)"),
-        (("authenticity_dinov2_2k_ref2k",), " (features: dinov2)"),
-        (("authenticity_module:function_500",), " (features: module:function)"),
+        (("authenticity10k",), "\n(features: inception)"),
+        (("authenticity2k_clean", "authenticity2k_ref2k"), "\n(features: inception)"),
+        (("authenticity_dinov2_2k_ref2k",), "\n(features: dinov2)"),
+        (("authenticity_module:function_500",), "\n(features: module:function)"),
         (("authenticity10k", "authenticity_digits_1k"), ""),
     ],
 )

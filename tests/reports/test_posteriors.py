@@ -212,7 +212,7 @@ def test_strips_hold_images_means_and_deviations_on_common_scales(sweep):
     canvas, axes = canvas_of(figure), figure.axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["data", "mean μ", "std s"] * 2
     bars = {axes.get_xlabel(): axes.get_xlim() for axes in figure.axes[1:]}
-    assert bars == {"mean μ of the noise (prior: 0)": (-2, 2), "its std s (prior: 1)": (0.25, 0.75)}
+    assert bars == {"mean μ (prior: 0)": (-2, 2), "std s (prior: 1)": (0.25, 0.75)}
     expected = {"vct": (0.5, 0.0), "sct+vc": (2.0, 1.0)}
     for place, text in enumerate(axes.texts):
         mean, std = expected.pop(text.get_text())

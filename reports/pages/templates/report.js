@@ -39,7 +39,16 @@ function filterTable(form, table) {
     row.hidden = !kept;
     count += kept;
   }
+  form.querySelector(".nothing").hidden = count > 0;
+  for (const name of ["nfe", "metric"]) {
+    table.classList.toggle(`one-${name}`, form.querySelector(`[data-filter=${name}]`).value !== "");
+  }
   form.querySelector(".count").textContent = `${count} of ${rows.length} rows`;
+}
+
+function clearFilters(form) {
+  for (const field of form.querySelectorAll("[data-filter]")) field.value = "";
+  form.querySelector("[data-filter=text]").focus();
 }
 
 // Drawing
@@ -61,6 +70,8 @@ const SHAPES = {
   "<": (r) => polygon([[-1.2 * r, 0], [r, 1.2 * r], [r, -1.2 * r]]),
   "P": (r) => plus(r, 0),
   "X": (r) => plus(r, Math.PI / 4),
+  "h": (r) => polygon([...Array(6)].map((_, k) => turned([0, -1.25 * r], (k * Math.PI) / 3))),
+  "p": (r) => polygon([...Array(5)].map((_, k) => turned([0, -1.25 * r], (k * Math.PI) / 2.5))),
   "*": (r) => polygon([...Array(10)].map((_, k) => turned([0, -(k % 2 ? 0.6 : 1.5) * r], (k * Math.PI) / 5))),
 };
 const polygon = (points) => "M" + points.map((point) => point.map((value) => value.toFixed(1)).join(" ")).join("L") + "z";
@@ -147,7 +158,7 @@ function linesOf(data, chosen) {
       if (!lines.has(item.at)) lines.set(item.at, { at: item.at, points: [], lost: [] });
       lines.get(item.at).points.push([item.nfe, item.mean, item.low, item.high, item.n]);
     }
-    return [...lines.values()];
+    return apart([...lines.values()], data.nfes);
   }
   return data.curves.filter((item) => visible(item) && item.nfe === chosen.nfe).flatMap((item) => {
     const look = data.configurations[item.at], end = AXES[chosen.x].share(look);
@@ -155,6 +166,32 @@ function linesOf(data, chosen) {
     const cost = ([images, ...rest]) => [(images / look.images) * end, ...rest];
     return [{ at: item.at, points: item.points.map(cost), lost: item.lost.map((seed) => seed.map(cost)) }];
   });
+}
+
+/** Configurations side by side at each NFE, as far apart as in the pictures, so that no interval hides another. */
+function apart(lines, nfes) {
+  if (nfes.length < 2) return lines;
+  const gap = Math.min(...nfes.slice(1).map((nfe, at) => Math.log(nfe / nfes[at])));
+  const step = Math.min(0.022 * Math.log(nfes[nfes.length - 1] / nfes[0]), (0.8 * gap) / Math.max(1, lines.length));
+  return lines.map((line, place) => {
+    const factor = Math.exp(step * (place - (lines.length - 1) / 2));
+    return { ...line, points: line.points.map(([nfe, ...rest]) => [nfe * factor, ...rest, nfe]) };
+  });
+}
+
+/** The ends of a logarithmic axis of learning curves, which shows where they differ: at the end. As in the pictures. */
+function endLimits(lines, real) {
+  const spans = (dots) => dots.flatMap((point) => point.slice(1, 4)).filter((value) => value !== undefined && value !== null);
+  const steady = lines.filter((line) => line.points.length), every = spans(lines.flatMap((line) => [...line.points, ...line.lost.flat()]));
+  const last = (line) => line.points[line.points.length - 1];
+  const ends = steady.length ? spans(steady.map(last)).sort((a, b) => a - b) : [...every].sort((a, b) => a - b);
+  const late = spans(steady.flatMap((line) => line.points.filter((point) => 4 * point[0] >= 3 * last(line)[0])));
+  let low = Math.min(...every);
+  const room = 3 * Math.log(ends[Math.floor(0.75 * (ends.length - 1))] / ends[0]);
+  const top = Math.min(Math.max(...every), Math.max(...(late.length ? late : every), low * Math.exp(room)));
+  if (real !== null && real > 0 && real < low && Math.log(low / real) <= Math.log(top / low) / 3) low = real;
+  const margin = Math.max(top / low, 1.2) ** 0.05;
+  return [low / margin, top * margin];
 }
 
 function drawCurve(box, data, chosen) {
@@ -166,14 +203,15 @@ function drawCurve(box, data, chosen) {
   }
   const { width, height, root } = panel(box, 380), left = 58, right = width - 14, top = 26, bottom = height - 44;
   const ends = points.flatMap((point) => point.slice(1, 4)).filter((value) => value !== null && value !== undefined);
-  if (metric.halves !== null) ends.push(metric.halves);
-  const log = chosen.log && Math.min(...ends) > 0;
+  const log = chosen.log && Math.min(...ends) > 0, nfe = chosen.x === "nfe";
+  if (metric.halves !== null && !(log && !nfe)) ends.push(metric.halves);
   let low = Math.min(...ends), high = Math.max(...ends);
-  if (log) [low, high] = [low / 1.08, high * 1.08];
+  if (log && !nfe) [low, high] = endLimits(lines, metric.halves);
+  else if (log && low > 0) [low, high] = [low / 1.08, high * 1.08];
   else [low, high] = [low >= 0 && low < 0.6 * high ? 0 : low - 0.05 * (high - low || 1), high + 0.05 * (high - low || 1)];
   const y = scale(low, high, bottom, top, log, 6);
-  const last = Math.max(...points.map((point) => point[0])), nfe = chosen.x === "nfe";
-  const x = nfe ? scale(1 / 1.1, Math.max(2, last) * 1.1, left, right, true, 1) : scale(0, last * 1.02 || 1, left, right, false, width / 110);
+  const places = points.map((point) => point[0]), last = Math.max(...places);
+  const x = nfe ? scale(Math.min(1, ...places) / 1.1, Math.max(2, last) * 1.1, left, right, true, 1) : scale(0, last * 1.02 || 1, left, right, false, width / 110);
   if (nfe) x.ticks = data.nfes;
   x.span = [left, right];
   for (const tick of y.ticks) {
@@ -181,34 +219,38 @@ function drawCurve(box, data, chosen) {
     root.append(svg("text", { x: left - 6, y: y.at(tick) + 4, "text-anchor": "end" }, short(tick)));
   }
   bottomAxis(root, x, top, bottom, AXES[chosen.x].name);
-  root.append(svg("text", { x: 0, y: 13, class: "soft" }, metric.name + ARROW[metric.direction]));
-  if (metric.halves !== null) root.append(svg("line", { x1: left, x2: right, y1: y.at(metric.halves), y2: y.at(metric.halves), class: "real" }));
-  for (const line of lines) root.append(...drawLine(line, data.configurations[line.at], x, y, chosen.x, low, high));
+  root.append(svg("text", { x: 0, y: 13, class: "soft" }, (width < 420 ? metric.name : metric.title) + ARROW[metric.direction]));
+  const real = metric.halves !== null && metric.halves >= low && metric.halves <= high;
+  if (real) root.append(svg("line", { x1: left, x2: right, y1: y.at(metric.halves), y2: y.at(metric.halves), class: "real" }));
+  const frame = svg("clipPath", { id: `frame-${chosen.id}` });
+  frame.append(svg("rect", { x: left - 6, y: top - 1, width: right - left + 12, height: bottom - top + 7 }));
+  root.append(frame);
+  for (const line of lines) root.append(...drawLine(line, data.configurations[line.at], x, y, chosen, high));
   root.setAttribute("aria-label", `${metric.name} against ${AXES[chosen.x].name} of ${lines.length} configurations; the values are in the tables`);
   box.replaceChildren(root);
 }
 
-function drawLine({ points, lost }, look, x, y, kind, low, high) {
-  const clip = (value) => y.at(Math.min(high, Math.max(low, value)));
-  const trace = (dots) => "M" + dots.map(([at, value]) => `${x.at(at).toFixed(1)} ${clip(value).toFixed(1)}`).join("L");
-  const group = svg("g", { "data-label": look.label });
-  if (kind === "nfe") {
+function drawLine({ points, lost }, look, x, y, chosen, high) {
+  const trace = (dots) => "M" + dots.map(([at, value]) => `${x.at(at).toFixed(1)} ${y.at(value).toFixed(1)}`).join("L");
+  const group = svg("g", { "data-label": look.label, "clip-path": `url(#frame-${chosen.id})` });
+  if (chosen.x === "nfe") {
     for (const [at, , from, to] of points.filter((point) => point[2] !== null)) {
-      group.append(svg("line", { x1: x.at(at), x2: x.at(at), y1: clip(from), y2: clip(to), stroke: look.color, "stroke-width": 1.5 }));
+      group.append(svg("line", { x1: x.at(at), x2: x.at(at), y1: y.at(from), y2: y.at(to), stroke: look.color, "stroke-width": 1.5 }));
     }
   } else if (points.length) {
     const band = [...points.map(([at, , , to]) => [at, to]), ...points.map(([at, , from]) => [at, from]).reverse()];
     group.append(svg("path", { d: trace(band) + "z", fill: look.color, "fill-opacity": 0.15 }));
   }
   if (points.length) group.append(svg("path", { d: trace(points), fill: "none", stroke: look.color, "stroke-width": 2, "stroke-dasharray": look.dash }));
-  for (const [at, mean, from, to, n] of points) {
+  for (const [at, mean, from, to, n, nfe] of points.filter((point) => point[1] <= high)) {
     const spread = from === null ? "" : `, ${short(from)} to ${short(to)}`;
-    group.append(marker(look, x.at(at), clip(mean), `${look.label} at ${short(at)}: ${short(mean)}${spread} (n=${n})`));
+    group.append(marker(look, x.at(at), y.at(mean), `${look.label} at ${short(nfe ?? at)}: ${short(mean)}${spread} (n=${n})`));
   }
   for (const seed of lost) {
     group.append(svg("path", { d: trace(seed), fill: "none", stroke: look.color, "stroke-dasharray": "1 3" }));
     const [at, value] = seed[seed.length - 1];
-    const cross = svg("path", { d: "M-5 -5L5 5M-5 5L5 -5", stroke: look.color, "stroke-width": 2, transform: `translate(${x.at(at)} ${clip(value)})` });
+    if (value > high) continue;
+    const cross = svg("path", { d: "M-5 -5L5 5M-5 5L5 -5", stroke: look.color, "stroke-width": 2, transform: `translate(${x.at(at)} ${y.at(value)})` });
     cross.append(svg("title", {}, `${look.label}: a seed that diverged`));
     group.append(cross);
   }
@@ -216,10 +258,12 @@ function drawLine({ points, lost }, look, x, y, kind, low, high) {
 }
 
 function curveCaption(data, chosen) {
-  const halves = data.metrics.find((item) => item.name === chosen.metric).halves === null ? "" : " Dotted line: real-vs-real baseline.";
+  const real = data.metrics.find((item) => item.name === chosen.metric).halves;
+  const halves = real === null ? "" : ` Dotted line: real-vs-real baseline, ${short(real)}, where the axis reaches it.`;
   if (chosen.x === "nfe") return `End of training: mean over seeds with its 95 % t interval.${halves}`;
   const cost = chosen.x === "images" ? "" : " The cost per image is taken to be constant: that of one seed's whole training, in proportion.";
-  return `NFE ${chosen.nfe}: mean over seeds, the band spans the seeds; a seed that diverged is dotted up to a cross.${halves}${cost}`;
+  const end = chosen.log ? " A logarithmic axis shows the end of training: higher values of its beginning are cut off." : "";
+  return `NFE ${chosen.nfe}: mean over seeds, the band spans the seeds; a seed that diverged is dotted up to a cross.${end}${halves}${cost}`;
 }
 
 // Paired differences
@@ -295,6 +339,7 @@ function startCharts(charts) {
       nfe: Number(axes.querySelector("[data-axis=nfe]").value),
       x: axes.querySelector("[data-axis=x]").value,
       log: log.checked,
+      id,
     };
     drawCurve(charts.querySelector(".curve"), data, chosen);
     charts.querySelector(".curve-caption").textContent = curveCaption(data, chosen);
@@ -409,6 +454,7 @@ for (const form of document.querySelectorAll(".filters")) {
   const filter = () => filterTable(form, table);
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
+  form.querySelector("[data-clear]").addEventListener("click", () => { clearFilters(form); filter(); });
   filter();
 }
 document.querySelectorAll(".charts").forEach(startCharts);

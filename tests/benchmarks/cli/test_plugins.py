@@ -12,7 +12,7 @@ import pytest
 from consistency_bench.benchmarks.common.files import read_json
 from consistency_bench.benchmarks.config import plugins
 
-from ..conftest import TINY, Said
+from ..conftest import TINY, Bench, Said
 
 Call = Callable[..., Said]
 RUN = ("run", "--seeds", "0", *TINY, "eval.nfe=[1]", "--no-mlflow")
@@ -77,10 +77,7 @@ def test_the_environment_names_plugins_too(call: Call, monkeypatch: pytest.Monke
     monkeypatch.setenv(plugins.VARIABLE, os.pathsep.join(["p-one", "p-two"]))
     assert {"one", "two"} <= {entry["name"] for entry in json.loads(said_ok(call("list", "--json")))["methods"]}
     monkeypatch.setenv(plugins.VARIABLE, "nowhere")
-    assert "plug-in 'nowhere': there is no such folder" in refused(call("list"))
-    monkeypatch.delenv(plugins.VARIABLE)
-    assert "it is empty, must be a folder" in call("check", "").err
-    assert "plug-in 'nowhere': there is no such folder" in refused(call("check", "nowhere"))
+    assert "--include 'nowhere': there is no such folder" in refused(call("list"))
 
 
 def test_a_changed_method_is_another_cell(call: Call, tmp_path: Path) -> None:
@@ -173,3 +170,12 @@ def test_check_passes_on_the_skeletons_and_names_what_fails(call: Call, tmp_path
     assert any("metrics/grey" in line and "features change with the rest of the batch" in line for line in failed)
     assert any("data/discs" in line and "it describes" in line for line in failed)
     assert said.out.splitlines()[-1] == f"15 checks, {len(failed)} failed"
+
+
+@pytest.mark.slow
+def test_workers_include_what_the_command_names(bench: Bench, tmp_path: Path) -> None:
+    assert bench("new", "method", "mine").returncode == 0
+    said = bench(*RUN, "--methods", "mine", "--include", "plugin", "--threads", "1")
+    assert said.returncode == 0, said.stderr
+    (cell,) = (tmp_path / "runs/toy2d/mine").iterdir()
+    assert read_json(cell / "status.json")["state"] == "done"

@@ -447,7 +447,7 @@ def test_curves_name_the_values(sweep):
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "kl_weight"
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["1", "3", "10 (default)", "30", "real-vs-real baseline"]
+    assert texts == ["1", "3", "10 (default)", "30", "real-vs-real baseline (4.00, beyond the axis)"]
     ends = [line.get_ydata()[-1] for line in figure.axes[0].lines[:4]]
     assert ends == pytest.approx([np.mean(KL[value]) for value in (1, 3, 10, 30)])
 

@@ -29,6 +29,8 @@ HOSTILE = (
     "javascript:alert(1)",
 )
 
+CURVE_MARKERS = ".curve g[data-label] path[transform]"
+
 pytestmark = pytest.mark.slow  # whole reports, most of them opened in a browser
 
 
@@ -261,8 +263,11 @@ def test_rows_are_filtered(sweep, opened):
     page.locator("[data-filter=text]").fill("LR=2 ect")
     assert set(column(page, 3)) == {"train.lr=2"}
     assert count.inner_text() == "6 of 24 rows"
+    assert not page.get_by_role("button", name="Clear the filters").is_visible()
     page.locator("[data-filter=text]").fill("no such thing")
     assert count.inner_text() == "0 of 24 rows"
+    page.get_by_role("button", name="Clear the filters").click()
+    assert count.inner_text() == "24 of 24 rows"
 
 
 def test_toggles_take_configurations_out_of_plots_and_samples(default, opened):
@@ -289,6 +294,8 @@ def test_plots_follow_their_axes(default, opened):
         page.locator("[data-axis=x]").select_option(kind)
         assert said in page.locator(".curve svg").text_content()
         seen.add(page.locator(".curve svg").inner_html())
+    places = [row.evaluate("path => path.transform.baseVal[0].matrix.e") for row in page.locator(CURVE_MARKERS).all()]
+    assert len(set(places)) == 8  # side by side: no interval hides another
     page.locator("[data-axis=x]").select_option("images")
     page.locator("[data-axis=log]").uncheck()
     seen.add(page.locator(".curve svg").inner_html())
@@ -411,6 +418,25 @@ def test_nothing_sticks_out(sweep, opened, width, scheme):
             for other in boxes[place + 1 :]:
                 apart = right <= other[0] or other[2] <= left or bottom <= other[1] + 2 or other[3] <= top + 2
                 assert apart, (boxes[place], other)
+
+
+def test_a_phone_shows_rank_method_and_value(sweep, opened):
+    variant = "method.coupling.encoder_variance=fixed:0.09, method.coupling.kl_weight=0.3"
+    for seed in range(2):
+        sweep.cell("vct", seed, level=1234.0 + 300 * seed)
+        sweep.cell("vct", seed, variant=variant)
+    page = opened()
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for place, text in ((1, "1"), (2, "encoder_variance=fixed:0.09, kl_weight=0.3"), (6, "±")):
+        cell = page.locator(f"table.results tbody tr:visible td:nth-child({place})").first
+        assert text in " ".join(cell.inner_text().split())
+        box = cell.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+    table = page.locator(".wide", has=page.locator("table.results"))
+    assert table.evaluate("box => box.scrollWidth > box.clientWidth")
+    assert "gradient" in table.evaluate("box => getComputedStyle(box).backgroundImage")  # the shadow that says so
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -113,7 +113,7 @@ def test_verdicts_are_filled_or_hollow(sweep):
     assert bars(axes) == [(1, *map(pytest.approx, sct.plain)), (2, *map(pytest.approx, vct.plain))]
     assert [text.get_text() for text in axes.texts] == ["n = 3", "best mean"]
     assert axes.get_xlim()[0] < 0 < percent(VCT) < axes.get_xlim()[1]
-    assert axes.get_xlabel() == "fd_digits_2k: difference to ect in %"
+    assert axes.get_xlabel() == "Fréchet distance:\ndifference to the best mean in %\n(digits features, 2k samples)"
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the best row is on top
     assert [text.get_text() for text in figure.legends[0].get_texts()][:4] == [
         *("95 % interval", "of all pairs at once", "significantly worse", "inconclusive")
@@ -194,5 +194,5 @@ def test_formulas_in_names_are_no_formulas(sweep, tmp_path):
     board = board_of(sweep.out)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        first = save_figures({"forest": lambda: forest(board)}, tmp_path, "a")["forest"].read_bytes()
-    assert first == save_figures({"forest": lambda: forest(board)}, tmp_path, "b")["forest"].read_bytes()
+        first = save_figures({"forest": lambda _: forest(board)}, tmp_path, "a")["forest"].read_bytes()
+    assert first == save_figures({"forest": lambda _: forest(board)}, tmp_path, "b")["forest"].read_bytes()
