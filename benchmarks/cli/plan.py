@@ -36,9 +36,10 @@ def plan(
     ] = None,
     baseline: Annotated[bool, typer.Option("--baseline", help="Compare with one baseline.")] = False,
 ) -> int:
-    """Show which difference a number of seeds can resolve, from the spread of finished runs.
+    """Show which difference a number of seeds can resolve.
 
-    Resolved: significant with a probability of 80 %. Each benchmark by its first metric at the lowest NFE.
+    From the spread of finished runs. Resolved: significant with a probability of 80 %. Each benchmark by its first
+    metric at the lowest NFE.
 
     Exit status: 0 all cells are counted, 1 cells are damaged, which are named.
     """
