@@ -51,7 +51,7 @@ def nearest_plot(board: Board, width: float | None = None) -> Figure | None:
         curves = 2.8 + legend_height([str(item.get_label()) for item in handles], wide)
         figure = Figure(figsize=(wide, curves + height + 0.2), layout="constrained")
         above, below = figure.subfigures(2, 1, height_ratios=(curves, height + 0.2), squeeze=False)[:, 0]
-        _draw_pairs(below, canvas, wide - left)
+        _draw_pairs(below, canvas, wide - left, wide)
     _draw_curves(above, board, nfe, shown)
     legend_below(above, handles)
     return figure
@@ -70,9 +70,9 @@ class Canvas:
     notes: Mapping[tuple[float, float], str]
 
 
-def _draw_pairs(figure: SubFigure, canvas: Canvas, wide: float) -> None:
-    """wide: the inches of the canvas. Distances are left out where they would overlap."""
-    axes = figure.add_subplot()
+def _draw_pairs(figure: SubFigure, canvas: Canvas, wide: float, whole: float) -> None:
+    """wide, whole: the inches of the canvas and of the picture. Distances are left out where they would overlap."""
+    axes = figure.add_axes((1 - wide / whole, 0.0, wide / whole, 1.0), anchor="E")  # beside room for the names
     show_canvas(axes, canvas.pixels, canvas.ticks)
     for y, text in canvas.headings.items():
         axes.text(0, y, text, va="bottom", ha="left", fontsize="small")

@@ -15,6 +15,7 @@ from .panels import BESIDE, LEAST, WIDEST, panels, plain_plane, text_width
 from .style import Style, styles
 
 UNITS = "data units"
+LINE = 0.16  # inches that a line of text is high
 MOST_SHOWN = 24  # configurations: a thousand rows would take gigabytes to draw
 
 
@@ -49,7 +50,8 @@ def _grid(top: dict[str, np.ndarray], blocks: dict[int, dict[str, np.ndarray]], 
     height, side = first.shape[2:]
     names = {name: short(name) for rows in (top, *blocks.values()) for name in rows}
     left = max(map(text_width, names.values())) + 0.3
-    above = width is not None and left > BESIDE * width
+    lines = max(name.count("\n") + 1 for name in names.values())
+    above = width is not None and (left > BESIDE * width or lines * LINE > (width - left) / COLUMNS)
     left = 0.1 if above else left
     pad, gap = max(1, height // 16), max(2, round(0.62 * height))
     strips: list[np.ndarray] = []
@@ -74,7 +76,7 @@ def _grid(top: dict[str, np.ndarray], blocks: dict[int, dict[str, np.ndarray]], 
     across = COLUMNS * (side + pad) - pad
     wide = CANVAS_WIDTH if width is None else width - left
     if above:  # a line of text needs its height at any scale
-        gap = max(gap, round(0.16 * across / wide))
+        gap = max(gap, round(LINE * across / wide))
     add_rows(top)
     for nfe, rows in blocks.items():
         headings[position + gap - 1.5 * pad] = f"NFE {nfe}", "bold"

@@ -248,8 +248,7 @@ function drawLine({ points, lost }, look, x, y, chosen, high) {
   }
   for (const seed of lost) {
     group.append(svg("path", { d: trace(seed), fill: "none", stroke: look.color, "stroke-dasharray": "1 3" }));
-    const [at, value] = seed[seed.length - 1];
-    if (value > high) continue;
+    const [at, end] = seed[seed.length - 1], value = Math.min(end, high);  // at the edge where it lies beyond
     const cross = svg("path", { d: "M-5 -5L5 5M-5 5L5 -5", stroke: look.color, "stroke-width": 2, transform: `translate(${x.at(at)} ${y.at(value)})` });
     cross.append(svg("title", {}, `${look.label}: a seed that diverged`));
     group.append(cross);

@@ -172,7 +172,7 @@ def test_all_pairs_of_a_large_sweep_are_one_family(sweep):
     board = leaderboard(cells, seed_values(cells), {})
     found = board.contests[1, "fd_digits_2k"]
     assert len(board.entries) == 16
-    assert found.family.pairs == 16 * 15 / 2
+    assert found.family.size == 16 * 15 / 2
     assert {difference.pairs for difference in found.differences.values()} == {120}
     places = [row.ranks["fd_digits_2k"] for row in board.rows if row.nfe == 1]
     assert all(rank.low <= rank.place <= rank.high for rank in places)
