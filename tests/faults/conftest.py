@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from consistency_bench.benchmarks.common.files import read_jsonl, write_json
+from consistency_bench.benchmarks.common.files import read_jsonl
 from consistency_bench.benchmarks.config.compose import Cell
+from consistency_bench.benchmarks.execution.worker import Work
 from consistency_bench.benchmarks.runs.folder import RECORDS, TRAIN_LOG
 
 from ..benchmarks.conftest import environment, put, tiny_cell
@@ -52,7 +53,7 @@ def remount(path: Path, how: str) -> None:
 
 def start_worker(folder: Path, listing: Path) -> subprocess.Popen[str]:
     """Start a worker process on one cell."""
-    write_json(listing, {"cells": [str(folder)]})
+    Work((str(folder),)).write(listing)
     command = [sys.executable, "-m", "consistency_bench.benchmarks.execution.worker", str(listing)]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
