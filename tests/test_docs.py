@@ -41,12 +41,12 @@ def test_every_path_and_link_exists(page: Path) -> None:
 
 
 def test_the_page_of_keys_is_that_of_the_code() -> None:
-    """To write it anew: bench show --all > docs/configuration.md"""
+    """Regenerate it: bench show --all > docs/configuration.md"""
     from consistency_bench.benchmarks.cli.explain import page_of
     from consistency_bench.benchmarks.config.keys import all_groups
 
     found = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").splitlines()
-    assert found == page_of(all_groups()).splitlines(), "bench show --all > docs/configuration.md writes it anew"
+    assert found == page_of(all_groups()).splitlines(), "bench show --all > docs/configuration.md regenerates it"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)

@@ -116,10 +116,12 @@ class KarrasBins:
 
     def probabilities(self, progress: float) -> Tensor:
         """Probability of each interval, float64 [N - 1], summing to 1."""
+        return self._probabilities(self.grid(progress))
+
+    def _probabilities(self, grid: Tensor) -> Tensor:
         if self.index == "uniform":
-            intervals = self._intervals(progress)
-            return torch.full((intervals,), 1 / intervals, dtype=torch.float64)
-        return _lognormal_bins(self.grid(progress), self.p_mean, self.p_std)
+            return torch.full((len(grid) - 1,), 1 / (len(grid) - 1), dtype=torch.float64)
+        return _lognormal_bins(grid, self.p_mean, self.p_std)
 
     def sample(self, n: int, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         grid, probabilities, cumulative = _grid_on_device(self, self._intervals(progress), generator.device)
@@ -157,7 +159,7 @@ def _karras_grid(intervals: int, rho: float, sigma_min: float, sigma_max: float)
 def _grid_on_device(times: KarrasBins, intervals: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Nodes [N], probabilities and cumulative probabilities [N - 1]: copied once, since the host waits for the copy."""
     grid = _karras_grid(intervals, times.rho, times.sigma_min, times.sigma_max)
-    probabilities = _lognormal_bins(grid, times.p_mean, times.p_std)
+    probabilities = times._probabilities(grid)
     cumulative = probabilities.cumsum(0)
     return grid.to(device), probabilities.to(device), (cumulative / cumulative[-1]).to(device)
 

@@ -55,7 +55,7 @@ def leaderboard_tex(boards: Iterable[Board]) -> str:
     Values: mean ± half of the 95 % t interval. Bold: significantly better than every other row; daggers: significantly
     worse (or better) than the best row, or than a study's baseline.
     """
-    parts = ["% Written anew by every bench report: include this file, and load the package booktabs."]
+    parts = ["% Rewritten by each bench report. Include this file, and load the package booktabs."]
     for place, board in enumerate(boards, start=1):
         parts += [_table(board, nfe, f"tab:results-{place}-nfe{nfe}") for nfe in board.nfes]
     return "\n\n".join(parts) + "\n"

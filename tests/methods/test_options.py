@@ -303,6 +303,14 @@ def test_the_grids_of_consistency_training(progress: float, intervals: int) -> N
     assert len(replace(times, scales="none").grid(progress)) == 151
 
 
+@pytest.mark.parametrize("index", ["uniform", "lognormal"])
+def test_intervals_are_drawn_with_their_probabilities(index: str) -> None:
+    times, count = KarrasBins(s0=4, s1=8, index=index), 40_000
+    t, _ = times.sample(count, 0.0, torch.Generator().manual_seed(0))
+    drawn = torch.bucketize(t, times.grid(0.0)[1:].float()).bincount(minlength=4) / count
+    torch.testing.assert_close(drawn.double(), times.probabilities(0.0), atol=0.01, rtol=0)
+
+
 def vct(**options: object) -> tuple[Method, Draw]:
     coupling = Variational(**options)  # type: ignore[arg-type]
     return golden_ect(coupling=coupling, modules=nn.ModuleDict({"encoder": ClosedFormEncoder()}))
