@@ -45,6 +45,9 @@ def diagnose(
         str, typer.Option("--weights", help="own, or one network for all: a cell's folder or a safetensors file.")
     ] = OWN,
     ratio: Annotated[float | None, typer.Option("--ratio", help="r / t for all. Default: each method's rule.")] = None,
+    effective: Annotated[
+        bool, typer.Option("--effective", help="Bin by the noise that x_t carries: fair to learned couplings.")
+    ] = False,
     snapshots: options.Snapshots = "last",
     device: options.Device = "auto",
 ) -> int:
@@ -60,7 +63,7 @@ def diagnose(
     from ..evaluation.diagnostics import Settings
 
     try:
-        settings = Settings(bins=bins, samples=samples, repeats=repeats, ratio=ratio)
+        settings = Settings(bins=bins, samples=samples, repeats=repeats, ratio=ratio, effective=effective)
     except UsageError as error:
         raise UsageError(f"--{error}") from None
     check_device(device)

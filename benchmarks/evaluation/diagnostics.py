@@ -11,6 +11,7 @@ copied first, so that measuring cannot change a training.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -52,12 +53,15 @@ class Settings:
     samples: noisy points per bin, for the target and the gradient.
     repeats: batches that these are split into for gradients, of samples / repeats images each.
     ratio: r / t for all methods; None leaves every method its own rule.
+    effective: bins are of the noise that x_t carries, t times the root of the aggregate variance of the coupling, not
+        of t. Only a learned coupling has an aggregate variance other than 1.
     """
 
     bins: int = 8
     samples: int = 512
     repeats: int = 16
     ratio: float | None = None
+    effective: bool = False
 
     def __post_init__(self) -> None:
         if self.bins < 1:
@@ -99,6 +103,7 @@ class Row:
     bins: int
     samples: int
     repeats: int
+    effective: bool
     t_low: float
     t_high: float
     what: str
@@ -116,6 +121,10 @@ class Inputs:
 
     def rows(self, rows: slice) -> Inputs:
         return Inputs(self.index[rows], self.t[rows], self.z[rows])
+
+    def at_noise(self, scale: float, highest: float) -> Inputs:
+        """With levels t at which noise of the standard deviation `scale` is what t says here; at most `highest`."""
+        return self if scale == 1 else replace(self, t=(self.t / scale).clamp(max=highest * (1 - 1e-6)))
 
 
 def bin_edges(bins: int, highest: float, lowest: float = LOWEST) -> list[float]:
@@ -136,6 +145,14 @@ def common_inputs(model: Model, address: Sequence[int | str], low: float, high: 
     shape = (samples, *model.bank.images.shape[1:])
     z = torch.randn(shape, generator=generator("diagnose noise", *address))
     return Inputs(index.to(device), t.to(device), z.to(device))
+
+
+def noise_scale(posterior: Gaussian | None) -> float:
+    """The root of the aggregate variance of the noise of all images, mean over its elements; 1 where it is normal."""
+    if posterior is None:
+        return 1.0
+    mean, std = posterior.mean.double(), posterior.std.double()
+    return math.sqrt((std.square().mean(0) + mean.var(0, correction=0)).mean().item())
 
 
 def cleaner_levels(model: Model, t: Tensor, progress: float, ratio: float | None) -> Tensor:
@@ -163,9 +180,10 @@ def measure(
     edges = bin_edges(settings.bins, model.method.process.sigma_max)
     with torch.no_grad(), float32_products(tf32=False):
         posterior = bank_noise_posterior(probe.method, probe.bank) if probe.method.coupling.has_density else None
+    scale = noise_scale(posterior) if settings.effective else 1.0
     for number, (low, high) in enumerate(itertools.pairwise(edges)):
         address = (benchmark, seed, settings.bins, number)
-        inputs = common_inputs(probe, address, low, high, settings.samples)
+        inputs = common_inputs(probe, address, low, high, settings.samples).at_noise(scale, edges[-1])
         r = cleaner_levels(probe, inputs.t, progress, settings.ratio)
         found = {"target_variance": UNDEFINED}
         if probe.method.coupling.has_density:
@@ -318,7 +336,7 @@ class TrainingDiagnostics:
 def held_rows(folder: Path, images: int, weights: str, settings: Settings) -> bool:
     """Whether the cell has rows of these settings already."""
     wanted = {"images": images, "weights": weights, **asdict(settings)}
-    return any(wanted.items() <= row.items() for row in read_jsonl(folder / DIAGNOSTICS))
+    return any(wanted.items() <= ({"effective": False} | row).items() for row in read_jsonl(folder / DIAGNOSTICS))
 
 
 def add_rows(folder: Path, rows: Sequence[Row]) -> None:
@@ -336,5 +354,6 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
     return (
         row["weights"],
         ratio,
+        row.get("effective", False),  # rows of before there was a choice have no such key
         *(row[key] for key in ("bins", "samples", "repeats", "images", "t_low", "t_high", "what")),
     )

@@ -34,6 +34,7 @@ class Setting:
     bins: int
     samples: int
     repeats: int
+    effective: bool = False
 
     @property
     def text(self) -> str:
@@ -42,7 +43,8 @@ class Setting:
         weights = kinds.get(self.weights, shared)
         rule = "r by each method's rule" if self.ratio < 0 else f"r = {self.ratio:g} t for all"
         batches = f"{self.repeats} batches of {self.samples // self.repeats}"
-        return f"{weights}; {rule}; {self.samples} points a bin, gradients of {batches}"
+        levels = "bins of the effective noise; " if self.effective else ""
+        return f"{weights}; {rule}; {levels}{self.samples} points a bin, gradients of {batches}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,9 @@ def _rows(cell: Cell) -> list[tuple[Setting, dict[str, Any]]]:
     found = []
     for row in cell.diagnostics:
         ratio = -1.0 if row["ratio"] is None else float(row["ratio"])
-        found.append((Setting(row["weights"], ratio, row["bins"], row["samples"], row["repeats"]), row))
+        effective = bool(row.get("effective", False))  # rows of before there was a choice have no such key
+        setting = Setting(row["weights"], ratio, row["bins"], row["samples"], row["repeats"], effective)
+        found.append((setting, row))
     return found
 
 

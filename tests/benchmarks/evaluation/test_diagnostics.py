@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from consistency_bench.benchmarks.cli.diagnose import diagnose as command
 from consistency_bench.benchmarks.common.errors import UsageError
-from consistency_bench.benchmarks.common.files import read_jsonl
+from consistency_bench.benchmarks.common.files import read_jsonl, write_jsonl
 from consistency_bench.benchmarks.config.schema import RunConfig
 from consistency_bench.benchmarks.data.registry import load_dataset
 from consistency_bench.benchmarks.evaluation import diagnostics
@@ -378,6 +378,31 @@ def test_one_ratio_serves_all_methods() -> None:
     assert not torch.equal(*(cleaner_levels(model_of(method), t, 0.5, None) for method in ("ict", "ect")))
 
 
+def test_levels_can_be_those_of_the_noise_that_a_point_carries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two points ±HALF with q(z | x) = N(2 x, 0.6²) the aggregate has variances 0.36 + 1 and 0.36."""
+    seen: dict[str, list[Tensor]] = {"ect": [], "vct": []}
+    vct = two_points(model_of("vct"))
+    models = {
+        "ect": two_points(model_of("ect")),
+        "vct": dataclasses.replace(
+            vct, method=dataclasses.replace(vct.method, modules=nn.ModuleDict({"encoder": Encoder(2.0, 0.6)}))
+        ),
+    }
+    for method, model in models.items():
+
+        def recorded(*arguments: Any, method: str = method) -> Tensor:
+            seen[method].append(arguments[1])
+            return cleaner_levels(*arguments)
+
+        monkeypatch.setattr(diagnostics, "cleaner_levels", recorded)
+        settings = dataclasses.replace(QUICK, effective=True)
+        list(measure(model, benchmark="toy2d", seed=0, progress=0.5, settings=settings))
+    scale = math.sqrt((1.36 + 0.36) / 2)
+    for plain, learned in zip(seen["ect"][:-1], seen["vct"][:-1], strict=True):
+        torch.testing.assert_close(learned * scale, plain)
+    assert seen["vct"][-1].max() < 80  # the top bin ends at σ_max, not above it
+
+
 def test_the_grid_s_rule_between_its_nodes_goes_through_them() -> None:
     times = KarrasBins(total_steps=10)
     for progress in (0.0, 0.4, 0.99):
@@ -457,11 +482,13 @@ def test_how_often_it_is_due() -> None:
 
 def test_rows_of_the_same_place_are_replaced(tmp_path: Path) -> None:
     row = Row(
-        images=1, weights="averaged", ratio=None, bins=1, samples=8, repeats=4,
+        images=1, weights="averaged", ratio=None, bins=1, samples=8, repeats=4, effective=False,
         t_low=0.1, t_high=1.0, what="loss", value=1.0, error=0.1,
     )  # fmt: skip
     others = [dataclasses.replace(row, what="distance"), dataclasses.replace(row, ratio=0.5)]
     add_rows(tmp_path, [row, *others])
+    older = [{k: v for k, v in r.items() if k != "effective"} for r in read_jsonl(tmp_path / "diagnostics.jsonl")]
+    write_jsonl(tmp_path / "diagnostics.jsonl", older)
     add_rows(tmp_path, [dataclasses.replace(row, value=2.0)])
     rows = read_jsonl(tmp_path / "diagnostics.jsonl")
     assert [(r["what"], r["ratio"], r["value"]) for r in rows] == [
@@ -538,7 +565,15 @@ def test_bad_input_is_one_sentence(trained: Path, tmp_path: Path, bench: Bench) 
         ("weights", str(tmp_path / "text.safetensors")): "not a safetensors file",
         ("weights", str(untrained)): "has no snapshot yet",
     }
-    usual = {"bins": 3, "samples": 24, "repeats": 3, "weights": "own", "ratio": None, "snapshots": "last"}
+    usual = {
+        "bins": 3,
+        "samples": 24,
+        "repeats": 3,
+        "weights": "own",
+        "ratio": None,
+        "effective": False,
+        "snapshots": "last",
+    }
     for (name, value), complaint in asked.items():
         options = {**usual, "device": "cpu", name: value}
         with pytest.raises(UsageError) as caught:
