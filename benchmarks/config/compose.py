@@ -395,7 +395,8 @@ def _typed(below: Mapping[str, Any], values: Mapping[str, Any]) -> RunConfig:
 def _overrides(config: RunConfig) -> dict[str, Any]:
     """What differs from the defaults of method and benchmark, by key: equal for cells of equal group.
 
-    Relative to the nearest preset of this method and benchmark, typed or not: a paper's recipe is one name.
+    Relative to the nearest preset of this method and benchmark, typed or not: a paper's recipe is one name. A key that
+    follows another one, as σ_max of the levels follows that of the process, is left out where it has its value.
     """
     method, benchmark = config.method.name, config.benchmark.name
     home = {"method": method, "benchmark": benchmark}
@@ -405,7 +406,9 @@ def _overrides(config: RunConfig) -> dict[str, Any]:
     presets = [name for name, path in yaml_files("preset").items() if _counts(path, config)]
     for preset in ("none", *(name for name in presets if preset_home(name) == home)):
         usual = _default_leaves(method, benchmark, preset)
-        changed[preset] = [key for key in sorted(own) if key not in usual or own[key] != usual[key]]
+        differs = {key for key in own if key not in usual or own[key] != usual[key]}
+        follows = _followed(method, benchmark, preset)
+        changed[preset] = [k for k in sorted(differs) if not (follows.get(k) in differs and own[k] == own[follows[k]])]
     nearest = min(changed, key=lambda preset: len(changed[preset]))
     named = {} if nearest == "none" else {"preset": nearest}
     return named | {key: own[key] for key in changed[nearest]} | apart(config)
@@ -420,6 +423,13 @@ def _counts(preset: Path, config: RunConfig) -> bool:
 @cached
 def _default_leaves(method: str, benchmark: str, preset: str) -> dict[str, Any]:
     return leaves(_scientific(_typed(_composed(method, benchmark, preset), {})))
+
+
+@cached
+def _followed(method: str, benchmark: str, preset: str) -> dict[str, str]:
+    """The key whose value another key takes unless it is set, from the interpolations of the yaml files."""
+    texts = {key: str(value) for key, value in leaves(_composed(method, benchmark, preset)).items()}
+    return {key: text[2:-1] for key, text in texts.items() if text.startswith("${") and text.endswith("}")}
 
 
 def _scientific(config: RunConfig) -> dict[str, Any]:

@@ -144,6 +144,13 @@ def test_a_value_reaches_all_that_follow_it() -> None:
     assert method.parts["process"]["sigma_max"] == method.parts["times"]["sigma_max"] == 40
 
 
+def test_a_key_that_follows_another_is_no_change_of_its_own() -> None:
+    assert one("method.process.sigma_max=40").config.cell.variant == "method.process.sigma_max=40"
+    both = one("method.process.sigma_max=40", "method.times.sigma_max=20").config.cell
+    assert both.overrides == {"method.process.sigma_max": 40, "method.times.sigma_max": 20}
+    assert one("method.times.sigma_max=20").config.cell.variant == "method.times.sigma_max=20"
+
+
 def test_another_kind_keeps_the_options_that_it_shares() -> None:
     distance = one("method.distance.kind=huber_elementwise_mean", method="ict").config.method.parts["distance"]
     assert distance == {"kind": "huber_elementwise_mean", "c": None}
