@@ -404,7 +404,8 @@ def _overrides(config: RunConfig) -> dict[str, Any]:
     own.pop("data.fingerprint", None)  # which the name of the benchmark says
     changed: dict[str, list[str]] = {}
     presets = [name for name, path in yaml_files("preset").items() if _counts(path, config)]
-    for preset in ("none", *(name for name in presets if preset_home(name) == home)):
+    recipes = [name for name in presets if preset_home(name) and preset_home(name).items() <= home.items()]
+    for preset in ("none", *recipes):
         usual = _default_leaves(method, benchmark, preset)
         differs = {key for key in own if key not in usual or own[key] != usual[key]}
         follows = _followed(method, benchmark, preset)

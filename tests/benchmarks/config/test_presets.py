@@ -292,3 +292,23 @@ def test_a_preset_in_the_wrong_place_is_refused(methods: list[str], settings: li
     with pytest.raises(UsageError) as caught:
         compose_cells(methods, [0], settings)
     assert str(caught.value).startswith(message)
+
+
+COMMON = [name for name in choices("preset") if name.startswith("common/")]
+
+
+@pytest.mark.parametrize("preset", COMMON)
+def test_rows_of_a_common_recipe_differ_in_the_method_alone(preset: str) -> None:
+    """Shift, flips and clipping, which the papers' recipes differ in, are equal; the preset is the whole variant."""
+    benchmark = preset.partition("/")[2]
+    methods = ["ict", "ect", "sct", "vct", "ect+ot", "ict+vc"]
+    found = [
+        compose_cells([method], [0], [f"benchmark={benchmark}", f"preset={preset}"])[0].config for method in methods
+    ]
+    for config in found:
+        assert config.cell.variant == f"preset={preset}"
+        for section in ("benchmark", "data", "network", "train", "eval"):
+            assert getattr(config, section) == getattr(found[0], section), (config.method.name, section)
+        assert config.sample.options["sigma_mid"] == found[0].sample.options["sigma_mid"]
+        assert config.method.parts["process"].get("eval_shift") == 0
+    assert found[0].train.init is not None
