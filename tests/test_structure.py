@@ -236,7 +236,7 @@ def test_every_yaml_file_says_what_it_is(path: Path) -> None:
 
 def test_every_group_of_files_is_known() -> None:
     folders = {path.parent.relative_to(ROOT / "benchmarks" / "config").as_posix() for path in YAMLS}
-    assert folders == {*GROUPS, "method", "preset/paper"}
+    assert folders == {*GROUPS, "method", "preset/paper", "preset/common"}
 
 
 def test_methods_and_benchmarks_carry_versions() -> None:
