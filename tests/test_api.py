@@ -28,6 +28,7 @@ HEAVY = ("torch", "pandas", "matplotlib", "numpy", "typer", "mlflow")
 MODULES = (
     "reports.analysis.frames",
     "reports.analysis.frame_leaderboard",
+    "reports.plots.frames",
     "benchmarks.evaluation.export",
     "benchmarks.evaluation.image_scores",
 )

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "include", "leaderboard", "load_model", "load_results", "score"]
+__all__ = ["__version__", "include", "leaderboard", "load_model", "load_results", "plots", "score"]
 
 #: Where each public name is: module:name, or a module.
 _PLACES = {
@@ -19,6 +19,7 @@ _PLACES = {
     "leaderboard": "reports.analysis.frame_leaderboard:leaderboard",
     "load_model": "benchmarks.evaluation.export:load_model",
     "load_results": "reports.analysis.frames:load_results",
+    "plots": "reports.plots.frames",
     "score": "benchmarks.evaluation.image_scores:score",
 }
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .benchmarks.evaluation.image_scores import score
     from .reports.analysis.frame_leaderboard import leaderboard
     from .reports.analysis.frames import load_results
+    from .reports.plots import frames as plots
 else:  # to a type checker, a module with __getattr__ has every name
 
     def __getattr__(name: str) -> object:

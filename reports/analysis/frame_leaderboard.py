@@ -68,10 +68,7 @@ def leaderboard(results: pd.DataFrame, baseline: str | None = None) -> pd.DataFr
 
     known: dict[tuple[object, ...], list[Line]] = defaultdict(list)
     states: dict[object, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
-    columns = [*FACTS, "cell", "seed", "state", "budget", "images", "draw", "value"]
-    for values in results[columns].itertuples(index=False, name=None):
-        # A file gives NaN for an empty text.
-        row: Line = {name: None if pd.isna(value) else value for name, value in zip(columns, values, strict=True)}
+    for row in lines_of(results, [*FACTS, "cell", "seed", "state", "budget", "images", "draw", "value"]):
         if row["source"] or row["images"] == row["budget"]:
             known[row["benchmark"], row["nfe"], row["metric"]].append(row)
             states[row["benchmark"]][row["label"]][row["cell"]] = row["state"]
@@ -93,10 +90,7 @@ def _lines(
     ours, sign = [row for row in rows if not row["source"]], direction(metric)
     facts = {row["label"]: {name: row[name] for name in FACTS} for row in ours}
     draws = _draws(ours)
-    values = {label: {seed: seed_mean(own.values()) for seed, own in seeds.items()} for label, seeds in draws.items()}
-    for row in ours:
-        if row["state"] == "diverged":
-            values[row["label"]][row["seed"]] = math.nan
+    values = final_values(ours)
     found = contest(values, metric, 0, {label: count["failed"] for label, count in states.items()}, baseline)
     places = ranks(found.family)
     against = _against(found) if baseline is None or baseline == found.reference else {}
@@ -126,6 +120,28 @@ def _lines(
     for (*_, is_mean), own in theirs.items():
         mean = _mean(row["value"] for row in own)
         yield {name: own[0][name] for name in FACTS} | ({"mean": mean["mean"]} if is_mean else mean)
+
+
+def lines_of(results: pd.DataFrame, columns: Sequence[str]) -> Iterator[Line]:
+    """These columns of every row. Raises UsageError where one is missing."""
+    import pandas as pd
+
+    if missing := [name for name in columns if name not in results]:
+        raise UsageError(f"the table lacks {', '.join(missing)}: give one of load_results, or rows of it")
+    for values in results[[*columns]].astype(object).itertuples(index=False, name=None):
+        # A file gives NaN for an empty text.
+        yield {name: None if pd.isna(value) else value for name, value in zip(columns, values, strict=True)}
+
+
+def final_values(rows: Sequence[Line]) -> dict[str, dict[int, float]]:
+    """label -> seed -> value of the final rows of one benchmark, NFE and metric, NaN where the seed diverged."""
+    values = {
+        label: {seed: seed_mean(own.values()) for seed, own in seeds.items()} for label, seeds in _draws(rows).items()
+    }
+    for row in rows:
+        if row["state"] == "diverged":
+            values[row["label"]][row["seed"]] = math.nan
+    return values
 
 
 def _draws(rows: Iterable[Line]) -> Draws:

@@ -11,7 +11,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from ...benchmarks.metrics.registry import direction, is_log_scale
 from ...benchmarks.runs.imported import Imported
@@ -26,10 +26,25 @@ Item = TypeVar("Item")
 Finals = dict[tuple[int, str], dict[str, dict[int, float]]]
 
 
+class Training(Protocol):
+    """What values need to know of their cell: a `Cell`, or the rows of one in a table of results."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def budget(self) -> int: ...
+
+
 class SeedValue(NamedTuple):
     """What a metric says of one cell after `images` training images: its draws averaged, NaN where any is."""
 
-    cell: Cell
+    cell: Training
     metric: str
     nfe: int
     images: int
@@ -240,7 +255,7 @@ def leaderboard(
     for cell in cells:
         own[cell.group].append(cell)
     entries = [_entry(names[group], own[group], group, common) for group in names]
-    entries = _ranked(entries, metrics[0], nfes[0], finals)
+    entries = ranked(entries, metrics[0], nfes[0], finals)
     failed = {entry.label: entry.seeds.get("failed", 0) for entry in entries}
     contests = {
         (nfe, metric): contest(finals.get((nfe, metric), {}), metric, nfe, failed, baseline)
@@ -397,7 +412,7 @@ def _pretraining(cells: Iterable[Cell]) -> float | None:
     return max(counts, default=0) / 1e6 or None
 
 
-def _ranked(entries: list[Entry], metric: str, nfe: int, finals: Finals) -> tuple[Entry, ...]:
+def ranked(entries: Iterable[Entry], metric: str, nfe: int, finals: Finals) -> tuple[Entry, ...]:
     """Best mean first, those with a single seed after all others; then, by name, those without a value.
 
     Where no direction is known all are in the order of their names.

@@ -38,7 +38,7 @@ class Paper:
             return None
         names = VECTORS if figures is None else [name.strip() for name in figures.split(",")]
         kinds = tuple(dict.fromkeys(name for name in names if name != "png"))
-        return cls(kinds, None if width is None else _inches(width))
+        return cls(kinds, None if width is None else inches(width, "--width"))
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Paper:
@@ -50,8 +50,9 @@ class Paper:
 SCREEN = Paper()
 
 
-def _inches(text: str) -> float:
+def inches(text: str, what: str = "width") -> float:
+    """`3.25in` or `8.5 cm` in inches. what: its name in the UsageError that anything else raises."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(in|cm|mm|pt)\s*", text)
     if match is None:
-        raise UsageError(f"--width is {text!r}, must be a number with one of the units {', '.join(UNITS)}, as 3.25in")
+        raise UsageError(f"{what} is {text!r}, must be a number with one of the units {', '.join(UNITS)}, as 3.25in")
     return float(match[1]) * UNITS[match[2]]
