@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.text import plain
 from ..runs.folder import Run
+from ..runs.starts import waits_for
 from ..runs.status import State
 from ..runs.view import CellStatus, View, name_of
 from .board import doing, footer, name, progress, share, table
@@ -124,7 +125,8 @@ def local_view(cells: Sequence[Run], out: Path) -> View:
 
 def _local(run: Run, out: Path) -> CellStatus:
     status = run.status
-    return CellStatus(name_of(run, out), run, status, status.state, plain(status.reason))
+    waits = waits_for(run) if status.state is State.QUEUED else ""
+    return CellStatus(name_of(run, out), run, status, status.state, waits or plain(status.reason))
 
 
 def exit_status(view: View) -> int:

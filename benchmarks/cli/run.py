@@ -16,6 +16,7 @@ from ..common.errors import UsageError
 from ..common.files import check_writable
 from ..runs.damage import needs_run
 from ..runs.folder import STUDIES, Run
+from ..runs.starts import find_finished
 from . import options
 from .board import variants
 from .cells import naming_plugins
@@ -179,9 +180,9 @@ def _grid(methods: str, seeds: str, settings: list[str], out: Path) -> Grid:
     """Raises UsageError for bad input, and for a folder that cannot be written."""
     from ..config.compose import compose_cells, parse_methods, parse_seeds
 
-    note = partial(print, file=sys.stderr)
+    note, find = partial(print, file=sys.stderr), partial(find_finished, out=out)
     with naming_plugins([*methods.split(","), *(text.partition("=")[2] for text in settings)], out):
-        cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings, note)
+        cells = compose_cells(parse_methods(methods), parse_seeds(seeds), settings, note, find)
     return _checked(Grid(tuple(cells), (), out))
 
 
@@ -192,7 +193,7 @@ def _study_grid(file: Path, out: Path) -> Grid:
 
     study, note = read_study(file), partial(print, file=sys.stderr)
     with naming_plugins([*study.methods, str(study.benchmark)], out):
-        cells = compose_study(study, file, note)
+        cells = compose_study(study, file, note, partial(find_finished, out=out))
     for change in check_changes(out, study):
         note(f"study '{study.name}' has changed since it last ran in {out}: {change}")
     return _checked(Grid(tuple(cells), (), out, study, file))
@@ -226,7 +227,7 @@ def _start(grid: Grid, launch: Launch, tracking: Tracking, dry_run: bool) -> int
     if grid.pending:
         from ..execution.preflight import check_cells
 
-        check_cells(grid.pending, here=not is_slurm)
+        check_cells(grid.pending, grid.out, here=not is_slurm)
     if dry_run:
         from .costs import show_grid
 

@@ -13,6 +13,7 @@ import typer
 
 from ..common.errors import UsageError, unknown
 from ..runs.folder import Run
+from ..runs.starts import find_finished
 from . import options
 from .cells import find
 from .evaluate import print_records
@@ -92,7 +93,8 @@ def show(
         except UsageError:
             known = choices("method") + choices("benchmark")
             raise unknown(f"method, benchmark or cell in {out}", name, known) from None
-        cells = compose_cells(methods, [0], settings or [], partial(print, file=sys.stderr))
+        note, locate = partial(print, file=sys.stderr), partial(find_finished, out=out)
+        cells = compose_cells(methods, [0], settings or [], note, locate)
         kind, hidden = "method", ()
     for composed in cells:
         check_options(composed.config.data)

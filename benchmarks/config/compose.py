@@ -27,9 +27,10 @@ from ..common.errors import UsageError, chosen, unknown
 from ..common.files import read_yaml
 from ..data.registry import fingerprint
 from ..metrics.registry import expand, image_metrics
+from .init import CELL, Pretraining, cell_name, pretraining
 from .plan import apart
 from .plugins import SHIPPED, active, cached, owner, used_by, yaml_files
-from .schema import SAMPLE_KEYS, DataConfig, RunConfig, canonical, is_as_typed, keys_of
+from .schema import SAMPLE_KEYS, DataConfig, RunConfig, StartConfig, canonical, is_as_typed, keys_of
 from .settings import (
     GROUPS,
     IDENTITY,
@@ -137,13 +138,18 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+#: Finds the cell that a user names by id or path: its name below the output folder or path, and its configuration.
+Find = Callable[[str], tuple[str, RunConfig]]
+
+
 def compose_cells(
     methods: Sequence[str],
     seeds: Sequence[int],
     overrides: Sequence[str],
     note: Callable[[str], None] = lambda _: None,
+    find: Find | None = None,
 ) -> list[Cell]:
-    """All cells of methods × swept values × seeds, seeds varying fastest.
+    """All cells of methods × swept values × seeds, seeds varying fastest, after the pre-trainings that they start from.
 
     A key that only some of the methods have changes those; the others are composed once without it. Swept values of
     `sample.…` other than the usual ones make cells of their own, after the others: they share the training of the usual
@@ -153,6 +159,7 @@ def compose_cells(
         methods: canonical names, from `parse_methods`.
         overrides: `key=value` in hydra's syntax; a comma outside brackets sweeps.
         note: Called with a sentence for each key that not all methods have.
+        find: Finds the cell of `train.init=cell:…`.
 
     Raises:
         UsageError: an unknown key or group, a key that no method has, a value of the wrong type or out of range.
@@ -165,6 +172,8 @@ def compose_cells(
         parsed[key] = values
     lacking: dict[str, list[str]] = {}
     cells: dict[str, Cell] = {}
+    before: dict[str, Cell] = {}
+    from_scratch: dict[str, list[str]] = {}
     fingerprint_once = cache(fingerprint)
     swept = [key for key, values in parsed.items() if key.startswith("sample.") and len(values) > 1]
     for method, values in itertools.product(methods, itertools.product(*parsed.values())):
@@ -177,11 +186,61 @@ def compose_cells(
         config = _typed(below, own)
         config = replace(config, data=_located(config.data, fingerprint_once), plugins=used_by(config))
         sampling = _sampling(config, _typed(below, _without(own, swept))) if swept else {}
-        for cell in (_identified(config, seed, sampling) for seed in seeds):
+        asked = pretraining(config.train.init, choices("method"))
+        if asked and _method_name(asked.method) == method:
+            from_scratch.setdefault(f"train.init={config.train.init}", []).append(method)
+            config, asked = replace(config, train=replace(config.train, init=None)), None
+        first, init = _pretraining(config, asked, settings, own) if asked else (None, config.train.init)
+        config, found = replace(config, train=replace(config.train, init=init)), _found(config, find)
+        for seed in seeds:
+            if first is not None:
+                one = _identified(first, seed, {})
+                before[one.name], found = one, (one.name, one.config)
+            cell = _identified(config, seed, sampling, found)
             cells[cell.name] = cell
     for key, without in lacking.items():
         note(_only_some(key, methods, list(dict.fromkeys(without))))
-    return sorted(cells.values(), key=lambda cell: bool(cell.config.cell.training))
+    for setting, names in from_scratch.items() if before else ():
+        note(f"{setting} applies to the other methods; {names[0]} starts from random weights")
+    return sorted((before | cells).values(), key=lambda cell: bool(cell.config.cell.training))
+
+
+def _pretraining(
+    config: RunConfig, asked: Pretraining, settings: Mapping[str, Any], own: Mapping[str, Any]
+) -> tuple[RunConfig, str]:
+    """The configuration of a pre-training, and `train.init` in one spelling.
+
+    Network and data are those of the cell that starts from it, the recipe is that of the benchmark or the preset.
+    own: settings of the user, of which those that change no training apply.
+    """
+    name = _method_name(asked.method)
+    preset = str(settings.get("preset", "none"))
+    groups = {"benchmark": config.benchmark.name}
+    if preset_home(chosen("preset", preset, choices("preset"), hint=NOT_INCLUDED)).get("method", name) == name:
+        groups["preset"] = preset
+    measured = {k: v for k, v in own.items() if k.partition(".")[0] in ("eval", "run") and k != "eval.ema"}
+    usual = _typed(_below(name, groups), measured)
+    if asked.version not in (None, usual.method.version):
+        known = usual.method.version
+        raise UsageError(f"train.init asks for version {asked.version} of {name}, which has version {known} here")
+    images = usual.train.images if asked.images is None else asked.images
+    text = name if images == usual.train.images else f"{{method: {name}, images: {images}}}"
+    try:
+        train = replace(usual.train, images=images, init=None, resources=config.train.resources)
+    except UsageError as error:
+        raise UsageError(f"train.init={config.train.init}: {error}") from None
+    first = replace(usual, data=config.data, network=config.network, train=train)
+    return replace(first, plugins=used_by(first)), text
+
+
+def _found(config: RunConfig, find: Find | None) -> tuple[str, RunConfig] | None:
+    """The cell of `train.init=cell:…`, None where it names no cell."""
+    name = cell_name(config.train.init)
+    if name is None:
+        return None
+    if find is None:
+        raise UsageError(f"train.init is {quoted(config.train.init)}, which needs an output folder to find the cell in")
+    return find(name)
 
 
 def _without(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -450,14 +509,26 @@ def _without_younger(value: Any, where: str = "") -> Any:
     return {k: _without_younger(v, at) for k, (at, v) in kept.items() if at not in YOUNGER or v != YOUNGER[at]}
 
 
-def _identified(config: RunConfig, seed: int, sampling: Mapping[str, Any]) -> Cell:
+def _identified(
+    config: RunConfig, seed: int, sampling: Mapping[str, Any], first: tuple[str, RunConfig] | None = None
+) -> Cell:
     """The cell of a configuration: its id is a hash of what changes training, its group the same without the seed.
 
     The group, which is a row of a table, also contains the settings of sampling that keep a number out of other rows.
-    sampling: swept settings of sampling, which are part of the id.
+    sampling: swept settings of sampling, which are part of the id. first: place and configuration of the cell that it
+    starts from: its id is part of the id, and its group, where it has the same seed, of the group.
     """
     sources = sorted(plugin.sha256 for plugin in config.plugins if plugin.trains)
     scientific = _scientific(config) | ({"plugins": sources} if sources else {})
+    grouped, start = scientific, None
+    if first is not None:
+        name, before = first
+        start = StartConfig(cell=name, id=before.cell.id, method=before.cell.method, images=before.budget_images)
+        is_fixed = cell_name(config.train.init) is not None
+        if is_fixed:
+            config = replace(config, train=replace(config.train, init=f"{CELL}{start.id}"))
+        scientific = _starting(scientific, start.id)
+        grouped = _starting(grouped, start.id if is_fixed else before.cell.group)
     overrides = _overrides(config) | dict(sampling)
     training = _digest({**scientific, "seed": seed})
     swept = {"sampling": sampling} if sampling else {}
@@ -467,13 +538,19 @@ def _identified(config: RunConfig, seed: int, sampling: Mapping[str, Any]) -> Ce
         # Results on different images never share a table.
         benchmark=config.benchmark.name if data is None else f"{config.benchmark.name}-{data[:8]}",
         id=_digest({**scientific, "seed": seed, **swept}) if swept else training,
-        group=_digest({**scientific, **apart(config), **swept}),
+        group=_digest({**grouped, **apart(config), **swept}),
         seed=seed,
         variant=", ".join(f"{key}={_text(value)}" for key, value in overrides.items()),
         overrides=overrides,
         training=training if swept else "",
+        start=start,
     )
     return Cell(replace(config, seed=seed, cell=cell))
+
+
+def _starting(scientific: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The same with what a cell starts from named by a digest, in the place of a text."""
+    return {**scientific, "train": {**scientific["train"], "init": f"{CELL}{what}"}}
 
 
 def _digest(value: Any) -> str:

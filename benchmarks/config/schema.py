@@ -143,7 +143,8 @@ class TrainConfig:
     nonfinite: str = "skip"
     """What becomes of a step with a non-finite gradient: skip it, or put zero in the place of those entries."""
     init: str | None = field(default=None, metadata=AS_TYPED)
-    """Published weights to start from: a name that `bench prepare weights` knows, or a prepared file."""
+    """What training starts from: a method such as edm, which is trained first, or {method: edm, images: N}; cell:ID or
+    cell:PATH, a finished cell; published weights, by a name that `bench prepare weights` knows, or a prepared file."""
     max_skipped: int = 100
     """Steps in a row with a non-finite loss or gradient after which the run is recorded as diverged."""
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
@@ -267,6 +268,20 @@ class ExecutionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """The cell whose averaged weights another one starts from, and which has to be trained before.
+
+    cell: its name below the output folder, or the path of its folder elsewhere. id: of the cell. method: which trained
+    it. images: its budget, after which the weights are taken.
+    """
+
+    cell: str
+    id: str
+    method: str
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class CellConfig:
     """The identity of a cell.
 
@@ -276,6 +291,7 @@ class CellConfig:
     overrides: the same as data; `preset` is a key of it where the variant is relative to a preset.
     training: the id of the cell with the same training and the usual sampling, where this one is of a sweep of sampling
         settings; else "".
+    start: the cell that `train.init` asks for, if it asks for one.
     """
 
     id: str
@@ -286,6 +302,7 @@ class CellConfig:
     variant: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     training: str = ""
+    start: StartConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,8 +78,8 @@ def parse_setting(text: str) -> tuple[str, list[Any]]:
         ) from None
 
 
-#: An item of a list, and text in quotes, which may hold commas.
-ITEM = re.compile(r"""(?:^|,)('[^']*'(?=,|\Z)|"[^"]*"(?=,|\Z)|[^,]*)""")
+#: An item of a list; text in quotes and mappings may hold commas.
+ITEM = re.compile(r"""(?:^|,)('[^']*'(?=,|\Z)|"[^"]*"(?=,|\Z)|\{[^{}]*\}(?=,|\Z)|[^,]*)""")
 QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
 
 

@@ -151,13 +151,13 @@ def study_of(content: Any) -> Study:
     return study
 
 
-def compose_study(study: Study, path: Path, note: Any) -> list[Cell]:
+def compose_study(study: Study, path: Path, note: Any, find: Any = None) -> list[Cell]:
     """The cells of a study, as `compose_cells` makes them. Raises UsageError, which names the file and the line."""
     from .compose import compose_cells, parse_methods, parse_seeds
 
     try:
         methods = parse_methods(",".join(study.methods))
-        cells = compose_cells(methods, parse_seeds(study.seeds), study.settings, note)
+        cells = compose_cells(methods, parse_seeds(study.seeds), study.settings, note, find)
         _check_headline(study.headline, cells)
         _check_baseline(study, cells)
     except UsageError as error:
@@ -231,6 +231,8 @@ def _written(key: str, value: object) -> str:
     """A value in hydra's syntax. Text is what it would be on the command line: `1e-3` is a number."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping) and is_as_typed(key):
+        return "{" + ", ".join(f"{name}: {item}" for name, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return f"[{','.join(_written('', item) for item in value)}]"
     if isinstance(value, Mapping):

@@ -42,7 +42,8 @@ class Attempt:
         self.run = Run(folder).history if ranks.is_writer else {"attempts": [], "compute": {}}
 
     def begin(self, device: torch.device, start: dict[str, Any] | None) -> None:
-        """start: metadata of the pretrained weights that training starts from; None for random ones."""
+        """start: what is known of the weights that training starts from; None for random ones, or as before."""
+        start = start or self.run.get("init")
         plugins = [{"folder": str(plugin.folder), "sha256": plugin.sha256} for plugin in active()]
         self.run["attempts"].append(
             {
@@ -60,6 +61,8 @@ class Attempt:
         )
         self.run["init"] = start
         self.run["compute"]["pretraining_images"] = start.get("pretraining_images") if start else 0
+        if start:
+            self.run["compute"]["pretraining_flops"] = start.get("pretraining_flops")
         self._warn_of_rounding()
         self._write()
 

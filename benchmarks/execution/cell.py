@@ -15,6 +15,7 @@ import torch
 
 from ..common.devices import pick_device, refuse_different_devices
 from ..common.distributed import ALONE, LostError, OutOfStepError, PeerError, Ranks, check_batch, stepping
+from ..common.errors import UsageError
 from ..common.files import TakenError, set_aside
 from ..common.precision import float32_products, repeatable
 from ..config.plugins import require
@@ -27,6 +28,7 @@ from ..metrics.evaluate import Evaluator
 from ..metrics.references import StoppedError
 from ..runs.damage import mark_lost_rows, salvage
 from ..runs.folder import REFERENCE, Run
+from ..runs.starts import awaited, first_cell, never
 from ..training.checkpoint import damaged_snapshots, readable_checkpoints, snapshot_path
 from ..training.model import Model, build_model
 from ..training.trainer import Outcome, Trainer
@@ -109,7 +111,7 @@ class _Cell:
     def _run_on(self, device: torch.device) -> str:
         config, ranks, status = self.config, self.ranks, self.status
         dataset = load_dataset(config.data)
-        model = build_model(config, dataset, device)
+        model = build_model(config, dataset, device, self._first())
         self.attempt.begin(device, model.start)
         # Before training, which may take days: a file that scoring lacks is reported now.
         evaluator = Evaluator(dataset, config.eval.metrics, device, should_stop=self.should_stop)
@@ -126,6 +128,16 @@ class _Cell:
         status.write(state=state, images=outcome.images)
         ranks.barrier()  # all processes return after everything is written, or raise the error of rank 0
         return state
+
+    def _first(self) -> Run | None:
+        """The cell to start from, None where there is none or where this one is trained already and that one is gone.
+
+        Raises UsageError where its weights are needed and not there.
+        """
+        if (missing := awaited(self.folder, self.config)) is not None:
+            raise UsageError(never(missing))
+        first, start = first_cell(self.folder, self.config), self.config.cell.start
+        return first if first and start and first.weights(start.images).is_file() else None
 
     def _train_once(self, model: Model) -> Outcome:
         """Train, unless all snapshots exist already."""

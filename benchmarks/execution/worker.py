@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from ..common.unexpected import describe
 from ..config.plugins import activate
 from ..runs.damage import needs_run
 from ..runs.folder import Run
+from ..runs.starts import awaited, first_cell, never
 from ..runs.status import State, Status
 
 POLL_SECONDS = 0.5
@@ -157,7 +158,10 @@ def run_cells(work: Work, stop: StopFlag, threads: int, ranks: Ranks = ALONE) ->
 
 
 def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Run, Lock]]:
-    """Open cells with their locks, as they become available; ends when none is left for this worker."""
+    """Open cells with their locks, as they become available; ends when none is left for this worker.
+
+    A cell becomes available when the one that it starts from is trained. It fails where no process will train that.
+    """
     runs = [Run(Path(name)) for name in work.cells]
     done: set[Run] = set()  # tried, finished, or held by a living process
     beats: dict[Path, float] = {}
@@ -167,10 +171,13 @@ def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Run, Lock]]:
         done.update(run for run in runs if run not in candidates and _is_final(run))
         if not candidates:
             return
-        claimed = False
+        claimed, coming = False, {run.path for run in candidates}
         for run in candidates:
             if stop():
                 return
+            first, is_coming = _awaited(run, coming)
+            if first is not None and is_coming:
+                continue
             lock = acquire(run.lock_file)
             if lock is None:
                 if work.job and _beats(run.lock_file, beats):
@@ -182,7 +189,9 @@ def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Run, Lock]]:
                 continue
             claimed = True
             done.add(run)
-            if work.without_progress is None or _may_start(run, work.without_progress):
+            if first is not None:
+                _give_up(run, lock, never(first))
+            elif work.without_progress is None or _may_start(run, work.without_progress):
                 yield run, lock
             else:
                 lock.release()
@@ -201,6 +210,25 @@ def _is_candidate(run: Run, job: str | None) -> bool:
         if not is_held(run.lock_file):
             _note_failure(run, str(error), job)
     return False
+
+
+def _awaited(run: Run, coming: Collection[Path]) -> tuple[Run | None, bool]:
+    """The cell that must be trained before this one, None without any, and whether a process does or will train it.
+
+    coming: folders of open cells on this worker's list.
+    """
+    first = first_cell(run.path, config := Run(run.path).config)
+    # In this order: weights are written before the lock is released.
+    is_coming = first is not None and (first.path in coming or is_held(first.lock_file))
+    return awaited(run.path, config), is_coming
+
+
+def _give_up(run: Run, lock: Lock, why: str) -> None:
+    """Record that a cell has failed without having started."""
+    _print(f"{run.path.name}: {why}")
+    with lock, _log_to(run, lock):
+        logging.error(why)
+        run.set_state(State.FAILED, why)
 
 
 def _is_final(run: Run) -> bool:

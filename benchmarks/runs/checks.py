@@ -13,7 +13,8 @@ from typing import Any
 MOST, LARGEST = 2**53, 1e100
 MOST_UNPACKED = 1 << 28  # bytes of an npz file: more than any figure needs
 
-_COSTS = ("parameters", "passes_per_step", "flops_per_image", "train_seconds", "images", "pretraining_images")
+_COSTS = ("parameters", "passes_per_step", "flops_per_image", "train_seconds", "images")
+_COSTS += ("pretraining_images", "pretraining_flops")
 
 
 def records(rows: Sequence[dict[str, Any]], cell: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypedDict, cast
 from ..common.errors import UsageError
 from ..common.files import GONE, DamagedError, naming, read_json, read_jsonl, read_yaml
 from ..config import plan
+from ..config.averages import HEADLINE
 from ..config.schema import RunConfig
 from . import checks
 from .status import State, Status
@@ -185,6 +186,10 @@ class Run:
             rows = read_jsonl(self.diagnostics_file)
             checks.diagnostics(rows)
             return rows
+
+    def weights(self, images: int, ema: str = HEADLINE) -> Path:
+        """The snapshot after `images` images: the weights averaged by the profile of this name."""
+        return self.path / "snapshots" / f"{images:012d}{ema and f'-{ema}'}.safetensors"
 
     def samples(self, nfe: int) -> Path:
         """Where the first samples of the final snapshot lie (npz, key `samples`; of points also `latents`, `modes`)."""

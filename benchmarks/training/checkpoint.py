@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..common.files import DamagedError, atomic_path, keep_copy
 from ..common.seal import check_seal, seal
 from ..config.averages import HEADLINE
+from ..runs.folder import Run
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 SECTIONS = ("weights", "averages", "optimizer", "state")
@@ -115,7 +116,7 @@ class _Sink:
 
 def snapshot_path(folder: Path, images: int, ema: str = HEADLINE) -> Path:
     """Where the weights averaged by the profile of this name lie."""
-    return folder / "snapshots" / f"{images:012d}{ema and f'-{ema}'}.safetensors"
+    return Run(folder).weights(images, ema)
 
 
 def save_snapshot(folder: Path, images: int, average: nn.Module, ema: str = HEADLINE) -> None:

@@ -19,8 +19,9 @@ from ..common.precision import in_bf16
 from ..common.seeding import default_generator
 from ..config.schema import DataConfig, RunConfig
 from ..data.base import DataInfo, Dataset
+from ..runs.folder import Run
 from .ema import averaged_copy
-from .pretrained import check_prepared, load_prepared
+from .pretrained import check_prepared, check_trained, load_prepared, load_trained
 
 
 @dataclass(frozen=True)
@@ -58,22 +59,25 @@ class Model:
         return replace(self, method=replace(self.method, modules=modules), network=averaged_copy(self.network))
 
 
-def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Model:
+def build_model(config: RunConfig, dataset: Dataset, device: torch.device, first: Run | None = None) -> Model:
     """The model of a configuration, with the initial weights of its seed, or those that `train.init` names.
 
     Random weights come from a stream that does not name the method: all methods start from the same point.
+
+    first: the cell that training starts from, where `train.init` asks for one. Without it the weights are random, for
+    evaluation, which replaces them.
 
     Raises:
         UsageError: the data set cannot be used as the section `data` asks for; weights are not there or do not fit.
         OptionError: an unknown kind or key of a part or network, a value it refuses, parts that do not go together.
     """
-    return _built(config, dataset.info, training_bank(config.data, dataset, device), device)
+    return _built(config, dataset.info, training_bank(config.data, dataset, device), device, first)
 
 
-def outline_model(config: RunConfig, data: DataInfo) -> Model:
+def outline_model(config: RunConfig, data: DataInfo, first: Run | None = None) -> Model:
     """The model on the meta device: shapes without memory, for checks and estimates before anything is loaded.
 
-    Of published weights names and shapes are compared. Raises as `build_model` does.
+    Of weights to start from names and shapes are compared; of `first` only if it is trained. Raises as `build_model`.
     """
     _check_use(config.data, data)
     meta, count = torch.device("meta"), data.count * (2 if config.data.flip else 1)
@@ -81,19 +85,15 @@ def outline_model(config: RunConfig, data: DataInfo) -> Model:
     images = torch.empty((count, *data.shape), dtype=kind, device=meta)
     labels = torch.empty(count, dtype=torch.long, device=meta) if config.data.conditional else None
     with meta:
-        return _built(config, data, Bank(images, labels, data.to_model), meta)
+        return _built(config, data, Bank(images, labels, data.to_model), meta, first)
 
 
-def _built(config: RunConfig, data: DataInfo, bank: Bank, device: torch.device) -> Model:
+def _built(config: RunConfig, data: DataInfo, bank: Bank, device: torch.device, first: Run | None) -> Model:
     seed, recipe = config.seed, config.train
     factory = build_factory(config.network, data.shape, 0 if bank.labels is None else data.classes)
     with default_generator("init network", seed):
         network = factory.network()
-    start = None
-    if recipe.init and device.type == "meta":
-        check_prepared(recipe.init, network)
-    elif recipe.init:
-        start = load_prepared(recipe.init, network)
+    start = _started(config, network, first, outlined=device.type == "meta")
     context = Context(encoder=factory.encoder, bank=bank, steps=config.budget_images // recipe.batch)
     with default_generator("init modules", seed):
         method = build(config.method.options, config.sample.options, context)
@@ -101,6 +101,21 @@ def _built(config: RunConfig, data: DataInfo, bank: Bank, device: torch.device) 
     # Convolutions are faster with channels last, by a third on a CPU; weights of other shapes are not affected.
     network = network.to(device).to(memory_format=torch.channels_last)
     return Model(method, network, bank, start, bf16=recipe.precision == "bf16")
+
+
+def _started(config: RunConfig, network: nn.Module, first: Run | None, *, outlined: bool) -> dict[str, Any] | None:
+    """Load the weights that `train.init` names, and return what is known of them; None for random ones.
+
+    outlined: only names and shapes are compared.
+    """
+    init, start = config.train.init, config.cell.start
+    if start is not None:
+        if first is None or (outlined and not first.weights(start.images).is_file()):
+            return None
+        return check_trained(first, start.images, network) if outlined else load_trained(first, start.images, network)
+    if init is None:
+        return None
+    return check_prepared(init, network) if outlined else load_prepared(init, network)
 
 
 def training_bank(data: DataConfig, dataset: Dataset, device: torch.device) -> Bank:

@@ -1,4 +1,4 @@
-"""Published weights by name: prepared once from NVIDIA's files, then loaded by training that starts from them.
+"""Weights that training starts from: published ones by name, prepared once from NVIDIA's files, or those of a cell.
 
 The files are under CC BY-NC-SA 4.0 and are neither shipped nor downloaded here; the user brings them.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ...methods.networks.checkpoints import CheckpointError, check_names, match_weights, read_pickle
 from ...methods.networks.registry import build_factory
 from ..common.cache import cache_folder
 from ..common.errors import UsageError, unknown
 from ..common.files import atomic_path, read_json, write_json
+from ..config.settings import choices
+from ..runs.folder import Run
+from .checkpoint import read_snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +155,67 @@ def check_prepared(name_or_path: str, network: nn.Module) -> None:
     Only the header of the file is read. Raises as `load_prepared` does.
     """
     path = _prepared(name_or_path)
-    with _naming(path), safe_open(path, "pt") as file:
+    with _naming(path):
+        check_names(network, _shapes(path))
+
+
+def _shapes(path: Path) -> dict[str, Tensor]:
+    """Tensors on the meta device, of the shapes in a file."""
+    with safe_open(path, "pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  (not a mapping)
-        check_names(network, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def load_trained(cell: Run, images: int, network: nn.Module) -> dict[str, Any]:
+    """Load the network of another cell, averaged as it is evaluated by default, after `images` images.
+
+    Returns the report to keep with the run: `weights`, `matched`, and of that cell `cell` (its id), `method` and
+    `images`; `pretraining_images` and `pretraining_flops` count the training behind the weights from random ones on,
+    None where that is not known.
+
+    Raises UsageError: weights that are missing or damaged, or of another network.
+    """
+    config, compute = cell.config, cell.history["compute"]
+    path = cell.weights(images)
+    with _naming(path):
+        matched = match_weights(network, _network_of(read_snapshot, path))
+    network.load_state_dict(matched.weights)
+    per_image = compute.get("flops_per_image")
+    return {
+        "weights": str(path),
+        "matched": len(matched.weights),
+        "cell": config.cell.id,
+        "method": config.cell.method,
+        "images": images,
+        "pretraining_images": _sum(images, compute.get("pretraining_images", 0)),
+        "pretraining_flops": _sum(per_image and per_image * images, _flops_before(compute)),
+    }
+
+
+def check_trained(cell: Run, images: int, network: nn.Module) -> None:
+    """Compare names and shapes of another cell's network with a network, which may be on the meta device.
+
+    Only the header of the file is read. Raises as `load_trained` does.
+    """
+    path = cell.weights(images)
+    with _naming(path):
+        check_names(network, _network_of(_shapes, path))
+
+
+def _network_of(read: Callable[[Path], dict[str, Tensor]], path: Path) -> dict[str, Tensor]:
+    """The tensors of the network, by its own names, in a snapshot, which has those of the method's modules, too."""
+    prefix = "network."
+    return {name.removeprefix(prefix): value for name, value in read(path).items() if name.startswith(prefix)}
+
+
+def _flops_before(compute: Mapping[str, Any]) -> float | None:
+    """The FLOPs of what a cell started from: 0 for random weights."""
+    return compute.get("pretraining_flops", 0 if compute.get("pretraining_images") == 0 else None)
+
+
+def _sum(*parts: float | None) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 @contextlib.contextmanager
@@ -166,6 +227,8 @@ def _naming(path: Path) -> Iterator[None]:
         raise UsageError(f"{path} is not a safetensors file ({error})") from None
     except CheckpointError as error:
         raise UsageError(f"{path} does not fit the network: {error}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the weights {path} cannot be read ({error})") from None
 
 
 def _prepared(name_or_path: str) -> Path:
@@ -175,7 +238,7 @@ def _prepared(name_or_path: str) -> Path:
             raise UsageError(f"there are no weights {path}: name a safetensors file, or one of {', '.join(PUBLISHED)}")
         return path
     if name_or_path not in PUBLISHED:
-        raise unknown("train.init", name_or_path, PUBLISHED)
+        raise unknown("train.init", name_or_path, [*PUBLISHED, *choices("method")], hint=", or cell:ID")
     path = cache_folder("weights") / f"{name_or_path}.safetensors"
     if not path.is_file():
         raise UsageError(

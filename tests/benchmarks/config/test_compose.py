@@ -187,7 +187,7 @@ SCIENCE = {
     "train.lr_decay": ("1000", "2000"),
     "train.precision": ("bf16", "tf32"),
     "train.nonfinite": ("zero",),
-    "train.init": ("edm", "other"),
+    "train.init": ("weights", "others"),
     "train.ema_extra": ("[{kind: power, sigma_rel: 0.1}]", "[{kind: power, sigma_rel: 0.2}]"),
 }
 #: Keys that change no trained weight, each with a value that is not the default.

@@ -1,0 +1,59 @@
+"""What `train.init` names: published weights, a prepared file, a finished cell, or a pre-training of one's own.
+
+| text | training starts from |
+|---|---|
+| `edm`, `{method: edm, images: N}` | the cell of that method on the same benchmark, network, data and seed |
+| `cell:ID`, `cell:PATH` | one finished cell, for all seeds |
+| anything else | published weights by their name, or a prepared file |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ...methods.parts.messages import quoted
+from ...methods.parts.options import OptionError, part_from_options
+from ..common.errors import UsageError
+
+CELL = "cell:"
+EXAMPLE = "{method: edm, images: 100000}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """A pre-training to start from.
+
+    method: which trains. images: its budget, None for that of the benchmark or preset. version: the one that the method
+    must have, None for any.
+    """
+
+    method: str
+    images: int | None = None
+    version: int | None = None
+
+
+def pretraining(init: str | None, methods: Collection[str]) -> Pretraining | None:
+    """The pre-training that `train.init` asks for, None where it names something else. methods: all there are.
+
+    Raises UsageError for a mapping that is none of a pre-training.
+    """
+    if init in methods:
+        return Pretraining(method=str(init))
+    if init is None or not init.startswith("{"):
+        return None
+    import yaml
+
+    try:
+        content = yaml.safe_load(init)
+        assert isinstance(content, dict)
+        return part_from_options(Pretraining, content, "train.init")
+    except OptionError as error:
+        raise UsageError(str(error)) from None
+    except (yaml.YAMLError, AssertionError):
+        raise UsageError(f"train.init is {quoted(init)}, must be a mapping such as {EXAMPLE}") from None
+
+
+def cell_name(init: str | None) -> str | None:
+    """The id or path in `cell:ID|PATH`, None for other text."""
+    return init.removeprefix(CELL) if init is not None and init.startswith(CELL) else None
