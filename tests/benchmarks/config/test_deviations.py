@@ -30,7 +30,7 @@ TOGETHER = {"20": ["network.kind=ncsnpp"]}
 def accepted(method: str, settings: list[str]) -> dict[str, Any] | None:
     """The configuration, if this method takes the settings and its parts can be built with them."""
     try:
-        (cell,) = compose_cells([method], [0], ["benchmark=cifar10", *settings])
+        *_, cell = compose_cells([method], [0], ["benchmark=cifar10", *settings])
         config = cell.config
         with torch.device("meta"):
             factory = build_factory(config.network, (3, 32, 32), 0)
