@@ -22,6 +22,13 @@ def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     return device
 
 
+def bf16_unit() -> str | None:
+    """The unit that multiplies bfloat16 on this CPU, which makes `train.precision=bf16` fast; None without one."""
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else None
+
+
 def limit_threads() -> None:
     """Use no more threads than the cores that this process may use: PyTorch does not know the quotas of containers."""
     torch.set_num_threads(min(torch.get_num_threads(), available_cores()))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...methods.parts.process import Network
 
@@ -54,7 +54,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
         cudnn.benchmark, memory.fill_uninitialized_memory = benchmark, fill
 
 
-def in_bf16(network: nn.Module) -> Network:
+def in_bf16(network: Network) -> Network:
     """The network under autocast to bfloat16, with outputs in float32: the denoiser around it is assembled in that."""
 
     def call(u: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:

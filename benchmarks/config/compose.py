@@ -56,6 +56,7 @@ YOUNGER: dict[str, Any] = {
     "data.resize": None,
     "data.fingerprint": None,
     "data.held_out": 0,
+    "train.compile": False,
     "train.ema.rampup": None,
     "train.ema_extra.rampup": None,
 }

@@ -18,6 +18,7 @@ from ..data.base import DataInfo
 from ..data.registry import describe_dataset
 from ..metrics.checks import check_metrics
 from ..runs.folder import Run
+from ..training.compiled import missing_for_compiling
 from ..training.model import Model, outline_model
 
 MOST_PARAMETERS = 10**12  # no machine holds more; what is above is a mistake
@@ -55,6 +56,8 @@ def _check(config: RunConfig, out: Path | None, *, here: bool) -> None:
     build_factory(config.network, shape=(1,), classes=0)  # before looking for data
     if here:
         check_device(config.run.device)
+        if config.train.compile and (missing := missing_for_compiling()):
+            raise UsageError(f"train.compile=true needs {missing}")
     data = describe_dataset(config.data)
     start = config.cell.start
     model = _outlined(config, data, Run(out / start.cell) if out and start else None)

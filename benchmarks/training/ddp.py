@@ -32,11 +32,14 @@ class Replica:
     from the weights of rank 0.
 
     average: the denoiser of the averaged weights, for couplings that predict with it.
+    compile: whether the passes of the network are compiled.
     """
 
-    def __init__(self, model: Model, average: Denoise | None = None, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self, model: Model, average: Denoise | None = None, ranks: Ranks = ALONE, *, compile: bool = False
+    ) -> None:
         self.model, self.ranks = model, ranks
-        self.loss: nn.Module = _Loss(model, average)
+        self.loss: nn.Module = _Loss(model, average, compile)
         self.group = None
         if ranks.size > 1:
             self.group = _group(_backend(ranks, next(model.network.parameters()).device))
@@ -94,10 +97,10 @@ class Replica:
 class _Loss(nn.Module):
     """The loss of some rows as a module, as DistributedDataParallel needs it; a tuple in the order of LossTerms."""
 
-    def __init__(self, model: Model, average: Denoise | None) -> None:
+    def __init__(self, model: Model, average: Denoise | None, compile: bool) -> None:
         super().__init__()
         self.weights = model.weights
-        self.method, self.denoise, self.average = model.method, model.denoiser(), average
+        self.method, self.denoise, self.average = model.method, model.denoiser(compile=compile), average
 
     def forward(self, x: Tensor, labels: Tensor | None, progress: float, drawn: Draw) -> tuple[Tensor, Tensor, Tensor]:
         terms = loss(self.method, self.denoise, x, labels, progress, drawn, self.average)

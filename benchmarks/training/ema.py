@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..config.schema import TrainConfig
 
@@ -43,7 +43,8 @@ def averaged_copy(weights: nn.Module) -> nn.Module:
 @torch.no_grad()
 def update(average: nn.Module, weights: nn.Module, beta: float) -> None:
     """average <- beta · average + (1 - beta) · weights; buffers are copied."""
-    for mean, weight in zip(average.parameters(), weights.parameters(), strict=True):
-        mean.lerp_(weight, 1 - beta)
+    means: list[Tensor] = list(average.parameters())
+    values: list[Tensor] = list(weights.parameters())
+    torch._foreach_lerp_(means, values, 1 - beta)  # type: ignore[attr-defined]  # one kernel on a GPU, lerp_'s bits
     for old, new in zip(average.buffers(), weights.buffers(), strict=True):
         old.copy_(new)

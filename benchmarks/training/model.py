@@ -20,6 +20,7 @@ from ..common.seeding import default_generator
 from ..config.schema import DataConfig, RunConfig
 from ..data.base import DataInfo, Dataset
 from ..runs.folder import Run
+from .compiled import compiled
 from .ema import averaged_copy
 from .pretrained import check_prepared, check_trained, load_prepared, load_trained
 
@@ -43,8 +44,10 @@ class Model:
     def weights(self) -> nn.ModuleDict:
         return nn.ModuleDict({"network": self.network, **self.method.modules})
 
-    def denoiser(self, *, evaluating: bool = False) -> Denoise:
-        network = in_bf16(self.network) if self.bf16 and not evaluating else self.network
+    def denoiser(self, *, evaluating: bool = False, compile: bool = False) -> Denoise:
+        """The preconditioned network; compile: with its passes compiled, see `compiled`."""
+        network = compiled(self.network) if compile else self.network
+        network = in_bf16(network) if self.bf16 and not evaluating else network
         return self.method.process.denoiser(network, evaluating=evaluating)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:

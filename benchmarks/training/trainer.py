@@ -107,7 +107,7 @@ class Trainer:
         self.averages = ema.Averages(config.train, average.weights)
         self.optimizer = make_optimizer(config.train, self.weights)
         self.state = TrainState()
-        self.replica = Replica(model, average.denoiser(evaluating=True), ranks)
+        self.replica = Replica(model, average.denoiser(evaluating=True), ranks, compile=config.train.compile)
         self.memory = Memory(config.run.on_oom, config.run.micro_batch or self.batch, ranks)
         self.copy = StateCopy([self.weights, *self.averages.weights.values()], self.optimizer)
         self.checkpoint_seconds = config.run.checkpoint_seconds

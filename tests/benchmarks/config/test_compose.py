@@ -271,6 +271,9 @@ def test_an_option_younger_than_the_ids_leaves_them_alone_where_it_is_off() -> N
     on = one("train.ema={kind: halflife, images: 5, rampup: 0.05}", "train.ema_extra=[{kind: halflife, images: 7}]")
     assert on.id != plain.id
     assert "train.ema.rampup=0.05" in on.config.cell.variant
+    eager, graph = one("train.compile=false"), one("train.compile=true")
+    assert one().id == eager.id != graph.id
+    assert graph.config.cell.variant == "train.compile=true"
 
 
 def test_the_group_is_common_to_seeds_and_the_id_is_not() -> None:

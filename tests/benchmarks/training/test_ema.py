@@ -54,6 +54,16 @@ def test_a_ramp_up_forgets_the_initial_weights() -> None:
     assert left(rampup=0.05) == 0
 
 
+def test_the_average_of_all_tensors_at_once_has_the_bits_of_one_after_another() -> None:
+    torch.manual_seed(0)
+    average, weights = (nn.Sequential(nn.Conv2d(3, 33, 3), nn.BatchNorm2d(33), nn.Linear(33, 7)) for _ in range(2))
+    expected = [
+        mean.lerp(weight, 1 - 0.9) for mean, weight in zip(average.parameters(), weights.parameters(), strict=True)
+    ]
+    ema.update(average, weights, 0.9)
+    assert all(torch.equal(mean, wanted) for mean, wanted in zip(average.parameters(), expected, strict=True))
+
+
 @pytest.mark.parametrize(("sigma_rel", "gamma"), [(0.01, 96.9949), (0.05, 16.9722), (0.1, 6.93720)])
 def test_the_exponent_of_a_power_average(sigma_rel: float, gamma: float) -> None:
     found = averages.Power(sigma_rel=sigma_rel).gamma
