@@ -51,12 +51,14 @@ class Poller:
 
     A controller that is down takes ten seconds to fail: files are read meanwhile, with its last answer.
 
-    find: returns the cells, called whenever the queue is queried.
+    find: returns the cells, called whenever the queue is queried. damage: files of sweeps that cannot be used; the jobs
+    of these sweeps are not known.
     """
 
     def __init__(self, find: Callable[[], Sequence[Run]], out: Path) -> None:
         self.find, self.out = find, out
-        self._cells, self._sweeps = find(), sweeps.read(out)
+        self.damage: list[Damage] = []
+        self._read()
         self._queue = _query(self._cells, out, self._sweeps)
         self._queried = time.monotonic()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="squeue")
@@ -68,7 +70,7 @@ class Poller:
             answer, self._answer = self._answer.result(), None
             self._queue = replace(self._queue, unreachable=answer.unreachable) if answer.unreachable else answer
         if self._answer is None and time.monotonic() - self._queried >= QUEUE_SECONDS:
-            self._cells, self._sweeps = self.find(), sweeps.read(self.out)
+            self._read()
             self._queried = time.monotonic()
             self._answer = self._pool.submit(_query, self._cells, self.out, self._sweeps)
         view = combine(self._cells, self.out, self._sweeps, self._queue)  # files after the queue: they are not older
@@ -77,6 +79,10 @@ class Poller:
         elif self._settled_since is None:
             self._settled_since = time.monotonic()
         return view
+
+    def _read(self) -> None:
+        self.damage.clear()
+        self._cells, self._sweeps = self.find(), sweeps.read(self.out, self.damage)
 
     def has_ended(self, view: View) -> bool:
         """Whether the last view is final: all cells have results, or none has been active for SETTLE_SECONDS."""

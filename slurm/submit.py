@@ -139,7 +139,7 @@ def _enqueued(cells: Sequence[tuple[Path, RunConfig]], out: Path) -> Iterator[No
 
 def _holders(out: Path) -> Counter[str]:
     """How many tasks hold each cell, by its name."""
-    return Counter({name: len(found) for name, found in tasks(read(out)).items()})
+    return Counter({name: len(found) for name, found in tasks(read(out, [])).items()})
 
 
 def _content(path: Path) -> bytes | None:

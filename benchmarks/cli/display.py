@@ -57,14 +57,18 @@ def watch(
 ) -> tuple[View, bool]:
     """Show the cells, in jobs and on this machine, until none is active or `stop` returns true.
 
+    Damaged files of sweeps are named once, and the others watched.
     Returns the last view, and whether no cell was active any more.
     """
     from ...slurm.status import Poller
 
-    poller = Poller(find, out)
+    poller, named = Poller(find, out), set[str]()
     with display(out) as show:
         while True:
             view = poller()
+            for reason in {item.reason: None for item in poller.damage if item.reason not in named}:
+                named.add(reason)
+                print(f"{reason}; the jobs of this sweep are not known", file=sys.stderr)
             show(view)
             if poller.has_ended(view):
                 return view, True

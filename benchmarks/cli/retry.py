@@ -16,10 +16,11 @@ from ...slurm.sweeps import Sweep, read, tasks
 from ..common.errors import UsageError
 from ..common.redact import typed
 from ..common.text import plain
+from ..runs.damage import Damage, damage_of
 from ..runs.view import CellStatus, View
 from . import options
 from .board import variants
-from .cells import resolve
+from .cells import resolve, say_damage
 from .display import exit_status, remarks, watch_local
 from .submission import is_confirmed, poll_ended
 
@@ -46,7 +47,10 @@ def retry(
 ) -> int:
     """Run cells again that are neither done, diverged nor active. They resume with their stored configurations.
 
-    Exit status: 0 submitted, done, or nothing to retry; 1 a cell failed or diverged; 130 interrupted.
+    Cells with a damaged configuration are named and left out.
+
+    Exit status: 0 submitted, done, or nothing to retry; 1 a cell failed or diverged, or a file is damaged; 130
+    interrupted.
     """
     from ..runs.stored import trusted
 
@@ -54,7 +58,8 @@ def retry(
         raise UsageError("name the cells to run again, or give --failed for all that failed or were interrupted")
     if launcher == "local" and cluster:
         raise UsageError("--cluster is for jobs: leave it out with --launcher local")
-    view = poll_ended(resolve(cells or [], out), out)
+    damages: list[Damage] = []
+    view = poll_ended(resolve(cells or [], out), out, damages)
     if view.unreachable and launcher == "local":
         print(
             f"{view.unreachable}: cells that no process holds are run here, assuming that their jobs are gone. "
@@ -67,20 +72,30 @@ def retry(
             "gone, --launcher local runs them here"
         )
     wanted = [cell for cell in view.cells if (cell.needs_rerun if failed else _is_open(cell))]
+    if damages:
+        print(
+            "the jobs of a damaged sweep are not known: a cell may get a second job, which ends at once where the cell "
+            "is done or held",
+            file=sys.stderr,
+        )
+    for cell in wanted:
+        damages += damage_of(cell.run.path, cell.run.config_file, lambda run=cell.run: run.config)
+    damaged = say_damage(damages, out)
+    wanted = [cell for cell in wanted if cell.run.path not in {item.folder for item in damages}]
     if not wanted:
         print(f"nothing to retry: {_why(view)}")
-        return 0
+        return damaged
     for cell in wanted:
         trusted(cell.run)  # refuses what may not be run from a file of results, before anything is changed
     last = _last_sweep(wanted, out)
     if (launcher or ("slurm" if cluster or last else "local")) == "local":
-        return _run_here(wanted, out)
+        return _run_here(wanted, out) or damaged
     if cluster is None and last is None:
         raise UsageError(
             f"these cells were in no sweep: name a cluster with --cluster ({', '.join(clusters.choices())})"
         )
     target = clusters.load(cluster) if cluster else clusters.from_record(last.cluster if last else {})
-    return _submit(wanted, out, target, pack=last.pack if last else 1, share=last.share if last else 1)
+    return _submit(wanted, out, target, pack=last.pack if last else 1, share=last.share if last else 1) or damaged
 
 
 def _is_open(cell: CellStatus) -> bool:
@@ -95,7 +110,7 @@ def _why(view: View) -> str:
 
 def _last_sweep(wanted: Sequence[CellStatus], out: Path) -> Sweep | None:
     """The newest sweep that held one of the cells; None if none did."""
-    held_by = tasks(read(out))
+    held_by = tasks(read(out, []))
     sweeps = [held_by[cell.name][-1].sweep for cell in wanted if cell.name in held_by]
     return max(sweeps, key=lambda sweep: (sweep.created, sweep.sweep)) if sweeps else None
 
@@ -133,7 +148,7 @@ def _run_here(wanted: Sequence[CellStatus], out: Path) -> int:
         with watch_local({cell.run: own for cell, own in zip(alike, each, strict=True)}, out, slots.jobs) as tick:
             if run_local([cell.run for cell in alike], slots, tick):
                 raise KeyboardInterrupt
-    after = poll([cell.run for cell in wanted], out)
+    after = poll([cell.run for cell in wanted], out, [])
     for line in remarks(after, out):
         print(line, file=sys.stderr)
     print("`bench report` adds the new rows to the leaderboard")

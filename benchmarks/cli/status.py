@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ...slurm import sweeps
 from ...slurm.status import poll
 from ..common.errors import UsageError
 from ..runs.damage import Damage
@@ -45,6 +46,7 @@ def status(
         raise UsageError("--watch updates a table, and --json prints one document: leave one of them out")
     if is_watched:
         view, _ = watch(lambda: resolve(names, out, study), out)
+        sweeps.read(out, damages)
     else:
         view = poll(resolve(names, out, study), out, damages)
     if as_json:

@@ -15,6 +15,7 @@ from ...slurm.status import poll
 from ..common.errors import UsageError
 from ..common.redact import typed
 from ..common.text import count, plain
+from ..runs.damage import Damage
 from ..runs.folder import Run
 from ..runs.view import View
 from .costs import cost_lines
@@ -100,11 +101,16 @@ def _active(grid: Grid) -> set[str]:
     return {cell.name for cell in view.cells if cell.is_active}
 
 
-def poll_ended(cells: Sequence[Run], out: Path) -> View:
-    """The status of the cells, once no job of theirs is ending any more, or after ENDING_SECONDS."""
+def poll_ended(cells: Sequence[Run], out: Path, damage: list[Damage] | None = None) -> View:
+    """The status of the cells, once no job of theirs is ending any more, or after ENDING_SECONDS.
+
+    damage: where damaged files of sweeps go, see `poll`.
+    """
     deadline, told = time.monotonic() + ENDING_SECONDS, ""
     while True:
-        view = poll(cells, out)
+        if damage is not None:
+            damage.clear()
+        view = poll(cells, out, damage)
         ending = sorted({cell.job for cell in view.cells if cell.is_ending})
         if not ending or view.unreachable:
             return view

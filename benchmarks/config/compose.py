@@ -267,12 +267,18 @@ def _only_some(key: str, methods: Sequence[str], without: Sequence[str]) -> str:
         stay = "keeps its" if len(without) == 1 else "keep their"
         has = "has" if len(without) == 1 else "have"
         return f"{key} applies to {', '.join(having)}; {', '.join(without)} {has} no such key and {stay} configuration"
-    owners = known_keys().get(key)
+    part, _, name = key.rpartition(".")
+    if part == "sample":
+        keys = _sampler_keys()
+        owners, what = [kind for kind, names in keys.items() if name in names], "samplers (sample.kind) that have it"
+        known = [f"sample.{name}" for name in dict.fromkeys(itertools.chain(*keys.values()))]
+    else:
+        owners, what = known_keys().get(key), "methods that have it"
+        known = [known for known in known_keys() if known.startswith(f"{part}.")]
     if owners:
         have = "have" if len(without) > 1 else "has"
-        raise UsageError(f"{', '.join(without)} {have} no key '{key}'; methods that have it: {', '.join(owners)}")
-    part = key.rpartition(".")[0]
-    raise unknown("key", key, [known for known in known_keys() if known.startswith(f"{part}.")], near_keys(key))
+        raise UsageError(f"{', '.join(without)} {have} no key '{key}'; {what}: {', '.join(owners)}")
+    raise unknown("key", key, known, near(key, known) if part == "sample" else near_keys(key))
 
 
 def _below(method: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -361,11 +367,15 @@ def _joined(method: str, base: str, benchmark: str, preset: str) -> Mapping[str,
 
 def _of_its_kind(sample: dict[str, Any]) -> dict[str, Any]:
     """The section `sample` of a method that names its sampler, without the benchmark's options for another one."""
-    from ...methods.parts import samplers
-    from ...methods.parts.options import option_names
+    return {key: value for key, value in sample.items() if key in _sampler_keys()[sample["kind"]]}
 
-    names = ("kind", *SAMPLE_KEYS, *option_names(samplers.KINDS[sample["kind"]]))
-    return {key: value for key, value in sample.items() if key in names}
+
+def _sampler_keys() -> dict[str, list[str]]:
+    """The keys of the section `sample` by its kind."""
+    from ...methods.parts.options import option_names
+    from ...methods.parts.samplers import KINDS
+
+    return {kind: ["kind", *SAMPLE_KEYS, *option_names(sampler)] for kind, sampler in KINDS.items()}
 
 
 def _laid_over(below: Any, above: Any) -> Any:
@@ -378,7 +388,7 @@ def _laid_over(below: Any, above: Any) -> Any:
 
 
 def _has(below: Mapping[str, Any], key: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a method has a key of the section `method`; keys of other sections are the same for all methods.
+    """Whether a method has a key of the section `method`, or its sampler one of `sample`; other keys are for all.
 
     Raises UsageError for a key that lies where no option can be. The options of other sections are checked when they
     are built.
@@ -392,7 +402,7 @@ def _has(below: Mapping[str, Any], key: str, settings: Mapping[str, Any]) -> boo
         known = keys_of(section)
         if not 1 <= len(names) <= (2 if key.startswith(NESTED) else 1) or (known and names[0] not in known):
             raise unknown("key", key, [f"{section}.{name}" for name in known or below[section]], near_keys(key))
-        return True
+        return section != "sample" or _samples_with(names[0], below["sample"], settings.get("sample.kind"))
     parts = [name for name in below["method"] if name not in ("name", "version")]
     if len(names) != 2 or names[0] not in parts:
         raise unknown("key", key, [f"method.{part}.…" for part in parts], near_keys(key))
@@ -405,6 +415,14 @@ def _has(below: Mapping[str, Any], key: str, settings: Mapping[str, Any]) -> boo
 
     kind = KINDS[part].get(str(changed or options["kind"]))
     return option == "kind" or kind is None or option in option_names(kind)
+
+
+def _samples_with(name: str, sample: Mapping[str, Any], changed: Any) -> bool:
+    """Whether a sampler has the key: that of the section `sample`, or the one that the user chooses instead."""
+    if name in ("kind", *SAMPLE_KEYS):
+        return True
+    kind = str(changed or sample.get("kind", "multistep"))
+    return name in _sampler_keys().get(kind, [name])  # an unknown kind is refused when it is built
 
 
 def _change_kind(config: Any, section: str, kind: Any) -> None:

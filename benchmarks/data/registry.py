@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from os.path import isfile  # false also for paths that cannot be
+from os.path import exists, isfile  # false also for paths that cannot be
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,6 +110,11 @@ def check_options(data: DataOptions) -> None:
     """Raise UsageError for options that the data set does not have."""
     if data.name in SHIPPED and data.root is not None:
         raise UsageError(f"data set {data.name!r} has no files, so data.root has no meaning; leave it out")
+    if data.root is not None and "," in data.root and not exists(Path(os.path.expanduser(data.root))):
+        raise UsageError(
+            f"data.root is {data.root}, which does not exist: it is one path, and a comma does not separate several; "
+            "use one command for each folder"
+        )
     for key in ("resolution", "resize"):
         if data.name != "images" and data.name not in OWN and getattr(data, key) is not None:
             raise UsageError(f"data.{key} is for benchmark=images alone: data set {data.name!r} has a fixed size")

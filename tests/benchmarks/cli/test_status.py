@@ -515,12 +515,32 @@ def test_a_configuration_of_a_stranger_is_never_submitted(
     path.write_text(yaml.safe_dump(config))
     before = path.with_name("status.json").read_bytes()
     for arguments in (("--failed",), ("--failed", "--cluster", "local"), ("--failed", "--launcher", "local")):
-        said = call("retry", *arguments)
-        assert said.status == 2
+        said = call("retry", *arguments, CELLS[0].id)
+        assert said.status == (2 if key == "metrics" else 1)
         assert "config.yaml" in said.err
         assert key in said.err or "which runs a function of a module" in said.err
     assert submitted == []
     assert path.with_name("status.json").read_bytes() == before
+
+
+def test_a_damaged_file_keeps_no_other_cell_from_being_retried_or_watched(
+    call: Callable[..., Said], out: Path, answer: Callable, submitted: list[Submitted], reports: list[bool]
+) -> None:
+    answer(["FAILED 1:0", "CANCELLED"])
+    write_text(CELLS[1].path(out) / "config.yaml", "{")
+    write_text(out / "sweeps" / "later" / "sweep.json", "{")
+    (out / "sweeps" / "later" / "array-0").mkdir()
+    for arguments in (("status", "--watch"), ("wait",)):
+        said = call(*arguments)
+        assert said.status == 1
+        assert f"{NAMES[0]} failed" in said.out
+        assert "sweeps/later/sweep.json" in said.err
+    said = call("retry", "--failed")
+    assert said.status == 1
+    assert [path for path, _ in submitted[0].cells] == [CELLS[0].path(Path("runs")), CELLS[2].path(Path("runs"))]
+    assert "sweeps/later/sweep.json" in said.err
+    assert f"{NAMES[1]}/config.yaml" in said.err
+    assert "may get a second job" in said.err
 
 
 def test_nothing_in_a_status_reaches_the_terminal_as_a_command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import subprocess
 import sys
 
@@ -379,6 +380,28 @@ def test_swept_settings_of_sampling_are_cells_of_one_training() -> None:
     assert len({cell.id for cell in cells}) == 3
     assert [cell.config.cell.training for cell in cells] == ["", plain.id, plain.id]
     assert cells[1].config.cell.overrides == {"sample.guidance": 1.3, "sample.guide_at": 0.25}
+
+
+def test_a_setting_of_sampling_is_for_the_methods_whose_sampler_has_it() -> None:
+    """`edm` samples with Heun's steps, the others with `multistep`."""
+    notes: list[str] = []
+    methods, usual = ["edm", "ect"], {method: one(method=method).config for method in ("edm", "ect")}
+    edm, ect = compose_cells(methods, [0], ["sample.sigma_mid=[1]"], notes.append)
+    assert (edm.config, ect.config.sample.options["sigma_mid"]) == (usual["edm"], [1])
+    assert notes == ["sample.sigma_mid applies to ect; edm has no such key and keeps its configuration"]
+    swept = compose_cells(methods, [0], ["sample.rho=5,7"])
+    assert [(cell.method, cell.config.cell.variant) for cell in swept] == [
+        ("edm", ""),
+        ("ect", ""),
+        ("edm", "sample.rho=5"),
+    ]
+    assert compose_cells(["ect"], [0], ["sample.kind=heun", "sample.rho=5"])[0].config.sample.options["rho"] == 5
+    for method, key, message in (
+        ("edm", "sigma_mid", "edm has no key 'sample.sigma_mid'; samplers (sample.kind) that have it: multistep"),
+        ("ect", "chrun", "unknown key 'sample.chrun'. Did you mean: sample.churn"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            compose_cells([method], [0], [f"sample.{key}=1"])
 
 
 # Places of files, and keys that some methods have

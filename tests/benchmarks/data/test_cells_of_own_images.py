@@ -135,6 +135,7 @@ def test_values_out_of_range_are_refused(settings: list[str], message: str) -> N
     ("settings", "message"),
     [
         (["benchmark=digits", "data.root=/x"], "data set 'digits' has no files, so data.root has no meaning"),
+        (["benchmark=images", "data.root=/a,/b"], "data.root is /a,/b, which does not exist: it is one path"),
         (["benchmark=toy2d", "data.root=/x"], "data set 'toy2d' has no files"),
         (["benchmark=cifar10", "data.resolution=32"], "data.resolution is for benchmark=images alone"),
     ],
