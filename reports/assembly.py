@@ -23,6 +23,7 @@ from .analysis.transport import crossings, independent_crossings
 from .pages.ablations import ablation_page, title
 from .pages.captions import ABLATION_CAPTIONS, BASELINE_CAPTIONS, plots_of
 from .pages.diagnostics import DiagnosticsPage, diagnostics_part
+from .pages.latex import ablation_tex
 from .pages.leaderboard import Page, Section
 from .pages.profiles import ProfileSection, profile_section
 from .plots.ablations import ablation_figures
@@ -65,7 +66,8 @@ class Assembly:
     def files(self) -> list[Path]:
         """All that was written so far."""
         vectors = [path.with_suffix(f".{kind}") for path in self.plots for kind in self.paper.kinds]
-        return [*self.ablations, *self.diagnostics, *self.plots, *vectors]
+        tables = [path.with_suffix(".tex") for path in self.ablations]
+        return [*self.ablations, *tables, *self.diagnostics, *self.plots, *vectors]
 
     def pages(self, cells: Sequence[Cell]) -> list[Page]:
         """Everything shown of the cells of one benchmark, a page for each ranking; plots and ablations are written.
@@ -156,6 +158,7 @@ class Assembly:
             grids[id(grid)] = drawn["grid"]
         page = ablation_page(ablation, plots_of(drawn, title(ablation), "../", ABLATION_CAPTIONS))
         write_text(path, page.markdown)
+        write_text(path.with_suffix(".tex"), ablation_tex(ablation, path.stem))
         self.ablations.append(path)
         shown = {kind: file for kind, file in drawn.items() if kind in _shown(ablation, grid)}
         groups = [point.group for point in ablation.points]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 def write_edm(path: Path, network: nn.Module, source: str = "raise SystemExit") -> None:
-    """EDM: the network below `model`, with the embedding of augmentations that nobody uses afterwards."""
+    """EDM: the network below `model`, with the embedding of augmentations that is not used afterwards."""
     augment = Module({"weight": torch.ones(network.get_parameter("map_layer0.weight").shape[1], 9)})
     _write(path, Module(children={"model": persistent(network, map_augment=augment)}, source=source))
 

@@ -17,7 +17,7 @@ RESULTS = Path("docs/results")
 
 @pytest.fixture(scope="module")
 def again(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the records and of the README, with the report made anew."""
+    """A copy of the records and of the README, with the report rebuilt."""
     root = tmp_path_factory.mktemp("repository")
     shutil.copytree(ROOT / RESULTS / "digits", root / RESULTS / "digits")
     shutil.copy(ROOT / "README.md", root)

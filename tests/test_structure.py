@@ -152,7 +152,7 @@ def test_reports_know_nothing_of_how_files_came_to_be() -> None:
     ] == []
 
 
-def test_nobody_imports_the_command() -> None:
+def test_the_command_is_imported_by_no_other_package() -> None:
     users = {name_of(item.source.parent) for item in INSIDE if begins(item.target, ("benchmarks.cli",))}
     assert users <= {"benchmarks/cli"}
 

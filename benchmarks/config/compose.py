@@ -511,6 +511,19 @@ def _followed(method: str, benchmark: str, preset: str) -> dict[str, str]:
     return {key: text[2:-1] for key, text in texts.items() if text.startswith("${") and text.endswith("}")}
 
 
+def default_of(config: RunConfig, preset: str, key: str) -> Any:
+    """The value of a key by the files of method, benchmark and preset, None where they do not say.
+
+    They do not where one is unknown, as a plug-in may be, or now has another version.
+    """
+    names = {"method": config.method.name.split("+")[0], "benchmark": config.benchmark.name, "preset": preset}
+    if any(name not in yaml_files(group) for group, name in names.items()):
+        return None
+    usual = _typed(_composed(config.method.name, config.benchmark.name, preset), {})
+    versions = [(each.method.version, each.benchmark.version) for each in (config, usual)]
+    return leaves(usual.to_dict()).get(key) if versions[0] == versions[1] else None
+
+
 def _scientific(config: RunConfig) -> dict[str, Any]:
     """What of a configuration changes numbers, the seed apart, each value in one spelling."""
     plain = config.to_dict()

@@ -36,14 +36,16 @@ class Value:
 class Factor:
     """A key with its swept values in natural order.
 
-    `default` is the place in `values` of the default of method and benchmark, None where it was not run. `along` are
-    keys that change with this one, value by value: what they do cannot be told apart.
+    `default` is the place in `values` of the default of method and benchmark, None where it was not run; `usual` is its
+    text, "" where it is not known. `along` are keys that change with this one, value by value: what they do cannot be
+    told apart.
     """
 
     key: str
     values: tuple[Value, ...]
     default: int | None
     along: tuple[str, ...]
+    usual: str = ""
 
     @property
     def name(self) -> str:
@@ -212,7 +214,16 @@ def _factor(key: str, column: Sequence[Value], along: Sequence[str], cells: Sequ
     defaults = {value.text for value, cell in zip(column, cells, strict=True) if key not in cell.overrides}
     texts = [value.text for value in values]
     default = texts.index(defaults.pop()) if len(defaults) == 1 else None
-    return Factor(key, tuple(values), default, tuple(along))
+    usual = _usual(cells[0], key) if default is None else texts[default]
+    return Factor(key, tuple(values), default, tuple(along), usual)
+
+
+def _usual(cell: Cell, key: str) -> str:
+    """The text of a default that was not run, "" where it is not known."""
+    from ...benchmarks.config.compose import default_of
+
+    value = default_of(cell.run.config, str(cell.overrides.get("preset", "none")), key)
+    return "" if value is None else value_text(value)
 
 
 def _follows(column: Sequence[Value], other: Sequence[Value]) -> bool:

@@ -14,7 +14,10 @@ from .text import Plot, Table, Text, render
 
 @dataclass(frozen=True, kw_only=True)
 class AblationPage:
-    """What the page of an ablation shows. values: in their order, the default marked; reading: which differ."""
+    """What the page of an ablation shows.
+
+    values: in their order, the default marked or said to be absent. reading: which differ.
+    """
 
     title: str
     values: str
@@ -35,12 +38,12 @@ def ablation_page(ablation: Ablation, plots: Sequence[Plot]) -> AblationPage:
     """Sentences and tables of an ablation."""
     return AblationPage(
         title=title(ablation),
-        values=_listed(ablation),
+        values=_listed(ablation) + ("" if ablation.is_default else f". {_absent(ablation)}"),
         setting=_setting(ablation),
         reading=_reading(ablation),
         tables=[_table(ablation, metric) for metric in ablation.board.metrics],
-        reference=_name(ablation, ablation.reference),
-        penalty=_has_penalty(ablation),
+        reference=value_name(ablation, ablation.reference),
+        penalty=has_penalty(ablation),
         plots=plots,
     )
 
@@ -52,7 +55,12 @@ def title(ablation: Ablation) -> str:
 
 
 def _listed(ablation: Ablation) -> str:
-    return ", ".join(_name(ablation, place) for place in range(len(ablation.points)))
+    return ", ".join(value_name(ablation, place) for place in range(len(ablation.points)))
+
+
+def _absent(ablation: Ablation) -> str:
+    usual = f", {ablation.factor.usual}," if ablation.factor.usual else ""
+    return f"The default{usual} is not among them"
 
 
 def _reading(ablation: Ablation) -> str:
@@ -79,7 +87,7 @@ def _best(met: Sequence[Point], key: tuple[int, str]) -> list[str]:
 
 
 def _significant(ablation: Ablation, key: tuple[int, str]) -> list[str]:
-    reference = _name(ablation, ablation.reference)
+    reference = value_name(ablation, ablation.reference)
     paired = [(p, p.differences[key]) for p in ablation.points if p.differences and key in p.differences]
     known = [(point, found) for point, found in paired if found.interval.low is not None]
     if not known:
@@ -87,7 +95,7 @@ def _significant(ablation: Ablation, key: tuple[int, str]) -> list[str]:
     named = [
         f"{point.value.text} ({'differs' if found.verdict == INCONCLUSIVE else found.verdict}: {_margin(found)})"
         for point, found in known
-        if _differs(found, key[1])
+        if differs(found, key[1])
     ]
     if not named:
         return [f"No value differs significantly from {reference}."]
@@ -95,7 +103,7 @@ def _significant(ablation: Ablation, key: tuple[int, str]) -> list[str]:
 
 
 def _elsewhere(ablation: Ablation) -> list[str]:
-    """The other columns with a significant difference, which nobody asked for in advance."""
+    """The other columns with a significant difference, which were not chosen in advance."""
     board = ablation.board
     named = [
         f"{metric} at NFE {nfe} ({', '.join(values)})"
@@ -108,7 +116,7 @@ def _elsewhere(ablation: Ablation) -> list[str]:
                 for point in ablation.points
                 if point.differences
                 and (nfe, metric) in point.differences
-                and _differs(point.differences[nfe, metric], metric)
+                and differs(point.differences[nfe, metric], metric)
             ]
         )
     ]
@@ -123,13 +131,13 @@ def _setting(ablation: Ablation) -> str:
     if factor.along:
         text += f" These keys change together with it, so their effects cannot be separated: {', '.join(factor.along)}."
     if not ablation.is_default:
-        text += f" The default was not run; differences are to {ablation.points[ablation.reference].value.text}."
+        text += f" {_absent(ablation)}; differences are to {ablation.points[ablation.reference].value.text}."
     return text
 
 
 def _table(ablation: Ablation, metric: str) -> Table:
     board = ablation.board
-    penalty = _has_penalty(ablation) and metric == board.metrics[0]
+    penalty = has_penalty(ablation) and metric == board.metrics[0]
     reference = ablation.points[ablation.reference].value.text
     header = [ablation.factor.name, "seeds"]
     for nfe in board.nfes:
@@ -141,7 +149,7 @@ def _table(ablation: Ablation, metric: str) -> Table:
 def _row(ablation: Ablation, place: int, metric: str, penalty: bool) -> list[Text]:
     point = ablation.points[place]
     cells = [
-        Text(_name(ablation, place)),
+        Text(value_name(ablation, place)),
         Text(", ".join(f"{count} {kind}" for kind, count in point.states.items())),
     ]
     for nfe in ablation.board.nfes:
@@ -156,10 +164,10 @@ def _difference(point: Point, key: tuple[int, str]) -> Text:
     found = None if point.differences is None else point.differences.get(key)
     if found is None or not found.interval.n:
         return Text(NOTHING)
-    return Text(_margin(found), "**" if _differs(found, key[1]) else "")
+    return Text(_margin(found), "**" if differs(found, key[1]) else "")
 
 
-def _differs(found: Difference, metric: str) -> bool:
+def differs(found: Difference, metric: str) -> bool:
     """Whether a difference is significant; without a better direction, whether its interval excludes zero."""
     if direction(metric):
         return found.verdict != INCONCLUSIVE
@@ -174,10 +182,12 @@ def _margin(found: Difference) -> str:
     return sign + text + (f" (n={adjusted.n})" if adjusted.low is not None else "")
 
 
-def _name(ablation: Ablation, place: int) -> str:
+def value_name(ablation: Ablation, place: int) -> str:
+    """The value of a point, and whether it is the default."""
     default = ablation.is_default and place == ablation.reference
     return ablation.points[place].value.text + (" (default)" if default else "")
 
 
-def _has_penalty(ablation: Ablation) -> bool:
+def has_penalty(ablation: Ablation) -> bool:
+    """Whether any of its methods has a KL divergence to show."""
     return any(point.penalty is not None for point in ablation.points)

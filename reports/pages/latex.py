@@ -1,4 +1,4 @@
-"""`leaderboard.tex`: the tables of a report for LaTeX, with booktabs and marks of significance.
+"""`leaderboard.tex` and `ablations/*.tex`: the tables of a report for LaTeX, with booktabs and marks of significance.
 
 Every text from records is escaped. The document that includes the file loads the package booktabs.
 """
@@ -9,9 +9,12 @@ from collections.abc import Iterable, Sequence
 
 from ...benchmarks.common.text import plain
 from ...benchmarks.metrics.registry import direction
+from ..analysis.ablations import Ablation, Point
 from ..analysis.formatting import ARROWS, last_keys, metric_title, number
 from ..analysis.rivals import Rival, rivals
+from ..analysis.statistics import Interval
 from ..analysis.tables import Board, Row
+from .ablations import differs, has_penalty, title, value_name
 from .results import names_of
 
 SPECIAL = {
@@ -31,7 +34,7 @@ SPECIAL = {
     "*": "{*}",
     "±": r"$\pm$",
     "−": "$-$",
-    "–": "--",
+    "–": r"\textendash{}",  # two hyphens are kept apart
     "×": r"$\times$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
@@ -40,7 +43,8 @@ SPECIAL = {
     "…": r"\ldots{}",
     **{character: f"\\{character}" for character in "#$%&_"},
 }
-WORSE, BETTER = r"$^{\dagger}$", r"$^{\ddagger}$"
+WORSE, BETTER, OTHER = r"$^{\dagger}$", r"$^{\ddagger}$", r"$^{\ast}$"
+HEAD = "% Rewritten by each bench report. Include this file, and load the package booktabs."
 
 
 def escape(text: str) -> str:
@@ -55,10 +59,61 @@ def leaderboard_tex(boards: Iterable[Board]) -> str:
     Values: mean ± half of the 95 % t interval. Bold: significantly better than every other row; daggers: significantly
     worse (or better) than the best row, or than a study's baseline.
     """
-    parts = ["% Rewritten by each bench report. Include this file, and load the package booktabs."]
-    for place, board in enumerate(boards, start=1):
-        parts += [_table(board, nfe, f"tab:results-{place}-nfe{nfe}") for nfe in board.nfes]
-    return "\n\n".join(parts) + "\n"
+    tables = [
+        _table(board, nfe, f"tab:results-{place}-nfe{nfe}")
+        for place, board in enumerate(boards, start=1)
+        for nfe in board.nfes
+    ]
+    return "\n\n".join([HEAD, *tables]) + "\n"
+
+
+def ablation_tex(ablation: Ablation, stem: str) -> str:
+    """A table for each metric: the values of the swept key with every NFE, and KL where the method has one.
+
+    Asterisk: significantly different from the default, or from the value that stands for it. stem: of the labels.
+    """
+    board = ablation.board
+    tables = [
+        _ablation_table(ablation, metric, f"tab:{stem}-{place}") for place, metric in enumerate(board.metrics, start=1)
+    ]
+    return "\n\n".join([HEAD, *tables]) + "\n"
+
+
+def _ablation_table(ablation: Ablation, metric: str, label: str) -> str:
+    nfes = ablation.board.nfes
+    with_penalty = has_penalty(ablation)
+    penalty = ["KL"] if with_penalty else []
+    rows = []
+    for place, point in enumerate(ablation.points):
+        seeds = ", ".join(f"{count} {kind}".removesuffix(" finished") for kind, count in point.states.items())
+        values = [_point_value(point, nfe, metric) for nfe in nfes]
+        rows.append([escape(value_name(ablation, place)), seeds, *values])
+        if with_penalty:
+            rows[-1].append("--" if point.penalty is None else _interval(point.penalty))
+    reference = escape(value_name(ablation, ablation.reference))
+    fixed = [f"{key}={value.text}" for key, value in ablation.fixed]
+    caption = [
+        f"{escape(title(ablation))}: {_heading(metric)},",
+        r"mean over training seeds $\pm$ half of the 95\,\% t interval.",
+        rf"{OTHER}: significantly different from {reference} (family-wise 95\,\% per column, paired on common seeds).",
+        *([f"With {escape(', '.join(map(last_keys, fixed)))}."] if fixed else []),
+        *(["KL: divergence of the noise posterior from the standard normal, in nats per sample."] if penalty else []),
+    ]
+    header = [escape(ablation.factor.name), "seeds", *(f"NFE {nfe}" for nfe in nfes), *penalty]
+    return _tabular(" ".join(caption), label, f"ll{'r' * (len(header) - 2)}", header, [_line(row) for row in rows])
+
+
+def _point_value(point: Point, nfe: int, metric: str) -> str:
+    score = point.scores.get((nfe, metric))
+    if score is None or not score.n:
+        return "diverged" if score is not None and score.lost else "--"
+    found = (point.differences or {}).get((nfe, metric))
+    return _interval(score) + (OTHER if found is not None and found.interval.n and differs(found, metric) else "")
+
+
+def _interval(score: Interval) -> str:
+    half = "" if score.half_width is None else f" ± {number(score.half_width, score.mean)}"
+    return escape(number(score.mean, score.half_width or 0.0) + half)
 
 
 def _table(board: Board, nfe: int, label: str) -> str:
@@ -67,18 +122,23 @@ def _table(board: Board, nfe: int, label: str) -> str:
     rows = [row for row in board.rows if row.nfe == nfe]
     first = board.metrics[0]
     rows.sort(key=lambda row: (row.ranks[first].place is None, row.ranks[first].place or 0))
+    lines = [*(_line(_cells(board, row, names)) for row in rows), *_references(board, len(names))]
+    columns = "l" * len(names) + "r" * (1 + len(board.metrics))
+    return _tabular(_caption(board, nfe), label, columns, header, lines)
+
+
+def _tabular(caption: str, label: str, columns: str, header: Sequence[str], lines: Sequence[str]) -> str:
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_caption(board, nfe)}}}",
+            rf"\caption{{{caption}}}",
             rf"\label{{{label}}}",
-            rf"\begin{{tabular}}{{{'l' * len(names)}{'r' * (1 + len(board.metrics))}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             _line(header),
             r"\midrule",
-            *(_line(_cells(board, row, names)) for row in rows),
-            *_references(board, len(names)),
+            *lines,
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -110,8 +170,7 @@ def _value(board: Board, row: Row, metric: str) -> str:
     score, contest = row.scores[metric], board.contests[row.nfe, metric]
     if not score.n:
         return "diverged" if score.lost else "--"
-    half = "" if score.half_width is None else f" ± {number(score.half_width, score.mean)}"
-    text = escape(number(score.mean, score.half_width or 0.0) + half)
+    text = _interval(score)
     if metric in row.best:
         return rf"\textbf{{{text}}}"
     return text + _mark(rivals(contest).get(row.entry.label))

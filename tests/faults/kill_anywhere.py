@@ -1,4 +1,4 @@
-"""Kill a small sweep at random moments, repeat it, and compare what is left with a sweep that nobody disturbed.
+"""Kill a small sweep at random moments, repeat it, and compare what is left with an undisturbed sweep.
 
 `python tests/faults/kill_anywhere.py --moments 100 [--seed 0]` prints how many kills were survived, and in what phases
 they came; it ends with 1 where anything was lost. The sweep trains, keeps checkpoints, samples, writes records, makes

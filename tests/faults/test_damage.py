@@ -165,7 +165,7 @@ def test_yaml_without_an_end_is_refused(tmp_path: Path, content: str) -> None:
     ],
     ids=str,
 )
-def test_a_lock_that_nobody_wrote_is_waited_for_and_then_removed(tmp_path: Path, content: bytes) -> None:
+def test_a_lock_without_an_owner_is_waited_for_and_then_removed(tmp_path: Path, content: bytes) -> None:
     import os
 
     (tmp_path / "cell").mkdir()

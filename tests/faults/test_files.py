@@ -96,7 +96,7 @@ def test_a_checkpoint_cut_anywhere_is_noticed(share: float, tmp_path: Path) -> N
 
 
 def test_no_bit_of_a_snapshot_changes_a_weight(tmp_path: Path) -> None:
-    """Each third: it is refused, or (bits of the header that nobody reads) what is read is what was written."""
+    """Each third: it is refused, or (bits of the header that are not read) what is read is what was written."""
     network = nn.Linear(5, 7)
     save_snapshot(tmp_path, 3, network)
     path = snapshot_path(tmp_path, 3)

@@ -48,7 +48,7 @@ def said(*arguments: str) -> tuple[int, str, str]:
     status = end.value.code
     assert status in (0, 1, 2, 130), status
     assert "Traceback" not in out.getvalue() + err.getvalue()
-    assert "unexpected error" not in err.getvalue()  # the handler for what nobody foresaw
+    assert "unexpected error" not in err.getvalue()  # the handler for unforeseen errors
     if status == 2:
         assert err.getvalue().strip()
     return int(status or 0), out.getvalue(), err.getvalue()

@@ -197,7 +197,7 @@ def test_a_line_is_the_mean_in_the_middle_of_each_bin_in_the_method_s_style(four
     np.testing.assert_allclose(line.get_ydata(), 2 * np.mean([1, 1.1, 1.21]) * np.array([1, 10, 100]))
 
 
-def test_quantities_that_nobody_has_are_not_drawn(sweep) -> None:
+def test_quantities_without_values_are_not_drawn(sweep) -> None:
     folder = sweep.cell("ect", 0)
     write_lines(folder / "diagnostics.jsonl", [row("target_variance", 0, None), row("loss", 0, 1.0)])
     (profile,) = found(sweep)

@@ -141,7 +141,7 @@ def test_curves_are_the_empirical_distributions(sweep):
     drawn = {"ect": rng.gamma(9, 1, 200), "sct": np.concatenate((np.zeros(50), rng.gamma(5, 1, 150)))}
     for method, distances in drawn.items():
         kept(sweep, method, 0, distances)
-    sweep.cell("ict", 0, metrics=METRICS)  # has kept nothing, and changes nobody's colour
+    sweep.cell("ict", 0, metrics=METRICS)  # has kept nothing, and changes no other colour
     axes = figure_of(sweep.out).axes[-1]
     style = styles(["ect", "ict", "sct"])
     for method, distances in {**drawn, "baseline": BASELINE}.items():

@@ -280,7 +280,7 @@ def test_a_sweep_is_looked_after_on_a_real_cluster(submit: Submit, tmp_path: Pat
     sweep, elements = f"{time.time_ns()}", tuple((name,) for name in names)
     folder = tmp_path / "sweeps" / sweep / "array-0"
     folder.mkdir(parents=True)
-    array = Array(f"bench-{sweep}-0", None, "array-0", {}, elements)  # nobody wrote its number down
+    array = Array(f"bench-{sweep}-0", None, "array-0", {}, elements)  # its number was not recorded
     sweeps.save(tmp_path, Sweep(sweep, datetime.now(UTC).isoformat(), getpass.getuser(), "x", {}, (array,)))
     script = "echo $SLURM_ARRAY_TASK_ID is lost >&2; [ $SLURM_ARRAY_TASK_ID = 0 ] && exit 2; sleep 300"
     number = submit(array.name, script, "--array=0-3%2", f"--error={folder}/%A_%a_0_log.err")

@@ -68,7 +68,7 @@ def test_what_sbatch_refuses_leaves_nothing_behind(shared: Place) -> None:
     assert "sbatch refused the array: " in said
     assert "invalid partition specified: moon" in said
     assert list(shared.out.glob("sweeps/*")) == []
-    assert find_cells(shared.out) == []  # as if nobody had asked
+    assert find_cells(shared.out) == []  # as before the request
 
 
 def test_a_refused_retry_forgets_no_failure(shared: Place) -> None:

@@ -241,11 +241,11 @@ def test_a_damaged_file_is_named(subcommand: str, file: str, call: Callable[...,
     assert f"{cell.name}/{file}" in said.err
 
 
-# What nobody foresaw
+# Unforeseen errors
 
 
 def test_an_unexpected_error_is_a_sentence_and_its_trace_is_in_a_file(bench: Bench, tmp_path: Path) -> None:
-    """A library that is broken on this machine stands for all that nobody foresaw."""
+    """A library that is broken on this machine stands for all unforeseen errors."""
     for folder in ("libraries", "temporary"):
         (tmp_path / folder).mkdir()
     (tmp_path / "libraries" / "yaml.py").write_text("raise RuntimeError('lost https://me:secret@host/?token=secret')")

@@ -155,7 +155,7 @@ def test_check_passes_on_the_skeletons_and_names_what_fails(call: Call, tmp_path
     assert [line.split()[:2] for line in lines[:2]] == [["ok", "benchmark/discs"], ["ok", "data/discs"]]
 
     source = tmp_path / "plugin" / "methods" / "mine.py"
-    # Noise that is drawn anew in every call depends on how the batch is split.
+    # Noise that is redrawn in every call depends on how the batch is split.
     wrong = source.read_text().replace("    def match", "    def match_(self, x, z): ...\n    def match", 1)
     source.write_text(wrong.replace("        return matched", "        return torch.randn_like(z) * float('nan')"))
     (tmp_path / "plugin" / "metrics" / "grey.py").write_text(

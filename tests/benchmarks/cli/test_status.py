@@ -655,7 +655,7 @@ def test_cells_of_no_sweep_are_retried_here(
 
     monkeypatch.setattr(launch, "run_local", run_local)
     said = call("retry", "--failed")
-    # The one that is queued, too: nobody holds it, and no job ever will.
+    # The one that is queued, too: no process holds it, and no job ever will.
     assert ran == [([cell.path(Path("runs")) for cell in CELLS[:3]], 1)]
     assert said.status == 1
     assert f"{NAMES[1]}: RuntimeError: again (see runs/{NAMES[1]}/log.txt)" in said.err

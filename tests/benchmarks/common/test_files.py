@@ -161,7 +161,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
             check_writable(folder)
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, where nobody can make files")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, where no file can be made")
 def test_an_unwritable_folder_is_refused_even_to_root() -> None:
     with pytest.raises(UsageError, match=r"/proc is not writable \(.+\); choose another with --out"):
         check_writable(Path("/proc/new"))

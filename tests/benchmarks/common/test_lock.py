@@ -133,7 +133,7 @@ def test_a_later_process_of_the_same_number_is_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", '{"machine": "els', json.dumps({"machine": "elsewhere", "pid": 1, "born": "1"})]
 )
-def test_an_owner_nobody_can_ask_is_believed_for_two_minutes(tmp_path: Path, content: str) -> None:
+def test_an_owner_that_cannot_be_asked_is_believed_for_two_minutes(tmp_path: Path, content: str) -> None:
     """Another host's process, or one that is just writing its name."""
     path = tmp_path / "lock"
     path.write_text(content)
@@ -260,7 +260,7 @@ def test_the_fence_stands_around_its_folder_alone(tmp_path: Path) -> None:
         files.write_json(tmp_path / "outside", 1)
         with pytest.raises(TakenError):
             files.write_json(tmp_path / "cell" / "inside", 1)
-    files.write_json(tmp_path / "cell" / "inside", 2)  # of nobody's lock: a launcher's word
+    files.write_json(tmp_path / "cell" / "inside", 2)  # without a lock: from a launcher
     taker.release()
 
 

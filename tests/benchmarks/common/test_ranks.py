@@ -35,7 +35,7 @@ def test_every_process_must_get_a_row(size: int, data: st.DataObject) -> None:
     check_batch(size, size)
 
 
-def test_a_single_process_talks_to_nobody() -> None:
+def test_a_single_process_sends_no_message() -> None:
     value = object()
     assert ALONE.is_writer
     assert ALONE.rows(7) == slice(0, 7)
@@ -44,7 +44,7 @@ def test_a_single_process_talks_to_nobody() -> None:
     assert ALONE.gather(value) == [value]
     assert (ALONE.agree(True), ALONE.agree(False)) == (True, False)
     ALONE.barrier()
-    ALONE.fail(ValueError("nobody hears it"))
+    ALONE.fail(ValueError("there is no peer"))
     with joined(ALONE) as ranks:
         assert ranks is ALONE
 

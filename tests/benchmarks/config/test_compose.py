@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,14 @@ from hypothesis import strategies as st
 
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.config import averages
-from consistency_bench.benchmarks.config.compose import Cell, choices, compose_cells, parse_methods, parse_seeds
+from consistency_bench.benchmarks.config.compose import (
+    Cell,
+    choices,
+    compose_cells,
+    default_of,
+    parse_methods,
+    parse_seeds,
+)
 from consistency_bench.methods.compose import Context
 from consistency_bench.methods.networks.registry import build_factory
 from consistency_bench.methods.parts.bank import Bank
@@ -402,6 +410,16 @@ def test_a_setting_of_sampling_is_for_the_methods_whose_sampler_has_it() -> None
     ):
         with pytest.raises(UsageError, match=re.escape(message)):
             compose_cells([method], [0], [f"sample.{key}=1"])
+
+
+def test_the_default_of_a_key_is_known_for_the_same_version_alone() -> None:
+    usual, config = one(method="vct").config, one("train.lr=9", "sample.sigma_mid=[3]", method="vct").config
+    assert default_of(config, "none", "train.lr") == usual.train.lr
+    assert default_of(config, "none", "sample.sigma_mid") == list(usual.sample.options["sigma_mid"])
+    other = replace(config, method=replace(config.method, version=99))
+    assert default_of(other, "none", "train.lr") is None
+    for unknown in (replace(config, benchmark=replace(config.benchmark, name="x")), config):
+        assert default_of(unknown, "none" if unknown is not config else "../x", "train.lr") is None
 
 
 # Places of files, and keys that some methods have

@@ -109,7 +109,7 @@ class Parent:
 class Child(Parent):
     """Another part.
 
-    first: said anew.
+    first: said again.
     """
 
     fourth: int = 4
@@ -122,4 +122,4 @@ def test_meanings_are_read_from_docstrings_of_classes_and_fields() -> None:
         "second": "on two lines; of both.",
         "third": "on two lines; of both.",
     }
-    assert meanings_of(Child) == meanings_of(Parent) | {"first": "said anew.", "fourth": "Below the field."}
+    assert meanings_of(Child) == meanings_of(Parent) | {"first": "said again.", "fourth": "Below the field."}

@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 from PIL import Image
 
+from consistency_bench.benchmarks.config import compose
 from consistency_bench.reports.analysis.ablations import Ablation, Value, ablations, natural_order
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
 from consistency_bench.reports.analysis.statistics import t_interval
@@ -97,14 +98,17 @@ def test_what_cannot_be_compared_is_not(sweep, more):
     assert found(sweep.out) == []
 
 
-def test_without_its_default_the_first_value_is_compared_with(sweep):
+@pytest.mark.parametrize("usual", [10.0, None])
+def test_without_its_default_the_first_value_is_compared_with(sweep, usual, monkeypatch):
+    monkeypatch.setattr(compose, "default_of", lambda config, preset, key: usual)
     sweep.sweep("vct", KEY, {3: [30.0, 33.0], 30: [20.0, 23.0]}, default=10)
     ablation = only(sweep.out)
     assert not ablation.is_default
-    assert ablation_page(ablation, []).values == "3, 30"
+    absent = f"The default{'' if usual is None else ', 10,'} is not among them"
+    assert ablation_page(ablation, []).values == f"3, 30. {absent}"
     assert ablation.points[0].differences is None
     text = page_of(sweep.out)
-    assert "The default was not run; differences are to 3." in text
+    assert f"{absent}; differences are to 3." in text
     assert "(default)" not in text
 
 

@@ -180,7 +180,7 @@ def test_settings_of_one_s_own_take_part_in_nothing(sweep):
     assert known(sweep.out).ratios[1]["ect"] == (2.0,) * 5
 
 
-def test_settings_common_to_all_are_nobody_s_own(sweep):
+def test_settings_common_to_all_are_in_no_variant(sweep):
     filled(sweep, {"ect": [20.0] * 5, "vct": [10.0] * 5}, variant="train.batch=8")
     assert known(sweep.out).labels == ("ect", "vct")
 
@@ -243,7 +243,7 @@ def test_all_alike_make_a_picture(sweep):
     assert all(set(line.get_ydata()) == {1.0} for line in axes.lines)
 
 
-def test_nobody_solving_anything_makes_a_picture(sweep):
+def test_problems_that_none_solves_make_a_picture(sweep):
     filled(sweep, {"ect": [NAN] * 5, "vct": [NAN] * 5})
     assert all(set(line.get_ydata()) == {0.0} for line in profile_plot(known(sweep.out)).axes[0].lines)
 

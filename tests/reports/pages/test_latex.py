@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 
+from consistency_bench.reports.analysis.ablations import ablations
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
 from consistency_bench.reports.analysis.tables import Board, leaderboard, seed_values
-from consistency_bench.reports.pages.latex import escape, leaderboard_tex
+from consistency_bench.reports.pages.latex import ablation_tex, escape, leaderboard_tex
 
 HOSTILE = r"\input{/etc/passwd}%$#&_^~{}[*]<>|`\\"
 
@@ -72,7 +74,24 @@ def test_names_stay_text(sweep, name):
     assert escape(name) in text
 
 
+def test_an_ablation_has_a_table_of_each_metric(sweep):
+    key = "method.coupling.kl_weight"
+    sweep.sweep("vct", key, {3: [30.0, 33.1, 36.0], 10: [20.0, 23.0, 26.1], "a_b": [20.1, math.nan]}, 10, penalty=0.5)
+    board = board_of(sweep.out)
+    (ablation,) = ablations(board, seed_values(board.cells))
+    text = ablation_tex(ablation, "digits-vct")
+    check(text)
+    assert text.count(r"\begin{table}") == len(board.metrics)
+    first = text.partition(r"\end{tabular}")[0]
+    assert "kl\\_weight & seeds & NFE 1 & NFE 2 & KL \\\\" in first
+    assert r"\label{tab:digits-vct-1}" in first
+    assert re.search(r"^3 & 3 & 33\.0 \$\\pm\$ 7\.5\$\^\{\\ast\}\$ & ", first, re.M)
+    assert re.search(r"^10 \(default\) & 3 & 23\.0 \$\\pm\$ 7\.6 & ", first, re.M)
+    assert re.search(r"^a\\_b & 1, 1 diverged & 20\.1 & ", first, re.M)
+
+
 def test_escape_by_hand():
     assert escape("a_b & 5 % of #1 {x} $y$") == r"a\_b \& 5 \% of \#1 \{x\} \$y\$"
     assert escape("\\x ~ ^ a--b [1]*") == r"\textbackslash{}x \textasciitilde{} \textasciicircum{} a-{}-b {[}1{]}{*}"
+    assert escape("1–2") == r"1\textendash{}2"
     assert escape("1.0 ± 0.2 ↓") == r"1.0 $\pm$ 0.2 $\downarrow$"
