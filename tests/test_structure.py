@@ -105,6 +105,7 @@ ORDER = (
     "benchmarks/training",
     "benchmarks/evaluation",
     "benchmarks/execution",
+    "benchmarks/doctor",
     "slurm",
     "slurm/local",
     "reports/analysis",

@@ -6,8 +6,11 @@ import importlib
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,12 +27,25 @@ OPTIONAL = {
 app = typer.Typer()
 
 
-@app.command()
-def doctor() -> int:
-    """Check packages, devices, shipped files and data sets.
+Device = Annotated[
+    Literal["cpu", "cuda"] | None,
+    typer.Option("--device", help="Examine this device instead: its numbers, its speed. Up to 5 minutes."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="JSON file for what was found. With --device only.")
+]
 
-    Exit status: 0 all that is needed is there, 1 something is missing.
+
+@app.command()
+def doctor(device: Device = None, out: Out = None) -> int:
+    """Check packages, devices, shipped files and data sets, or with --device what training needs of a device.
+
+    Exit status: 0 all that is needed is there, 1 something is missing or a check failed.
     """
+    if device is not None:
+        return _examine(device, out)
+    if out is not None:
+        raise UsageError("--out needs --device: only what is found out about a device is written to a file")
     needed = [
         _python(),
         *map(_package, PACKAGES),
@@ -45,6 +61,26 @@ def doctor() -> int:
     for label, (program, purpose) in OPTIONAL.items():
         print(f"info    {label}: {shutil.which(program) or 'not found'} (for {purpose})")
     return 0 if all(good for good, _ in needed) else 1
+
+
+def _examine(name: str, out: Path | None) -> int:
+    from ..common.devices import check_device, pick_device
+    from ..common.files import check_writable, write_json
+    from ..doctor import table
+
+    check_device(name)
+    if out is not None:
+        check_writable(out.parent)
+    with tempfile.TemporaryDirectory() as folder:
+        machine = table.this_machine(pick_device(name), Path(folder))
+        print(f"{_accelerator() if name == 'cuda' else 'the CPU, one thread'}, torch {version('torch')}", flush=True)
+        records = table.examine(machine, lambda record: print(table.row(record), flush=True))
+    if out is not None:
+        write_json(out, table.document(machine.device, records))
+        print(f"written: {out}")
+    failed = sum(record.ok is False for record in records)
+    print(f"{count(failed, 'check')} failed" if failed else "no check failed")
+    return 1 if failed else 0
 
 
 def _python() -> tuple[bool, str]:

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from consistency_bench.benchmarks.common.distributed import without_ranks
+from consistency_bench.benchmarks.doctor.models import METHODS
 from consistency_bench.benchmarks.execution.spawn import free_port
 
 from ..conftest import require
@@ -80,7 +81,7 @@ def trial(null_cuda: Path, tmp_path: Path) -> Trial:
 
 def test_losses_are_those_of_the_cpu(trial: Trial) -> None:
     rows = trial("losses")
-    assert len(rows) == 20
+    assert len(rows) == 2 * len(METHODS)
     for row in rows:
         tolerance = 1e-5 if row["setting"] != "bf16" else 1e-3
         assert row["cuda"] == pytest.approx(row["cpu"], rel=tolerance), row
@@ -155,6 +156,14 @@ def test_two_processes_share_a_device(trial: Trial) -> None:
     assert_same_rows(first["shared"]["rows"], first["alone"]["rows"])
     expected = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "find_unused_parameters": False}
     assert first["options"] == expected
+
+
+def test_the_doctor_examines_a_device(trial: Trial) -> None:
+    found = trial("doctor")
+    assert (found["device"]["gpu"], found["flags"]["deterministic"]) == ("Null device", True)
+    wrong = [record for record in found["checks"] if record["ok"] is False]
+    assert wrong == []
+    assert {record["unit"] for record in found["checks"]} >= {"combinations", "methods", "runs", "images/s"}
 
 
 def assert_same_rows(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:

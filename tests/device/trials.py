@@ -9,16 +9,18 @@ import gc
 import hashlib
 import itertools
 import json
+import math
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from models import BATCH, METHODS, SETTINGS, config, covering, dataset
+from models import SETTINGS, covering
 from simulation import Simulation
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -26,6 +28,9 @@ from consistency_bench.benchmarks.common.distributed import joined, ranks_from_e
 from consistency_bench.benchmarks.common.oom import TooLargeError
 from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.config.schema import RunConfig
+from consistency_bench.benchmarks.doctor import repetition, table
+from consistency_bench.benchmarks.doctor.check import Machine, Sizes
+from consistency_bench.benchmarks.doctor.models import BATCH, METHODS, dataset, small
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.execution.launch import prepare
 from consistency_bench.benchmarks.metrics.extractors.digits import DigitsClassifier
@@ -56,7 +61,7 @@ def losses(folder: Path) -> Any:
     for number, (method, network, setting) in enumerate(covering()):
         runs = {}
         for device in ("cpu", "cuda"):
-            cell = config(method, network, *SETTINGS[setting], device=device)
+            cell = small(method, network, *SETTINGS[setting], device=device)
             trainer = make_trainer(cell, folder / f"{number}-{device}", device)
             runs[device] = torch.stack([take_step(trainer).cpu() for _ in range(2)])[:, 0].tolist()
         rows.append({"method": method, "network": network, "setting": setting, **runs})
@@ -81,7 +86,7 @@ def waits(folder: Path, simulation: Simulation) -> Any:
     """How often the host waits in a step of each method, and where, once the first step is behind."""
     rows = {}
     for number, (name, (method, network, *settings)) in enumerate(WAITED.items()):
-        trainer = make_trainer(config(method, network, *settings, device="cuda"), folder / str(number))
+        trainer = make_trainer(small(method, network, *settings, device="cuda"), folder / str(number))
         take_step(trainer)
         simulation.waits.clear()
         steps = 2
@@ -96,7 +101,7 @@ def waits(folder: Path, simulation: Simulation) -> Any:
 
 def noise(folder: Path, simulation: Simulation) -> Any:
     """The most random numbers that are drawn at once for a large batch, and whether they are those of the CPU."""
-    model = build_model(config("ect", "ddpmpp"), dataset(), torch.device("cpu"))
+    model = build_model(small("ect", "ddpmpp"), dataset(), torch.device("cpu"))
     drawn = {}
     for device in ("cpu", "cuda"):
         x = torch.zeros(1000, 3, 8, 8, device=device)
@@ -123,7 +128,7 @@ def state_bytes(trainer: Trainer) -> int:
 
 def resumed(folder: Path, simulation: Simulation) -> Any:
     """Memory and waits of a step after eight steps, in the same process and after a checkpoint was read."""
-    cell = config("ect", "ddpmpp", "train.optimizer=radam", "network.channels=32", "run.check_every=1", device="cuda")
+    cell = small("ect", "ddpmpp", "train.optimizer=radam", "network.channels=32", "run.check_every=1", device="cuda")
     rows = {}
     for name in ("fresh", "resumed"):
         gc.collect()
@@ -145,7 +150,7 @@ def copies(folder: Path) -> Any:
     """The memory that the copy of the state takes, in sizes of the state: what it adds to the most that is in use."""
     peaks, size = {}, 0
     for every in (1, 2):
-        cell = config("ect", "ddpmpp", "network.channels=32", f"run.check_every={every}", device="cuda", steps=4000)
+        cell = small("ect", "ddpmpp", "network.channels=32", f"run.check_every={every}", device="cuda", steps=4000)
         gc.collect()
         before = torch.cuda.memory_allocated()
         trainer = make_trainer(cell, folder / str(every))
@@ -166,7 +171,7 @@ def memory(folder: Path) -> Any:
         ("split", "run.on_oom=split"),
         ("named", "run.micro_batch=32"),
     ):
-        cell = config("ect", "ddpmpp", "network.channels=32", "train.batch=128", *settings, device="cuda")
+        cell = small("ect", "ddpmpp", "network.channels=32", "train.batch=128", *settings, device="cuda")
         trainer = make_trainer(cell, folder / name)
         gc.collect()
         torch.cuda.empty_cache()
@@ -285,7 +290,25 @@ def processes(folder: Path) -> Any:
     return {"shared": {"states": [state], **left(run)}, "alone": alone, "options": options}
 
 
-TRIALS = {trial.__name__: trial for trial in (losses, waits, noise, resumed, copies, memory, cells, modes, processes)}
+def doctor(folder: Path) -> Any:
+    """What `bench doctor --device cuda` finds, with small sizes, few methods and no limits of time."""
+    sizes = Sizes(channels=8, batch=2, matrix=64, seconds=0, images=2, pass_images=16)
+    again = (sys.executable, __file__, "again", str(folder / "again"))
+    machine = Machine(torch.device("cuda"), sizes, folder, again, ("ddpmpp",), ("ect", "ict+ot"))
+    slow = ("tf32", "bf16", "finiteness", "CPU's")
+    checks = [replace(check, limit=math.inf) for check in table.CHECKS if not check.name.endswith(slow)]
+    with mock.patch.object(table, "CHECKS", checks):
+        records = table.examine(machine)
+    return table.document(machine.device, records, "a simulated device: its rates mean nothing")
+
+
+def again(folder: Path) -> Any:
+    """The training of a check of `bench doctor` in a process of its own."""
+    return repetition.main(*sys.argv[3:])
+
+
+ALL = (losses, waits, noise, resumed, copies, memory, cells, modes, processes, doctor, again)
+TRIALS = {trial.__name__: trial for trial in ALL}
 
 
 def main(name: str, folder: Path) -> None:
