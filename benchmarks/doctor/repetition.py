@@ -46,7 +46,7 @@ def weights_repeat(machine: Machine, precision: str) -> Finding:
 
 
 def digests(machine: Machine, precision: str, *, every: int = 4, stop: int = 0, faulty: bool = False) -> Digests:
-    """SHA-256 of weights, averages and optimiser state after a training of VCT on a small DDPM++.
+    """SHA-256 of weights, averages and optimiser state after a training of ECT with a small DDPM++.
 
     every: steps between two checks of finiteness. stop: the question after which the training is stopped and resumed.
     faulty: whether some losses are NaN.
@@ -57,7 +57,7 @@ def digests(machine: Machine, precision: str, *, every: int = 4, stop: int = 0, 
         f"run.check_every={every}",
         "train.max_skipped=9",
     )
-    config = small("vct", "ddpmpp", *settings, device=machine.device.type, steps=STEPS)
+    config = small("ect", "ddpmpp", *settings, device=machine.device.type, steps=STEPS)
     questions = itertools.count(1)
     with tempfile.TemporaryDirectory(dir=machine.folder) as folder, in_precision(precision):
         inner = replace(machine, folder=Path(folder))
