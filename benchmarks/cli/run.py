@@ -95,7 +95,7 @@ def run(
     context: typer.Context,
     settings: options.SettingsOrStudy = None,
     methods: options.Methods = "ict,ect,sct,vct",
-    seeds: options.Seeds = "0-2",
+    seeds: options.Seeds = "0-5",
     include: options.Include = None,
     out: options.Out = Path("runs"),
     launcher: Annotated[
@@ -139,7 +139,7 @@ def sweep(
     context: typer.Context,
     settings: options.SettingsOrStudy = None,
     methods: options.Methods = "ict,ect,sct,vct",
-    seeds: options.Seeds = "0-2",
+    seeds: options.Seeds = "0-5",
     include: options.Include = None,
     out: options.Out = Path("runs"),
     cluster: options.ClusterName = None,

@@ -24,7 +24,7 @@ from .schema import is_as_typed
 if TYPE_CHECKING:
     from .compose import Cell
 
-DEFAULT_METHODS, DEFAULT_SEEDS = ("ict", "ect", "sct", "vct"), "0-2"
+DEFAULT_METHODS, DEFAULT_SEEDS = ("ict", "ect", "sct", "vct"), "0-5"
 BUDGET = "train.images"
 NAME, LONGEST_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII), 60
 #: Text that hydra's syntax takes as it is; other text is put in quotes.

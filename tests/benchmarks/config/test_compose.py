@@ -30,7 +30,7 @@ from consistency_bench.methods.parts.bank import Bank
 from consistency_bench.methods.registry import build
 
 METHODS, BENCHMARKS = choices("method"), choices("benchmark")
-EVERYWHERE = [name for name in choices("preset") if not name.startswith("paper/")]
+EVERYWHERE = [name for name in choices("preset") if not preset_home(name)]
 
 
 def one(*overrides: str, method: str = "ect", seed: int = 0) -> Cell:
