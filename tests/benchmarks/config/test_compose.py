@@ -23,6 +23,7 @@ from consistency_bench.benchmarks.config.compose import (
     default_of,
     parse_methods,
     parse_seeds,
+    preset_home,
 )
 from consistency_bench.methods.compose import Context
 from consistency_bench.methods.networks.registry import build_factory
