@@ -30,11 +30,19 @@ UNLIMITED = 10**9  # timeouts that submitit allows: starts without progress are 
 
 
 class ArrayExecutor(submitit.SlurmExecutor):
-    """Submits one array, named `name`, with its files in `folder`."""
+    """Submits one array, named `name`, with its files in `folder`. after: jobs that have to end before it starts."""
 
-    def __init__(self, folder: Path, name: str, resources: Resources, cluster: Cluster, elements: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        resources: Resources,
+        cluster: Cluster,
+        elements: int,
+        after: Sequence[str] = (),
+    ) -> None:
         super().__init__(folder, max_num_timeout=UNLIMITED, python=f"{DEAF} {shlex.quote(sys.executable)}")
-        self.update_parameters(**parameters(folder, name, resources, cluster))
+        self.update_parameters(**parameters(folder, name, resources, cluster, after))
         for key, value in {**self.parameters, **self.parameters.get("additional_parameters", {})}.items():
             if isinstance(value, str) and not value.isprintable():  # it would end its line of the job's script
                 raise UsageError(f"{key} is {value!r}, must be one line of printable characters")
@@ -70,7 +78,9 @@ def _clean_environment() -> Iterator[None]:
         yield
 
 
-def parameters(folder: Path, name: str, resources: Resources, cluster: Cluster) -> dict[str, object]:
+def parameters(
+    folder: Path, name: str, resources: Resources, cluster: Cluster, after: Sequence[str] = ()
+) -> dict[str, object]:
     """The parameters of submitit's SLURM executor."""
     wanted: dict[str, object] = {
         "job_name": name,
@@ -96,7 +106,20 @@ def parameters(folder: Path, name: str, resources: Resources, cluster: Cluster) 
         more["mem-per-cpu"] = f"{math.ceil(resources.memory / resources.cpus)}M"
     elif resources.memory is not None:
         more["mem"] = f"{resources.memory * resources.per_node}M"
-    return {**wanted, "additional_parameters": {**more, **cluster.sbatch, **_gpus(resources, cluster)}}
+    site = {**cluster.sbatch, **_gpus(resources, cluster)}
+    return {**wanted, "additional_parameters": {**more, **site, **_dependency(after, cluster)}}
+
+
+def _dependency(after: Sequence[str], cluster: Cluster) -> dict[str, str]:
+    """The option that lets jobs end first; {} without any.
+
+    However they end: a requeued job has not, and a cell whose pre-training failed says so itself. With `afterok` SLURM
+    would leave it in the queue for ever, or cancel it without a word.
+    """
+    if not after:
+        return {}
+    own, site = f"afterany:{':'.join(after)}", cluster.sbatch.get("dependency")
+    return {"dependency": f"{site},{own}" if site else own}
 
 
 def _gpus(resources: Resources, cluster: Cluster) -> dict[str, str]:

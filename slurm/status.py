@@ -18,6 +18,7 @@ from pathlib import Path
 from ..benchmarks.common.lock import is_held
 from ..benchmarks.runs.damage import Damage
 from ..benchmarks.runs.folder import Run
+from ..benchmarks.runs.starts import waits_for
 from ..benchmarks.runs.status import State
 from ..benchmarks.runs.view import CellStatus, LiveJob, View, name_of
 from . import queue, sweeps
@@ -139,7 +140,8 @@ def resolve(name: str, run: Run, held: bool, tasks: Sequence[Task], jobs: Queue)
         if job.is_ending:
             return cell(state, "its job is ending", job.id, job.node, live)
         starting = "its job starts" if started else "its job has not come to it yet"
-        waiting = starting if job.is_running else job.reason
+        first = waits_for(run) if job.reason == "Dependency" else ""
+        waiting = starting if job.is_running else first or job.reason
         return cell(State.REQUEUED if started else State.QUEUED, waiting, job.id, job.node, live)
     if not tasks or (jobs.unreachable and tasks[-1].key not in jobs.jobs):
         return cell(State.INTERRUPTED if state is State.RUNNING else state, "", number, node)

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,38 +21,53 @@ from ..benchmarks.config.plugins import included
 from ..benchmarks.config.schema import RunConfig
 from ..benchmarks.execution.launch import enqueue
 from ..benchmarks.runs.folder import Run
+from ..benchmarks.runs.starts import awaited
 from .clusters import Cluster
 from .resources import Resources, resources
-from .sbatch import Refused, Submitted, Unknown
+from .sbatch import Refused, Submitted, Unknown, claimed
 from .sweeps import Array, Sweep, read, save, submitting, tasks
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Arrays to submit: the resources of each, and the folders of the cells of its elements."""
+    """Arrays to submit: the resources of each, and the folders of the cells of its elements.
+
+    awaited: the cells that have to be trained first, by the folders of those that start from them.
+    """
 
     cluster: Cluster
     arrays: tuple[tuple[Resources, tuple[tuple[Path, ...], ...]], ...]
     share: int
+    awaited: Mapping[Path, Path]
+
+    def after(self, number: int) -> tuple[Path, ...]:
+        """The cells that have to be trained before those of an array."""
+        _, elements = self.arrays[number]
+        folders = (folder for element in elements for folder in element)
+        return tuple(dict.fromkeys(self.awaited[folder] for folder in folders if folder in self.awaited))
 
 
 def make_plan(cells: Sequence[tuple[Path, RunConfig]], cluster: Cluster, *, pack: int, share: int, most: int) -> Plan:
     """Group cells, (folder, configuration) each, by their resources, with `pack` cells per element.
 
+    Cells that have to wait for others are in arrays of their own, after those.
+
     most: elements per array, see `largest_array`; more elements make further arrays.
 
     Raises UsageError where a cell requests resources that the cluster does not have.
     """
-    groups: dict[Resources, list[Path]] = {}
+    groups: dict[tuple[bool, Resources], list[Path]] = {}
+    waiting = {folder: first.path for folder, config in cells if (first := awaited(folder, config))}
     for folder, config in cells:
-        groups.setdefault(resources(config, cluster), []).append(folder)
+        groups.setdefault((folder in waiting, resources(config, cluster)), []).append(folder)
     arrays = []
-    for wanted, folders in sorted(groups.items(), key=lambda item: dataclasses.astuple(item[0])[:3]):
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0], dataclasses.astuple(item[0][1])[:3]))
+    for (_, wanted), folders in ordered:
         if share > 1 and wanted.devices > 1:
             raise UsageError(f"--share {share} is for cells on one device, and some ask for {wanted.devices}")
         elements = [tuple(folders[start : start + pack]) for start in range(0, len(folders), pack)]
         arrays += [(wanted, tuple(elements[start : start + most])) for start in range(0, len(elements), most)]
-    return Plan(cluster, tuple(arrays), share)
+    return Plan(cluster, tuple(arrays), share, waiting)
 
 
 def job_name(cluster: Cluster, sweep: str, number: int) -> str:
@@ -191,6 +206,7 @@ def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> Submitted | Unk
 
     wanted, elements = plan.arrays[number]
     array, policy = sweep.arrays[number], plan.cluster.requeue
+    after = _jobs_of(plan.after(number), out, sweep)
     jobs = [
         CellsJob(
             cells=tuple(str(folder.absolute()) for folder in element),
@@ -203,10 +219,22 @@ def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> Submitted | Unk
         for element in elements
     ]
     folder = out.absolute() / "sweeps" / sweep.sweep / array.folder
-    outcome = ArrayExecutor(folder, array.name, wanted, plan.cluster, len(jobs)).submit_all(jobs)
+    outcome = ArrayExecutor(folder, array.name, wanted, plan.cluster, len(jobs), after).submit_all(jobs)
     if isinstance(outcome, Refused):
         raise UsageError(f"sbatch refused the array: {outcome.reason}")
     return outcome
+
+
+def _jobs_of(cells: Sequence[Path], out: Path, sweep: Sweep) -> list[str]:
+    """The jobs, such as 123_4, that train cells: those of this sweep, or of the last one that has them."""
+    held_by = tasks([*(earlier for earlier in read(out) if earlier.sweep != sweep.sweep), sweep])
+    found = []
+    for folder in cells:
+        name = _name(folder, out) if folder.absolute().is_relative_to(out.absolute()) else ""
+        for task in held_by.get(name, [])[-1:]:
+            if job := task.array.job or claimed(task.sweep.folder(out, task.array)):
+                found.append(f"{job}_{task.index}")
+    return found
 
 
 def _forgotten(error: UsageError, out: Path, sweep: Sweep, number: int) -> UsageError:

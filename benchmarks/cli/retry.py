@@ -17,6 +17,8 @@ from ..common.errors import UsageError
 from ..common.redact import typed
 from ..common.text import plain
 from ..runs.damage import Damage, damage_of
+from ..runs.folder import find_cells
+from ..runs.starts import awaited
 from ..runs.view import CellStatus, View
 from . import options
 from .board import variants
@@ -85,6 +87,7 @@ def retry(
     if not wanted:
         print(f"nothing to retry: {_why(view)}")
         return damaged
+    wanted = [*_first(wanted, out), *wanted]
     for cell in wanted:
         trusted(cell.run)  # refuses what may not be run from a file of results, before anything is changed
     last = _last_sweep(wanted, out)
@@ -96,6 +99,14 @@ def retry(
         )
     target = clusters.load(cluster) if cluster else clusters.from_record(last.cluster if last else {})
     return _submit(wanted, out, target, pack=last.pack if last else 1, share=last.share if last else 1) or damaged
+
+
+def _first(wanted: Sequence[CellStatus], out: Path) -> list[CellStatus]:
+    """The open cells that have to be trained before these, and are not among them."""
+    needed = {first.path.absolute() for cell in wanted if (first := awaited(cell.run.path, cell.run.config))}
+    needed -= {cell.run.path.absolute() for cell in wanted}
+    runs = [run for run in find_cells(out) if run.path.absolute() in needed]
+    return [cell for cell in poll_ended(runs, out, []).cells if _is_open(cell)] if runs else []
 
 
 def _is_open(cell: CellStatus) -> bool:

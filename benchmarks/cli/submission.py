@@ -17,6 +17,7 @@ from ..common.redact import typed
 from ..common.text import count, plain
 from ..runs.damage import Damage
 from ..runs.folder import Run
+from ..runs.starts import name_of_first
 from ..runs.view import View
 from .costs import cost_lines
 
@@ -87,7 +88,8 @@ def show_arrays(grid: Grid, launch: Launch) -> None:
     work = [(cell.path(grid.out), cell.config) for cell in grid.pending]
     arrays = make_plan(work, cluster, pack=launch.pack, share=launch.share, most=1000)
     for number, (_, elements) in enumerate(arrays.arrays):
-        print(f"\n--- array {number}: {_jobs(elements, cluster)}")
+        first = ", ".join(name_of_first(Run(path)) for path in arrays.after(number))
+        print(f"\n--- array {number}: {_jobs(elements, cluster)}{first and f', after {first}'}")
         print(script(arrays, number, grid.out).strip())
     print("", *cost_lines(grid.pending, grid.out, cluster.tflops), sep="\n")
 
