@@ -227,7 +227,7 @@ def _submit(plan: Plan, number: int, out: Path, sweep: Sweep) -> Submitted | Unk
 
 def _jobs_of(cells: Sequence[Path], out: Path, sweep: Sweep) -> list[str]:
     """The jobs, such as 123_4, that train cells: those of this sweep, or of the last one that has them."""
-    held_by = tasks([*(earlier for earlier in read(out) if earlier.sweep != sweep.sweep), sweep])
+    held_by = tasks([*(earlier for earlier in read(out, []) if earlier.sweep != sweep.sweep), sweep])
     found = []
     for folder in cells:
         name = _name(folder, out) if folder.absolute().is_relative_to(out.absolute()) else ""
