@@ -101,7 +101,9 @@ def _columns(view: View, shown: Sequence[CellStatus], width: int) -> dict[Column
     for column in columns:
         if column.title == "variant" and rest < 0:
             widths[column] += rest
-    return {column: least for column, least in widths.items() if least >= LEAST_VARIANT or column.title != "variant"}
+            if widths[column] < LEAST_VARIANT:
+                del widths[column]
+    return widths
 
 
 def footer(view: View) -> str:

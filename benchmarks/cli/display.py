@@ -11,16 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.files import DamagedError
 from ..common.text import plain
 from ..runs.folder import Run
 from ..runs.starts import waits_for
 from ..runs.status import State
 from ..runs.view import CellStatus, View, name_of
-from .board import doing, footer, name, progress, share, table
+from .board import doing, footer, name, progress, share, table, variants
 from .remaining import Costs, time_left
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from ..config.schema import CellConfig
 
 WATCH_SECONDS = 2.0
 LOCAL_SECONDS = 0.5
@@ -62,10 +65,10 @@ def watch(
     """
     from ...slurm.status import Poller
 
-    poller, named = Poller(find, out), set[str]()
+    poller, described, named = Poller(find, out), Described(), set[str]()
     with display(out) as show:
         while True:
-            view = poller()
+            view = described(poller())
             for reason in {item.reason: None for item in poller.damage if item.reason not in named}:
                 named.add(reason)
                 print(f"{reason}; the jobs of this sweep are not known", file=sys.stderr)
@@ -110,6 +113,31 @@ class LocalCells:
         self.costs.learn(shown)
         left = time_left(shown, self.costs.of, self.workers)
         return View(tuple(shown), left=math.nan if left is None else left)
+
+
+class Described:
+    """Adds to a view the variants of cells that differ, and the time that is left if as many run at once as do now.
+
+    The time is not estimated where no cell runs: when SLURM starts one is not known.
+    """
+
+    def __init__(self) -> None:
+        self.costs = Costs()
+        self.configs: dict[Run, CellConfig] = {}
+
+    def __call__(self, view: View) -> View:
+        for cell in view.cells:
+            if cell.run not in self.configs:
+                with contextlib.suppress(DamagedError):  # named at the end
+                    self.configs[cell.run] = cell.run.config.cell
+        known = [cell for cell in view.cells if cell.run in self.configs]
+        each = variants([self.configs[cell.run] for cell in known])
+        is_single = len({config.group for config in self.configs.values()}) < 2
+        texts = {} if is_single else {cell.name: text for cell, text in zip(known, each, strict=True)}
+        cells = tuple(replace(cell, variant=texts.get(cell.name, "")) for cell in view.cells)
+        self.costs.learn(cells)
+        running = sum(cell.state is State.RUNNING for cell in cells)
+        return replace(view, cells=cells, left=time_left(cells, self.costs.of, running) if running else None)
 
 
 class _Ticker:

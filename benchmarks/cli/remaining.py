@@ -71,7 +71,7 @@ def time_left(cells: Sequence[CellStatus], cost: Callable[[CellStatus], Cost | N
     lengths: dict[bool, list[float]] = {True: [], False: []}
     for cell in cells:
         is_running = cell.state is State.RUNNING
-        if is_running or cell.state is State.QUEUED:
+        if is_running or cell.state in (State.QUEUED, State.REQUEUED):
             found = cost(cell)
             if found is None:
                 return None

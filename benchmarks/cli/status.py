@@ -19,7 +19,7 @@ from ..runs.view import View
 from . import options
 from .board import table
 from .cells import resolve, say_damage
-from .display import exit_status, remarks, watch
+from .display import Described, exit_status, remarks, watch
 from .json_output import print_json
 
 PLAIN_WIDTH = 120
@@ -48,7 +48,7 @@ def status(
         view, _ = watch(lambda: resolve(names, out, study), out)
         sweeps.read(out, damages)
     else:
-        view = poll(resolve(names, out, study), out, damages)
+        view = Described()(poll(resolve(names, out, study), out, damages))
     if as_json:
         print_json(_document(view, remarks(view, out)))
     else:

@@ -20,6 +20,7 @@ from ..analysis.tables import Board, Compute, Entry, SeedValue
 from .curves import draw_curve, limit_curves
 from .panels import (
     axis_name,
+    cut_crosses,
     cut_ends,
     cut_handle,
     diverged_handle,
@@ -92,6 +93,8 @@ def training_cost(board: Board, values: Sequence[SeedValue], width: float | None
     handles = [handle(entry.label, look[entry.label]) for entry, _ in met]
     if any(curve.lost for _, curve in met):
         handles.append(diverged_handle())
+    if sum(map(cut_crosses, grid.axes)):
+        handles.append(cut_handle("diverged beyond the axis", vertical=True))
     legend_below(grid.figure, [*handles, *reference_handles(board, metric, limits)])
     return grid.figure
 

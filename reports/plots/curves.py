@@ -14,6 +14,8 @@ from ..analysis.learning_curves import LearningCurve, learning_curves
 from ..analysis.tables import Board, SeedValue
 from .panels import (
     axis_name,
+    cut_crosses,
+    cut_handle,
     diverged_handle,
     end_limits,
     handle,
@@ -63,6 +65,8 @@ def curves(board: Board, values: Sequence[SeedValue], width: float | None = None
     handles = [handle(entry.label, style[entry.label]) for entry in entries.values()]
     if any(value.cell.state == "diverged" for value in values):
         handles.append(diverged_handle())
+    if sum(map(cut_crosses, grid.axes)):
+        handles.append(cut_handle("diverged beyond the axis", vertical=True))
     legend_below(grid.figure, [*handles, *reference_handles(board, metric, limits)])
     return grid.figure
 

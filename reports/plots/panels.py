@@ -254,10 +254,22 @@ def cut_ends(axes: Axes, intervals: Mapping[float, tuple[float, float]], *, vert
     return bool(before or beyond)
 
 
-def cut_handle(*, vertical: bool = False) -> Line2D:
-    """The legend's entry of these arrows."""
+def cut_crosses(axes: Axes) -> bool:
+    """Mark with arrows the crosses of diverged seeds that lie beyond the y axis; whether there are any."""
+    low, high = sorted(axes.get_ylim())
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    ends = [(line, *np.asarray(line.get_xydata())[-1]) for line in crosses]
+    beyond = [(line, at, value) for line, at, value in ends if not low <= value <= high]
+    for line, at, value in beyond:
+        marker, end = (CARETUP, high) if value > high else (CARETDOWN, low)
+        axes.plot(at, end, marker=marker, ms=7, ls="", color=line.get_color(), clip_on=False, zorder=6)
+    return bool(beyond)
+
+
+def cut_handle(label: str = "interval extends beyond the axis", *, vertical: bool = False) -> Line2D:
+    """The legend's entry of the arrows of `cut_ends` and `cut_crosses`."""
     marker = MarkerStyle(CARETUP if vertical else CARETRIGHT)
-    return Line2D([], [], color="0.15", marker=marker, ms=6, ls="", label="interval extends beyond the axis")
+    return Line2D([], [], color="0.15", marker=marker, ms=6, ls="", label=label)
 
 
 def log_scale(axes: Axes) -> None:

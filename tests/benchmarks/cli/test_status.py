@@ -186,6 +186,26 @@ def test_a_training_cell_says_how_long_and_what(call: Callable[..., Said], out: 
     assert rows(call("status").out)[NAMES[0]][0] == "requeued"
 
 
+def test_variants_and_the_time_left_for_all_are_shown(call: Callable[..., Said], out: Path, answer: Callable) -> None:
+    swept = tiny_cell("ect", "train.lr=0.5")
+    write_json(put(swept, out) / STATUS, {"state": "failed", "images": 0, "total": 2560, "error": "x"})
+    attempts = [{"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:05:00+00:00"}]
+    write_json(
+        CELLS[3].path(out) / "run.json", {"attempts": attempts, "compute": {"images": 2560, "train_seconds": 256}}
+    )
+    answer(["RUNNING", "PENDING"])
+    say(out, 0, state="running", phase="train", images=1280, images_per_s=10.0)
+    lock = acquire(CELLS[0].path(out) / "lock")
+    assert lock is not None
+    with lock:
+        said = call("status")
+    assert rows(said.out)[NAMES[0]][0] == "train"
+    assert next(line for line in said.out.splitlines() if line.startswith(swept.name)).split()[1] == "lr=0.5"
+    # 128 s of training and 44 s of scoring, then two whole cells of 256 s and 44 s, one after the other
+    assert "1 of 5 done, 1 running, 1 failed, 2 queued, about 13 min left" in said.out
+    assert "left" not in call("status").out.splitlines()[-2]
+
+
 def test_watching_prints_what_changes_until_all_has_ended(
     call: Callable[..., Said], out: Path, answer: Callable
 ) -> None:

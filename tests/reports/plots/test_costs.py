@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETUP
 
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
 from consistency_bench.reports.analysis.learning_curves import Moment, learning_curves
@@ -23,6 +24,7 @@ from consistency_bench.reports.plots.costs import (
     training_cost,
     unit_of,
 )
+from consistency_bench.reports.plots.curves import curves
 from consistency_bench.reports.plots.style import MOST_LINES, save_figures
 
 METRIC = "fd_digits_2k"
@@ -53,6 +55,22 @@ def only_nfe(sweep, nfe: int) -> None:
     for path in sweep.out.glob("*/*/s*/records.jsonl"):
         rows = [line for line in path.read_text().splitlines() if json.loads(line)["nfe"] == nfe]
         path.write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.parametrize(("level", "is_beyond"), [(300.0, False), (30.0, True)])
+def test_an_arrow_shows_that_a_seed_diverged_beyond_the_axis(sweep, level, is_beyond):
+    for seed in range(3):
+        sweep.cell("ect", seed, level=level)
+    sweep.cell("ict", 0, state="diverged", level=10.0)
+    board = board_of(sweep.out)
+    for figure in (curves(board, seed_values(board.cells)), cost_of(sweep.out)):
+        names = [text.get_text() for text in drawn(figure).legends[0].get_texts()]
+        assert ("diverged beyond the axis" in names) == is_beyond
+        for axes in drawn(figure).axes:
+            arrows = [line for line in axes.lines if line.get_marker() == CARETUP]
+            crosses = [line for line in axes.lines if line.get_marker() == "x"]
+            top = axes.get_ylim()[1]
+            assert [line.get_ydata()[0] for line in arrows] == [top for line in crosses if line.get_ydata()[0] > top]
 
 
 # Courses
