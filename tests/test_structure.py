@@ -106,6 +106,7 @@ ORDER = (
     "benchmarks/evaluation",
     "benchmarks/execution",
     "benchmarks/doctor",
+    "benchmarks/speed",
     "slurm",
     "slurm/local",
     "reports/analysis",

@@ -1,0 +1,115 @@
+"""The training step against other programs that do the same, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..config.compose import Cell
+from ..config.schema import RunConfig
+from ..data.base import Dataset
+from ..data.registry import load_dataset
+from ..training.cost import measure_compute
+from ..training.model import build_model
+from .contest import Spread, contest, ratio
+from .machine import rates
+from .peer import check_peer, peer_step
+from .plain import plain_step
+from .steps import Step, bare_step, trainer_step
+
+
+@dataclass(frozen=True)
+class Row:
+    """One program. milliseconds: of a step. rate: images per second.
+
+    ratio: how many times as long as it the first program of its method takes. share: of the machine's best rate of
+    products of its type.
+    """
+
+    method: str
+    program: str
+    milliseconds: Spread
+    rate: float
+    ratio: Spread
+    share: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """rows, by method. peaks: FLOPS of single operations. costs: steps of each method over those of the first one."""
+
+    rows: list[Row]
+    peaks: dict[str, float]
+    costs: dict[str, Spread]
+
+
+def compare(
+    cells: Sequence[Cell], programs: Sequence[str], peer: Path | None, rounds: int, device: torch.device, folder: Path
+) -> Result:
+    """Time one step of the suite for each cell, and of `programs` ("bare", "plain") for each method.
+
+    peer: a checkout of sony/vct, or None. folder: an empty one, for what the suite's training writes.
+
+    Raises UsageError for a peer that cannot be driven.
+    """
+    if peer is not None:
+        for cell in cells:
+            check_peer(peer, cell.config)
+    dataset = load_dataset(cells[0].config.data)
+    firsts: dict[str, Cell] = {}
+    for cell in cells:
+        firsts.setdefault(cell.method, cell)
+    steps: dict[tuple[str, str], Step] = {}
+    for method, cell in firsts.items():
+        if peer is not None:
+            steps[method, "peer"] = peer_step(peer, cell.config, dataset, device)
+        if "plain" in programs:
+            steps[method, "plain"] = plain_step(cell.config, dataset, device)
+        for name, own in labels([each for each in cells if each.method == method]).items():
+            steps[method, name] = trainer_step(own.config, dataset, device, folder / own.id)
+            if "bare" in programs:
+                steps[method, f"{name}, bare"] = bare_step(own.config, dataset, device)
+    named = {" ".join(key): step for key, step in steps.items()}
+    seconds = dict(zip(steps, contest(named, rounds).values(), strict=True))
+
+    flops = {method: _flops(cell.config, dataset, device) for method, cell in firsts.items()}
+    half = any(cell.config.train.precision == "bf16" for cell in cells)
+    peaks = rates(device, (torch.float32, *([torch.bfloat16] if half else [])), rounds)
+    rows = []
+    for (method, name), times in seconds.items():
+        base = next(value for (other, _), value in seconds.items() if other == method)
+        kind = "bfloat16" if "bf16" in name else "float32"
+        batch, middle = firsts[method].config.train.batch, Spread.of([1000 * value for value in times])
+        rate = 1000 * batch / middle.median
+        peak = max(value for key, value in peaks.items() if key.endswith(kind))
+        share = rate * flops[method] / peak
+        rows.append(Row(method, name, middle, rate, ratio(base, times), share))
+    return Result(rows, peaks, costs(seconds, list(firsts)))
+
+
+def _flops(config: RunConfig, dataset: Dataset, device: torch.device) -> float:
+    return measure_compute(build_model(config, dataset, device), config, dataset, device)["flops_per_image"]
+
+
+def costs(seconds: Mapping[tuple[str, str], Sequence[float]], methods: Sequence[str]) -> dict[str, Spread]:
+    """The suite's step of each method over that of the first, by program."""
+    first, *others = methods
+    own = [name for method, name in seconds if method == first and name not in ("peer", "plain")]
+    return {
+        f"{method} / {first}, {name}": ratio(seconds[method, name], seconds[first, name])
+        for name in own
+        for method in others
+        if (method, name) in seconds
+    }
+
+
+def labels(cells: Sequence[Cell]) -> dict[str, Cell]:
+    """The cells of a method by what they differ in: `suite`, or `suite train.compile=true`."""
+    overrides = [dict(cell.config.cell.overrides) for cell in cells]
+    keys = sorted({key for each in overrides for key in each})
+    swept = [key for key in keys if len({str(each.get(key)) for each in overrides}) > 1]
+    names = [" ".join(["suite", *(f"{key}={each[key]}" for key in swept if key in each)]) for each in overrides]
+    return dict(zip(names, cells, strict=True))

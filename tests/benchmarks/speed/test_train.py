@@ -1,0 +1,56 @@
+"""`bench speed train`: every program trains, and ratios are those of the same round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.benchmarks.config.compose import compose_cells
+from consistency_bench.benchmarks.speed.contest import contest, ratio
+from consistency_bench.benchmarks.speed.plain import with_update
+from consistency_bench.benchmarks.speed.train import compare
+
+from ..conftest import TINY, tiny_cell
+
+CPU = torch.device("cpu")
+
+
+def test_every_program_of_every_method_is_timed(tmp_path: Path) -> None:
+    cells = compose_cells(["ect", "sct"], [0], [*TINY, "train.precision=fp32,bf16"])
+    result = compare(cells, ["bare", "plain"], None, 2, CPU, tmp_path)
+    suite = ["suite", "suite, bare", "suite train.precision=bf16", "suite train.precision=bf16, bare"]
+    assert [(row.method, row.program) for row in result.rows] == [
+        (method, program) for method in ("ect", "sct") for program in ("plain", *suite)
+    ]
+    assert all(row.rate > 0 and row.share > 0 for row in result.rows)
+    assert list(result.costs) == [f"sct / ect, {program}" for program in suite]
+
+
+def test_programs_alternate_and_ratios_are_taken_round_by_round() -> None:
+    calls: list[str] = []
+    seconds = contest({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=3)
+    assert "".join(calls) == "aabb" + "ab" + "ba" + "ab"
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+    assert ratio([2, 40, 6], [1, 10, 3]).median == 2
+
+
+def test_the_plain_update_moves_the_weights_and_drops_what_is_not_finite() -> None:
+    weights = torch.nn.Linear(2, 1)
+    before = weights.weight.detach().clone()
+
+    def gradient() -> torch.Tensor:
+        weights.weight.grad = torch.tensor([[float("nan"), 1.0]])
+        return torch.zeros(())
+
+    with_update(gradient, weights, tiny_cell("ect", "train.optimizer=adam").config)()
+    moved = weights.weight != before
+    assert moved.tolist() == [[False, True]]
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
+    cell = tiny_cell("ect")
+    with pytest.raises(UsageError, match=r"is no checkout of sony/vct: models/ecm.py is not there"):
+        compare([cell], [], tmp_path, 2, CPU, tmp_path / "runs")
