@@ -37,7 +37,7 @@ def bank_noise_posterior(method: Method, bank: Bank) -> Gaussian | None:
     for start in range(0, len(bank), ENCODED):
         rows = slice(start, start + ENCODED)
         labels = None if bank.labels is None else bank.labels[rows]
-        parts.append(method.coupling.noise_posterior(bank.to_model(bank.images[rows]), labels, method.modules))
+        parts.append(method.coupling.noise_posterior(bank.to_model(bank.stored(rows)), labels, method.modules))
     if parts[0] is None:
         return None
     return Gaussian(mean=torch.cat([part.mean for part in parts]), std=torch.cat([part.std for part in parts]))

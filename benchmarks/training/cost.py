@@ -48,8 +48,8 @@ def footprint(config: RunConfig, data: DataInfo) -> Footprint:
 
     FLOPs and activations grow with the images, which is exact for all parts but those that look across the batch.
     """
-    batch, stored = min(PROBE, config.train.batch), data.count * (2 if config.data.flip else 1)
-    dataset = _blank(data, stored)
+    batch = min(PROBE, config.train.batch)
+    dataset = _blank(data, data.count)
     blank = replace(config, train=replace(config.train, init=None), data=replace(config.data, flip=False))
     small = replace(blank, train=replace(blank.train, batch=batch))
     model = build_model(blank, dataset, torch.device("cpu"))
@@ -77,7 +77,7 @@ def footprint(config: RunConfig, data: DataInfo) -> Footprint:
         parameters=parameters,
         flops=compute["flops_per_image"] * config.budget_images,
         state=FLOAT32 * parameters * (1 + checkpoint + replay),
-        data=data.nbytes * stored // data.count,
+        data=data.nbytes,
         activations=sum(kept.values()) * images // batch,
         disk=FLOAT32 * parameters * (generations * checkpoint + copies * len(config.snapshot_images)),
     )

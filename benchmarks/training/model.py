@@ -53,7 +53,7 @@ class Model:
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """The training images at these places in the bank, int64 [B], in model units, and their labels if any."""
         labels = self.bank.labels
-        return self.bank.to_model(self.bank.images[index]), None if labels is None else labels[index]
+        return self.bank.to_model(self.bank.stored(index)), None if labels is None else labels[index]
 
     def averaged(self) -> Model:
         """A frozen copy, in evaluation mode, for the average of the weights."""
@@ -83,12 +83,13 @@ def outline_model(config: RunConfig, data: DataInfo, first: Run | None = None) -
     Of weights to start from names and shapes are compared; of `first` only if it is trained. Raises as `build_model`.
     """
     _check_use(config.data, data)
-    meta, count = torch.device("meta"), data.count * (2 if config.data.flip else 1)
+    meta, flip = torch.device("meta"), config.data.flip
     kind = torch.uint8 if data.quantised else torch.float32
-    images = torch.empty((count, *data.shape), dtype=kind, device=meta)
-    labels = torch.empty(count, dtype=torch.long, device=meta) if config.data.conditional else None
+    images = torch.empty((data.count, *data.shape), dtype=kind, device=meta)
+    positions = data.count * (2 if flip else 1)
+    labels = torch.empty(positions, dtype=torch.long, device=meta) if config.data.conditional else None
     with meta:
-        return _built(config, data, Bank(images, labels, data.to_model), meta, first)
+        return _built(config, data, Bank(images, labels, data.to_model, flip), meta, first)
 
 
 def _built(config: RunConfig, data: DataInfo, bank: Bank, device: torch.device, first: Run | None) -> Model:
@@ -131,9 +132,8 @@ def training_bank(data: DataConfig, dataset: Dataset, device: torch.device) -> B
     """
     _check_use(data, dataset.info)
     images, labels = dataset.images.to(device), dataset.labels.to(device)
-    if data.flip:
-        images, labels = torch.cat([images, images.flip(-1)]), labels.repeat(2)
-    return Bank(images, labels if data.conditional else None, dataset.to_model)
+    labels = labels.repeat(2) if data.flip else labels
+    return Bank(images, labels if data.conditional else None, dataset.to_model, data.flip)
 
 
 def _check_use(asked: DataConfig, data: DataInfo) -> None:

@@ -25,16 +25,30 @@ class Bank:
     """A set of images, on the device that trains.
 
     images: [N, ...] as stored (uint8), or in model units.
-    labels: class indices [N]; None for unconditional training, where every image serves every row.
+    labels: class indices of all positions, mirror images included; None for unconditional training, where every image
+        serves every row.
     to_model: from stored images to model units, float32.
+    mirrored: whether the set also holds the mirror image of each, left to right, at the positions N to 2N - 1. They are
+        made when they are asked for and take no memory.
     """
 
     images: Tensor
     labels: Tensor | None = None
     to_model: Callable[[Tensor], Tensor] = _unchanged
+    mirrored: bool = False
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images) * (2 if self.mirrored else 1)
+
+    def stored(self, places: Tensor | slice) -> Tensor:
+        """The images at these positions, int64 [n] or a slice, as stored."""
+        if not self.mirrored:
+            return self.images[places]
+        if isinstance(places, slice):
+            places = torch.arange(len(self), device=self.images.device)[places]
+        count = len(self.images)
+        images = self.images[places % count]
+        return torch.where((places >= count).view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
 
     @cached_property
     def by_class(self) -> dict[int, Tensor]:
@@ -57,12 +71,13 @@ class Bank:
         size = max(1, CHUNK_ELEMENTS // max(1, self.images[0].numel()))
         for start in range(0, len(self) if index is None else len(index), size):
             rows = slice(start, start + size)
-            yield self._as_floats(self.images[rows if index is None else index[rows]])
+            yield self._as_floats(self.stored(rows if index is None else index[rows]))
 
     @cached_property
     def _whole(self) -> tuple[Tensor, Tensor] | None:
         """All images as floats, where they are few enough to keep."""
-        return self._as_floats(self.images) if self.images.numel() <= WHOLE_ELEMENTS else None
+        elements = self.images[0].numel() * len(self) if len(self) else 0
+        return self._as_floats(self.stored(slice(None))) if elements <= WHOLE_ELEMENTS else None
 
     def _as_floats(self, stored: Tensor) -> tuple[Tensor, Tensor]:
         images = self.to_model(stored).flatten(1)

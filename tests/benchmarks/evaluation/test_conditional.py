@@ -27,6 +27,7 @@ from consistency_bench.benchmarks.training.data_order import batch_index, data_o
 from consistency_bench.benchmarks.training.ddp import Replica
 from consistency_bench.benchmarks.training.model import Model, build_model
 from consistency_bench.methods.loss import draw
+from consistency_bench.methods.parts import bank as parts_bank
 
 from ..conftest import put, tiny_cell
 
@@ -166,13 +167,20 @@ def test_a_trained_model_draws_the_class_that_it_is_asked_for(tmp_path: Path) ->
 # Mirror images
 
 
-def test_mirror_images_follow_the_images_with_the_same_labels() -> None:
+def test_mirror_images_follow_the_images_with_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts_bank, "WHOLE_ELEMENTS", 0)  # as of a large set
     model, dataset = built("sct", "data.conditional=true", "data.flip=true")
     bank, size = model.bank, len(dataset)
     assert bank.labels is not None
     assert len(bank) == 2 * size
-    assert torch.equal(bank.images[:size], dataset.images)
-    assert torch.equal(bank.images[size:], dataset.images.flip(-1))
+    assert len(bank.images) == size  # mirror images take no memory
+    both = torch.cat([dataset.images, dataset.images.flip(-1)])
+    assert torch.equal(bank.stored(slice(None)), both)
+    assert torch.equal(bank.stored(slice(size - 2, size + 2)), both[size - 2 : size + 2])
+    index = torch.tensor([2 * size - 1, 0, size])
+    for some in (None, index):
+        parts = zip(bank.chunks(some), parts_bank.Bank(both, to_model=dataset.to_model).chunks(some), strict=True)
+        assert all(torch.equal(a, b) for mirrored, copied in parts for a, b in zip(mirrored, copied, strict=True))
     assert torch.equal(bank.labels[:size], bank.labels[size:])
     x, labels = model.batch(torch.tensor([3, size + 3]))
     assert labels is not None
