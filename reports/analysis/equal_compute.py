@@ -1,7 +1,8 @@
 """The first metric of all configurations after equal training compute, from the snapshots of their learning curves.
 
-Equal images are not equal compute: SCT's references and VCT's encoder cost FLOPs of their own. The limit is the
-smallest total among the configurations. Of each one the last snapshot within it counts; nothing is interpolated.
+Equal images are not equal compute: SCT's references, VCT's encoder and a pre-training cost FLOPs of their own. The
+limit is the smallest total among the configurations. Of each one the last snapshot within it counts; nothing is
+interpolated.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def equal_compute(board: Board, values: Iterable[SeedValue]) -> EqualCompute | N
 
     None where compute is equal at equal images, or where it is not known of every configuration.
     """
-    totals = [entry.compute.tflop for entry in board.entries]
+    totals = [entry.compute.total_tflop for entry in board.entries]
     if len(totals) < 2 or None in totals:
         return None
     limit = min(total for total in totals if total is not None)
@@ -59,8 +60,9 @@ def equal_compute(board: Board, values: Iterable[SeedValue]) -> EqualCompute | N
 
 def _reached(entry: Entry, curve: dict[int, list[float]], limit: float) -> Reached:
     per_image = (entry.compute.tflop or math.nan) / (1e6 * entry.compute.mimg)
-    within = [images for images in curve if images * per_image <= limit * (1 + 1e-9)]
+    before = (entry.compute.total_tflop or math.nan) - (entry.compute.tflop or math.nan)
+    within = [images for images in curve if before + images * per_image <= limit * (1 + 1e-9)]
     if not within:
         return Reached(entry, None, None, t_interval(()))
     images = max(within)
-    return Reached(entry, images, images * per_image, t_interval(curve[images]))
+    return Reached(entry, images, before + images * per_image, t_interval(curve[images]))

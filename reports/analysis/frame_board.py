@@ -94,6 +94,7 @@ def _compute(lines: Sequence[Line]) -> Compute:
     return Compute(
         mimg=budget / 1e6,
         pretraining_mimg=None,
+        pretraining_tflop=0.0,
         parameters=known.get("parameters"),
         passes_per_step=None,
         tflop=work,

@@ -1,7 +1,8 @@
 """Which cells of a benchmark may share a ranking: those whose values can be compared.
 
 A study ranks all cells that its file asks for. Without a study it is not known what was meant to be compared. Cells of
-another budget, network or data stay apart, and so do ablations of two or more configurations that are compared.
+another budget, network or data stay apart, and so do ablations of two or more configurations that are compared. A
+pre-training that would be alone is ranked with the cells that start from it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def rankings(cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
     found: dict[tuple[tuple[str, str], ...], list[Cell]] = defaultdict(list)
     for cell in cells:
         found[tuple(sorted(_settings(cell).items()))].append(cell)
+    _join_pretrainings(found)
     ordered = sorted(found, key=lambda key: (min(map(_changes, found[key])), -found[key][0].budget, key))
     named: dict[str, list[Cell]] = {}
     for key in ordered:
@@ -40,6 +42,23 @@ def rankings(cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
             if own:
                 named[name] = own
     return list(named.items())
+
+
+def _join_pretrainings(found: dict[tuple[tuple[str, str], ...], list[Cell]]) -> None:
+    """Move sets of pre-trainings alone to the one set of cells that start from them."""
+    homes = defaultdict(set)
+    for key, own in found.items():
+        for cell in own:
+            if (start := cell.run.config.cell.start) is not None:
+                homes[start.id].add(key)
+    for key in list(found):
+        if (
+            len(targets := {frozenset(homes[cell.id]) for cell in found[key]}) == 1
+            and len(target := targets.pop()) == 1
+        ):
+            (home,) = target
+            if home != key:
+                found[home] = [*found.pop(key), *found[home]]
 
 
 def _without_ablations(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:

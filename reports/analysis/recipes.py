@@ -9,7 +9,10 @@ from .published import NAMES
 
 
 def departures(cell: Cell) -> tuple[str, ...]:
-    """`target only` for SCT without the other parts of its paper, `from scratch` for schedules published as tuning."""
+    """`target only` for SCT without the other parts of its paper, `from scratch` for schedules published as tuning.
+
+    Where a configuration starts from a pre-training of one's own: `tuned from edm, 704,000 images`.
+    """
     config = cell.run.config
     parts = config.method.parts
     times, teacher = parts.get("times", {}), parts.get("teacher", {})
@@ -20,6 +23,8 @@ def departures(cell: Cell) -> tuple[str, ...]:
         found += [] if any(others) else ["target only"]
     if times.get("kind") == "lognormal_gap" and config.train.init is None:
         found.append("from scratch")
+    if (start := config.cell.start) is not None:
+        found.append(f"tuned from {start.method}, {start.images:,} images")
     return tuple(found)
 
 

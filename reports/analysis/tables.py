@@ -56,16 +56,23 @@ class Compute:
     """The cost of one training; None where no cell has recorded it. Hours are the mean over finished cells.
 
     `pretraining_mimg` is what the weights it started from had seen, in millions of images: NaN where that is not
-    known, None where it started from random ones.
+    known, None where it started from random ones. `pretraining_tflop` is the same in TFLOP, 0 for random weights.
     """
 
     mimg: float
     pretraining_mimg: float | None
+    pretraining_tflop: float
     parameters: int | None
     passes_per_step: float | None
     tflop: float | None
     device_hours: float | None
     device: str | None
+
+    @property
+    def total_tflop(self) -> float | None:
+        """With what is known of the training behind the initial weights."""
+        before = 0.0 if math.isnan(self.pretraining_tflop) else self.pretraining_tflop
+        return None if self.tflop is None else self.tflop + before
 
 
 @dataclass(frozen=True)
@@ -396,6 +403,7 @@ def _compute(cells: Sequence[Cell]) -> Compute:
     return Compute(
         mimg=budget / 1e6,
         pretraining_mimg=_pretraining(cells),
+        pretraining_tflop=_pretraining_tflop(cells),
         parameters=known.get("parameters"),
         passes_per_step=known.get("passes_per_step"),
         tflop=None if flops is None else flops * budget / 1e12,
@@ -410,6 +418,13 @@ def _pretraining(cells: Iterable[Cell]) -> float | None:
     if None in counts:
         return math.nan
     return max(counts, default=0) / 1e6 or None
+
+
+def _pretraining_tflop(cells: Iterable[Cell]) -> float:
+    """NaN where it is not known, as of published weights."""
+    started = [cell.compute for cell in cells if cell.compute.get("pretraining_images", 0) != 0]
+    flops = [compute.get("pretraining_flops") for compute in started]
+    return max((math.nan if value is None else value / 1e12 for value in flops), default=0.0)
 
 
 def ranked(entries: Iterable[Entry], metric: str, nfe: int, finals: Finals) -> tuple[Entry, ...]:

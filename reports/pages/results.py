@@ -264,16 +264,15 @@ def _score(row: Row, metric: str) -> Text:
 def _cost_texts(compute: Compute) -> list[str]:
     return [
         NOTHING if compute.parameters is None else count_text(compute.parameters),
-        _mimg(compute),
+        _sum(compute.mimg, compute.pretraining_mimg),
         NOTHING if compute.passes_per_step is None else f"{compute.passes_per_step:g}",
-        NOTHING if compute.tflop is None else number(compute.tflop),
+        NOTHING if compute.tflop is None else _sum(compute.tflop, compute.pretraining_tflop or None),
         NOTHING if compute.device_hours is None else number(compute.device_hours),
     ]
 
 
-def _mimg(compute: Compute) -> str:
-    """`51.2 + 200`: this training, and the one that produced its initial weights."""
-    before = compute.pretraining_mimg
+def _sum(own: float, before: float | None) -> str:
+    """`51.2 + 200`: of this training, and of the one that produced its initial weights."""
     if before is None:
-        return number(compute.mimg)
-    return f"{number(compute.mimg)} + {'?' if math.isnan(before) else number(before)}"
+        return number(own)
+    return f"{number(own)} + {'?' if math.isnan(before) else number(before)}"

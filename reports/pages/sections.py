@@ -149,7 +149,7 @@ def equal_table(found: EqualCompute | None) -> Table:
             row.entry.label,
             NOTHING if row.images is None else count_text(row.images),
             NOTHING if row.tflop is None else f"{row.tflop:.4g}",
-            NOTHING if row.entry.compute.tflop is None else f"{row.entry.compute.tflop:.4g}",
+            NOTHING if (total := row.entry.compute.total_tflop) is None else f"{total:.4g}",
             score_text(row.score) if row.score.n else NOTHING,
         )
         for row in (found.rows if found else ())

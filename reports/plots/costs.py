@@ -62,7 +62,7 @@ TIME = Cost(
 )
 WORK = Cost(
     "network passes of one training",
-    lambda compute: compute.tflop,
+    lambda compute: compute.total_tflop,
     (Unit("EFLOP", 1e6, 1e7), Unit("PFLOP", 1e3, 1e4), Unit("TFLOP", 1, 0.1), Unit("GFLOP", 1e-3, 0)),
 )
 

@@ -55,6 +55,20 @@ def test_a_configuration_without_a_snapshot_within_the_limit_has_no_value(sweep)
     assert (sct.images, sct.tflop, sct.score.n) == (None, None, 0)
 
 
+def test_pretraining_counts_as_compute(sweep):
+    budget, per_image = 1_024_000, 1_000_000
+    sweep.cell("ict", 0, compute={"flops_per_image": per_image})
+    before = {"pretraining_images": budget // 2, "pretraining_flops": per_image * budget / 2}
+    sweep.cell("ect", 0, compute={"flops_per_image": per_image, **before})
+    result, _ = found(sweep.out)
+    assert result is not None
+    (ect,) = (row for row in result.rows if row.entry.method == "ect")
+    assert ect.images is not None
+    assert ect.images <= budget // 2
+    assert math.isclose(ect.tflop or 0, (budget / 2 + ect.images) * per_image / 1e12)
+    assert math.isclose(ect.entry.compute.total_tflop or 0, 1.5 * result.limit)
+
+
 ECT = {"method.times": {"kind": "lognormal_gap", "mapping": "sigmoid"}}
 SCT = {**ECT, "method.teacher": {"kind": "posterior_mean"}}
 
@@ -65,16 +79,20 @@ def test_names_say_what_of_the_paper_is_left_out(sweep):
     sweep.cell("sct", 0, settings=SCT)
     sweep.cell("sct", 1, settings={**SCT, "sample.guidance": 1.3}, variant="guided")
     sweep.cell("ict", 0, settings={"method.times": {"kind": "karras_bins"}})
+    start = {"cell": "digits/edm/s0-x", "id": "x", "method": "edm", "images": 704_000}
+    sweep.cell("ect", 2, settings={**ECT, "train.init": "edm", "cell.start": start}, variant="train.init=edm")
     cells = read_cells(sweep.out)
     assert {(cell.method, cell.seed): departures(cell) for cell in cells} == {
         ("ect", 0): ("from scratch",),
         ("ect", 1): (),
+        ("ect", 2): ("tuned from edm, 704,000 images",),
         ("ict", 0): (),
         ("sct", 0): ("target only", "from scratch"),
         ("sct", 1): ("from scratch",),
     }
     assert sorted(paper_names(cells)) == [
         "ect is ECT (from scratch)",
+        "ect is ECT (tuned from edm, 704,000 images)",
         "sct is SCT (from scratch)",
         "sct is SCT (target only, from scratch)",
     ]

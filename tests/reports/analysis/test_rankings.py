@@ -36,6 +36,18 @@ def test_cells_that_cannot_be_compared_are_ranked_apart(sweep: Sweep, changes: d
     assert ranked == {"": [("ect", 1)], title: [("ect", 0), ("vct", 0)]}
 
 
+def test_a_pretraining_alone_is_ranked_with_the_cells_that_start_from_it(sweep: Sweep) -> None:
+    first = sweep.cell("edm", 0).name
+    start = {"cell": f"digits/edm/{first}", "id": first.partition("-")[2], "method": "edm", "images": 1_024_000}
+    tuned = {"settings": {"train.init": "edm", "cell.start": start}, "variant": "train.init=edm"}
+    for method in ("ect", "vct"):
+        sweep.cell(method, 0, **tuned)
+    assert [(name, len(cells)) for name, cells in rankings(read_cells(sweep.out))] == [("", 3)]
+    sweep.cell("ict", 0)  # from scratch: the pre-training is not alone any more
+    found = [(name, sorted(cell.method for cell in cells)) for name, cells in rankings(read_cells(sweep.out))]
+    assert found == [("", ["edm", "ict"]), ("train.init=edm", ["ect", "vct"])]
+
+
 @pytest.mark.parametrize("key", ["train.lr", "method.coupling.kl_weight"])
 def test_what_is_swept_at_equal_budget_stays_together(sweep: Sweep, key: str) -> None:
     sweep.sweep("vct", key, {1: [20, 21], 3: [24, 25]}, 3)
