@@ -40,7 +40,7 @@ def test_the_page_is_that_of_the_records_but_for_the_pixels_of_its_pictures(agai
 
 def test_the_records_say_how_they_were_made_and_name_no_place_of_a_machine() -> None:
     runs = sorted((ROOT / RESULTS).glob("*/*/*/run.json"))
-    assert len(runs) == 12
+    assert len(runs) == 24
     for path in runs:
         for attempt in json.loads(path.read_text(encoding="utf-8"))["attempts"]:
             assert attempt["command"].startswith("bench run --methods ict,ect,sct,vct")

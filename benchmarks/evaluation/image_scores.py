@@ -46,7 +46,7 @@ def score(
     >>> import numpy as np
     >>> noise = np.random.default_rng(0).integers(0, 256, (1000, 8, 8), dtype=np.uint8)
     >>> round(score(noise, "digits", "fd_digits_1k")["fd_digits_1k"].value)
-    1200
+    1198
     """
     name = str(images) if isinstance(images, str | Path) else "the array"
     return score_images(read_images(images), read_reference(reference), metrics, device, name=name)

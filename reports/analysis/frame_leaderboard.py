@@ -62,7 +62,7 @@ def leaderboard(results: pd.DataFrame, baseline: str | None = None) -> pd.DataFr
 
     >>> table = leaderboard(load_results("docs/results").query("metric == 'fd_digits_2k' and nfe == 1"))
     >>> table[["label", "seeds", "rank", "verdict"]].values.tolist()[1]
-    ['ict', 3, 2, 'inconclusive']
+    ['ict', 6, 2, 'inconclusive']
     """
     import pandas as pd
 

@@ -221,7 +221,8 @@ def test_a_divergence_is_a_result_with_rows_without_values(tmp_path: Path) -> No
 def test_a_network_that_ends_in_no_numbers_has_diverged(benchmark: str, tmp_path: Path) -> None:
     """Even where the budget ended before too many steps in a row were skipped."""
     metric = {"toy2d": "fd_points_500", "digits": "fd_digits_500"}[benchmark]
-    cell = tiny_cell("ect", f"benchmark={benchmark}", f"eval.metrics=[{metric}]", "train.lr=1e30")
+    evaluated = (f"eval.metrics=[{metric}]", "eval.nfe=[1,2,4,8]", "eval.curve=[1,2]")
+    cell = tiny_cell("ect", f"benchmark={benchmark}", *evaluated, "train.lr=1e30")
     folder = put(cell, tmp_path)
     assert run_cell(folder) == "diverged"
     rows = rows_of(folder)
