@@ -65,7 +65,8 @@ def assemble(name: str, parts: Parts, **kinds: type) -> Method:
     """The method of these parts, each of `kinds` (part -> class) required as above."""
     for section, kind in kinds.items():
         require_kind(getattr(parts, section), kind, name, section)
-    return Method(name=name, **{part.name: getattr(parts, part.name) for part in fields(parts)})
+    modules = nn.ModuleDict(parts.weight.modules())
+    return Method(name=name, modules=modules, **{part.name: getattr(parts, part.name) for part in fields(parts)})
 
 
 def validated(method: Method) -> Method:

@@ -101,7 +101,8 @@ def loss(
     distance = method.distance(student, target)
     penalty = pair.penalty.mean()
     penalty_weight = method.coupling.penalty_weight(method.times, method.weight, progress)
-    total = (method.weight(draw.t, draw.r) * distance).mean() + penalty_weight * penalty
+    weighted = method.weight.balanced(method.weight(draw.t, draw.r) * distance, draw.t, method.modules)
+    total = weighted.mean() + penalty_weight * penalty
     return LossTerms(total=total, consistency=distance.mean().detach(), penalty=penalty.detach())
 
 

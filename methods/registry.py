@@ -43,7 +43,7 @@ KINDS: dict[str, dict[str, type]] = {
         "huber_elementwise_mean": distances.HuberElementwiseMean,
         "squared": distances.Squared,
     },
-    "weight": {"inverse_gap": weights.InverseGap, "snr": weights.Snr},
+    "weight": {"inverse_gap": weights.InverseGap, "snr": weights.Snr, "uncertainty": weights.Uncertainty},
 }
 
 #: The sections that a plug-in can add kinds to, with their tables, and the protocol of each.

@@ -57,6 +57,7 @@ YOUNGER: dict[str, Any] = {
     "data.fingerprint": None,
     "data.held_out": 0,
     "train.compile": False,
+    "train.lr_rampup": 0,
     "train.ema.rampup": None,
     "train.ema_extra.rampup": None,
 }

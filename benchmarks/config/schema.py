@@ -128,6 +128,8 @@ class TrainConfig:
     """Learning rate."""
     lr_cooldown: float = 0.0
     """Share of the budget, at its end, over which lr falls linearly to 0; 0 keeps it constant, as the papers do."""
+    lr_rampup: int = 0
+    """Training images over which lr rises linearly from 0 (EDM and EDM2: 10 million); 0 starts at lr."""
     lr_decay: float | None = None
     """Images after which lr falls as 1 / sqrt(images seen / lr_decay) (EDM2, ECT on ImageNet-64); null: it does not."""
     betas: tuple[float, ...] = (0.9, 0.999)
@@ -159,6 +161,7 @@ class TrainConfig:
         _must(0 < self.lr < math.inf, "train.lr", self.lr, "a number above 0")
         share = "a share of the budget, from 0 to 1"
         _must(0 <= self.lr_cooldown <= 1, "train.lr_cooldown", self.lr_cooldown, share)
+        _must(self.lr_rampup >= 0, "train.lr_rampup", self.lr_rampup, "at least 0, in images")
         decays = self.lr_decay is None or self.lr_decay > 0
         _must(decays, "train.lr_decay", self.lr_decay, "above 0, in images, or null")
         clips = self.clip is None or self.clip > 0

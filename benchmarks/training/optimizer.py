@@ -23,10 +23,12 @@ def make_optimizer(recipe: TrainConfig, weights: nn.Module) -> torch.optim.Optim
 def learning_rate(recipe: TrainConfig, images: int, budget_images: int) -> float:
     """The learning rate of the step that starts after `images` of the budget.
 
-    Constant, or with `lr_decay` falling as 1 / sqrt(images / lr_decay) (EDM2). Over the cooldown, the last share
-    `lr_cooldown` of the budget, it also falls linearly to 0.
+    Constant, or with `lr_decay` falling as 1 / sqrt(images / lr_decay) (EDM2). It also rises linearly from 0 over the
+    first `lr_rampup` images (EDM), and falls linearly to 0 over the last share `lr_cooldown` of the budget.
     """
     lr = recipe.lr
+    if images < recipe.lr_rampup:
+        lr *= images / recipe.lr_rampup
     if recipe.lr_cooldown:
         lr *= min(1.0, (1 - images / budget_images) / recipe.lr_cooldown)
     return lr / math.sqrt(max(images / recipe.lr_decay, 1)) if recipe.lr_decay else lr

@@ -54,7 +54,9 @@ _FFHQ = {**_CIFAR10, "channel_mult": [1, 2, 2, 2]}
 
 
 def _edm(name: str, network: dict[str, Any], size: int, classes: int = 0) -> dict[str, Published]:
-    return {name: Published(source=f"{_EDM}/{name}.pkl", network=network, shape=(3, size, size), classes=classes)}
+    """Trained on 200 million images, the published code's default, which the published commands do not change."""
+    source, shape = f"{_EDM}/{name}.pkl", (3, size, size)
+    return {name: Published(source=source, network=network, shape=shape, classes=classes, images=200_000_000)}
 
 
 def _edm2(size: str, kimg: str, ema: str, channels: int) -> dict[str, Published]:

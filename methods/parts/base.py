@@ -124,6 +124,17 @@ class Weight(Protocol):
         """[B], [B] -> one value per sample [B]."""
         ...
 
+    def modules(self) -> dict[str, nn.Module]:
+        """New modules that are trained with the network, by name; {} for most weights."""
+        ...
+
+    def balanced(self, weighted: Tensor, t: Tensor, modules: nn.ModuleDict) -> Tensor:
+        """Weighted distances [B] at levels t [B] -> what the loss is the mean of, [B]: the same for most weights.
+
+        modules: those of the method.
+        """
+        ...
+
     def penalty_scale(self, t: float, r: float) -> float:
         """Factor of a coupling's penalty that keeps its balance against the weighted distance."""
         ...

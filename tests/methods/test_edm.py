@@ -45,7 +45,7 @@ def counted(denoise: Denoise) -> tuple[Denoise, list[float]]:
 
 @pytest.fixture
 def method(digits: Dataset) -> Method:
-    return small_model("edm", digits).method
+    return small_model("edm", digits, "method.process.sigma_max=80").method
 
 
 def test_the_loss_is_that_of_the_paper(digits: Dataset) -> None:
@@ -65,6 +65,29 @@ def test_the_loss_is_that_of_the_paper(digits: Dataset) -> None:
     expected = (weight * ((denoised - x.numpy()) ** 2).reshape(16, -1).sum(1)).mean()
     assert terms.total.item() == pytest.approx(expected, rel=1e-5)
     assert torch.equal(drawn.r, torch.zeros(16))
+
+
+def test_a_learned_uncertainty_starts_as_edm_and_follows_the_weighted_distance(digits: Dataset) -> None:
+    """λ d / exp(u) + u is smallest at u = ln(λ d), where it is 1 + ln(λ d)."""
+    models = [small_model("edm", digits, f"method.weight.kind={kind}") for kind in ("snr", "uncertainty")]
+    x = digits.to_model(digits.images[:16])
+    drawn = draw(models[0].method, x, None, 0.5, generator("test", 1))
+    plain, learned = (loss(model.method, model.denoiser(), x, None, 0.5, drawn).total.item() for model in models)
+    assert plain == learned
+    assert "log_uncertainty.output.weight" in dict(models[1].weights.named_parameters())
+
+    modules, weight = models[1].method.modules, models[1].method.weight
+    t = (1.2 * torch.randn(1024, generator=torch.manual_seed(0)) - 1.2).exp()
+    weighted = 5 / (1 + t)
+    optimizer = torch.optim.Adam(modules.parameters(), lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        total = weight.balanced(weighted, t, modules).mean()
+        total.backward()
+        optimizer.step()
+    assert total.item() == pytest.approx((1 + weighted.log()).mean().item(), abs=1e-3)
+    within = modules["log_uncertainty"](t[t.log().abs() < 3]) - weighted[t.log().abs() < 3].log()
+    assert within.abs().max() < 0.1
 
 
 def test_noise_levels_follow_the_published_distribution(method: Method) -> None:

@@ -195,6 +195,7 @@ SCIENCE = {
     "data.conditional": ("true",),
     "data.flip": ("true",),
     "train.lr_decay": ("1000", "2000"),
+    "train.lr_rampup": ("1000", "2000"),
     "train.precision": ("bf16", "tf32"),
     "train.nonfinite": ("zero",),
     "train.init": ("weights", "others"),

@@ -54,6 +54,15 @@ ECT_CIFAR |= {"method.process.boundary": "never", "method.process.eval_shift": 0
 ECT_CIFAR |= {"train.batch": 128, "network.dropout": 0.2, "data.flip": False, "sample.sigma_mid": [0.821]}
 ECT_CIFAR |= {"train.init": "edm-cifar10-32x32-uncond-vp", "train.precision": "fp32", "sample.renoise": "sigma"}
 
+EDM = {"data.conditional": False, "data.flip": False, "method.times.kind": "lognormal_denoising"}
+EDM |= {"method.distance.kind": "squared", "method.coupling.kind": "independent", "method.process.eval_shift": 0}
+EDM |= {"train.optimizer": "adam", "train.lr_rampup": 10_000_000, "train.init": None, "sample.kind": "heun"}
+EDM |= {"sample.rho": 7, "sample.churn": 0}
+EDM_CIFAR = EDM | DDPM | {"train.lr": 1e-3, "train.betas": [0.9, 0.999], "train.lr_decay": None, "train.batch": 512}
+EDM_CIFAR |= {"method.times.p_mean": -1.2, "method.times.p_std": 1.2, "method.weight.kind": "snr", "eval.nfe": [35]}
+EDM_CIFAR |= {"network.dropout": 0.13, "train.images": 200_000_000}
+EDM_CIFAR |= {"train.ema": {"kind": "halflife", "images": 500_000, "rampup": 0.05}}
+
 ECT_IMAGENET = UNGUIDED | ADAM | EDM2 | EMA_9999 | {"data.conditional": True, "data.flip": False, "train.batch": 128}
 ECT_IMAGENET |= {"method.times.p_mean": -0.8, "method.times.p_std": 1.6, "method.times.q": 4, "method.times.stages": 4}
 ECT_IMAGENET |= {"method.distance.c": 0.06, "method.weight.kind": "snr", "method.process.eval_shift": 0}
@@ -98,6 +107,31 @@ TABLE: dict[str, tuple[str, str, dict[str, Any]]] = {
             "train.ema": {"kind": "constant", "factor": 0.99997},
             "sample.sigma_mid": [1.526],
             "sample.renoise": "sqrt_diff",
+        },
+    ),
+    "edm_cifar10": ("edm", "cifar10", EDM_CIFAR),
+    "edm_cifar10_conditional": ("edm", "cifar10", EDM_CIFAR | {"data.conditional": True}),
+    "edm2_imagenet64_s": (
+        "edm",
+        "imagenet64",
+        EDM
+        | EDM2
+        | {
+            "data.conditional": True,
+            "method.times.p_mean": -0.8,
+            "method.times.p_std": 1.6,
+            "method.weight.kind": "uncertainty",
+            "network.channels": 192,
+            "network.dropout": 0,
+            "network.dropout_res": None,
+            "train.images": 1024 * 2**20,
+            "train.batch": 2048,
+            "train.betas": [0.9, 0.99],
+            "train.lr": 1e-2,
+            "train.lr_decay": 35_000 * 2048,
+            "train.ema": {"kind": "power", "sigma_rel": 0.075},
+            "train.nonfinite": "zero",
+            "eval.nfe": [63],
         },
     ),
     "ect_cifar10_1hour": (

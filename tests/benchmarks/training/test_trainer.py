@@ -221,6 +221,12 @@ def test_the_learning_rate_falls_as_an_inverse_square_root(step: int, expected: 
     assert learning_rate(recipe, step * 128, 100_000 * 128) == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_rampup_starts_at_zero_and_goes_on_top_of_the_decay() -> None:
+    recipe = TrainConfig(images=100, batch=1, lr=1.0, lr_rampup=40, lr_decay=25)
+    rates = [learning_rate(recipe, images, 100) for images in (0, 10, 30, 40, 100)]
+    assert rates == pytest.approx([0, 0.25, 0.75 / math.sqrt(30 / 25), 1 / math.sqrt(40 / 25), 0.5])
+
+
 def test_the_cooldown_goes_on_top_of_the_decay() -> None:
     recipe = TrainConfig(images=100, batch=1, lr=1.0, lr_cooldown=0.5, lr_decay=25)
     rates = [learning_rate(recipe, images, 100) for images in (0, 25, 50, 75, 100)]
