@@ -11,7 +11,7 @@ from consistency_bench.benchmarks.common.precision import repeatable
 from consistency_bench.benchmarks.doctor.check import Check, perform
 from consistency_bench.benchmarks.doctor.table import CHECKS, row, this_machine
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name.replace(" ", "-"))
