@@ -38,7 +38,9 @@ Out = Annotated[
 
 @app.command()
 def doctor(device: Device = None, out: Out = None) -> int:
-    """Check packages, devices, shipped files and data sets, or with --device what training needs of a device.
+    """Check packages, devices and data sets, or all of one device.
+
+    With --device, what training needs of that device is examined.
 
     Exit status: 0 all that is needed is there, 1 something is missing or a check failed.
     """

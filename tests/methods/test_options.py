@@ -465,7 +465,7 @@ def test_the_time_input_of_the_imagenet_code() -> None:
         (
             "ect",
             ["method.process.kind=li", "method.times.t_max=100"],
-            "method.times.t_max goes to 100, must be at most sigma_max of the process, 80",
+            "method.times.t_max goes to 100, must be at most sigma_max of the process, 10",
         ),
         (
             "vct",
@@ -481,7 +481,7 @@ def test_the_time_input_of_the_imagenet_code() -> None:
         (
             "vct",
             ["method.process.kind=li", "sample.sigma_mid=[100]"],
-            r"sample.sigma_mid is \[100.0\], must be levels of at most sigma_max of the process, 80",
+            r"sample.sigma_mid is \[100.0\], must be levels of at most sigma_max of the process, 10",
         ),
         (
             "ict",

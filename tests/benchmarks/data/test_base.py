@@ -72,11 +72,14 @@ def test_a_fifth_is_held_out_by_a_fixed_choice_and_never_in_the_training_set():
     assert whole.held_out is None
     (cell,) = compose_cells(["sct"], [0], ["data.held_out=0.2", "data.flip=true"])
     bank = build_model(cell.config, data, torch.device("cpu")).bank
-    assert torch.equal(bank.images, torch.cat([data.images, data.images.flip(-1)]))
+    assert torch.equal(bank.stored(slice(None)), torch.cat([data.images, data.images.flip(-1)]))
 
 
 def test_held_out_samples_make_another_cell_and_none_the_same():
-    plain, none, some = (compose_cells(["ect"], [0], s)[0] for s in ([], ["data.held_out=0"], ["data.held_out=0.2"]))
+    toy = "benchmark=toy2d"
+    plain, none, some = (
+        compose_cells(["ect"], [0], [toy, *more])[0] for more in ([], ["data.held_out=0"], ["data.held_out=0.2"])
+    )
     assert plain.config.cell == none.config.cell
     assert some.id != plain.id
     assert some.config.cell.variant == "data.held_out=0.2"
