@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from ..analysis.formatting import metric_title, short
 from ..analysis.rivals import Rival, rivals
 from ..analysis.tables import Board, Contest, Entry
-from .panels import cut_ends, cut_handle, legend_below, panels, row_names
+from .panels import cut_ends, cut_handle, in_brackets, legend_below, panels, row_names
 from .style import Style, styles
 
 MOST_ROWS = 16  # configurations of one picture
@@ -97,7 +97,7 @@ def _axis_name(contest: Contest, shown: Sequence[Entry]) -> str:
     what = "the baseline" if contest.reference != contest.leader else "the best mean"
     name = what if is_shown else short(contest.reference).replace("\n", " ")
     unit = " in %" if contest.family.log else ""
-    return f"{title}:\ndifference to {name}{unit}" + (f"\n({basis})" if basis else "")
+    return f"{title}:\ndifference to {name}{unit}{in_brackets(basis)}"
 
 
 def _without(contest: Contest, label: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from .style import Style
 WIDEST = 13.0  # inches of a picture without a given width: more panels go into further rows
 NARROWEST = 2.5  # inches of a panel that has another beside it
 LEAST = 5.5  # inches of a picture without a given width
+AXIS_LINE = 32  # characters of the text below the name of an axis
 LEGEND: dict[str, Any] = {"handlelength": 3.0, "columnspacing": 1.6, "handletextpad": 0.6, "labelspacing": 0.35}
 LEGEND_COLUMNS = 5
 BESIDE = 0.42  # of the width of a picture: names that take more are written above their rows
@@ -318,4 +320,9 @@ def end_limits(
 def axis_name(metric: str) -> str:
     """A metric, an arrow for which way is better, and below it what it is measured on."""
     title, basis = metric_title(metric)
-    return title + ARROWS[direction(metric)] + (f"\n({basis})" if basis else "")
+    return title + ARROWS[direction(metric)] + in_brackets(basis)
+
+
+def in_brackets(basis: str) -> str:
+    """What a metric is measured on, in brackets on lines of its own that are no longer than a panel; "" for nothing."""
+    return "\n" + textwrap.fill(f"({basis})", AXIS_LINE) if basis else ""
