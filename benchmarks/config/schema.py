@@ -143,8 +143,7 @@ class TrainConfig:
     precision: str = "fp32"
     """Of training: fp32 (no TF32), tf32, or bf16 (autocast of the network alone)."""
     compile: bool = False
-    """Compile the network of training (torch.compile): equal up to rounding, faster after minutes of compiling. Needs a
-    C++ compiler."""
+    """Compile the network of training (torch.compile): equal up to rounding. Needs a C++ compiler, and minutes once."""
     nonfinite: str = "skip"
     """What becomes of a step with a non-finite gradient: skip it, or put zero in the place of those entries."""
     init: str | None = field(default=None, metadata=AS_TYPED)
