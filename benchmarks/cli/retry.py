@@ -51,8 +51,8 @@ def retry(
 
     Cells with a damaged configuration are named and left out.
 
-    Exit status: 0 submitted, done, or nothing to retry; 1 a cell failed or diverged, or a file is damaged; 130
-    interrupted.
+    Exit status: 0 submitted, done, or nothing to retry; 1 a cell failed or diverged, or a configuration is damaged;
+    130 interrupted.
     """
     from ..runs.stored import trusted
 
@@ -80,8 +80,12 @@ def retry(
             "is done or held",
             file=sys.stderr,
         )
-    for cell in wanted:
-        damages += damage_of(cell.run.path, cell.run.config_file, lambda run=cell.run: run.config)
+        say_damage(damages, out)  # all cells are retried nonetheless
+    damages = [
+        damage
+        for cell in wanted
+        for damage in damage_of(cell.run.path, cell.run.config_file, lambda run=cell.run: run.config)
+    ]
     damaged = say_damage(damages, out)
     wanted = [cell for cell in wanted if cell.run.path not in {item.folder for item in damages}]
     if not wanted:

@@ -37,7 +37,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     place = Place(tmp_path_factory.mktemp("undisturbed") / "runs")
     assert finish(start(place)) == [0]
     files = place.results()
-    assert len(files) == 2 * (1 + 4 + 5) + 2  # and the reference, and what VCT's coupling has learned
+    assert len(files) == 2 * (1 + 4 + 3) + 2  # and the reference, and what VCT's coupling has learned
     return files
 
 
