@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.files import DamagedError
+from ..common.errors import UsageError
 from ..common.text import plain
 from ..runs.folder import Run
 from ..runs.starts import waits_for
@@ -128,7 +128,7 @@ class Described:
     def __call__(self, view: View) -> View:
         for cell in view.cells:
             if cell.run not in self.configs:
-                with contextlib.suppress(DamagedError):  # named at the end
+                with contextlib.suppress(UsageError, OSError):  # named at the end
                     self.configs[cell.run] = cell.run.config.cell
         known = [cell for cell in view.cells if cell.run in self.configs]
         each = variants([self.configs[cell.run] for cell in known])

@@ -57,7 +57,7 @@ def doctor(device: Device = None, out: Out = None) -> int:
     for good, text in needed:
         print(f"{'ok     ' if good else 'MISSING'} {text}")
     print(f"info    {count(available_cores(), 'core')}, {_accelerator()}")
-    print(f"info    {_fast_training()}")
+    print(f"info    {_compiling()}")
     for name in ("digits", "toy2d", "fashion_mnist", "cifar10"):
         print(f"info    data set {name}: {_dataset(name)}")
     for label, (program, purpose) in OPTIONAL.items():
@@ -123,7 +123,7 @@ def _accelerator() -> str:
     return "MPS" if torch.backends.mps.is_available() else "no GPU"
 
 
-def _fast_training() -> str:
+def _compiling() -> str:
     from ..common.devices import bf16_unit
     from ..training.compiled import missing_for_compiling
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +47,7 @@ def train(
     from ..execution.preflight import check_cells
     from ..speed.train import compare
 
-    cells = compose_cells(parse_methods(methods), [0], settings or [], print)
+    cells = compose_cells(parse_methods(methods), [0], settings or [], partial(print, file=sys.stderr))
     check_cells(cells)
     limit_threads()
     if threads is not None:
@@ -56,8 +58,8 @@ def train(
         result = compare(cells, programs, peer, rounds, device, Path(folder))
     machine = {**hardware(), "device": str(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     if json:
-        options_ = {"methods": methods, "settings": settings or [], "rounds": rounds}
-        print_json({"machine": machine, **options_, **dataclasses.asdict(result)})
+        asked = {"methods": methods, "settings": settings or [], "rounds": rounds}
+        print_json({"machine": machine, **asked, **dataclasses.asdict(result)})
     else:
         print(f"{machine['cpu']}, {machine['threads']} threads, {device}, torch {torch.__version__}")
         print("\n".join(_lines(result)))

@@ -46,12 +46,14 @@ def pretraining(init: str | None, methods: Collection[str]) -> Pretraining | Non
 
     try:
         content = yaml.safe_load(init)
-        assert isinstance(content, dict)
+    except yaml.YAMLError:
+        content = None
+    if not isinstance(content, dict):
+        raise UsageError(f"train.init is {quoted(init)}, must be a mapping such as {EXAMPLE}")
+    try:
         return part_from_options(Pretraining, content, "train.init")
     except OptionError as error:
         raise UsageError(str(error)) from None
-    except (yaml.YAMLError, AssertionError):
-        raise UsageError(f"train.init is {quoted(init)}, must be a mapping such as {EXAMPLE}") from None
 
 
 def cell_name(init: str | None) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from ..common.text import plain
 from .schema import is_as_typed
 
 if TYPE_CHECKING:
-    from .compose import Cell
+    from .compose import Cell, Find
 
 DEFAULT_METHODS, DEFAULT_SEEDS = ("ict", "ect", "sct", "vct"), "0-5"
 BUDGET = "train.images"
@@ -151,7 +151,7 @@ def study_of(content: Any) -> Study:
     return study
 
 
-def compose_study(study: Study, path: Path, note: Any, find: Any = None) -> list[Cell]:
+def compose_study(study: Study, path: Path, note: Callable[[str], None], find: Find | None = None) -> list[Cell]:
     """The cells of a study, as `compose_cells` makes them. Raises UsageError, which names the file and the line."""
     from .compose import compose_cells, parse_methods, parse_seeds
 

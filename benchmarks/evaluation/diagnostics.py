@@ -33,7 +33,14 @@ from ..config.schema import RunConfig
 from ..runs.folder import DIAGNOSTICS
 from ..training.model import Model
 from .estimators import UNDEFINED, Estimate, conditional_variance, gradient_spread, inner_products, mean_estimate
-from .posterior import Points, bank_noise_posterior, implied_noise, noise_posterior_at, posterior_draws
+from .posterior import (
+    Points,
+    aggregate_variance,
+    bank_noise_posterior,
+    implied_noise,
+    noise_posterior_at,
+    posterior_draws,
+)
 
 LOWEST = 0.01
 """The cleanest level that is measured; the noisiest is σ_max of the forward process."""
@@ -147,14 +154,6 @@ def common_inputs(model: Model, address: Sequence[int | str], low: float, high: 
     return Inputs(index.to(device), t.to(device), z.to(device))
 
 
-def noise_scale(posterior: Gaussian | None) -> float:
-    """The root of the aggregate variance of the noise of all images, mean over its elements; 1 where it is normal."""
-    if posterior is None:
-        return 1.0
-    mean, std = posterior.mean.double(), posterior.std.double()
-    return math.sqrt((std.square().mean(0) + mean.var(0, correction=0)).mean().item())
-
-
 def cleaner_levels(model: Model, t: Tensor, progress: float, ratio: float | None) -> Tensor:
     """r [S] for levels t [S]: the method's own rule at this point of training, or ratio · t, within t's phase.
 
@@ -180,7 +179,7 @@ def measure(
     edges = bin_edges(settings.bins, model.method.process.sigma_max)
     with torch.no_grad(), float32_products(tf32=False):
         posterior = bank_noise_posterior(probe.method, probe.bank) if probe.method.coupling.has_density else None
-    scale = noise_scale(posterior) if settings.effective else 1.0
+    scale = math.sqrt(aggregate_variance(posterior)) if settings.effective and posterior else 1.0
     for number, (low, high) in enumerate(itertools.pairwise(edges)):
         address = (benchmark, seed, settings.bins, number)
         inputs = common_inputs(probe, address, low, high, settings.samples).at_noise(scale, edges[-1])

@@ -79,9 +79,14 @@ def kl_parts(posterior: Gaussian, generator: torch.Generator) -> KlParts:
         logs = offset - 0.5 * (z**2) @ precision.T + z @ (mean * precision).T
         own = -0.5 * (noise**2).sum(1) - std.log().sum(1)
         gains.append(own - logs.logsumexp(1) + math.log(count))
-    variance = (std**2).mean(0) + mean.var(0, correction=0)
     kl = kl_to_standard_normal(Gaussian(mean=mean, std=std)).mean()
-    return KlParts(count, kl.item(), torch.cat(gains).mean().item(), variance.mean().item())
+    return KlParts(count, kl.item(), torch.cat(gains).mean().item(), aggregate_variance(posterior))
+
+
+def aggregate_variance(posterior: Gaussian) -> float:
+    """The variance of the mixture of couplings [N, ...], mean over its elements; 1 for the prior."""
+    mean, std = (array.double().cpu().flatten(1) for array in (posterior.mean, posterior.std))
+    return ((std**2).mean(0) + mean.var(0, correction=0)).mean().item()
 
 
 @dataclass(frozen=True)

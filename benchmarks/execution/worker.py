@@ -217,10 +217,12 @@ def _awaited(run: Run, coming: Collection[Path]) -> tuple[Run | None, bool]:
 
     coming: folders of open cells on this worker's list.
     """
-    first = first_cell(run.path, config := Run(run.path).config)
-    # In this order: weights are written before the lock is released.
-    is_coming = first is not None and (first.path in coming or is_held(first.lock_file))
-    return awaited(run.path, config), is_coming
+    with contextlib.suppress(UsageError, OSError):  # damaged since it was listed: reported when it is claimed
+        first = first_cell(run.path, config := Run(run.path).config)
+        # In this order: weights are written before the lock is released.
+        is_coming = first is not None and (first.path in coming or is_held(first.lock_file))
+        return awaited(run.path, config), is_coming
+    return None, False
 
 
 def _give_up(run: Run, lock: Lock, why: str) -> None:

@@ -74,7 +74,7 @@ def host_batches(model: Model, batch: int) -> Iterator[tuple[Tensor, Tensor, Ten
     """Endless batches of positions, images in model units and labels, shuffled by a loader on the host."""
     bank = model.bank
     labels = torch.zeros(len(bank), dtype=torch.long) if bank.labels is None else bank.labels.cpu()
-    data = TensorDataset(torch.arange(len(bank)), bank.images.cpu(), labels)
+    data = TensorDataset(torch.arange(len(bank)), bank.stored(slice(None)).cpu(), labels)
     loader = DataLoader(data, batch, shuffle=True, drop_last=True)
     for index, images, classes in itertools.chain.from_iterable(itertools.repeat(loader)):
         yield index, bank.to_model(images), None if bank.labels is None else classes

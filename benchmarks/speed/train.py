@@ -63,6 +63,7 @@ def compare(
     for cell in cells:
         firsts.setdefault(cell.method, cell)
     steps: dict[tuple[str, str], Step] = {}
+    precision: dict[tuple[str, str], str] = {}  # of the suite's programs: the others compute in float32
     for method, cell in firsts.items():
         if peer is not None:
             steps[method, "peer"] = peer_step(peer, cell.config, dataset, device)
@@ -70,6 +71,7 @@ def compare(
             steps[method, "plain"] = plain_step(cell.config, dataset, device)
         for name, own in labels([each for each in cells if each.method == method]).items():
             steps[method, name] = trainer_step(own.config, dataset, device, folder / own.id)
+            precision[method, name] = precision[method, f"{name}, bare"] = own.config.train.precision
             if "bare" in programs:
                 steps[method, f"{name}, bare"] = bare_step(own.config, dataset, device)
     named = {" ".join(key): step for key, step in steps.items()}
@@ -81,7 +83,7 @@ def compare(
     rows = []
     for (method, name), times in seconds.items():
         base = next(value for (other, _), value in seconds.items() if other == method)
-        kind = "bfloat16" if "bf16" in name else "float32"
+        kind = "bfloat16" if precision.get((method, name)) == "bf16" else "float32"
         batch, middle = firsts[method].config.train.batch, Spread.of([1000 * value for value in times])
         rate = 1000 * batch / middle.median
         peak = max(value for key, value in peaks.items() if key.endswith(kind))

@@ -97,6 +97,23 @@ def test_a_failure_is_logged_and_the_next_cell_runs(here: Callable[..., int], tm
     assert (broken / "log.txt").read_text() == log  # closed, until it is put back in the queue
 
 
+def test_a_configuration_that_is_damaged_while_another_cell_trains_stops_no_other(
+    here: Callable[..., int], tmp_path: Path
+) -> None:
+    first, damaged, last = (put(tiny_cell("ect", seed=seed), tmp_path) for seed in range(3))
+
+    def damage() -> None:
+        until(lambda: state(first) == "running")
+        (damaged / "config.yaml").write_text("{")
+
+    thread = threading.Thread(target=damage)
+    thread.start()
+    assert here(first, damaged, last) == 0
+    thread.join()
+    assert [state(folder) for folder in (first, damaged, last)] == ["done", "failed", "done"]
+    assert "config.yaml" in read_json(damaged / STATUS)["error"]
+
+
 def test_a_damaged_history_stops_no_start_and_is_kept(here: Callable[..., int], tmp_path: Path) -> None:
     folder = put(tiny_cell("ect"), tmp_path)
     (folder / RUN).write_text("{")

@@ -16,6 +16,7 @@ from consistency_bench.benchmarks.speed.train import compare
 from ..conftest import TINY, tiny_cell
 
 CPU = torch.device("cpu")
+KINDS = ("float32", "bfloat16")
 
 
 def test_every_program_of_every_method_is_timed(tmp_path: Path) -> None:
@@ -27,6 +28,14 @@ def test_every_program_of_every_method_is_timed(tmp_path: Path) -> None:
     ]
     assert all(row.rate > 0 and row.share > 0 for row in result.rows)
     assert list(result.costs) == [f"sct / ect, {program}" for program in suite]
+
+
+def test_shares_are_of_the_rate_of_the_own_precision_and_mirror_images_are_trained_on(tmp_path: Path) -> None:
+    small = ["benchmark=digits", "network.width=16", "data.flip=true", "train.batch=8", "train.precision=bf16"]
+    result = compare(compose_cells(["ect"], [0], small), ["plain"], None, 2, CPU, tmp_path)
+    plain, suite = result.rows
+    full, half = (max(rate for name, rate in result.peaks.items() if name.endswith(f" {k}")) for k in KINDS)
+    assert suite.share * half / suite.rate == pytest.approx(plain.share * full / plain.rate)
 
 
 def test_programs_alternate_and_ratios_are_taken_round_by_round() -> None:
