@@ -36,6 +36,10 @@ def default_generator(stream: str, *address: int | str, device: torch.device | s
 
     device = torch.device(device)
     devices = [] if device.type == "cpu" else [device]
+    seed = derive(stream, *address)
     with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
-        torch.manual_seed(derive(stream, *address))
+        # torch.manual_seed seeds every kind of device, and stores the call and its stack for those not in use.
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
         yield

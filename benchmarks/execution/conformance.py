@@ -172,7 +172,7 @@ def averaged_weights_round_trip(name: str, digits: Dataset) -> None:
     with torch.no_grad():
         for parameter in model.weights.parameters():
             parameter.add_(1.0)
-    ema.update(average.weights, model.weights, 0.75)
+    ema.update(ema.Tensors.of(average.weights), ema.Tensors.of(model.weights), 0.75)
     for mean, now in zip(average.weights.parameters(), model.weights.parameters(), strict=True):
         _must(torch.allclose(mean, now - 0.75, rtol=1.3e-6, atol=1e-5), "the average of the weights is wrong")
         _must(not mean.requires_grad, "averaged weights require a gradient")

@@ -45,7 +45,7 @@ def bare_step(config: RunConfig, dataset: Dataset, device: torch.device) -> Step
     weights = model.weights.train()
     parameters = list(weights.parameters())
     optimizer = make_optimizer(config.train, weights)
-    averages = ema.Averages(config.train, average.weights)
+    averages = ema.Averages(config.train, weights, average.weights)
     replica = Replica(model, average.denoiser(evaluating=True), compile=config.train.compile)
     noise, numbers = generator("speed", device=device), itertools.count(1)
     micro_batch = config.run.micro_batch or config.train.batch
@@ -55,7 +55,7 @@ def bare_step(config: RunConfig, dataset: Dataset, device: torch.device) -> Step
         replica.forward_backward(index, 0.0, noise, micro_batch)
         clip_gradients(parameters, gradient_norm(parameters), config.train.clip)
         optimizer.step()
-        averages.update(weights, next(numbers), config.train.batch)
+        averages.update(next(numbers), config.train.batch)
         optimizer.zero_grad(set_to_none=True)
 
     return step

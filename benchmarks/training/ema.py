@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,21 @@ from ..config.schema import TrainConfig
 class Averages:
     """All averages of one run, by name.
 
+    weights: the module whose weights are averaged; they are updated in place.
     headline: the module that holds the average `train.ema`; the others start as copies of it.
     """
 
-    def __init__(self, recipe: TrainConfig, headline: nn.Module) -> None:
+    def __init__(self, recipe: TrainConfig, weights: nn.Module, headline: nn.Module) -> None:
         self.profiles = recipe.averages
         self.weights = {name: averaged_copy(headline) if name else headline for name in self.profiles}
+        # Finding the tensors of a small network takes longer than averaging them.
+        self._values = Tensors.of(weights)
+        self._means = {name: Tensors.of(average) for name, average in self.weights.items()}
 
-    def update(self, weights: nn.Module, step: int, batch: int) -> None:
+    def update(self, step: int, batch: int) -> None:
         """Update the averages with the weights after update number `step`, counted from 1."""
         for name, profile in self.profiles.items():
-            update(self.weights[name], weights, profile.beta(step, batch))
+            update(self._means[name], self._values, profile.beta(step, batch))
 
     def state_dict(self) -> dict[str, Any]:
         return {name: average.state_dict() for name, average in self.weights.items()}
@@ -40,11 +44,21 @@ def averaged_copy(weights: nn.Module) -> nn.Module:
     return copy.deepcopy(weights).eval().requires_grad_(False)
 
 
+class Tensors(NamedTuple):
+    """The tensors of a module."""
+
+    parameters: list[Tensor]
+    buffers: list[Tensor]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Tensors:
+        return cls(list(module.parameters()), list(module.buffers()))
+
+
 @torch.no_grad()
-def update(average: nn.Module, weights: nn.Module, beta: float) -> None:
+def update(average: Tensors, weights: Tensors, beta: float) -> None:
     """average <- beta · average + (1 - beta) · weights; buffers are copied."""
-    means: list[Tensor] = list(average.parameters())
-    values: list[Tensor] = list(weights.parameters())
-    torch._foreach_lerp_(means, values, 1 - beta)  # type: ignore[attr-defined]  # one kernel on a GPU, lerp_'s bits
-    for old, new in zip(average.buffers(), weights.buffers(), strict=True):
+    # One kernel on a GPU, with the bits of lerp_.
+    torch._foreach_lerp_(average.parameters, weights.parameters, 1 - beta)  # type: ignore[attr-defined]
+    for old, new in zip(average.buffers, weights.buffers, strict=True):
         old.copy_(new)

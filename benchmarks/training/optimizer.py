@@ -49,4 +49,5 @@ def zero_nonfinite(parameters: Sequence[nn.Parameter]) -> Tensor:
 
 def clip_gradients(parameters: Sequence[nn.Parameter], norm: Tensor, clip: float | None) -> None:
     """Scale the gradients, whose global norm is `norm`, down to a norm of at most `clip`; None leaves them."""
-    nn.utils.clip_grads_with_norm_(parameters, clip or math.inf, norm)
+    if clip is not None:
+        nn.utils.clip_grads_with_norm_(parameters, clip, norm)

@@ -104,7 +104,7 @@ class Trainer:
         average = model.averaged()
         self.weights = model.weights.train()
         self.parameters = list(self.weights.parameters())
-        self.averages = ema.Averages(config.train, average.weights)
+        self.averages = ema.Averages(config.train, self.weights, average.weights)
         self.optimizer = make_optimizer(config.train, self.weights)
         self.state = TrainState()
         self.replica = Replica(model, average.denoiser(evaluating=True), ranks, compile=config.train.compile)
@@ -195,7 +195,7 @@ class Trainer:
             group["lr"] = learning_rate(recipe, self.state.images, self.budget_images)
         self.optimizer.step()
         self.state.updates += 1
-        self.averages.update(self.weights, self.state.updates, self.batch)
+        self.averages.update(self.state.updates, self.batch)
         self.end_step()
 
     def step_nonfinite(self, loss: float) -> None:

@@ -60,7 +60,7 @@ def test_the_average_of_all_tensors_at_once_has_the_bits_of_one_after_another() 
     expected = [
         mean.lerp(weight, 1 - 0.9) for mean, weight in zip(average.parameters(), weights.parameters(), strict=True)
     ]
-    ema.update(average, weights, 0.9)
+    ema.update(ema.Tensors.of(average), ema.Tensors.of(weights), 0.9)
     assert all(torch.equal(mean, wanted) for mean, wanted in zip(average.parameters(), expected, strict=True))
 
 
@@ -100,7 +100,7 @@ def test_the_average_is_the_weighted_sum_of_what_was() -> None:
             weights.weight.fill_(step)
             assert weights.running_mean is not None
             weights.running_mean.fill_(step)
-        ema.update(average, weights, 0.75)
+        ema.update(ema.Tensors.of(average), ema.Tensors.of(weights), 0.75)
         expected = 0.75 * expected + 0.25 * step
     assert torch.allclose(average.weight, expected)
     assert torch.equal(average.running_mean, torch.full((3,), 5.0))
