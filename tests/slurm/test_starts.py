@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = ("benchmark=toy2d", "train.images=2560", "run.snapshots=1", "eval.nfe=[1]", "network.width=8")
 GRID = ("--methods", "ect,sct", "--seeds", "0", *SMALL, "run.checkpoint_seconds=0")
-LONG = (*GRID, "train.init={method: edm, images: 512000}")
+LONG = (*GRID, "train.init={method: edm, images: 352000}")
 
 
 def waiting() -> list[str]:

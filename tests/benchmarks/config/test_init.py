@@ -23,7 +23,7 @@ def test_a_pretraining_is_the_cell_of_its_method_and_shared_by_all_methods() -> 
     for cell in cells[2:]:
         start, first = cell.config.cell.start, cells[cell.seed]
         assert start is not None
-        assert (start.cell, start.id, start.method, start.images) == (first.name, first.id, "edm", 512_000)
+        assert (start.cell, start.id, start.method, start.images) == (first.name, first.id, "edm", 352_000)
         assert cell.config.cell.variant == "train.init=edm"
         assert RunConfig.from_dict(cell.config.to_dict()) == cell.config
     assert len({cell.config.cell.group for cell in cells}) == 4  # the same for all seeds
@@ -50,7 +50,7 @@ def test_budgets_in_every_spelling() -> None:
         cell = compose_cells(["ect"], [0], [f"train.init={init}"])[-1]
         return cell.config.cell.group, str(cell.config.train.init)
 
-    assert group("edm") == group("{method: edm}") == group("{version: 1, images: 512000, method: edm}")
+    assert group("edm") == group("{method: edm}") == group("{version: 1, images: 352000, method: edm}")
     assert group("{method: edm, images: 1000}") == (
         group("{images: 1000, method: edm}")[0],
         "{method: edm, images: 1000}",
