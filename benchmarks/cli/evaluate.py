@@ -124,8 +124,10 @@ def _score(pending: dict[Run, RunConfig]) -> int:
 def _score_cell(cell: Run, config: RunConfig, evaluator: Evaluator) -> bool:
     """Add the missing rows of a cell and print them. Returns whether all could be computed."""
     from ..common.devices import pick_device
+    from ..common.system import hardware
     from ..evaluation.reference import write_reference
     from ..evaluation.scoring import Scorer
+    from ..runs.hardware import device_kinds
     from ..training.model import build_model
 
     lock = acquire(cell.lock_file)
@@ -135,8 +137,12 @@ def _score_cell(cell: Run, config: RunConfig, evaluator: Evaluator) -> bool:
     with lock:
         before = Run(cell.path).records
         write_reference(config, evaluator, cell.reference_file)
-        model = build_model(config, evaluator.dataset, pick_device(config.run.device))
-        state = Scorer(config, model, evaluator, cell.path).fill_records(should_stop=lambda: not lock.is_ours())
+        device = pick_device(config.run.device)
+        model = build_model(config, evaluator.dataset, device)
+        now = {"device": str(device), "hardware": hardware()}
+        kinds = device_kinds([*cell.history["attempts"], now])
+        scorer = Scorer(config, model, evaluator, cell.path, devices=kinds)
+        state = scorer.fill_records(should_stop=lambda: not lock.is_ours())
     print(cell.path)
     print_records([row for row in Run(cell.path).records if row not in before])
     return state == State.DONE

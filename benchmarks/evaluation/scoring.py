@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,20 @@ class Scorer:
 
     Of several processes each draws batches of samples and computes their features; rank 0 decides which rows are
     missing, computes the metrics and writes.
+
+    devices: the kinds of device that trained the cell and score it. Rows say so where there are several.
     """
 
     def __init__(
-        self, config: RunConfig, model: Model, evaluator: Evaluator, folder: Path, ranks: Ranks = ALONE
+        self,
+        config: RunConfig,
+        model: Model,
+        evaluator: Evaluator,
+        folder: Path,
+        ranks: Ranks = ALONE,
+        devices: Sequence[str] = (),
     ) -> None:
+        self.mark = {"devices": list(devices)} if len(devices) > 1 else {}
         self.config, self.evaluator, self.ranks, self.files = config, evaluator, ranks, Run(folder)
         self.model, self.loaded = model.averaged(), -1
         self.sampler = Sampler(config, self.model, evaluator.dataset, self._guide(model))
@@ -67,7 +76,7 @@ class Scorer:
                 return "interrupted"
             if not ranks.is_writer:
                 continue
-            rows += [_row(config, evaluation, metric, values[metric]) for metric in metrics]
+            rows += [_row(config, evaluation, metric, values[metric]) | self.mark for metric in metrics]
             if samples and evaluation.images == config.budget_images and evaluation.draw == 0:
                 self._save_figures(evaluation.nfe, metrics, torch.cat(samples))
             _write(self.files.path, rows)

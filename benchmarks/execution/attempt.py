@@ -21,6 +21,7 @@ from ..config.plugins import active
 from ..config.schema import RunConfig
 from ..data.base import Dataset
 from ..runs.folder import Run
+from ..runs.hardware import device_kinds
 from ..training.cost import measure_compute
 from ..training.model import Model
 from ..training.trainer import Outcome
@@ -54,6 +55,7 @@ class Attempt:
                 "git": git_state(),
                 "hardware": hardware(),
                 "device": str(device),
+                "resumes": self._has_weights(),
                 "threads": self.threads,
                 "processes": self.ranks.size,
                 **({"plugins": plugins} if plugins else {}),
@@ -67,10 +69,11 @@ class Attempt:
         self._write()
 
     def _warn_of_rounding(self) -> None:
-        """Say in the log if this attempt rounds otherwise than the last one."""
-        if len(self.run["attempts"]) < 2 or not self.ranks.is_writer:
+        """Say in the log if this attempt rounds otherwise than the last one, whose results it continues."""
+        attempts = self.run["attempts"]
+        if len(attempts) < 2 or not attempts[-1]["resumes"] or not self.ranks.is_writer:
             return
-        before, now = map(_rounding, self.run["attempts"][-2:])
+        before, now = map(_rounding, attempts[-2:])
         other = [key for key in now if before.get(key) and before[key] != now[key]]
         if other:
             what = ", ".join(f"{key}: {now[key]} after {before[key]}" for key in other)
@@ -96,6 +99,15 @@ class Attempt:
         if self.run["attempts"]:
             self.run["attempts"][-1]["ended"] = _now()
             self._write()
+
+    @property
+    def device_kinds(self) -> list[str]:
+        """The kinds of device that have computed the cell so far, in order; on rank 0."""
+        return device_kinds(self.run["attempts"])
+
+    def _has_weights(self) -> bool:
+        folder = self.path.parent
+        return any(folder.glob("checkpoints/*.pt")) or any(folder.glob("snapshots/*.safetensors"))
 
     def _write(self) -> None:
         if self.ranks.is_writer:

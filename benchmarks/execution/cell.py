@@ -122,7 +122,8 @@ class _Cell:
         state = outcome.state
         if state == "done":
             status.write(state="running", phase="score")
-            state = Scorer(config, model, evaluator, self.folder, ranks).fill_records(self.should_stop, status.scored)
+            scorer = Scorer(config, model, evaluator, self.folder, ranks, self.attempt.device_kinds)
+            state = scorer.fill_records(self.should_stop, status.scored)
         elif state == "diverged" and ranks.is_writer:
             record_divergence(config, self.folder)
         status.write(state=state, images=outcome.images)

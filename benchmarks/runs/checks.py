@@ -30,6 +30,9 @@ def records(rows: Sequence[dict[str, Any]], cell: str) -> None:
                 raise ValueError(f"row {number} has a {key} that is too small or too large")
         if not isinstance(row["metric"], str) or not isinstance(row.get("sampler", ""), str):
             raise ValueError(f"row {number} has metric {row['metric']!r}, which is not a name")
+        devices = row.get("devices", [])
+        if not isinstance(devices, list) or not all(isinstance(name, str) for name in devices):
+            raise ValueError(f"row {number} has devices {devices!r:.80}, which are no names")
         for key, value in (("value", row["value"]), ("error", row.get("error"))):
             _number(f"row {number}", key, value)
         place = tuple(row.get(key) for key in ("images", "nfe", "draw", "metric", "sampler"))

@@ -36,10 +36,15 @@ REFERENCE = "reference.jsonl"
 IMPORTED = "imported"  # folder of values of others
 
 
-class Record(TypedDict):
+class _Mark(TypedDict, total=False):
+    devices: list[str]
+
+
+class Record(_Mark):
     """A row of records.jsonl: one metric of one pass of sampling.
 
-    `value` is null after a divergence, `error` (the standard error of the sampling) where a metric has none.
+    `devices`, only where there are several: the kinds of device that have computed the cell so far. `value` is null
+    after a divergence, `error` (the standard error of the sampling) where a metric has none.
     """
 
     benchmark: str

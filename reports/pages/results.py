@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ...benchmarks.common.text import plain
 from ...benchmarks.metrics.registry import direction
 from ..analysis.cells import FINAL_STATES, Cell
 from ..analysis.comparisons import INCONCLUSIVE, Rank
@@ -103,8 +104,18 @@ def machine(hardware: dict[str, object]) -> str:
 
 
 def hardware_text(cells: Iterable[Cell]) -> str:
-    """Every machine that the cells ran on, as a sentence."""
-    return f"Hardware: {machines(cells)}."
+    """Every machine that the cells ran on, and which cells were computed on several kinds of device."""
+    cells = list(cells)
+    mixed = [(cell, plain(", then ".join(found))) for cell in cells if (found := _devices(cell))]
+    names = ", ".join(f"{cell.method} s{cell.seed}-{cell.id}" for cell, _ in mixed)
+    kinds = "; ".join(sorted({found for _, found in mixed}))
+    note = f" Computed on more than one kind of device ({kinds}), which a rerun does not repeat bit for bit: {names}."
+    return f"Hardware: {machines(cells)}.{note if mixed else ''}"
+
+
+def _devices(cell: Cell) -> list[str]:
+    """The kinds of device that a cell was computed on, if there are several."""
+    return max((row.get("devices", []) for row in cell.records), key=len, default=[])
 
 
 def machines(cells: Iterable[Cell]) -> str:

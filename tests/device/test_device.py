@@ -134,6 +134,17 @@ def test_cells_have_the_records_of_the_cpu_and_resume_to_the_bit(trial: Trial) -
         assert_same_rows(runs["cuda"]["rows"], runs["cpu"]["rows"])
 
 
+def test_a_cell_that_changes_its_device_says_so_in_its_records(trial: Trial) -> None:
+    runs = trial("moved")
+    for run, devices in ((runs["cuda"], None), (runs["cpu"], ["Null device", "CPU"])):
+        assert run["states"] == ["interrupted", "done"]
+        assert run["devices"] == [devices] * len(run["devices"])
+        assert len(run["devices"]) > 0
+    assert runs["cuda"]["said"] == []
+    (line,) = runs["cpu"]["said"]
+    assert line.endswith("(device: cpu after cuda)")
+
+
 def test_algorithms_are_deterministic_and_evaluation_is_in_float32(trial: Trial) -> None:
     seen = trial("modes")
     for phase in ("training", "sampling", "features"):

@@ -9,6 +9,7 @@ import gc
 import hashlib
 import itertools
 import json
+import logging
 import math
 import os
 import sys
@@ -236,6 +237,24 @@ def cells(folder: Path) -> Any:
     return answers
 
 
+def moved(folder: Path) -> Any:
+    """What the records of a cell call its devices if it stops on the device and resumes there, or on the CPU."""
+    found = {}
+    for device in ("cuda", "cpu"):
+        (cell,) = compose_cells(["ect"], [0], [*CELL, "run.device=cuda"])
+        (run,) = prepare([cell], folder / device)
+        calls = itertools.count(1)
+        states = [run_cell(run.path, should_stop=lambda calls=calls: next(calls) >= 7)]
+        (cell,) = compose_cells(["ect"], [0], [*CELL, f"run.device={device}"])
+        (run,) = prepare([cell], folder / device)
+        with mock.patch.object(logging.Logger, "warning") as warning:
+            states.append(run_cell(run.path))
+        said = [call.args[0] % call.args[1:] for call in warning.call_args_list]
+        devices = [row.get("devices") for row in Run(run.path).records]
+        found[device] = {"states": states, "devices": devices, "said": said}
+    return found
+
+
 def modes(folder: Path) -> Any:
     """What torch is set to while a cell with train.precision=tf32 trains, and while features are computed."""
     seen: dict[str, Any] = {}
@@ -307,7 +326,7 @@ def again(folder: Path) -> Any:
     return repetition.main(*sys.argv[3:])
 
 
-ALL = (losses, waits, noise, resumed, copies, memory, cells, modes, processes, doctor, again)
+ALL = (losses, waits, noise, resumed, copies, memory, cells, moved, modes, processes, doctor, again)
 TRIALS = {trial.__name__: trial for trial in ALL}
 
 

@@ -14,7 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from consistency_bench.benchmarks.common.files import DamagedError
+from consistency_bench.benchmarks.common.files import DamagedError, write_jsonl
 from consistency_bench.reports.analysis.cells import read_cells
 from consistency_bench.reports.analysis.formatting import count_text, number, score_text
 from consistency_bench.reports.analysis.statistics import Interval, t_interval
@@ -370,6 +370,18 @@ def test_the_sampling_error_stands_below_its_table(sweep):
     line = "Sampling error (bootstrap or subsets) of one sampling draw: fd_digits_2k ± 0.123 (median over cells)"
     assert "Sampling error" not in first
     assert f"|\n\n{line}. This is a standard error" in second
+
+
+def test_a_cell_of_several_kinds_of_device_is_named(sweep):
+    out = sweep.default().out
+    assert "more than one kind of device" not in built(out)
+    cell = next(cell for cell in read_cells(out) if cell.records)
+    rows = [{**row, "devices": ["NVIDIA H100", "CPU"]} for row in cell.records]
+    write_jsonl(cell.run.records_file, rows)
+    line = (
+        "Computed on more than one kind of device (NVIDIA H100, then CPU), which a rerun does not repeat bit for bit: "
+    )
+    assert f"{line}{cell.method} s{cell.seed}-{cell.id}." in built(out).replace("\\", "")
 
 
 def test_a_rival_that_diverged_on_every_seed_is_said_and_does_not_hide_the_winner(sweep):

@@ -58,7 +58,7 @@ def test_a_cell_leaves_complete_rows(tmp_path: Path) -> None:
     identity |= {"variant": cell.config.cell.variant, "group": cell.config.cell.group}
     assert "train.lr=0.002" in identity["variant"]
     for row in rows:
-        assert set(row) == set(Record.__annotations__)
+        assert set(row) == set(Record.__required_keys__)
         assert {key: row[key] for key in identity} == identity
         assert isinstance(row["value"], float)
     draws = {draw: [row["value"] for row in rows if row["draw"] == draw] for draw in (0, 1)}
