@@ -12,8 +12,8 @@ from .sweeping import slurm as call
 
 pytestmark = pytest.mark.slow
 
-#: Of a core: more than three jobs of a minute can do, which SLURM tells to save after half of it.
-LONG_SECONDS = 125
+#: Of a core: two or three jobs of a minute, which SLURM tells to save after half of it.
+LONG_SECONDS = 70
 
 
 def test_work_that_exceeds_the_time_limit_goes_on_in_the_next_job(shared: Place, pace: float, tmp_path: Path) -> None:
@@ -22,8 +22,8 @@ def test_work_that_exceeds_the_time_limit_goes_on_in_the_next_job(shared: Place,
     here = Place(tmp_path / "runs", wrap=("taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))))
     here.bench("run", "--no-mlflow", *long)
     shared.finish()
-    assert shared.said().count("job is requeued") >= 3
-    assert shared.attempts()[0] >= 4
+    assert shared.said().count("job is requeued") >= 1
+    assert shared.attempts()[0] >= 2
     assert shared.results() == here.results()
 
 
