@@ -280,4 +280,6 @@ def test_the_constraints_satisfy_what_is_required() -> None:
     project = PYPROJECT["project"]
     for text in [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]:
         requirement = Requirement(text)
+        if requirement.name == project["name"]:  # an extra that includes another one
+            continue
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), text
