@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 Costs = dict[tuple[str, str], float]
 
 
-def show_grid(grid: Grid) -> None:
-    """Print a table of the cells with their states and, where cells of the same method are finished, their costs."""
+def show_grid(grid: Grid, *, here: bool) -> None:
+    """Print a table of the cells with their states, their device, and their costs where similar cells are finished.
+
+    here: whether they would run on this machine.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -43,8 +46,18 @@ def show_grid(grid: Grid) -> None:
         table.add_row(cell.name, cell.config.cell.variant or "-", state, f"{images:,}", estimate)
     is_terminal = sys.stdout.isatty()
     Console(soft_wrap=not is_terminal, width=None if is_terminal else 200).print(table)
+    print(_device(grid.cells, here=here))
     if total:
         print(f"estimated training time: {total:.0f} s of one worker, from finished cells of the same methods")
+
+
+def _device(cells: Sequence[Cell], *, here: bool) -> str:
+    from ..common.devices import pick_device
+
+    found = []
+    for name in dict.fromkeys(cell.config.run.device for cell in cells):
+        found.append(f"auto ({pick_device(name).type} here)" if here and name == "auto" else name)
+    return f"device: {', '.join(found)} (run.device)"
 
 
 def measured_costs(out: Path) -> Costs:

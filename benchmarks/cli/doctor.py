@@ -135,9 +135,13 @@ def _compiling() -> str:
 
 
 def _dataset(name: str) -> str:
+    from ..common.devices import pick_device
+    from ..config.compose import compose_cells
     from ..data.registry import load
 
     try:
-        return f"{len(load(name)):,} samples"
+        samples = f"{len(load(name)):,} samples"
     except UsageError as error:
         return str(error)
+    (cell,) = compose_cells(["ect"], [0], [f"benchmark={name}"])
+    return f"{samples}; cells run on {pick_device(cell.config.run.device).type}"

@@ -86,6 +86,7 @@ def _asked(cell: Run, wanted: Mapping[str, Any], device: str) -> RunConfig:
     from ..runs.stored import trusted
 
     config = cell.config if "metrics" in wanted else trusted(cell)
+    device = config.run.device if (device, config.run.device) == ("auto", "cpu") else device
     return replace(config, eval=replace(config.eval, **wanted), run=replace(config.run, device=device))
 
 

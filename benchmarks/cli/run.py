@@ -231,7 +231,7 @@ def _start(grid: Grid, launch: Launch, tracking: Tracking, dry_run: bool) -> int
     if dry_run:
         from .costs import show_grid
 
-        show_grid(grid)
+        show_grid(grid, here=not is_slurm)
         if is_slurm and grid.pending:
             show_arrays(grid, launch)
         return 0

@@ -242,7 +242,7 @@ class ExecutionConfig:
     """The section `run`: how a cell is executed. No number depends on it beyond rounding, so it is in no cell's id."""
 
     device: str = "auto"
-    """Where the cell runs; auto takes a GPU if there is one."""
+    """Where the cell runs; auto takes a GPU if there is one. `digits` and `toy2d` have cpu as their default."""
     micro_batch: int | None = None
     """Images per forward pass; null takes the whole batch."""
     snapshots: int = 8

@@ -145,6 +145,12 @@ def test_a_cell_that_changes_its_device_says_so_in_its_records(trial: Trial) -> 
     assert line.endswith("(device: cpu after cuda)")
 
 
+def test_the_smallest_benchmarks_leave_the_gpu_alone_unless_it_is_named(trial: Trial) -> None:
+    found = trial("chosen")
+    assert found.pop("benchmark=digits") == found.pop("benchmark=toy2d") == ["cpu", 0]
+    assert list(found.values()) == [["cuda", 1]] * 2
+
+
 def test_algorithms_are_deterministic_and_evaluation_is_in_float32(trial: Trial) -> None:
     seen = trial("modes")
     for phase in ("training", "sampling", "features"):

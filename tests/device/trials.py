@@ -25,6 +25,7 @@ from models import SETTINGS, covering
 from simulation import Simulation
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from consistency_bench.benchmarks.common.devices import pick_device
 from consistency_bench.benchmarks.common.distributed import joined, ranks_from_environment
 from consistency_bench.benchmarks.common.oom import TooLargeError
 from consistency_bench.benchmarks.config.compose import compose_cells
@@ -33,7 +34,7 @@ from consistency_bench.benchmarks.doctor import repetition, table
 from consistency_bench.benchmarks.doctor.check import Machine, Sizes
 from consistency_bench.benchmarks.doctor.models import BATCH, METHODS, dataset, small
 from consistency_bench.benchmarks.execution.cell import run_cell
-from consistency_bench.benchmarks.execution.launch import prepare
+from consistency_bench.benchmarks.execution.launch import default_slots, prepare
 from consistency_bench.benchmarks.metrics.extractors.digits import DigitsClassifier
 from consistency_bench.benchmarks.runs.folder import Run
 from consistency_bench.benchmarks.training import ddp
@@ -255,6 +256,16 @@ def moved(folder: Path) -> Any:
     return found
 
 
+def chosen(folder: Path) -> Any:
+    """Where cells run by their configuration, and how many GPUs their workers share."""
+    found = {}
+    for settings in ("benchmark=digits", "benchmark=toy2d", "benchmark=fashion_mnist", "run.device=cuda"):
+        (cell,) = compose_cells(["ect"], [0], [settings])
+        name = cell.config.run.device
+        found[settings] = [pick_device(name).type, len(default_slots(12, 4, device=name).gpus)]
+    return found
+
+
 def modes(folder: Path) -> Any:
     """What torch is set to while a cell with train.precision=tf32 trains, and while features are computed."""
     seen: dict[str, Any] = {}
@@ -326,7 +337,7 @@ def again(folder: Path) -> Any:
     return repetition.main(*sys.argv[3:])
 
 
-ALL = (losses, waits, noise, resumed, copies, memory, cells, moved, modes, processes, doctor, again)
+ALL = (losses, waits, noise, resumed, copies, memory, cells, moved, chosen, modes, processes, doctor, again)
 TRIALS = {trial.__name__: trial for trial in ALL}
 
 

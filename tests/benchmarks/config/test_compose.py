@@ -211,7 +211,7 @@ PLACES = {
     "eval.batch": "17",
     "train.resources": "{nodes: 1}",
     "train.resources.memory": "64G",
-    "run.device": "cpu",
+    "run.device": "auto",
     "run.micro_batch": "5",
     "run.snapshots": "3",
     "run.checkpoint_seconds": "1",
