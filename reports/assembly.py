@@ -175,7 +175,7 @@ def _focus(study: Study | None, cells: Sequence[Cell], baseline: str | None) -> 
     """The headline of a study, and the group of its baseline."""
     if study is None:
         return Focus(baseline=named_group(baseline, cells) if baseline else None)
-    groups = {cell.group for cell in cells if study.is_baseline(cell.method, cell.overrides)}
+    groups = {cell.group for cell in cells if study.is_baseline(cell.run.config)}
     return Focus(study.headline.metric, study.headline.nfe, groups.pop() if len(groups) == 1 else None)
 
 

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -150,6 +150,7 @@ def compose_cells(
     overrides: Sequence[str],
     note: Callable[[str], None] = lambda _: None,
     find: Find | None = None,
+    varied: Collection[str] = (),
 ) -> list[Cell]:
     """All cells of methods × swept values × seeds, seeds varying fastest, after the pre-trainings that they start from.
 
@@ -162,6 +163,7 @@ def compose_cells(
         overrides: `key=value` in hydra's syntax; a comma outside brackets sweeps.
         note: Called with a sentence for each key that not all methods have.
         find: Finds the cell of `train.init=cell:…`.
+        varied: keys that other calls give other values, which count as swept.
 
     Raises:
         UsageError: an unknown key or group, a key that no method has, a value of the wrong type or out of range.
@@ -177,7 +179,7 @@ def compose_cells(
     before: dict[str, Cell] = {}
     from_scratch: dict[str, list[str]] = {}
     fingerprint_once = cache(fingerprint)
-    swept = [key for key, values in parsed.items() if key.startswith("sample.") and len(values) > 1]
+    swept = [key for key, values in parsed.items() if key.startswith("sample.") and (len(values) > 1 or key in varied)]
     for method, values in itertools.product(methods, itertools.product(*parsed.values())):
         settings = dict(zip(parsed, values, strict=True))
         below = _below(method, settings)

@@ -65,7 +65,7 @@ def parse_setting(text: str) -> tuple[str, list[Any]]:
         override = parser.parse_override(text)
         if not override.is_sweep_override():
             return key, [override.value()]
-        _check_sweep(key)
+        check_sweep(key)
         if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
             raise UsageError(f"{quoted(text)} is no list of values: write {key}=1,2,3")
         return key, [parser.parse_override(f"{key}={item}").value() for item in override.sweep_string_iterator()]
@@ -97,7 +97,8 @@ def _can_be_swept(key: str) -> bool:
     return section in (*IDENTITY, *GROUPS, "sample") and name.split(".")[0] not in PLACES.get(section, ())
 
 
-def _check_sweep(key: str) -> None:
+def check_sweep(key: str) -> None:
+    """Raise UsageError for a key whose values would share one cell."""
     if not _can_be_swept(key):
         raise UsageError(
             f"key '{key}' cannot be swept: it changes neither training nor sampling, so its values would share one cell"

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from ...methods.parts.options import OptionError, part_from_options
 from ..common.errors import UsageError
 from ..common.files import DamagedError, read_yaml
 from ..common.text import plain
-from .schema import is_as_typed
+from .schema import RunConfig, is_as_typed
 
 if TYPE_CHECKING:
     from .compose import Cell, Find
@@ -53,8 +54,9 @@ class Study:
     """What a study file says. Raises UsageError, whose sentence begins with the key, for values that cannot be.
 
     seeds: numbers and ranges, as for `--seeds`. overrides: key -> value. ablations: key -> values; every combination
-    is run, and a key that only some methods have changes those. baseline: a method that the others are compared with.
-    budget: training images of each cell, `train.images`.
+    is run, and a key that only some methods have changes those. variants: rows of settings, each run with every
+    combination of the ablations; {} is the configuration without changes. baseline: a method that the others are
+    compared with. budget: training images of each cell, `train.images`, unless its variant sets them.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Study:
     preset: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     ablations: Mapping[str, Any] = field(default_factory=dict)
+    variants: tuple[Mapping[str, Any], ...] = ()
     baseline: str | None = None
     headline: Headline = field(default_factory=Headline)
     budget: int | None = None
@@ -92,22 +95,42 @@ class Study:
                 raise UsageError(f"ablations has {quoted(key)}, which overrides sets already: leave one of them out")
             if not isinstance(values, list | tuple) or not values:
                 raise UsageError(f"ablations: {key} is {quoted(values)}, must be a list of values such as [1, 3, 10]")
+        for place, variant in enumerate(self.variants):
+            for key in variant:
+                if str(key) in own:
+                    top = "which is a key of the study: write it at the top"
+                    raise UsageError(f"variants[{place}] has {quoted(key)}, {top}")
+                for section, settings in (("overrides", self.overrides), ("ablations", self.ablations)):
+                    if key in settings:
+                        once = f"which {section} sets already: leave one of them out"
+                        raise UsageError(f"variants[{place}] has {quoted(key)}, {once}")
 
     @property
     def settings(self) -> list[str]:
-        """Everything but methods and seeds as `key=value`, in the syntax of the command line."""
+        """Everything but methods, seeds and variants as `key=value`, in the syntax of the command line."""
         groups = {"benchmark": self.benchmark, "preset": self.preset, BUDGET: self.budget}
         given = {key: [value] for key, value in groups.items() if value is not None}
         given |= {key: [value] for key, value in self.overrides.items()} | dict(self.ablations)
         return [f"{key}={','.join(_written(key, value) for value in values)}" for key, values in given.items()]
 
+    def settings_of(self, variant: Mapping[str, Any]) -> list[str]:
+        """`settings` with those of a variant, which take the place of the budget."""
+        own = [f"{key}={_written(key, value)}" for key, value in variant.items()]
+        return [text for text in self.settings if text.partition("=")[0] not in variant] + own
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, which `study_of` reads."""
         return dataclasses.asdict(self)
 
-    def is_baseline(self, method: str, overrides: Mapping[str, object]) -> bool:
-        """Whether cells of a method with these overrides are the baseline: those without a change that is ablated."""
-        return method == self.baseline and not overrides.keys() & self.ablations.keys()
+    def is_baseline(self, config: RunConfig) -> bool:
+        """Whether a cell is one of the baseline: of its method, without a change that ablations or variants make."""
+        varied = set(self.ablations).union(*self.variants)
+        if self.budget is not None:
+            varied.discard(BUDGET)
+            if config.train.images != self.budget:
+                return False
+        changed = [key for key in config.cell.overrides if any(f"{key}.".startswith(f"{name}.") for name in varied)]
+        return config.cell.method == self.baseline and not changed
 
     def changes(self, before: Study) -> list[str]:
         """What differs from an earlier definition, a phrase for each key. Raises UsageError where that is refused."""
@@ -152,17 +175,38 @@ def study_of(content: Any) -> Study:
 
 
 def compose_study(study: Study, path: Path, note: Callable[[str], None], find: Find | None = None) -> list[Cell]:
-    """The cells of a study, as `compose_cells` makes them. Raises UsageError, which names the file and the line."""
-    from .compose import compose_cells, parse_methods, parse_seeds
+    """The cells of a study, as `compose_cells` makes them, pre-trainings first.
 
+    Raises UsageError, which names the file and the line.
+    """
     try:
-        methods = parse_methods(",".join(study.methods))
-        cells = compose_cells(methods, parse_seeds(study.seeds), study.settings, note, find)
+        cells = _composed(study, cache(note), find)  # variants may give the same notes
         _check_headline(study.headline, cells)
         _check_baseline(study, cells)
     except UsageError as error:
         raise located(path, error) from None
     return cells
+
+
+def _composed(study: Study, note: Callable[[str], None], find: Find | None) -> list[Cell]:
+    from .compose import compose_cells, parse_methods, parse_seeds
+    from .settings import check_sweep
+
+    methods, seeds = parse_methods(",".join(study.methods)), parse_seeds(study.seeds)
+    if not study.variants:
+        return compose_cells(methods, seeds, study.settings, note, find)
+    cells: dict[str, Cell] = {}
+    varied = set().union(*study.variants)
+    for place, variant in enumerate(study.variants):
+        try:
+            for cell in compose_cells(methods, seeds, study.settings_of(variant), note, find, varied):
+                cells.setdefault(cell.name, cell)
+            for key in variant:
+                check_sweep(key)
+        except UsageError as error:
+            raise UsageError(f"variants[{place}]: {error}" if variant else str(error)) from None
+    starts = {cell.config.cell.start.cell for cell in cells.values() if cell.config.cell.start is not None}
+    return sorted(cells.values(), key=lambda cell: (cell.name not in starts, bool(cell.config.cell.training)))
 
 
 def _check_headline(headline: Headline, cells: Sequence[Cell]) -> None:
@@ -177,12 +221,12 @@ def _check_headline(headline: Headline, cells: Sequence[Cell]) -> None:
 
 
 def _check_baseline(study: Study, cells: Sequence[Cell]) -> None:
-    groups = {cell.config.cell.group for cell in cells if study.is_baseline(cell.method, cell.config.cell.overrides)}
+    groups = {cell.config.cell.group for cell in cells if study.is_baseline(cell.config)}
     if study.baseline is not None and len(groups) != 1:
         own = len({cell.config.cell.group for cell in cells if cell.method == study.baseline})
         raise UsageError(
             f"baseline is {quoted(study.baseline)}, which has {own} configurations in this study and none with the "
-            "default of every ablated key: add the defaults to ablations, or leave baseline out"
+            "default of every key that varies: add the defaults to ablations, {} to variants, or leave baseline out"
         )
 
 
@@ -190,7 +234,7 @@ def located(path: Path, error: UsageError) -> UsageError:
     """The same error with the file before it, and the line of the first word in it that is a key or value there."""
     message = re.sub(r"--(methods|seeds)\b", r"\1", str(error))
     lines = dict(reversed(list(_lines(path))))
-    words = re.findall(r"[\w.+/:-]*\w", message)
+    words = [word for match in re.finditer(r"([\w.+/:-]*\w)(\[\d+\])?", message) for word in match.group(0, 1)]
     line = next((f" line {lines[word]}:" for word in words if word in lines), "")
     return UsageError(f"{path}:{line} {message}")
 
@@ -211,7 +255,10 @@ def _check_repetition(path: Path) -> None:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, int]]:
-    """Every key and every value of one line in a YAML file, with its line, from the top; then keys as `train.lr`."""
+    """Every key and every value of one line in a YAML file, with its line, from the top; then keys as `train.lr`.
+
+    Last, items of lists as `variants[1]`.
+    """
     import yaml
 
     text = path.read_text(encoding="utf-8")
@@ -225,6 +272,8 @@ def _lines(path: Path) -> Iterator[tuple[str, int]]:
             name = f"{prefix}{key.value}"
             nodes.append((f"{name}.", value))
             yield name, key.start_mark.line + 1
+        for place, value in enumerate(node.value if isinstance(node, yaml.SequenceNode) else ()):
+            yield f"{prefix.removesuffix('.')}[{place}]", value.start_mark.line + 1
 
 
 def _written(key: str, value: object) -> str:

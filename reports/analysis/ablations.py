@@ -165,7 +165,8 @@ def swept(cells: Sequence[Cell]) -> list[Factor]:
     """The keys in which configurations differ, sorted; a cell stands for each configuration.
 
     Keys that say nothing of their own are left out: options of a part (`method.times.k`) that follow from its kind.
-    Keys that always change together make one factor.
+    Keys that always change together make one factor. It is named by the initial weights if they are among them: a
+    tuning often has a budget or a learning rate of its own.
     """
     keys = sorted({key for cell in cells for key in cell.overrides if not key.startswith(SAMPLING)})
     columns = {key: tuple(_value(cell, key) for cell in cells) for key in keys}
@@ -180,7 +181,7 @@ def swept(cells: Sequence[Cell]) -> list[Factor]:
         )
     ]
     factors, told = [], set()
-    for key in sorted(own, key=lambda key: (not key.endswith(".kind"), key)):
+    for key in sorted(own, key=lambda key: (not key.endswith(".kind"), key != "train.init", key)):
         if key not in told:
             along = [
                 other

@@ -1,8 +1,8 @@
 """The first metric of all configurations after equal training compute, from the snapshots of their learning curves.
 
 Equal images are not equal compute: SCT's references, VCT's encoder and a pre-training cost FLOPs of their own. The
-limit is the smallest total among the configurations. Of each one the last snapshot within it counts; nothing is
-interpolated.
+limit is the smallest total among the configurations that no other one starts from: a pre-training is a part of others.
+Of each configuration the last snapshot within it counts; nothing is interpolated.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def equal_compute(board: Board, values: Iterable[SeedValue]) -> EqualCompute | N
 
     None where compute is equal at equal images, or where it is not known of every configuration.
     """
-    totals = [entry.compute.total_tflop for entry in board.entries]
+    starts = {start.id for cell in board.cells if (start := cell.run.config.cell.start) is not None}
+    whole = [entry for entry in board.entries if not starts.issuperset(cell.id for cell in entry.cells)]
+    totals = [entry.compute.total_tflop for entry in whole]
     if len(totals) < 2 or None in totals:
         return None
     limit = min(total for total in totals if total is not None)

@@ -164,8 +164,9 @@ def equal_text(found: EqualCompute | None) -> str:
         return ""
     return (
         f"At equal compute: of each configuration the last snapshot within {found.limit:.4g} TFLOP, the smallest total "
-        "among them. A snapshot before the end has not had the whole schedule of learning rate and stages, so a "
-        "training planned for this compute may do better. Exploratory, without a verdict."
+        "of one that no other starts from. The compute of a pre-training counts. A snapshot before the end has not had "
+        "the whole schedule of learning rate and stages, so a training planned for this compute may do better. "
+        "Exploratory, without a verdict."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...benchmarks.config.study import Study
+from ...benchmarks.config.study import BUDGET, Study
 from ..analysis.tables import Board
 
 
@@ -26,5 +26,6 @@ def study_text(study: Study, boards: Sequence[Board]) -> StudyText:
         found = boards and boards[0].baseline
         facts.append(f"Baseline: {found or f'{study.baseline}, of which there is no cell yet'}.")
     if study.budget:
-        facts.append(f"Budget: {study.budget:,} images.")
+        varies = any(BUDGET in variant for variant in study.variants)
+        facts.append(f"Budget: {study.budget:,} images{', unless the variant states another' if varies else ''}.")
     return StudyText(study.name, study.question, " ".join(facts))

@@ -66,10 +66,36 @@ MISTAKES: dict[str, tuple[dict[str, object], str]] = {
         "ablations: train.lr is 3, must be a list of values such as [1, 3, 10]",
     ),
     "both": ({"ablations": {"network.width": [8]}}, "ablations has 'network.width', which overrides sets already"),
+    "no mapping": ({"variants": [{}, 3]}, "variants[1] is 3, must be a mapping"),
+    "variant of own key": (
+        {"variants": [{"preset": "smoke"}]},
+        "variants[0] has 'preset', which is a key of the study: write it at the top",
+    ),
+    "variant and override": (
+        {"variants": [{}, {"network.width": 8}]},
+        "variants[1] has 'network.width', which overrides sets already: leave one of them out",
+    ),
+    "variant and ablation": (
+        {"ablations": {"train.lr": [1, 2]}, "variants": [{"train.lr": 3}]},
+        "variants[0] has 'train.lr', which ablations sets already",
+    ),
+    "value of a variant": (
+        {"variants": [{"train.lr": 3}, {"train.lr": -3}]},
+        "variants[1]: train.lr is -3.0, must be a number above 0",
+    ),
+    "key of a variant": ({"variants": [{"train.lrr": 3}]}, "variants[0]: unknown key 'train.lrr'. Did you mean"),
+    "variant without effect": (
+        {"variants": [{"eval.draws": 2}]},
+        "variants[0]: key 'eval.draws' cannot be swept: it changes neither training nor sampling",
+    ),
+    "variants without default": (
+        {"variants": [{"train.lr": 1}, {"train.lr": 2}], "baseline": "vct"},
+        "baseline is 'vct', which has 2 configurations in this study and none with the default of every key",
+    ),
     "baseline": ({"baseline": "sct"}, "baseline is 'sct', must be one of methods: ect, vct"),
     "no default": (
         {"ablations": {"method.coupling.kl_weight": [1, 2]}, "baseline": "vct"},
-        "baseline is 'vct', which has 2 configurations in this study and none with the default of every ablated key",
+        "baseline is 'vct', which has 2 configurations in this study and none with the default of every key that",
     ),
     "metric": ({"headline": {"metric": "fid50k"}}, "headline.metric is 'fid50k', must be one of: fd_points_500"),
     "nfe": ({"headline": {"nfe": 3}}, "headline.nfe is 3, must be one of: 1, 2; overrides adds others: eval.nfe"),
@@ -86,10 +112,20 @@ def test_a_mistake_is_one_sentence_with_the_file(case: str, call: Call, tmp_path
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_mistake_is_found_in_its_line(call: Call, tmp_path: Path) -> None:
-    write(tmp_path / "study.yaml", seeds="3-1")
-    line = (tmp_path / "study.yaml").read_text().splitlines().index("seeds: 3-1") + 1
-    assert run(call, "study.yaml").err.startswith(f"bench: study.yaml: line {line}: seeds has the range '3-1'")
+@pytest.mark.parametrize(
+    ("changes", "text", "message"),
+    [
+        ({"seeds": "3-1"}, "seeds: 3-1", "seeds has the range '3-1'"),
+        ({"variants": [{"train.lr": 3}, {"train.lr": -3}]}, "- train.lr: -3", "variants[1]: train.lr is -3.0"),
+        ({"variants": [{}, {"network.width": 8}]}, "- network.width: 8", "variants[1] has 'network.width'"),
+    ],
+)
+def test_a_mistake_is_found_in_its_line(
+    changes: dict[str, object], text: str, message: str, call: Call, tmp_path: Path
+) -> None:
+    write(tmp_path / "study.yaml", **changes)
+    line = (tmp_path / "study.yaml").read_text().splitlines().index(text) + 1
+    assert run(call, "study.yaml").err.splitlines()[-1].startswith(f"bench: study.yaml: line {line}: {message}")
 
 
 @pytest.mark.parametrize("text", ["- 1\n", "a: [1\n", "", "name: 3\nquestion: x\n"])
@@ -186,13 +222,33 @@ def test_studies_share_cells_and_never_mix_tables(call: Call, tmp_path: Path) ->
     assert not (out / "studies" / "guided").exists()
 
 
+def put_example(name: str, folder: Path) -> str:
+    """Write an example of the docs to a file of its name."""
+    document = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    examples = dict(re.findall(r"```yaml\n# (\S+)\n(.*?)```", document, re.DOTALL))
+    (folder / name).write_text(examples[name], encoding="utf-8")
+    return name
+
+
+@pytest.mark.slow
+def test_scratch_and_tuning_of_the_docs_are_in_one_ranking(call: Call, tmp_path: Path) -> None:
+    said = call("run", put_example("tuning.yaml", tmp_path), "--no-mlflow")
+    assert said.status == 0, said.err
+    folder = tmp_path / "runs" / "studies" / "tuning"
+    text = (folder / "leaderboard.md").read_text(encoding="utf-8")
+    assert "Baseline: ect train.images=12800. Budget: 12,800 images, unless the variant states another." in text
+    assert re.findall(r"^## (.*)", text, re.MULTILINE) == ["toy2d"]
+    assert "6 configurations, seeds 0, 1: 12 cells (12 finished). Each training sees 6.4 k or 12.8 k images" in text
+    costs = text[text.index("### Cost") :].partition("At equal compute")[0]
+    tuned = re.findall(r"^\| (\w+) v1 \|.*\| 0\.00640 \+ 0\.00640 \|", costs, re.MULTILINE)
+    assert sorted(tuned) == ["ect", "vct"]
+    pages = sorted(path.stem for path in (folder / "ablations").glob("*.md"))
+    assert pages == ["toy2d-ect-train.init", "toy2d-vct-method.coupling.kl_weight", "toy2d-vct-train.init"]
+
+
 @pytest.mark.slow
 def test_the_example_of_the_docs_runs(call: Call, tmp_path: Path) -> None:
-    document = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
-    example = re.search(r"```yaml\n# (\S+)\n(.*?)```", document, re.DOTALL)
-    assert example is not None
-    (tmp_path / example[1]).write_text(example[2], encoding="utf-8")
-    said = call("run", example[1])
+    said = call("run", put_example("kl.yaml", tmp_path))
     assert said.status == 0, said.err
     assert "leaderboard: runs/studies/kl-weight/leaderboard.md" in said.out
     assert call("status", "--study", "kl-weight").out.count("done") >= 6

@@ -186,6 +186,14 @@ def test_keys_that_change_together_are_one(sweep):
     assert "so their effects cannot be separated: method.times.sigma_max." in page_of(sweep.out)
 
 
+def test_a_tuning_with_its_own_budget_is_named_by_its_initial_weights(sweep):
+    sweep.cell("ect", 0)
+    sweep.cell("ect", 0, budget=512_000, variant="train.images=512000, train.init=edm", settings={"train.init": "edm"})
+    ablation = only(sweep.out)
+    assert (ablation.factor.key, ablation.factor.along) == ("train.init", ("train.images",))
+    assert [point.value.text for point in ablation.points][ablation.reference] == "null"
+
+
 def test_options_that_follow_from_a_kind_are_not_swept(sweep):
     sweep.cell("ect", 0, settings={"method.times": {"kind": "a", "k": 8, "p": 1}})
     kind = "method.times.kind=b, method.times.k=9, method.times.q=2"

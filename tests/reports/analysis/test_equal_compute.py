@@ -69,6 +69,21 @@ def test_pretraining_counts_as_compute(sweep):
     assert math.isclose(ect.entry.compute.total_tflop or 0, 1.5 * result.limit)
 
 
+def test_a_pretraining_that_others_start_from_is_no_limit(sweep):
+    budget, cost = 1_024_000, {"flops_per_image": 1_000_000}
+    half = {"budget": budget // 2, "variant": f"train.images={budget // 2}"}
+    first = sweep.cell("edm", 0, compute=cost, **half).name
+    start = {"cell": f"digits/edm/{first}", "id": first.partition("-")[2], "method": "edm", "images": budget // 2}
+    before = {"pretraining_images": budget // 2, "pretraining_flops": budget / 2 * 1_000_000}
+    sweep.cell("ect", 0, compute={**cost, **before}, settings={"cell.start": start}, **half)
+    sweep.cell("ect", 0, compute={"flops_per_image": 1_500_000})
+    result, _ = found(sweep.out)
+    assert result is not None
+    assert math.isclose(result.limit, budget * 1_000_000 / 1e12)
+    images = {(row.entry.method, row.entry.variant): row.images for row in result.rows}
+    assert sorted(images.values()) == [budget // 2, budget // 2, budget * 5 // 8]
+
+
 ECT = {"method.times": {"kind": "lognormal_gap", "mapping": "sigmoid"}}
 SCT = {**ECT, "method.teacher": {"kind": "posterior_mean"}}
 
