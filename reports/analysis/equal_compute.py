@@ -30,12 +30,16 @@ class Reached:
 
 @dataclass(frozen=True)
 class EqualCompute:
-    """limit: TFLOP of one training, the smallest total. rows: in the order of the board."""
+    """limit: TFLOP of one training, the smallest total, pre-training included. rows: in the order of the board.
+
+    pretrained: whether there are rows that others start from, which set no limit.
+    """
 
     metric: str
     nfe: int
     limit: float
     rows: tuple[Reached, ...]
+    pretrained: bool = False
 
 
 def equal_compute(board: Board, values: Iterable[SeedValue]) -> EqualCompute | None:
@@ -57,7 +61,7 @@ def equal_compute(board: Board, values: Iterable[SeedValue]) -> EqualCompute | N
         if (value.metric, value.nfe) == (metric, nfe):
             curves[value.cell.group][value.images].append(value.value)
     rows = tuple(_reached(entry, curves[entry.group], limit) for entry in board.entries)
-    return EqualCompute(metric, nfe, limit, rows)
+    return EqualCompute(metric, nfe, limit, rows, pretrained=len(whole) < len(rows))
 
 
 def _reached(entry: Entry, curve: dict[int, list[float]], limit: float) -> Reached:

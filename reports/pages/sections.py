@@ -162,11 +162,11 @@ def equal_text(found: EqualCompute | None) -> str:
     """The rule of that table."""
     if found is None:
         return ""
+    among = "of one that no other starts from" if found.pretrained else "among them"
     return (
         f"At equal compute: of each configuration the last snapshot within {found.limit:.4g} TFLOP, the smallest total "
-        "of one that no other starts from. The compute of a pre-training counts. A snapshot before the end has not had "
-        "the whole schedule of learning rate and stages, so a training planned for this compute may do better. "
-        "Exploratory, without a verdict."
+        f"{among}. A snapshot before the end has not had the whole schedule of learning rate and stages, so a "
+        "training planned for this compute may do better. Exploratory, without a verdict."
     )
 
 
