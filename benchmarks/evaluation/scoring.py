@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,18 @@ class Scorer:
         if not (files.coupling.exists() and files.posterior.exists()):  # most methods have none
             self._load(budget)
             self._save_coupling()
+
+
+def try_batch(config: RunConfig, model: Model, evaluator: Evaluator) -> None:
+    """Draw one batch of `eval.batch` samples, as the scoring does after training, and drop it.
+
+    Raises TooLargeError where it does not fit into memory and run.on_oom=stop.
+    """
+    rows = range(min(config.eval.batch, evaluator.samples_needed()))
+    sampler = Sampler(config, model.averaged(), evaluator.dataset)
+    with suppress(NotFiniteError):  # of weights that are not trained yet
+        memory = Memory(config.run.on_oom, config.eval.batch, setting="eval.batch")
+        memory.fit(lambda size: sampler.draw(0, min(config.eval.nfe), rows, size), rows=len(rows))
 
 
 def record_divergence(config: RunConfig, folder: Path) -> None:

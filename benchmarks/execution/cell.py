@@ -23,7 +23,7 @@ from ..config.schema import RunConfig
 from ..data.registry import load_dataset
 from ..evaluation.diagnostics import TrainingDiagnostics
 from ..evaluation.reference import write_reference
-from ..evaluation.scoring import Scorer, record_divergence
+from ..evaluation.scoring import Scorer, record_divergence, try_batch
 from ..metrics.evaluate import Evaluator
 from ..metrics.references import StoppedError
 from ..runs.damage import mark_lost_rows, salvage
@@ -117,7 +117,7 @@ class _Cell:
         evaluator = Evaluator(dataset, config.eval.metrics, device, should_stop=self.should_stop)
         status.write(state="running", phase="reference")
         write_reference(config, evaluator, self.folder.parents[1] / REFERENCE, ranks)
-        outcome = self._train_once(model)
+        outcome = self._train_once(model, evaluator)
         self.attempt.compute(model, config, dataset, device, outcome)
         state = outcome.state
         if state == "done":
@@ -140,7 +140,7 @@ class _Cell:
         first, start = first_cell(self.folder, self.config), self.config.cell.start
         return first if first and start and first.weights(start.images).is_file() else None
 
-    def _train_once(self, model: Model) -> Outcome:
+    def _train_once(self, model: Model, evaluator: Evaluator) -> Outcome:
         """Train, unless all snapshots exist already."""
         config, folder, ranks = self.config, self.folder, self.ranks
         names = config.train.averages
@@ -154,6 +154,8 @@ class _Cell:
             if ranks.is_writer:
                 mark_lost_rows(Run(folder))
             return Outcome("done", config.budget_images, _train_seconds(config, folder))
+        if next(model.network.parameters()).is_cuda:  # what does not fit is found before training, not after it
+            try_batch(config, model, evaluator)
         self.status.write(state="running", phase="train")
         every = config.run.diagnose_every
         hooks = [] if every is None else [TrainingDiagnostics(config, model, folder, every)]

@@ -151,6 +151,14 @@ def test_the_smallest_benchmarks_leave_the_gpu_alone_unless_it_is_named(trial: T
     assert list(found.values()) == [["cuda", 1]] * 2
 
 
+def test_a_batch_of_samples_that_does_not_fit_is_found_before_training(trial: Trial) -> None:
+    found = trial("tried")
+    assert "set eval.batch=" in found["stop"]
+    assert found["stop, steps"] == 0
+    assert found["split"] == "done"
+    assert found["split, steps"] > 0
+
+
 def test_algorithms_are_deterministic_and_evaluation_is_in_float32(trial: Trial) -> None:
     seen = trial("modes")
     for phase in ("training", "sampling", "features"):

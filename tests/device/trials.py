@@ -266,6 +266,28 @@ def chosen(folder: Path) -> Any:
     return found
 
 
+def tried(folder: Path) -> Any:
+    """A cell whose batches of samples do not fit into memory above 64: how it ends, and how many images it has seen."""
+    draw = Multistep.__call__
+
+    def limited(self: Multistep, method: Any, denoise: Any, noise: torch.Tensor, labels: Any) -> torch.Tensor:
+        if noise.shape[1] > 64:
+            raise torch.OutOfMemoryError
+        return draw(self, method, denoise, noise, labels)
+
+    found = {}
+    for on_oom in ("stop", "split"):
+        (cell,) = compose_cells(["ect"], [0], [*CELL, "run.device=cuda", f"run.on_oom={on_oom}"])
+        (run,) = prepare([cell], folder / on_oom)
+        with mock.patch.object(Multistep, "__call__", limited):
+            try:
+                found[on_oom] = run_cell(run.path)
+            except TooLargeError as error:
+                found[on_oom] = str(error)
+        found[f"{on_oom}, steps"] = len(Run(run.path).train_log)
+    return found
+
+
 def modes(folder: Path) -> Any:
     """What torch is set to while a cell with train.precision=tf32 trains, and while features are computed."""
     seen: dict[str, Any] = {}
@@ -337,7 +359,7 @@ def again(folder: Path) -> Any:
     return repetition.main(*sys.argv[3:])
 
 
-ALL = (losses, waits, noise, resumed, copies, memory, cells, moved, chosen, modes, processes, doctor, again)
+ALL = (losses, waits, noise, resumed, copies, memory, cells, moved, chosen, tried, modes, processes, doctor, again)
 TRIALS = {trial.__name__: trial for trial in ALL}
 
 
