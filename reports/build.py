@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -11,10 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..benchmarks.common.errors import UsageError, unknown
-from ..benchmarks.common.files import DamagedError, atomic_path, read_json, remove_leftovers, write_json, write_text
+from ..benchmarks.common.files import (
+    DamagedError,
+    atomic_path,
+    check_writable,
+    read_json,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 from ..benchmarks.common.redact import without_password
+from ..benchmarks.runs.archive import CELLS_FILE
 from ..benchmarks.runs.damage import Damage, cure
-from ..benchmarks.runs.folder import IMPORTED, REFERENCE, Run, find_cells
+from ..benchmarks.runs.folder import IMPORTED, REFERENCE, STUDIES, STUDY, Run, find_cells
 from ..benchmarks.runs.imported import Imported, imported_rows
 from ..benchmarks.runs.studies import Family, families, study_folder
 from .plots.paper import SCREEN, Paper
@@ -53,7 +63,10 @@ class ReportPaths:
 
 @dataclass(frozen=True)
 class Survey:
-    """What is in an output folder: families of cells, cells whose numbers can be used by name, baselines, damage."""
+    """What is in an output folder: families of cells, cells whose numbers can be used by name, baselines, damage.
+
+    records: where links to records lead: the path from `out` to the output folder, or to the archive of its cells.
+    """
 
     out: Path
     families: Sequence[Family]
@@ -62,6 +75,7 @@ class Survey:
     damages: Sequence[Damage]
     imported: Sequence[Imported]
     baseline: str | None = None
+    records: str = ""
 
     def cells_of(self, family: Family) -> list[Cell]:
         """The usable cells of a family, each with what the family asked for."""
@@ -92,6 +106,7 @@ def build_report(
     only_changed: bool = False,
     baseline: str | None = None,
     paper: Paper | None = None,
+    into: Path | None = None,
 ) -> ReportPaths:
     """Write the reports of an output folder: `leaderboard.md` and `.tex`, `report.html`, …
 
@@ -101,14 +116,19 @@ def build_report(
     readme: a document whose lines between the markers `BEGIN` and `END` become the verdicts and tables; the rest of it
     stays byte for byte. study: write the report of this study alone. only_changed: leave out reports that would only
     repeat what is there. baseline: a method or configuration that the cells without a study are compared with, in this
-    report alone. paper: the files beside the PNGs, by default those of the report that is there.
+    report alone. paper: the files beside the PNGs, by default those of the report that is there. into: the results
+    folder whose cells `out` holds unpacked: reports are written there, and those of an earlier archive are removed.
     Unfinished sweeps are reported as such, and damaged cells are left out and listed. Raises LookupError where there
     are no cells, DamagedError where all of them are damaged or the document has no pair of markers, OSError where
-    something cannot be written, UsageError for an unknown study or baseline.
+    something cannot be written, UsageError for an unknown study or baseline; with `into` DamagedError for any damage,
+    before anything is written.
     """
     around = None if readme is None else _around_markers(readme)  # before anything is written
     chosen = None if study is None else study_folder(out, study)
     found, unread = _families(out)
+    if into is not None:
+        check_writable(into, "results", "--from")
+        found = [replace(family, folder=into / family.folder.relative_to(out)) for family in found]
     wanted = [family for family in found if chosen is None or family.folder == chosen]
     _refuse_links(wanted)
     if only_changed:
@@ -116,13 +136,17 @@ def build_report(
         wanted = [family for family in wanted if not _is_current(out, family, destination if mlflow else None)]
     # Taken before reading: files that change while the report is made leave it out of date.
     fingerprints = {family.folder: _fingerprint(out, family) for family in wanted}
-    survey = replace(_survey(out, found, unread), baseline=baseline)
+    survey = replace(_survey(out, found, unread), baseline=baseline, records=f"{CELLS_FILE}#" if into else "")
+    if into is not None and survey.damages:
+        raise DamagedError(f"{into / CELLS_FILE}: {survey.damages[0].reason.replace(f'{out}{os.sep}', '')}")
     if baseline is not None:
         _check_baseline(survey, baseline)
     papers = {family.folder: paper or _read_paper(family.folder) for family in wanted}
     reports = {
         family.folder: _write(survey, family, papers[family.folder]) for family in wanted if survey.cells_of(family)
     }
+    if into is not None:
+        _settle(out, into, [file for report in reports.values() for file in report.files])
     if readme is not None and around is not None and wanted and wanted[0].folder in reports:
         _write_excerpt(readme, around, survey, wanted[0], reports)
     address = None
@@ -162,7 +186,7 @@ def _write(survey: Survey, family: Family, paper: Paper) -> _Report:
     folder, cells = family.folder, survey.cells_of(family)
     for name in ("", *FOLDERS):
         remove_leftovers(folder / name)
-    root = "" if folder == survey.out else "../../"
+    root = ("../../" if family.study else "") + survey.records
     assembly = Assembly(folder, survey.references, family.study, root, survey.imported, survey.baseline, paper)
     benchmarks = sorted({cell.benchmark for cell in cells})
     pages = [assembly.pages([cell for cell in cells if cell.benchmark == name]) for name in benchmarks]
@@ -178,6 +202,26 @@ def _write(survey: Survey, family: Family, paper: Paper) -> _Report:
     return _Report(
         [own[0].board for own in pages], boards, [*(folder / name for name in PAGES), *assembly.files], assembly
     )
+
+
+def _settle(out: Path, results: Path, written: Sequence[Path]) -> None:
+    """Complete a results folder: the files of its studies, and no page that another archive has left there."""
+    kept = set(written)
+    for file in sorted((out / STUDIES).glob(f"*/{STUDY}")):
+        copy = results / file.relative_to(out)
+        kept.add(copy)
+        with atomic_path(copy) as temporary:
+            temporary.write_bytes(file.read_bytes())
+    studies = [folder for folder in (results / STUDIES).glob("[!.]*/") if not folder.is_symlink()]
+    for place in (results, *studies):
+        pages = [place / name for name in (*PAGES, STAMP)] + ([place / STUDY] if place in studies else [])
+        folders = [place / name for name in FOLDERS if not (place / name).is_symlink()]
+        for page in {*pages, *(page for folder in folders for page in folder.glob("[!.]*"))} - kept:
+            if page.is_file():
+                page.unlink()
+        for folder in [*folders, *([place] if place in studies else [])]:
+            with contextlib.suppress(OSError):  # it is not empty, or not there
+                folder.rmdir()
 
 
 def _check_baseline(survey: Survey, baseline: str) -> None:

@@ -56,8 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_text(cell.path(folder / "runs") / "config.yaml", yaml_text(cell.config.to_dict()))
     assert run_cell(cell.path(folder / "runs")) == "done"
     pack(Run(cell.path(folder / "runs")), folder / "exported")
-    (folder / "docs").mkdir()
-    (folder / "docs" / "results").symlink_to(ROOT / "docs" / "results")
+    (folder / "reports").symlink_to(ROOT / "reports")
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ import typer
 
 from ..common.errors import UsageError, unknown
 from ..metrics.registry import direction
+from ..runs.archive import runs_behind
 from ..runs.damage import Damage
 from ..runs.folder import find_cells
 from . import options
@@ -49,7 +51,8 @@ def compare(
 ) -> int:
     """Compare two methods, runs or sweeps on their common seeds. Print which is significantly better.
 
-    Two folders check a reproduction: `bench compare docs/results runs`.
+    A folder holds runs or published results. Two folders check a reproduction: `bench compare
+    reports/results/small-scale runs`.
 
     Exit status: 0 compared, 1 compared without cells that are damaged, which are named.
     """
@@ -57,22 +60,26 @@ def compare(
     from ...reports.analysis.compare import matches
 
     damages: list[Damage] = []
-    sides = _find(first, out, damages), _find(second, out, damages)
-    status = say_damage(list(dict.fromkeys(damages)), out)
-    pairs = matches(*sides)
-    if not pairs:
-        raise UsageError(_no_pairs(first, second, *sides))
-    known = comparisons(pairs)
-    if not known:
-        raise UsageError(f"{first} and {second} have no values of finished trainings in common; see `bench status`")
-    metrics = _chosen("metric", metric, [item.metric for item in known])
-    nfes = _chosen("NFE", nfe, [item.nfe for item in known])
-    made = comparisons(pairs, metrics, nfes)
-    if as_json:
-        print_json({"first": first, "second": second, "comparisons": map(_document, made)})
-    else:
-        _print(made, _headings(first, second), {names: _machines(*cells) for _, names, *cells in pairs})
-    return status
+    with contextlib.ExitStack() as stack:
+        folders = {name: Path(name) for name in (first, second) if Path(name).is_dir()}
+        runs = {name: stack.enter_context(runs_behind(folder)) for name, folder in folders.items()}
+        own = out if len(folders) == 2 else stack.enter_context(runs_behind(out))
+        sides = _find(first, runs, own, damages), _find(second, runs, own, damages)
+        status = say_damage(list(dict.fromkeys(damages)), out)
+        pairs = matches(*sides)
+        if not pairs:
+            raise UsageError(_no_pairs(first, second, *sides))
+        known = comparisons(pairs)
+        if not known:
+            raise UsageError(f"{first} and {second} have no values of finished trainings in common; see `bench status`")
+        metrics = _chosen("metric", metric, [item.metric for item in known])
+        nfes = _chosen("NFE", nfe, [item.nfe for item in known])
+        made = comparisons(pairs, metrics, nfes)
+        if as_json:
+            print_json({"first": first, "second": second, "comparisons": map(_document, made)})
+        else:
+            _print(made, _headings(first, second), {names: _machines(*cells) for _, names, *cells in pairs})
+        return status
 
 
 def _document(item: Comparison) -> dict[str, object]:
@@ -111,16 +118,16 @@ def _headings(first: str, second: str) -> tuple[str, str]:
     return "A", "B"
 
 
-def _find(name: str, out: Path, damages: list[Damage]) -> Side:
+def _find(name: str, folders: Mapping[str, Path], out: Path, damages: list[Damage]) -> Side:
     """What a name stands for: a folder, or in `out` a configuration's name, a method, a group or a cell.
 
-    damages: where damaged cells go, which are left out.
+    folders: those of runs behind the names of folders. damages: where damaged cells go, which are left out.
     """
     from ...reports.analysis.cells import survey
     from ...reports.analysis.compare import Side
 
-    if Path(name).is_dir():
-        cells, found = survey(below([Path(name)]))
+    if name in folders:
+        cells, found = survey(below([folders[name]]))
         damages += found
         return Side.of(cells)
     if not find_cells(out):

@@ -12,6 +12,7 @@ import typer
 
 from ..common.errors import UsageError
 from ..common.text import count
+from ..runs.archive import runs_behind
 from .cells import below, say_damage
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ app = typer.Typer()
 
 @app.command()
 def plan(
-    folder: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of finished runs.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of finished runs or of results.")] = Path(
+        "runs"
+    ),
     difference: Annotated[
         float | None,
         typer.Option("--difference", min=0, help="Wanted difference, of distances in %."),
@@ -50,14 +53,14 @@ def plan(
 
     if difference is not None and not (math.isfinite(difference) and difference > 0):
         raise UsageError(f"--difference is {difference:g}, must be above 0")
-    cells, damages = survey(below([folder]))
-    benchmarks = sorted({cell.benchmark for cell in cells})
     boards = []
-    for name in benchmarks:
-        main = rankings([cell for cell in cells if cell.benchmark == name])[0][1]
-        board = leaderboard(main, seed_values(main), {})
-        if found := resolution(board.contests[board.nfes[0], board.metrics[0]].family):
-            boards.append((board, found))
+    with runs_behind(folder) as runs:
+        cells, damages = survey(below([runs]))
+        for name in sorted({cell.benchmark for cell in cells}):
+            main = rankings([cell for cell in cells if cell.benchmark == name])[0][1]
+            board = leaderboard(main, seed_values(main), {})
+            if found := resolution(board.contests[board.nfes[0], board.metrics[0]].family):
+                boards.append((board, found))
     if not boards:
         raise UsageError(f"{folder} has no benchmark with two configurations with three common seeds")
     for board, found in boards:

@@ -15,6 +15,7 @@ import typer
 from ..common.errors import UsageError
 from ..common.files import TakenError
 from ..common.redact import without_password
+from ..runs.archive import unpacked
 from ..runs.damage import Damage
 from ..runs.folder import STUDIES, Run, find_cells
 from . import options
@@ -24,6 +25,7 @@ from .outcome import print_outcome
 
 if TYPE_CHECKING:
     from ...reports.build import ReportPaths
+    from ...reports.plots.paper import Paper
 
 #: Schemes of MLflow's stores; current versions refuse plain folders.
 MLFLOW_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
@@ -72,6 +74,10 @@ def report(
     readme: Annotated[
         Path | None, typer.Option("--readme", help="Document to update between its leaderboard markers, too.")
     ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FOLDER", help="Results folder whose pages are rebuilt from its cells.zip."),
+    ] = None,
     study: options.StudyName = None,
     baseline: Annotated[
         str | None,
@@ -96,6 +102,10 @@ def report(
     from ...reports.plots.paper import Paper
 
     tracking, paper = Tracking(mlflow, mlflow_uri), Paper.of(figures, width)
+    if results is not None:
+        if study is not None or mlflow_uri is not None or out != Path("runs"):
+            raise UsageError("--from rebuilds all pages of one folder: leave out --out, --study and --mlflow-uri")
+        return _rebuild(results, readme, baseline, paper, as_json)
     if study is not None and baseline is not None:
         raise UsageError("--baseline is for cells without a study: a study names its own in its file")
     if not find_cells(out):
@@ -119,6 +129,22 @@ def report(
     if mlflow:
         print(tracking.hint(out))
     return say_damage(paths.damages, out)
+
+
+def _rebuild(results: Path, readme: Path | None, baseline: str | None, paper: Paper | None, as_json: bool) -> int:
+    """Write the pages of a results folder from its cells."""
+    from ...reports.build import build_report
+
+    if find_cells(results):
+        raise UsageError(f"{results} is a folder of runs and not of results: bench report --out {results}")
+    with unpacked(results) as runs:
+        paths = build_report(runs, mlflow=False, readme=readme, baseline=baseline, paper=paper, into=results)
+        if as_json:
+            print_json(_document(paths, runs, None))
+            return 0
+    for leaderboard in dict.fromkeys([paths.leaderboard, *paths.studies]):
+        print_outcome(leaderboard.parent)
+    return 0
 
 
 def _document(paths: ReportPaths, out: Path, study: str | None) -> dict[str, object]:

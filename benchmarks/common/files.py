@@ -407,15 +407,18 @@ def _row(line: bytes, where: str, sealed: bool) -> dict[str, Any]:
     return row
 
 
-def check_writable(folder: Path) -> None:
-    """Raise UsageError unless files can be made in `folder`, or where it would be made. Leaves nothing behind."""
+def check_writable(folder: Path, kind: str = "output", option: str = "--out") -> None:
+    """Raise UsageError unless files can be made in `folder`, or where it would be made. Leaves nothing behind.
+
+    kind, option: what the folder is for and which option names it, for the message.
+    """
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise UsageError(f"output folder {folder}: {existing} is not a folder; choose another with --out")
+        raise UsageError(f"{kind} folder {folder}: {existing} is not a folder; choose another with {option}")
     try:
         with tempfile.TemporaryFile(dir=existing):  # only trying tells: permissions say nothing of /proc, or to root
             pass
     except OSError as error:
         raise UsageError(
-            f"output folder {folder}: {existing} is not writable ({error.strerror}); choose another with --out"
+            f"{kind} folder {folder}: {existing} is not writable ({error.strerror}); choose another with {option}"
         ) from None

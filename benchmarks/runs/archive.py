@@ -6,22 +6,30 @@
     imported/<name>.csv                      imported rows
 
 The same results are the same bytes. An archive may be someone else's: see `unpack`.
+
+A results folder holds published results: such an archive, `cells.zip`, and the pages that `bench report --from` makes
+from it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import stat
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..common.errors import UsageError
-from ..common.files import atomic_path
+from ..common.files import DamagedError, atomic_path
 from ..common.text import plain
 from ..data.listing import naming_damage, opened_zip
-from .folder import Run
+from .damage import damages
+from .folder import STUDIES, Run, find_cells
+from .studies import begin_list
 
+CELLS_FILE = "cells.zip"  # of a results folder
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of an entry of a zip file
 WEIGHTS = ".safetensors"
 KINDS = (".yaml", ".json", ".jsonl", ".npz", ".csv", WEIGHTS)
@@ -45,7 +53,7 @@ def write_archive(path: Path, out: Path, files: Iterable[Path]) -> None:
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for file in sorted(set(files)):
             info = zipfile.ZipInfo(file.relative_to(out).as_posix(), EPOCH)
-            info.compress_type = zipfile.ZIP_STORED if file.suffix in (".npz", WEIGHTS) else zipfile.ZIP_DEFLATED
+            info.compress_type = zipfile.ZIP_STORED if file.suffix == WEIGHTS else zipfile.ZIP_DEFLATED
             with file.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target)
 
@@ -66,6 +74,42 @@ def unpack(path: Path, folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("wb") as file:
                     file.writelines(_content(archive, entry, f"{path}: {entry.filename} is damaged"))
+
+
+@contextlib.contextmanager
+def runs_behind(path: Path) -> Iterator[Path]:
+    """The output folder behind a path: the path itself or, of a results folder, its cells, unpacked for that long.
+
+    A folder that holds cells is an output folder, with or without a `cells.zip`. Raises as `unpacked`.
+    """
+    if find_cells(path) or not (path / CELLS_FILE).is_file():
+        yield path
+    else:
+        with unpacked(path) as runs:
+            yield runs
+
+
+@contextlib.contextmanager
+def unpacked(results: Path) -> Iterator[Path]:
+    """The cells of a results folder as an output folder, which is temporary.
+
+    Raises UsageError where there is no `cells.zip`, and as `unpack`; DamagedError where a cell in it is damaged.
+    """
+    archive = results / CELLS_FILE
+    if not archive.is_file():
+        hint = f"`bench export --format zip --out {archive}` writes it"
+        raise UsageError(plain(f"{results} is no results folder, for it has no {CELLS_FILE}; {hint}"))
+    with tempfile.TemporaryDirectory(prefix="bench-results-") as temporary:
+        runs = Path(temporary).resolve()
+        unpack(archive, runs)
+        cells = find_cells(runs)
+        if not cells:
+            raise UsageError(plain(f"{archive} holds no cells"))
+        if (runs / STUDIES).is_dir():  # the archive of one study has no list of the cells of none
+            begin_list(runs)
+        for item in (item for run in cells for item in damages(run)):
+            raise DamagedError(f"{archive}: {item.reason.replace(f'{runs}/', '')}")
+        yield runs
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, sentence: str) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...benchmarks.common.errors import UsageError
+from ...benchmarks.runs.archive import runs_behind
 from ...benchmarks.runs.folder import cells_in
 from ...benchmarks.runs.imported import Imported, imported_rows
 from .cells import FINAL_STATES, Cell, survey
@@ -31,7 +32,8 @@ def load_results(path: str | Path, snapshots: Literal["last", "all"] = "last") -
     """The values of all cells in and below a folder, one row per (cell, images, NFE, metric, sampling seed).
 
     Args:
-        path: An output folder, the folder of a benchmark or method, or that of one cell.
+        path: An output folder, the folder of a benchmark or method, that of one cell, or a results folder, whose cells
+            are in a zip file.
         snapshots: "last" keeps the last snapshot of each training, the one that the leaderboard shows; "all" adds the
             earlier ones, the learning curves.
 
@@ -58,18 +60,19 @@ def load_results(path: str | Path, snapshots: Literal["last", "all"] = "last") -
 
     Damaged cells are left out, with a warning that names them.
 
-    >>> results = load_results("docs/results")
+    >>> results = load_results("reports/results/small-scale")
     >>> results.query("metric == 'fd_digits_2k' and nfe == 1").groupby("label")["value"].mean().round(1).to_dict()
     {'ect': 18.5, 'ict': 18.7, 'sct': 19.5, 'vct': 19.1}
     """
-    cells, damaged = survey(cells_in(Path(path)))
-    imported, lost_rows = imported_rows(Path(path))
-    if lost := [*(item for item in damaged if item.blocks), *lost_rows]:
-        reasons = "; ".join(dict.fromkeys(item.reason for item in lost))
-        warnings.warn(f"results are left out because files are damaged: {reasons}", stacklevel=2)
-    if not cells:
-        raise UsageError(f"there are no cells{' without damage' if lost else ''} in {path}: nothing to load")
-    return frame(cells, imported, every_snapshot=snapshots == "all")
+    with runs_behind(Path(path)) as runs:
+        cells, damaged = survey(cells_in(runs))
+        imported, lost_rows = imported_rows(runs)
+        if lost := [*(item for item in damaged if item.blocks), *lost_rows]:
+            reasons = "; ".join(dict.fromkeys(item.reason for item in lost))
+            warnings.warn(f"results are left out because files are damaged: {reasons}", stacklevel=2)
+        if not cells:
+            raise UsageError(f"there are no cells{' without damage' if lost else ''} in {path}: nothing to load")
+        return frame(cells, imported, every_snapshot=snapshots == "all")
 
 
 def frame(cells: Sequence[Cell], imported: Iterable[Imported] = (), *, every_snapshot: bool = False) -> pd.DataFrame:

@@ -41,7 +41,7 @@ Width = float | str | None
 def bars(results: pd.DataFrame, metric: str | None = None, nfe: int | None = None, *, width: Width = None) -> Figure:
     """The end of training: a bar per configuration with the 95 % t interval of the mean, and every training seed.
 
-    >>> figure = plots.bars(load_results("docs/results"), nfe=1, width="3.25in")
+    >>> figure = plots.bars(load_results("reports/results/small-scale"), nfe=1, width="3.25in")
     >>> float(figure.get_figwidth())
     3.25
     """
@@ -62,7 +62,7 @@ def forest(
     baseline: The label that they are compared with instead, see `leaderboard`. Of many configurations the best 16 are
     drawn.
 
-    >>> figure = plots.forest(load_results("docs/results"), baseline="ect")
+    >>> figure = plots.forest(load_results("reports/results/small-scale"), baseline="ect")
     >>> figure.axes[0].get_title()
     'NFE 1'
     """
@@ -73,7 +73,7 @@ def forest(
 def network_calls(results: pd.DataFrame, metric: str | None = None, *, width: Width = None) -> Figure:
     """The end of training against NFE: mean and 95 % t interval over seeds. Of many the best 12 are drawn.
 
-    >>> plots.network_calls(load_results("docs/results")).axes[0].get_xlabel()
+    >>> plots.network_calls(load_results("reports/results/small-scale")).axes[0].get_xlabel()
     'NFE: network calls per image'
     """
     board, _ = frame_board(results, metric)
@@ -88,7 +88,7 @@ def curves(results: pd.DataFrame, metric: str | None = None, nfe: int | None = N
     results: With `snapshots="all"`, as others have the end of training alone. A seed that diverged is drawn by itself.
     Of many configurations the best 12 are drawn.
 
-    >>> figure = plots.curves(load_results("docs/results", snapshots="all"), nfe=1)
+    >>> figure = plots.curves(load_results("reports/results/small-scale", snapshots="all"), nfe=1)
     >>> figure.axes[0].get_xlabel()
     'training images seen'
     """
@@ -104,7 +104,7 @@ def training_cost(
 
     results: With `snapshots="all"`. What has no known cost is left out.
 
-    >>> figure = plots.training_cost(load_results("docs/results", snapshots="all"))
+    >>> figure = plots.training_cost(load_results("reports/results/small-scale", snapshots="all"))
     >>> len(figure.axes)
     2
     """
