@@ -205,18 +205,15 @@ def _write(survey: Survey, family: Family, paper: Paper) -> _Report:
 
 
 def _settle(out: Path, results: Path, written: Sequence[Path]) -> None:
-    """Complete a results folder: the files of its studies, and no page that another archive has left there."""
-    kept = set(written)
+    """Complete a results folder: the files of its studies, and no page that an earlier archive has left there."""
     for file in sorted((out / STUDIES).glob(f"*/{STUDY}")):
-        copy = results / file.relative_to(out)
-        kept.add(copy)
-        with atomic_path(copy) as temporary:
+        with atomic_path(results / file.relative_to(out)) as temporary:
             temporary.write_bytes(file.read_bytes())
     studies = [folder for folder in (results / STUDIES).glob("[!.]*/") if not folder.is_symlink()]
     for place in (results, *studies):
-        pages = [place / name for name in (*PAGES, STAMP)] + ([place / STUDY] if place in studies else [])
+        pages = [place / name for name in (*PAGES, STAMP)]
         folders = [place / name for name in FOLDERS if not (place / name).is_symlink()]
-        for page in {*pages, *(page for folder in folders for page in folder.glob("[!.]*"))} - kept:
+        for page in {*pages, *(page for folder in folders for page in folder.glob("[!.]*"))} - set(written):
             if page.is_file():
                 page.unlink()
         for folder in [*folders, *([place] if place in studies else [])]:

@@ -103,8 +103,9 @@ def test_pages_of_an_earlier_zip_file_go_and_other_files_stay(runs: Path, result
     own = results / "NOTES.md"
     own.write_text("mine")
     (results / "studies/kl/plots/old.png").write_bytes(b"old")
-    (results / "studies/old").mkdir()
-    (results / "studies/old/leaderboard.md").write_text("old")
+    for name in ("old/leaderboard.md", "older/leaderboard.md", "older/study.yaml"):
+        (results / "studies" / name).parent.mkdir(exist_ok=True)
+        (results / "studies" / name).write_text("mine")
     before = contents(results)
     (results / "cells.zip").unlink()
     out = ("--runs", runs, "--study", "kl", "--out", results / "cells.zip")
@@ -112,7 +113,7 @@ def test_pages_of_an_earlier_zip_file_go_and_other_files_stay(runs: Path, result
     assert call("report", "--from", results).status == 0
     found = contents(results)
     kept = {name for name in before if name.startswith("studies/kl/") and "old" not in name}
-    assert set(found) == {"NOTES.md", "cells.zip", *kept}
+    assert set(found) == {"NOTES.md", "cells.zip", "studies/older/study.yaml", *kept}
     assert {name: found[name] for name in kept} == {name: before[name] for name in kept}
     assert not (results / "studies/old").exists()
 
