@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from io import FileIO
 from pathlib import Path
 
 _ZIP_END = b"PK\x05\x06"  # of a zip archive: 22 bytes, the last two of which are the length of the comment after it
+_ZIP_END_LENGTH = 22
 _NAME = "sha256"
 
 
 def seal(path: Path) -> None:
     """Add the SHA-256 of an archive to it, as its comment. Raises ValueError where the file is no zip archive."""
     with path.open("r+b") as file:
-        file.seek(-22, os.SEEK_END)
+        file.seek(-_ZIP_END_LENGTH, os.SEEK_END)
         if file.read(4) != _ZIP_END:
             raise ValueError(f"{path} does not end as a zip archive does")
         file.seek(-2, os.SEEK_END)
@@ -23,6 +25,37 @@ def seal(path: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0, os.SEEK_END)
         file.write(_comment(digest))
+
+
+class SealingWriter:
+    """Writes an archive from front to back, and then its seal: the SHA-256 is computed on the way."""
+
+    def __init__(self, file: FileIO) -> None:
+        self.file, self._digest = file, hashlib.sha256()
+        self._end = b""  # what has been written last, which the seal changes
+
+    def write(self, data: memoryview) -> None:
+        """data: bytes."""
+        self._put(data)
+        if len(data) < _ZIP_END_LENGTH:
+            data = memoryview(self._end + data)
+        else:
+            self._digest.update(self._end)
+        self._digest.update(data[:-_ZIP_END_LENGTH])
+        self._end = bytes(data[-_ZIP_END_LENGTH:])
+
+    def seal(self) -> None:
+        """End the file as `seal` does. Raises ValueError where it does not end as a zip archive does."""
+        if not self._end.startswith(_ZIP_END):
+            raise ValueError(f"{self.file.name} does not end as a zip archive does")
+        length = struct.pack("<H", len(_comment("")))
+        self._digest.update(self._end[:-2] + length)
+        self.file.seek(-2, os.SEEK_END)
+        self._put(memoryview(length + _comment(self._digest.hexdigest())))
+
+    def _put(self, left: memoryview) -> None:
+        while left:  # the system may take a part of what it is given
+            left = left[self.file.write(left) :]
 
 
 def check_seal(path: Path) -> None:

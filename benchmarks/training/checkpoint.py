@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import logging
 import re
@@ -22,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..common.files import DamagedError, atomic_path, keep_copy
-from ..common.seal import check_seal, seal
+from ..common.seal import SealingWriter, check_seal
 from ..config.averages import HEADLINE
 from ..runs.folder import Run
 
@@ -40,14 +39,14 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     last = folder / "checkpoints" / LAST
     with atomic_path(last) as temporary:
         with temporary.open("wb", buffering=0) as file:
-            sink = _Sink(file)
+            sink = _Sink(SealingWriter(file))
             try:
                 torch.save(state, sink)  # type: ignore[arg-type]  (all it needs is `write`)
             except RuntimeError:
                 if sink.error is None:
                     raise
                 raise sink.error from None
-        seal(temporary)
+            sink.file.seal()
         if last.exists():
             keep_copy(last, last.with_name(PREVIOUS))
 
@@ -96,19 +95,18 @@ def readable_checkpoints(folder: Path, device: torch.device, damaged: list[str])
 class _Sink:
     """A file for torch.save, which makes its own of every error: `error` is the one that the file raised."""
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: SealingWriter) -> None:
         self.file = file
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        left = memoryview(data).cast("B")
+        content = memoryview(data).cast("B")
         try:
-            while left:  # the system may take a part of what it is given
-                left = left[self.file.write(left) :]
+            self.file.write(content)
         except OSError as error:
             self.error = error
             raise
-        return memoryview(data).nbytes
+        return len(content)
 
     def flush(self) -> None:
         pass
