@@ -25,6 +25,9 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 FRONTS = ("README.md", "leaderboard.md")
 #: The target of a link or an image, in Markdown and in HTML. Addresses and anchors of the page itself are left alone.
 LINK = re.compile(r"""(?<=\]\()(?![a-z]+:)[^)#\s]+|(?<=src=")(?![a-z]+:)[^"]+""")
+#: What a block of commands needs, by the word after its language. `tests/test_docs.py` does not run such a block.
+NEEDS = {"gpu": "Needs a GPU", "cluster": "Needs SLURM", "data": "Needs data or weights", "server": "Needs a server"}
+MARKED = re.compile(rf"^```bash ({'|'.join(NEEDS)})$", re.MULTILINE)
 SCRIPT = "mathjax/tex-svg.js"
 COMMANDS = "commands.md"
 
@@ -89,7 +92,8 @@ def commands() -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Rewrite links between files of the repository to links between files of the site."""
+    """Rewrite links between files of the repository to links between files of the site, and markers to titles."""
+    markdown = MARKED.sub(lambda match: f'```bash title="{NEEDS[match[1]]}"', markdown)
     return LINK.sub(rewrite(page.file.src_uri), markdown)
 
 
