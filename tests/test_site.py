@@ -36,6 +36,6 @@ def test_it_holds_the_commands_the_functions_and_the_formulas(site: Path) -> Non
     commands = (site / "commands.html").read_text(encoding="utf-8")
     assert all(f"<code>bench {name}</code>" in commands for name in ("run", "report", "compare", "speed train"))
     functions = (site / "reference.html").read_text(encoding="utf-8")
-    assert all(f">{name}</span>" in functions for name in ("load_results", "load_model", "score"))
+    assert all(f">{name}</span>" in functions for name in ("load_results", "leaderboard", "load_model", "score"))
     assert 'class="arithmatex"' in (site / "methods.html").read_text(encoding="utf-8")
     assert (site / "mathjax" / "tex-svg.js").stat().st_size > 1_000_000

@@ -128,9 +128,10 @@ def load_model(cell: str | Path, device: str = "auto") -> Sampler:
     Raises:
         UsageError: There is no such folder, the cell is not finished, or a file is missing or damaged.
 
-    >>> model = load_model("exported")
-    >>> model.sample(16, nfe=1).shape
-    torch.Size([16, 1, 8, 8])
+    Examples:
+        >>> model = load_model("exported")
+        >>> model.sample(16, nfe=1).shape
+        torch.Size([16, 1, 8, 8])
     """
     folder = Path(cell)
     if (folder / MODEL).is_file():

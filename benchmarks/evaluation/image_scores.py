@@ -43,10 +43,11 @@ def score(
     Raises:
         UsageError: A name is unknown, images or weights of a network are missing, or sizes do not match.
 
-    >>> import numpy as np
-    >>> noise = np.random.default_rng(0).integers(0, 256, (1000, 8, 8), dtype=np.uint8)
-    >>> round(score(noise, "digits", "fd_digits_1k")["fd_digits_1k"].value)
-    1198
+    Examples:
+        >>> import numpy as np
+        >>> noise = np.random.default_rng(0).integers(0, 256, (1000, 8, 8), dtype=np.uint8)
+        >>> round(score(noise, "digits", "fd_digits_1k")["fd_digits_1k"].value)
+        1198
     """
     name = str(images) if isinstance(images, str | Path) else "the array"
     return score_images(read_images(images), read_reference(reference), metrics, device, name=name)

@@ -16,7 +16,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             continue  # mkdocs names a link that leads nowhere
         seen.add(path)
         if files.get_file_from_path(in_site(path)) is None:
-            files.append(File.generated(config, in_site(path), abs_src_path=str(ROOT / path)))
+            added = File.generated(config, in_site(path), abs_src_path=str(ROOT / path))
+            added.inclusion = InclusionLevel.NOT_IN_NAV  # it may be there and need not
+            files.append(added)
         if path.endswith(".md"):
             text = (ROOT / path).read_text(encoding="utf-8")
             waiting += [target(path, link) for link in LINK.findall(text)]

@@ -60,9 +60,10 @@ def leaderboard(results: pd.DataFrame, baseline: str | None = None) -> pd.DataFr
     Raises:
         UsageError: No configuration is called `baseline`, or rows are there twice.
 
-    >>> table = leaderboard(load_results("reports/results/small-scale").query("metric == 'fd_digits_2k' and nfe == 1"))
-    >>> table[["label", "seeds", "rank", "verdict"]].values.tolist()[1]
-    ['ict', 6, 2, 'inconclusive']
+    Examples:
+        >>> table = leaderboard(load_results("reports/results/small-scale").query("metric == 'fd_digits_2k' and nfe == 1"))
+        >>> table[["label", "seeds", "rank", "verdict"]].values.tolist()[1]
+        ['ict', 6, 2, 'inconclusive']
     """
     import pandas as pd
 

@@ -41,9 +41,10 @@ Width = float | str | None
 def bars(results: pd.DataFrame, metric: str | None = None, nfe: int | None = None, *, width: Width = None) -> Figure:
     """The end of training: a bar per configuration with the 95 % t interval of the mean, and every training seed.
 
-    >>> figure = plots.bars(load_results("reports/results/small-scale"), nfe=1, width="3.25in")
-    >>> float(figure.get_figwidth())
-    3.25
+    Examples:
+        >>> figure = plots.bars(load_results("reports/results/small-scale"), nfe=1, width="3.25in")
+        >>> float(figure.get_figwidth())
+        3.25
     """
     board, _ = frame_board(results, metric, nfe)
     return _drawn(lambda inches: _bars.bars(board, inches), board, width)
@@ -62,9 +63,10 @@ def forest(
     baseline: The label that they are compared with instead, see `leaderboard`. Of many configurations the best 16 are
     drawn.
 
-    >>> figure = plots.forest(load_results("reports/results/small-scale"), baseline="ect")
-    >>> figure.axes[0].get_title()
-    'NFE 1'
+    Examples:
+        >>> figure = plots.forest(load_results("reports/results/small-scale"), baseline="ect")
+        >>> figure.axes[0].get_title()
+        'NFE 1'
     """
     board, _ = frame_board(results, metric, nfe, baseline)
     return _drawn(lambda inches: _forest.forest(board, inches), board, width)
@@ -73,8 +75,9 @@ def forest(
 def network_calls(results: pd.DataFrame, metric: str | None = None, *, width: Width = None) -> Figure:
     """The end of training against NFE: mean and 95 % t interval over seeds. Of many the best 12 are drawn.
 
-    >>> plots.network_calls(load_results("reports/results/small-scale")).axes[0].get_xlabel()
-    'NFE: network calls per image'
+    Examples:
+        >>> plots.network_calls(load_results("reports/results/small-scale")).axes[0].get_xlabel()
+        'NFE: network calls per image'
     """
     board, _ = frame_board(results, metric)
     if len(board.nfes) < 2:
@@ -88,9 +91,10 @@ def curves(results: pd.DataFrame, metric: str | None = None, nfe: int | None = N
     results: With `snapshots="all"`, as others have the end of training alone. A seed that diverged is drawn by itself.
     Of many configurations the best 12 are drawn.
 
-    >>> figure = plots.curves(load_results("reports/results/small-scale", snapshots="all"), nfe=1)
-    >>> figure.axes[0].get_xlabel()
-    'training images seen'
+    Examples:
+        >>> figure = plots.curves(load_results("reports/results/small-scale", snapshots="all"), nfe=1)
+        >>> figure.axes[0].get_xlabel()
+        'training images seen'
     """
     board, values = frame_board(results, metric, nfe)
     _require_snapshots(values)
@@ -104,9 +108,10 @@ def training_cost(
 
     results: With `snapshots="all"`. What has no known cost is left out.
 
-    >>> figure = plots.training_cost(load_results("reports/results/small-scale", snapshots="all"))
-    >>> len(figure.axes)
-    2
+    Examples:
+        >>> figure = plots.training_cost(load_results("reports/results/small-scale", snapshots="all"))
+        >>> len(figure.axes)
+        2
     """
     board, values = frame_board(results, metric, nfe)
     _require_snapshots(values)
