@@ -61,7 +61,8 @@ def leaderboard(results: pd.DataFrame, baseline: str | None = None) -> pd.DataFr
         UsageError: No configuration is called `baseline`, or rows are there twice.
 
     Examples:
-        >>> table = leaderboard(load_results("reports/results/small-scale").query("metric == 'fd_digits_2k' and nfe == 1"))
+        >>> results = load_results("reports/results/small-scale")
+        >>> table = leaderboard(results.query("metric == 'fd_digits_2k' and nfe == 1"))
         >>> table[["label", "seeds", "rank", "verdict"]].values.tolist()[1]
         ['ict', 6, 2, 'inconclusive']
     """
