@@ -21,7 +21,9 @@ from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.data.registry import load
 from consistency_bench.benchmarks.evaluation.export import pack
 from consistency_bench.benchmarks.execution.cell import run_cell
+from consistency_bench.benchmarks.runs.archive import unpacked
 from consistency_bench.benchmarks.runs.folder import Run
+from consistency_bench.benchmarks.runs.studies import families
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "pandas", "matplotlib", "numpy", "typer", "mlflow")
@@ -50,13 +52,15 @@ def test_every_name_is_there_and_no_other() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the examples use: the records of the default run, and an exported model."""
+    """What the examples use: the published records of the default run, and an exported model."""
     folder = tmp_path_factory.mktemp("examples")
     (cell,) = compose_cells(["ect"], [0], SMALL)
-    write_text(cell.path(folder / "runs") / "config.yaml", yaml_text(cell.config.to_dict()))
-    assert run_cell(cell.path(folder / "runs")) == "done"
-    pack(Run(cell.path(folder / "runs")), folder / "exported")
-    (folder / "reports").symlink_to(ROOT / "reports")
+    write_text(cell.path(folder / "small") / "config.yaml", yaml_text(cell.config.to_dict()))
+    assert run_cell(cell.path(folder / "small")) == "done"
+    pack(Run(cell.path(folder / "small")), folder / "exported")
+    with unpacked(ROOT / "reports" / "results" / "small-scale") as runs:
+        for name in families(runs)[0].members:
+            shutil.copytree(runs / name, folder / "runs" / name)
     return folder
 
 
@@ -77,7 +81,7 @@ def test_the_examples_of_the_page_run(folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_exported_images_score_as_the_records_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    (cell,) = Path("runs").glob("digits/ect/s0-*")
+    (cell,) = Path("small").glob("digits/ect/s0-*")
     assert sample(str(cell), Path("samples.zip"), n=500) == 0
     loaded, exported = consistency_bench.load_model(cell), consistency_bench.load_model("exported")
     drawn = loaded.sample(500, nfe=1)

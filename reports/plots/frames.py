@@ -42,7 +42,7 @@ def bars(results: pd.DataFrame, metric: str | None = None, nfe: int | None = Non
     """The end of training: a bar per configuration with the 95 % t interval of the mean, and every training seed.
 
     Examples:
-        >>> figure = plots.bars(load_results("reports/results/small-scale"), nfe=1, width="3.25in")
+        >>> figure = plots.bars(load_results("runs"), nfe=1, width="3.25in")
         >>> float(figure.get_figwidth())
         3.25
     """
@@ -64,7 +64,7 @@ def forest(
     drawn.
 
     Examples:
-        >>> figure = plots.forest(load_results("reports/results/small-scale"), baseline="ect")
+        >>> figure = plots.forest(load_results("runs"), baseline="ect")
         >>> figure.axes[0].get_title()
         'NFE 1'
     """
@@ -76,7 +76,7 @@ def network_calls(results: pd.DataFrame, metric: str | None = None, *, width: Wi
     """The end of training against NFE: mean and 95 % t interval over seeds. Of many the best 12 are drawn.
 
     Examples:
-        >>> plots.network_calls(load_results("reports/results/small-scale")).axes[0].get_xlabel()
+        >>> plots.network_calls(load_results("runs")).axes[0].get_xlabel()
         'NFE: network calls per image'
     """
     board, _ = frame_board(results, metric)
@@ -92,7 +92,7 @@ def curves(results: pd.DataFrame, metric: str | None = None, nfe: int | None = N
     Of many configurations the best 12 are drawn.
 
     Examples:
-        >>> figure = plots.curves(load_results("reports/results/small-scale", snapshots="all"), nfe=1)
+        >>> figure = plots.curves(load_results("runs", snapshots="all"), nfe=1)
         >>> figure.axes[0].get_xlabel()
         'training images seen'
     """
@@ -109,7 +109,7 @@ def training_cost(
     results: With `snapshots="all"`. What has no known cost is left out.
 
     Examples:
-        >>> figure = plots.training_cost(load_results("reports/results/small-scale", snapshots="all"))
+        >>> figure = plots.training_cost(load_results("runs", snapshots="all"))
         >>> len(figure.axes)
         2
     """
