@@ -63,7 +63,7 @@ def compare(
     for cell in cells:
         firsts.setdefault(cell.method, cell)
     steps: dict[tuple[str, str], Step] = {}
-    precision: dict[tuple[str, str], str] = {}  # of the suite's programs: the others compute in float32
+    owners: dict[tuple[str, str], Cell] = {}  # of the suite's programs: the others are of the first, in float32
     for method, cell in firsts.items():
         if peer is not None:
             steps[method, "peer"] = peer_step(peer, cell.config, dataset, device)
@@ -71,23 +71,25 @@ def compare(
             steps[method, "plain"] = plain_step(cell.config, dataset, device)
         for name, own in labels([each for each in cells if each.method == method]).items():
             steps[method, name] = trainer_step(own.config, dataset, device, folder / own.id)
-            precision[method, name] = precision[method, f"{name}, bare"] = own.config.train.precision
+            owners[method, name] = owners[method, f"{name}, bare"] = own
             if "bare" in programs:
                 steps[method, f"{name}, bare"] = bare_step(own.config, dataset, device)
     named = {" ".join(key): step for key, step in steps.items()}
     seconds = dict(zip(steps, contest(named, rounds).values(), strict=True))
 
-    flops = {method: _flops(cell.config, dataset, device) for method, cell in firsts.items()}
+    flops = {cell.id: _flops(cell.config, dataset, device) for cell in cells}
     half = any(cell.config.train.precision == "bf16" for cell in cells)
     peaks = rates(device, (torch.float32, *([torch.bfloat16] if half else [])), rounds)
     rows = []
     for (method, name), times in seconds.items():
         base = next(value for (other, _), value in seconds.items() if other == method)
-        kind = "bfloat16" if precision.get((method, name)) == "bf16" else "float32"
-        batch, middle = firsts[method].config.train.batch, Spread.of([1000 * value for value in times])
+        own, middle = owners.get((method, name)), Spread.of([1000 * value for value in times])
+        kind = "bfloat16" if own and own.config.train.precision == "bf16" else "float32"
+        cell = own or firsts[method]
+        batch = cell.config.train.batch
         rate = 1000 * batch / middle.median
         peak = max(value for key, value in peaks.items() if key.endswith(kind))
-        share = rate * flops[method] / peak
+        share = rate * flops[cell.id] / peak
         rows.append(Row(method, name, middle, rate, ratio(base, times), share))
     return Result(rows, peaks, costs(seconds, list(firsts)))
 

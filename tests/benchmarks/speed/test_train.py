@@ -38,6 +38,12 @@ def test_shares_are_of_the_rate_of_the_own_precision_and_mirror_images_are_train
     assert suite.share * half / suite.rate == pytest.approx(plain.share * full / plain.rate)
 
 
+def test_rates_are_those_of_the_own_batch(tmp_path: Path) -> None:
+    result = compare(compose_cells(["ect"], [0], [*TINY, "train.batch=8,16"]), ["plain"], None, 2, CPU, tmp_path)
+    batches = [round(row.rate * row.milliseconds.median / 1000) for row in result.rows]
+    assert batches == [8, 8, 16]
+
+
 def test_programs_alternate_and_ratios_are_taken_round_by_round() -> None:
     calls: list[str] = []
     seconds = contest({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=3)
