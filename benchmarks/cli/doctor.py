@@ -34,10 +34,13 @@ Device = Annotated[
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="JSON file for what was found. With --device only.")
 ]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Examine train.compile as well, for 5 more minutes. With --device only.")
+]
 
 
 @app.command()
-def doctor(device: Device = None, out: Out = None) -> int:
+def doctor(device: Device = None, out: Out = None, compile: Compiled = False) -> int:
     """Check packages, devices and data sets, or all of one device.
 
     With --device, what training needs of that device is examined.
@@ -45,7 +48,9 @@ def doctor(device: Device = None, out: Out = None) -> int:
     Exit status: 0 all that is needed is there, 1 something is missing or a check failed.
     """
     if device is not None:
-        return _examine(device, out)
+        return _examine(device, out, compiled=compile)
+    if compile:
+        raise UsageError("--compile needs --device: it examines training on a device")
     if out is not None:
         raise UsageError("--out needs --device: only what is found out about a device is written to a file")
     needed = [
@@ -65,7 +70,7 @@ def doctor(device: Device = None, out: Out = None) -> int:
     return 0 if all(good for good, _ in needed) else 1
 
 
-def _examine(name: str, out: Path | None) -> int:
+def _examine(name: str, out: Path | None, *, compiled: bool) -> int:
     from ..common.devices import check_device, pick_device
     from ..common.files import check_writable, write_json
     from ..doctor import table
@@ -76,7 +81,7 @@ def _examine(name: str, out: Path | None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         machine = table.this_machine(pick_device(name), Path(folder))
         print(f"{_accelerator() if name == 'cuda' else 'the CPU, one thread'}, torch {version('torch')}", flush=True)
-        records = table.examine(machine, lambda record: print(table.row(record), flush=True))
+        records = table.examine(machine, lambda record: print(table.row(record), flush=True), compiled=compiled)
     if out is not None:
         write_json(out, table.document(machine.device, records))
         print(f"written: {out}")

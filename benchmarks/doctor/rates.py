@@ -17,18 +17,19 @@ from ..training.cost import measure_compute
 from ..training.trainer import CHECK_EVERY_STEPS, SAVE_SHARE, Trainer
 from .check import Finding, Machine, NotCheckedError
 from .models import cifar10, dataset
-from .training import in_precision, steps, trainer_of
+from .training import in_precision, require_compiler, steps, trainer_of
 
 WARM_UP = 2
 
 
-def training_speed(machine: Machine, precision: str, *settings: str) -> Finding:
-    """Images per second of ECT's training, and the share of what this device reaches in products of matrices.
-
-    settings: further ones of the cell.
-    """
+def training_speed(machine: Machine, precision: str, *, compiled: bool = False) -> Finding:
+    """Images per second of ECT's training, and the share of what this device reaches in products of matrices."""
+    if compiled:
+        require_compiler()
+        if machine.device.type == "cpu":
+            raise NotCheckedError("compiling takes longer on a CPU than a check may; see `bench speed train`")
     with in_precision(precision):
-        trainer = _trainer(machine, precision, *settings)
+        trainer = _trainer(machine, precision, f"train.compile={str(compiled).lower()}")
         rate = trainer.batch / _seconds_per_step(trainer, machine)
         flops = _flops_per_image(trainer, machine)
         peak = matrix_rate(machine, precision)

@@ -17,7 +17,7 @@ from ..config.schema import RunConfig
 from ..training.model import Model, build_model
 from .check import Finding, Machine, NotCheckedError
 from .models import BATCH, dataset, small
-from .training import in_precision, precisions, steps, trainer_of
+from .training import in_precision, precisions, require_compiler, steps, trainer_of
 
 AGREEMENT = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
 """How far, relative to it, a loss may be from the CPU's in float32."""
@@ -99,6 +99,17 @@ def dropout_masks_are_replayed(machine: Machine) -> Finding:
                 raise RuntimeError(f"{network} in {precision}: dropout has no effect")
             worst = max(worst, apart[0] / apart[1])
     return Finding(worst, "share", 1e-3)
+
+
+def compiled_losses_agree(machine: Machine) -> Finding:
+    """The greatest relative difference of losses of two steps, compiled and eager, with the same dropout masks."""
+    require_compiler()
+    losses = []
+    for setting in ("false", "true"):
+        config = small("ect", "ddpmpp", "network.dropout=0.5", f"train.compile={setting}", device=machine.device.type)
+        losses.append(torch.stack(list(steps(trainer_of(config, machine, f"compile {setting}"), 2)))[:, 0])
+    eager, graph = losses
+    return Finding(((graph - eager) / eager).abs().max().item(), "relative", 1e-4)
 
 
 def passes_are_split(machine: Machine) -> Finding:

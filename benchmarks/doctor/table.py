@@ -45,13 +45,23 @@ CHECKS: tuple[Check, ...] = (
     Check("checkpoint", 10, rates.checkpoint),
     Check("Inception's features against the CPU's", 15, rates.features),
 )
-"""All checks, with limits in seconds that add up to less than 5 minutes."""
+"""All checks of eager training, with limits in seconds that add up to less than 5 minutes."""
+
+COMPILED: tuple[Check, ...] = (
+    Check("compiled losses against eager ones", 50, soundness.compiled_losses_agree),
+    *(
+        Check(f"compiled training speed, {name}", 80, partial(rates.training_speed, precision=name, compiled=True))
+        for name in PRECISIONS
+    ),
+)
+"""Further checks, of `train.compile`: a check that is out of time ends after it has compiled."""
 
 
-def checks_for(device: torch.device) -> tuple[Check, ...]:
+def checks_for(device: torch.device, *, compiled: bool = False) -> tuple[Check, ...]:
     """Those that apply to this kind of device: of precisions that are the same, one is checked."""
     missing = set(PRECISIONS) - set(precisions(device))
-    return tuple(check for check in CHECKS if check.name.rpartition(", ")[2] not in missing)
+    checks = (*CHECKS, *(COMPILED if compiled else ()))
+    return tuple(check for check in checks if check.name.rpartition(", ")[2] not in missing)
 
 
 def this_machine(device: torch.device, folder: Path) -> Machine:
@@ -60,8 +70,12 @@ def this_machine(device: torch.device, folder: Path) -> Machine:
     return Machine(device, SMALL if device.type == "cpu" else FULL, folder, again)
 
 
-def examine(machine: Machine, report: Callable[[Record], None] = lambda _: None) -> list[Record]:
+def examine(
+    machine: Machine, report: Callable[[Record], None] = lambda _: None, *, compiled: bool = False
+) -> list[Record]:
     """Perform the checks that apply to this kind of device, and report each as it ends.
+
+    compiled: those of `train.compile` as well.
 
     On the CPU they use one thread, as a cell does by default: small networks gain nothing from more.
     """
@@ -71,7 +85,7 @@ def examine(machine: Machine, report: Callable[[Record], None] = lambda _: None)
     records = []
     try:
         with repeatable(machine.device):
-            for check in checks_for(machine.device):
+            for check in checks_for(machine.device, compiled=compiled):
                 records.append(perform(check, machine))
                 report(records[-1])
     finally:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..common.precision import float32_products
 from ..config.schema import RunConfig
+from ..training.compiled import missing_for_compiling
 from ..training.model import build_model
 from ..training.trainer import Trainer
-from .check import Machine
+from .check import Machine, NotCheckedError
 from .models import dataset
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -26,6 +27,12 @@ def precisions(device: torch.device) -> tuple[str, ...]:
 def in_precision(precision: str) -> AbstractContextManager[None]:
     """The context of training at this `train.precision`."""
     return float32_products(tf32=precision == "tf32")
+
+
+def require_compiler() -> None:
+    """Raise NotCheckedError where this machine lacks what `train.compile` needs."""
+    if missing := missing_for_compiling():
+        raise NotCheckedError(f"train.compile=true needs {missing}")
 
 
 def trainer_of(config: RunConfig, machine: Machine, folder: str, size: int = 8, count: int = 60) -> Trainer:

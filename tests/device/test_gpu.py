@@ -9,12 +9,12 @@ import torch
 
 from consistency_bench.benchmarks.common.precision import repeatable
 from consistency_bench.benchmarks.doctor.check import Check, perform
-from consistency_bench.benchmarks.doctor.table import CHECKS, row, this_machine
+from consistency_bench.benchmarks.doctor.table import CHECKS, COMPILED, row, this_machine
 
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name.replace(" ", "-"))
+@pytest.mark.parametrize("check", [*CHECKS, *COMPILED], ids=lambda check: check.name.replace(" ", "-"))
 def test_a_device_passes(check: Check, tmp_path: Path) -> None:
     device = torch.device("cuda")
     with repeatable(device):

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from consistency_bench.benchmarks.doctor.check import SMALL, Check, Finding, Machine, NotCheckedError, Record, perform
-from consistency_bench.benchmarks.doctor.table import CHECKS, checks_for
+from consistency_bench.benchmarks.doctor.table import CHECKS, COMPILED, checks_for
 
 
 def outcome(run: object, limit: float = 60) -> Record:
@@ -53,8 +54,17 @@ def test_a_check_ends_when_its_time_is_over() -> None:
 
 def test_all_checks_together_take_less_than_five_minutes() -> None:
     assert sum(check.limit for check in CHECKS) < 300
+    assert sum(check.limit for check in COMPILED) < 300
 
 
 def test_a_precision_that_the_cpu_does_not_have_is_left_out() -> None:
     assert not any("tf32" in check.name for check in checks_for(torch.device("cpu")))
     assert checks_for(torch.device("cuda")) == CHECKS
+    assert checks_for(torch.device("cuda"), compiled=True) == (*CHECKS, *COMPILED)
+
+
+@pytest.mark.slow
+def test_compiled_losses_are_examined(tmp_path: Path) -> None:
+    machine = Machine(torch.device("cpu"), SMALL, tmp_path, (sys.executable,))
+    record = perform(replace(COMPILED[0], limit=math.inf), machine)
+    assert record.ok, record.note
