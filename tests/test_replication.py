@@ -1,0 +1,102 @@
+"""The numbers of docs/replication.md are those of the records, by a computation that shares no code with the package."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import statistics
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from scipy import stats
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "replication.md"
+CELLS = ROOT / "reports" / "results" / "small-scale" / "cells.zip"
+METRIC = "fd_digits_2k_refheldout"
+TUNED = {"train.images": 176000, "train.init": "{method: edm, images: 176000}"}
+QUOTE = re.compile(r"[+−][\d.,]+ % \([^)]*\)|\d[\d.]* ± [\d.]+ \(n=\d+\)")
+
+Values = dict[int, float]
+
+
+@cache
+def values(method: str, nfe: int, tuned: bool = False) -> Values:
+    """The value of each training seed at the end of training, a mean over sampling seeds."""
+    found: Values = {}
+    with zipfile.ZipFile(CELLS) as archive:
+        for name in archive.namelist():
+            if not re.search(rf"(^|/)digits/{re.escape(method)}/[^/]+/config\.yaml$", name):
+                continue
+            config = yaml.safe_load(archive.read(name))
+            if config["cell"]["overrides"] != (TUNED if tuned else {}):
+                continue
+            rows = map(json.loads, archive.read(name.replace("config.yaml", "records.jsonl")).splitlines())
+            last = [
+                row["value"]
+                for row in rows
+                if (row["metric"], row["nfe"], row["images"]) == (METRIC, nfe, config["train"]["images"])
+            ]
+            found[config["seed"]] = statistics.fmean(last)
+    return found
+
+
+def quoted(first: Values, second: Values, comparisons: int) -> str:
+    """The difference of two rows in per cent on their common seeds, with Bonferroni's interval."""
+    logs = [math.log(first[seed] / second[seed]) for seed in sorted(first.keys() & second.keys())]
+    mean, error = statistics.fmean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
+    reach = error * float(stats.t.ppf(1 - 0.025 / comparisons, len(logs) - 1))
+    best, low, high = (f"{100 * math.expm1(value):.1f}".replace("-", "−") for value in (mean, mean - reach, mean + reach))
+    return f"{'' if best.startswith('−') else '+'}{best} % ({low} to {high})"
+
+
+def text_of(page: Path) -> str:
+    return " ".join(page.read_text(encoding="utf-8").split())
+
+
+def test_quotes_are_on_the_pages_that_their_rows_link() -> None:
+    checked = 0
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        links = re.findall(r"\]\((\.\./reports/results/[^)]*leaderboard\.md)\)", line)
+        pages = [text_of(PAGE.parent / link) for link in links]
+        for quote in QUOTE.findall(line) if links else ():
+            assert any(quote in page for page in pages), (quote, links)
+            checked += 1
+    assert checked >= 9
+
+
+@pytest.mark.parametrize("part", ["0-4", "5-9"])
+def test_differences_of_two_sets_of_seeds_are_those_of_their_studies(part: str) -> None:
+    study = text_of(CELLS.parent / "studies" / f"digits-seeds-{part}" / "leaderboard.md")
+    table = text_of(PAGE).partition("## Do the verdicts repeat?")[2].partition("## Tuning")[0]
+    column = 0 if part == "0-4" else 1
+    quotes = [QUOTE.findall(row)[column] for row in table.split("| `")[1:]]
+    assert len(quotes) == 5
+    assert [quote for quote in quotes if quote not in study] == []
+
+
+@pytest.mark.parametrize("method", ["ict", "ect", "sct", "vct"])
+def test_differences_of_tuning_and_of_the_diffusion_model(method: str) -> None:
+    scratch = values(method, 1)
+    tuning = {seed: scratch[seed] for seed in values(method, 1, tuned=True)}
+    text = text_of(PAGE)
+    assert quoted(values(method, 1, tuned=True), tuning, 4) in text
+    assert quoted(values("edm", 35), scratch, 4) in text
+
+
+@pytest.mark.parametrize("method", ["ict", "ect", "sct", "vct", "ect+ot"])
+def test_differences_of_two_steps(method: str) -> None:
+    assert f"`{method}` {quoted(values(method, 2), values(method, 1), 5)}" in text_of(PAGE)
+
+
+def test_the_spread_of_training_seeds() -> None:
+    shares = []
+    for method, nfe in itertools.product(("ict", "ect", "sct", "vct"), (1,)):
+        seeds = list(values(method, nfe).values())
+        shares.append(statistics.stdev(seeds) / statistics.fmean(seeds))
+    assert 0.03 < min(shares) < max(shares) < 0.1
