@@ -184,7 +184,7 @@ def load_trained(cell: Run, images: int, network: nn.Module) -> dict[str, Any]:
     network.load_state_dict(matched.weights)
     per_image = compute.get("flops_per_image")
     return {
-        "weights": str(path),
+        "weights": "/".join(path.parts[-5:]),  # benchmark/method/cell/snapshots/file: results are published
         "matched": len(matched.weights),
         "cell": config.cell.id,
         "method": config.cell.method,
