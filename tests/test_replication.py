@@ -1,4 +1,4 @@
-"""The numbers of docs/replication.md are those of the records, by a computation that shares no code with the package."""
+"""The numbers of docs/replication.md are those of the records, by a computation without code of the package."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def quoted(first: Values, second: Values, comparisons: int) -> str:
     logs = [math.log(first[seed] / second[seed]) for seed in sorted(first.keys() & second.keys())]
     mean, error = statistics.fmean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
     reach = error * float(stats.t.ppf(1 - 0.025 / comparisons, len(logs) - 1))
-    best, low, high = (f"{100 * math.expm1(value):.1f}".replace("-", "−") for value in (mean, mean - reach, mean + reach))
+    shares = (100 * math.expm1(value) for value in (mean, mean - reach, mean + reach))
+    best, low, high = (f"{share:.1f}".replace("-", "−") for share in shares)
     return f"{'' if best.startswith('−') else '+'}{best} % ({low} to {high})"
 
 
