@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from ...methods.parts.messages import quoted
 from ..common.errors import UsageError, unknown
 from ..metrics.registry import direction
 from ..runs.archive import runs_behind
@@ -46,18 +47,22 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="What A is compared with.")],
     out: options.Out = Path("runs"),
     metric: Annotated[str | None, typer.Option("--metric", help="Comma-separated. Default: all in common.")] = None,
-    nfe: Annotated[str | None, typer.Option("--nfe", help="Step counts: 1,2. Default: all in common.")] = None,
+    nfe: Annotated[
+        str | None,
+        typer.Option("--nfe", help="NFE: 1,2, or 35:1 for A at 35 and B at 1. Default: all in common."),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Compare two methods, runs or sweeps on their common seeds. Print which is significantly better.
 
     A folder holds runs or published results. Two folders check a reproduction: `bench compare
-    reports/results/small-scale runs`.
+    reports/results/small-scale runs`. With `--nfe 35:1`, A at 35 network calls is compared with B at one, as in `bench
+    compare edm ect --nfe 35:1`.
 
     Exit status: 0 compared, 1 compared without cells that are damaged, which are named.
     """
     from ...reports.analysis.compare import compare as comparisons
-    from ...reports.analysis.compare import matches
+    from ...reports.analysis.compare import evaluated, matches
 
     damages: list[Damage] = []
     with contextlib.ExitStack() as stack:
@@ -66,15 +71,14 @@ def compare(
         own = out if len(folders) == 2 else stack.enter_context(runs_behind(out))
         sides = _find(first, runs, own, damages), _find(second, runs, own, damages)
         status = say_damage(list(dict.fromkeys(damages)), out)
-        pairs = matches(*sides)
+        pairs = matches(*sides, itself=_all_differ(nfe))
         if not pairs:
             raise UsageError(_no_pairs(first, second, *sides))
-        known = comparisons(pairs)
+        nfes = None if nfe is None else _calls(nfe, *evaluated(pairs))
+        known = comparisons(pairs, None, nfes)
         if not known:
             raise UsageError(f"{first} and {second} have no values of finished trainings in common; see `bench status`")
-        metrics = _chosen("metric", metric, [item.metric for item in known])
-        nfes = _chosen("NFE", nfe, [item.nfe for item in known])
-        made = comparisons(pairs, metrics, nfes)
+        made = comparisons(pairs, _chosen("metric", metric, [item.metric for item in known]), nfes)
         if as_json:
             print_json({"first": first, "second": second, "comparisons": map(_document, made)})
         else:
@@ -91,6 +95,7 @@ def _document(item: Comparison) -> dict[str, object]:
         "higher_is_better": direction(item.metric) > 0,
         "first": item.first,
         "second": item.second,
+        "second_nfe": item.second_nfe,
         "headline": item.headline,
         "same_configuration": item.same,
         "seeds": alone.n,
@@ -172,6 +177,27 @@ def _chosen(kind: str, text: str | None, known: Iterable[Name]) -> list[Name]:
     return [names[name] for name in wanted]
 
 
+def _all_differ(text: str | None) -> bool:
+    """Whether `--nfe` names two different NFEs in each of its items, so that a run may be compared with itself."""
+    items = [part.strip().partition(":") for part in (text or "").split(",") if part.strip()]
+    return bool(items) and all(colon and first.strip() != second.strip() for first, colon, second in items)
+
+
+def _calls(text: str, ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int]]:
+    """The NFEs of A and B that `--nfe` selects: `2` for both, `35:1` for one each. ours, theirs: those with values."""
+    common = [nfe for nfe in ours if nfe in theirs]
+    chosen: list[tuple[int, int]] = []
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        first, colon, second = part.partition(":")
+        if colon:
+            chosen += zip(_chosen("NFE of A", first, ours), _chosen("NFE of B", second, theirs), strict=False)
+        else:
+            chosen += [(nfe, nfe) for nfe in _chosen("NFE", part, common)]
+    if not chosen:
+        raise UsageError(f"--nfe is {quoted(text)}, must be numbers such as 1,2, or 35:1 for A at 35 and B at 1")
+    return list(dict.fromkeys(chosen))
+
+
 def _machines(first: Sequence[Cell], second: Sequence[Cell]) -> tuple[str, str]:
     """What the cells of both sides ran on."""
     from ...reports.pages.results import machines
@@ -208,7 +234,7 @@ def _print_block(
     console.print()
     common = sorted(first.first.keys() & first.second.keys())
     if common:
-        console.print(f"{_titled(first.metric)} at NFE {first.nfe}, seed by seed", style="bold")
+        console.print(f"{_titled(first.metric)} {_at(first)}, seed by seed", style="bold")
         table = _table(["seed", *headings, "A − B"])
         for seed in common[:MOST_SEEDS]:
             values = first.first[seed], first.second[seed]
@@ -225,6 +251,13 @@ def _print_block(
                 table.add_row(*_cells(item))
         console.print(table)
         console.print()
+
+
+def _at(item: Comparison) -> str:
+    """`at NFE 1`, or `of A at NFE 35 and B at NFE 1`."""
+    if item.nfe == item.second_nfe:
+        return f"at NFE {item.nfe}"
+    return f"of A at NFE {item.nfe} and B at NFE {item.second_nfe}"
 
 
 def _reproduction(first: str, second: str) -> str:
@@ -258,7 +291,8 @@ def _cells(item: Comparison) -> list[str]:
     ]
     improvement = "–" if found.improvement is None else f"{100 * found.improvement:.0f} %"
     verdict = f"A {found.verdict}" if found.verdict != INCONCLUSIVE else INCONCLUSIVE
-    return [str(item.nfe), *map(_value, means), _range(found), str(found.interval.n), improvement, verdict]
+    calls = f"{item.nfe}" if item.nfe == item.second_nfe else f"{item.nfe}:{item.second_nfe}"
+    return [calls, *map(_value, means), _range(found), str(found.interval.n), improvement, verdict]
 
 
 def _both(item: Comparison, seed: int) -> bool:
@@ -298,9 +332,11 @@ def _summary(made: Sequence[Comparison]) -> list[str]:
 
 
 def _verdict(item: Comparison) -> str:
-    found, (a, b) = item.difference, item.names
-    a, b = (f"A ({a})", f"B ({b})") if a == b else (a, b)
-    where = f"At NFE {item.nfe} on {item.benchmark}"
+    found, (a, b), where = item.difference, item.names, f"At NFE {item.nfe} on {item.benchmark}"
+    if item.nfe != item.second_nfe:
+        a, b, where = f"{a} at NFE {item.nfe}", f"{b} at NFE {item.second_nfe}", f"On {item.benchmark}"
+    elif a == b:
+        a, b = f"A ({a})", f"B ({b})"
     if found.verdict == INCONCLUSIVE:
         return f"{where}, the comparison of {a} and {b} in {item.metric} is inconclusive: {found.reason}."
     better, worse = (a, b) if found.verdict == BETTER else (b, a)

@@ -17,17 +17,18 @@ FIRST, SECOND = "A", "B"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric at one NFE. `first` and `second` are seed -> value, NaN where the seed diverged.
+    """One metric, of A at `nfe` and of B at `second_nfe`. `first`, `second`: seed -> value, NaN where a seed diverged.
 
-    difference: A − B on common seeds, corrected for the pairs of configurations compared by this metric at this NFE.
+    difference: A − B on common seeds, corrected for the pairs of configurations compared by this metric at these NFE.
     headline: whether it is the first metric at the lowest NFE; all others are exploratory.
-    same: whether A and B are one configuration, so that they differ in hardware and chance alone.
+    same: whether A and B are one configuration at one NFE, so that they differ in hardware and chance alone.
     """
 
     benchmark: str
     names: tuple[str, str]
     metric: str
     nfe: int
+    second_nfe: int
     first: Mapping[int, float]
     second: Mapping[int, float]
     difference: Difference
@@ -60,8 +61,14 @@ class Side:
         return [cell for cell in self.cells if self.names[cell.group] == name]
 
 
-def matches(first: Side, second: Side) -> list[tuple[str, tuple[str, str], list[Cell], list[Cell]]]:
-    """What of the one side belongs to what of the other: (benchmark, names, cells, cells), by benchmark and name.
+#: (benchmark, names, cells, cells) of two configurations that are compared.
+Pair = tuple[str, tuple[str, str], list[Cell], list[Cell]]
+
+
+def matches(first: Side, second: Side, *, itself: bool = False) -> list[Pair]:
+    """What of the one side belongs to what of the other, by benchmark and name.
+
+    itself: whether cells are also compared with themselves, as at another NFE.
 
     In a benchmark where each side is one configuration these are a pair. Otherwise configurations of the same name are,
     or, where two methods are compared, of the same settings.
@@ -72,7 +79,7 @@ def matches(first: Side, second: Side) -> list[tuple[str, tuple[str, str], list[
         found += [
             (benchmark, (a, b), ours.named(a), theirs.named(b))
             for a, b in _pairs(ours, theirs)
-            if {cell.run.path for cell in ours.named(a)} != {cell.run.path for cell in theirs.named(b)}
+            if itself or {cell.run.path for cell in ours.named(a)} != {cell.run.path for cell in theirs.named(b)}
         ]
     return found
 
@@ -91,34 +98,43 @@ def _pairs(ours: Side, theirs: Side) -> list[tuple[str, str]]:
     return [(settings[0][key], settings[1][key]) for key in sorted(settings[0].keys() & settings[1].keys())]
 
 
-def compare(
-    pairs: Iterable[tuple[str, tuple[str, str], list[Cell], list[Cell]]],
-    metrics: Collection[str] | None = None,
-    nfes: Collection[int] | None = None,
-) -> list[Comparison]:
-    """All comparisons that `matches` and the chosen metrics and NFEs (None: all in common) allow.
+def evaluated(pairs: Iterable[Pair]) -> tuple[list[int], list[int]]:
+    """The NFEs at which the first and the second cells of pairs have values, in order."""
+    found = list(pairs)
+    first, second = ({nfe for pair in found for nfe, _ in _finals(pair[side])} for side in (2, 3))
+    return sorted(first), sorted(second)
 
-    Families are those of a benchmark, metric and NFE: the pairs of configurations that are compared by it.
+
+def compare(
+    pairs: Iterable[Pair],
+    metrics: Collection[str] | None = None,
+    nfes: Collection[tuple[int, int]] | None = None,
+) -> list[Comparison]:
+    """All comparisons that `matches` and the chosen metrics and NFEs, of A and B each (None: all in common), allow.
+
+    Families are those of a benchmark, metric and pair of NFEs: the pairs of configurations that are compared by it.
     """
     made: list[Comparison] = []
     for benchmark, names, first, second in pairs:
         values, own = [_finals(side) for side in (first, second)], len(made)
         same = {cell.group for cell in first} == {cell.group for cell in second}
+        common = {(nfe, nfe) for cell in [*first, *second] for nfe in cell.nfe}
         for metric in metric_names([*first, *second]):
-            for nfe in sorted({nfe for cell in [*first, *second] for nfe in cell.nfe}):
-                if (metrics is not None and metric not in metrics) or (nfes is not None and nfe not in nfes):
+            for calls in sorted(common if nfes is None else nfes):
+                if metrics is not None and metric not in metrics:
                     continue
-                ours, theirs = (dict(found.get((nfe, metric), {})) for found in values)
+                ours, theirs = (dict(found.get((nfe, metric), {})) for nfe, found in zip(calls, values, strict=True))
                 if ours and theirs:
                     both = family({FIRST: ours, SECOND: theirs}, direction(metric), log=is_log_scale(metric))
                     alone, headline = both.between(FIRST, SECOND), len(made) == own
-                    made.append(Comparison(benchmark, names, metric, nfe, ours, theirs, alone, headline, same))
+                    is_same = same and calls[0] == calls[1]
+                    made.append(Comparison(benchmark, names, metric, *calls, ours, theirs, alone, headline, is_same))
     counts = Counter(_column(item) for item in made if item.difference.p is not None)
     return [dataclasses.replace(item, difference=among(item.difference, counts[_column(item)])) for item in made]
 
 
-def _column(item: Comparison) -> tuple[str, str, int]:
-    return item.benchmark, item.metric, item.nfe
+def _column(item: Comparison) -> tuple[str, str, int, int]:
+    return item.benchmark, item.metric, item.nfe, item.second_nfe
 
 
 def _finals(cells: Sequence[Cell]) -> dict[tuple[int, str], dict[int, float]]:

@@ -98,3 +98,11 @@ def test_what_is_refused(init: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         compose_cells(["ect"], [0], [f"train.init={init}"])
     assert message in str(caught.value)
+
+
+def test_each_method_is_evaluated_at_its_own_nfe_unless_the_user_names_them() -> None:
+    def nfe(*settings: str) -> list[tuple[int, ...]]:
+        return [cell.config.eval.nfe for cell in compose_cells(["edm", "ect"], [0], settings)]
+
+    assert nfe() == nfe("train.init=edm") == [(1, 2, 4, 8, 18, 35, 79), (1, 2)]
+    assert nfe("eval.nfe=[1,4]") == [(1, 4)] * 2

@@ -81,8 +81,36 @@ def test_metric_and_nfe_choose_the_family(sweep, said):
     assert "kd_digits" not in text
     assert "exploratory" not in text
     assert "At NFE 2 on digits" in text
-    [found] = compare(matches(side(sweep, "ect"), side(sweep, "ict")), [FD], [2])
+    [found] = compare(matches(side(sweep, "ect"), side(sweep, "ict")), [FD], [(2, 2)])
     assert (found.difference.pairs, found.headline) == (1, True)
+
+
+def test_rows_at_different_nfe_are_compared_on_common_seeds(sweep, said):
+    three(sweep, "edm", 60.0)
+    three(sweep, "ect", 40.0, 1.1)
+    text = said("edm", "ect", metric=FD, nfe="2:1,1:2")
+    assert "fd_digits_2k (lower is better) of A at NFE 1 and B at NFE 2, seed by seed" in flat(text)
+    assert re.findall(r"^ *(\d+:\d+) ", text, re.MULTILINE) == ["1:2", "2:1"]
+    assert "On digits, ect at NFE 2 is significantly better than edm at NFE 1 in fd_digits_2k" in flat(text)
+    assert max(map(len, text.splitlines())) <= 80
+    (found,) = compare(matches(side(sweep, "edm"), side(sweep, "ect")), [FD], [(2, 1)])
+    values = [
+        {cell.seed: row["value"] for cell in side(sweep, method).cells for row in cell.records if _is(row, nfe)}
+        for method, nfe in (("edm", 2), ("ect", 1))
+    ]
+    assert (found.nfe, found.second_nfe, [found.first, found.second]) == (2, 1, values)
+
+
+def _is(row, nfe):
+    return (row["metric"], row["nfe"], row["images"]) == (FD, nfe, 1_024_000)
+
+
+def test_a_run_is_compared_with_itself_at_another_nfe(sweep, said):
+    three(sweep, "ect", 30.0)
+    text = flat(said("ect", "ect", metric=FD, nfe="2:1"))
+    assert "On digits, the comparison of ect at NFE 2 and ect at NFE 1 in fd_digits_2k is" in text
+    assert "−20.0 %" in text
+    assert "the same configuration" not in text
 
 
 def test_a_single_seed_is_inconclusive(sweep, said):
@@ -116,7 +144,7 @@ def test_two_folders_are_compared_configuration_by_configuration(sweep, tmp_path
     assert "A (ect)" in text
     assert "A and B are the same configuration: both ran on" in flat(text)
     pairs = matches(Side.of(read_cells(sweep.out)), Side.of(read_cells(other.out)))
-    assert {item.difference.pairs for item in compare(pairs, [FD], [1])} == {2}
+    assert {item.difference.pairs for item in compare(pairs, [FD], [(1, 1)])} == {2}
     assert all(item.same for item in compare(pairs))
     assert f"A  {sweep.out.name}: ect (seeds 0, 1, 2)" in text
     assert re.search(rf"^seed +{sweep.out.name} +other +A − B *$", text, re.MULTILINE)
@@ -182,6 +210,9 @@ def test_configurations_cells_and_folders_are_found_by_name(sweep, said):
         ("ect", "ict", {"metric": "fid50k"}, "unknown metric 'fid50k'. Available: fd_digits_2k"),
         ("ect", "ict", {"nfe": "1,3"}, "unknown NFE '3'. Available: 1, 2"),
         ("ect", "ict", {"nfe": "x"}, "unknown NFE 'x'. Available: 1, 2"),
+        ("ect", "ict", {"nfe": "35:1"}, "unknown NFE of A '35'. Available: 1, 2"),
+        ("ect", "ict", {"nfe": "1:"}, "--nfe is '1:', must be numbers such as 1,2, or 35:1 for A at 35 and B at 1"),
+        ("ect", "ect", {"nfe": "2:1,1"}, "are the same runs"),
         ("ect", ".", {}, "is not a folder of a cell"),
     ],
 )
