@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..common.text import without_sections
+from ..config.init import tuned_from
 from ..runs.folder import Run
 from ..runs.status import State, Status
 from ..runs.view import CellStatus, View
@@ -84,7 +85,10 @@ def table(view: View, width: int, rows: int | None = None) -> Table:
 
 
 def _columns(view: View, shown: Sequence[CellStatus], width: int) -> dict[Column, int]:
-    """The columns for a terminal of this width with their widths: what variants and messages lack room for is cut."""
+    """The columns for a terminal of this width with their widths: what variants and messages lack room for is cut.
+
+    Variants make room for the beginning of a message: it says why a cell waits or has failed.
+    """
     with_jobs = any(cell.job or cell.live for cell in view.cells)
     columns = [
         column
@@ -98,9 +102,10 @@ def _columns(view: View, shown: Sequence[CellStatus], width: int) -> dict[Column
     if last.title == "message" and not with_jobs and rest < LEAST_MESSAGE:
         del widths[last]
         rest += GAP  # none after the last column
+    wanted = min(widths.get(last, 0), LEAST_MESSAGE) if last.title == "message" else 0
     for column in columns:
-        if column.title == "variant" and rest < 0:
-            widths[column] += rest
+        if column.title == "variant" and rest < wanted:
+            widths[column] += rest - wanted
             if widths[column] < LEAST_VARIANT:
                 del widths[column]
     return widths
@@ -191,10 +196,18 @@ def _message(cell: CellStatus) -> str:
 
 
 def variants(cells: Sequence[CellConfig]) -> list[str]:
-    """Of each cell the settings that it does not share with all the others, `key=value, …`."""
-    each = [[f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in cell.overrides.items()] for cell in cells]
+    """Of each cell the settings that it does not share with all the others, `key=value, …`.
+
+    A cell that starts from another one says so in words.
+    """
+    each = [[_setting(cell, key, value) for key, value in cell.overrides.items()] for cell in cells]
     common = set.intersection(*map(set, each)) if len({cell.group for cell in cells}) > 1 else set[str]()
     return [", ".join(setting for setting in own if setting not in common) for own in each]
+
+
+def _setting(cell: CellConfig, key: str, value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return tuned_from(cell.start, text) if key == "train.init" and cell.start is not None else f"{key}={text}"
 
 
 def name(cell: CellStatus) -> str:

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...methods.parts.messages import quoted
 from ...methods.parts.options import OptionError, part_from_options
 from ..common.errors import UsageError
+
+if TYPE_CHECKING:
+    from .schema import StartConfig
 
 CELL = "cell:"
 EXAMPLE = "{method: edm, images: 100000}"
@@ -59,3 +63,12 @@ def pretraining(init: str | None, methods: Collection[str]) -> Pretraining | Non
 def cell_name(init: str | None) -> str | None:
     """The id or path in `cell:ID|PATH`, None for other text."""
     return init.removeprefix(CELL) if init is not None and init.startswith(CELL) else None
+
+
+def tuned_from(start: StartConfig, init: str | None) -> str:
+    """What a cell that starts from another one is called: `tuned from edm, 704,000 images`.
+
+    init: its `train.init`. Where that names one cell, which is the same one for all seeds, its id is added.
+    """
+    name = f" {start.id}" if cell_name(init) is not None else ""
+    return f"tuned from {start.method}{name}, {start.images:,} images"

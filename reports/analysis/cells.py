@@ -10,6 +10,7 @@ from typing import Any
 
 from ...benchmarks.common.files import DamagedError, naming
 from ...benchmarks.common.text import plain
+from ...benchmarks.config.init import tuned_from
 from ...benchmarks.config.schema import RunConfig
 from ...benchmarks.runs.checks import LARGEST, MOST
 from ...benchmarks.runs.damage import Damage, damage_of, damages
@@ -74,8 +75,11 @@ class Cell:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The overrides as `key=value`."""
-        return tuple(f"{plain(key)}={value_text(value)}" for key, value in self.overrides.items())
+        """The overrides as `key=value`, after the cell that this one starts from, if any, in words."""
+        config = self.run.config
+        tuned = config.cell.start and plain(tuned_from(config.cell.start, config.train.init))
+        others = {key: value for key, value in self.overrides.items() if not (tuned and key == "train.init")}
+        return (*filter(None, [tuned]), *(f"{plain(key)}={value_text(value)}" for key, value in others.items()))
 
     @property
     def variant(self) -> str:

@@ -74,7 +74,7 @@ def count_text(count: float) -> str:
 def short(label: str) -> str:
     """A label on at most four lines, broken between settings; of the keys in it only the last part: `kl_weight=3`."""
     label = last_keys(" ".join(label.split()))
-    name, *settings = re.split(r"(?<=,) ?(?=[\w.+-]+=)|(?<!,)(?<!guided) (?=[\w.+-]+=)", label)
+    name, *settings = re.split(r"(?<=,) ?(?=[\w.+-]+=)|(?<!,)(?<!guided) (?=[\w.+-]+=)| (?=tuned from )", label)
     lines = [_cut(name)]
     for setting in map(_cut, settings):
         if len(lines[-1]) + 1 + len(setting) <= LABEL_WIDTH:

@@ -14,17 +14,17 @@ from ...benchmarks.runs.archive import runs_behind
 from ...benchmarks.runs.folder import cells_in
 from ...benchmarks.runs.imported import Imported, imported_rows
 from .cells import FINAL_STATES, Cell, survey
-from .tables import common_settings, labels, variant
+from .tables import Pretraining, common_settings, labels, pretraining, variant
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WHOLE_NUMBERS = ("version", "seed", "budget", "images", "nfe", "draw", "samples", "parameters")
-NUMBERS = ("value", "error", "tflop", "device_hours")
+WHOLE_NUMBERS = ("version", "seed", "budget", "images", "nfe", "draw", "samples", "parameters", "images_total")
+NUMBERS = ("value", "error", "tflop", "tflop_total", "device_hours")
 COLUMNS = (
     *("benchmark", "method", "version", "variant", "label", "group", "cell", "seed", "state"),
     *("budget", "images", "nfe", "metric", "draw", "value", "error", "samples"),
-    *("parameters", "tflop", "device_hours", "device", "source"),
+    *("parameters", "tflop", "device_hours", "device", "images_total", "tflop_total", "source"),
 )
 
 
@@ -49,6 +49,8 @@ def load_results(path: str | Path, snapshots: Literal["last", "all"] = "last") -
         - value, error: of the metric, and the standard error of the sampling (NaN if it was not estimated).
         - samples: the number of samples that the metric was taken from.
         - parameters, tflop, device_hours, device: of the training up to the snapshot.
+        - images_total, tflop_total: images and tflop with the training behind the initial weights; missing where that
+          is not known, as of published weights.
         - source: empty for cells of this suite; the origin of rows that `bench import` has added to an output folder.
         - one column for each setting that differs between cells, such as `method.coupling.kl_weight`.
 
@@ -121,9 +123,14 @@ def _costs(cell: Cell, images: int) -> dict[str, float | None]:
     """Of the training up to a snapshot: every image is taken to cost the same."""
     flops = cell.compute.get("flops_per_image")
     seconds = cell.compute.get("train_seconds") if cell.state == "done" else None
+    tflop = None if flops is None else flops * images / 1e12
+    is_known = cell.run.config.train.init is None or "pretraining_images" in cell.compute
+    before = pretraining([cell]) if is_known else Pretraining(None, None)
     return {
-        "tflop": None if flops is None else flops * images / 1e12,
+        "tflop": tflop,
         "device_hours": None if seconds is None else seconds / 3600 * images / cell.budget,
+        "images_total": None if before.images is None else images + before.images,
+        "tflop_total": None if before.tflop is None or tflop is None else tflop + before.tflop,
     }
 
 

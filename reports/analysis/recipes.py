@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ...benchmarks.config.init import tuned_from
 from .cells import Cell
 from .published import NAMES
 
@@ -24,7 +25,7 @@ def departures(cell: Cell) -> tuple[str, ...]:
     if times.get("kind") == "lognormal_gap" and config.train.init is None:
         found.append("from scratch")
     if (start := config.cell.start) is not None:
-        found.append(f"tuned from {start.method}, {start.images:,} images")
+        found.append(tuned_from(start, config.train.init))
     return tuple(found)
 
 

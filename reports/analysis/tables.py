@@ -394,7 +394,7 @@ def _compute(cells: Sequence[Cell]) -> Compute:
     budget = cells[0].budget
     # A cell that has just begun knows only some of it.
     known = {key: value for cell in reversed(cells) for key, value in cell.compute.items() if value is not None}
-    flops = known.get("flops_per_image")
+    flops, before = known.get("flops_per_image"), pretraining(cells)
     seconds = [
         cell.compute["train_seconds"]
         for cell in cells
@@ -402,8 +402,8 @@ def _compute(cells: Sequence[Cell]) -> Compute:
     ]
     return Compute(
         mimg=budget / 1e6,
-        pretraining_mimg=_pretraining(cells),
-        pretraining_tflop=_pretraining_tflop(cells),
+        pretraining_mimg=math.nan if before.images is None else before.images / 1e6 or None,
+        pretraining_tflop=math.nan if before.tflop is None else before.tflop,
         parameters=known.get("parameters"),
         passes_per_step=known.get("passes_per_step"),
         tflop=None if flops is None else flops * budget / 1e12,
@@ -412,19 +412,23 @@ def _compute(cells: Sequence[Cell]) -> Compute:
     )
 
 
-def _pretraining(cells: Iterable[Cell]) -> float | None:
-    """In millions of images. A cell that started from random weights holds 0, and null where the count is not known."""
-    counts = [cell.compute["pretraining_images"] for cell in cells if "pretraining_images" in cell.compute]
-    if None in counts:
-        return math.nan
-    return max(counts, default=0) / 1e6 or None
+class Pretraining(NamedTuple):
+    """What was trained for the initial weights, 0 for random ones; None where that is not known."""
+
+    images: int | None
+    tflop: float | None
 
 
-def _pretraining_tflop(cells: Iterable[Cell]) -> float:
-    """NaN where it is not known, as of published weights."""
+def pretraining(cells: Iterable[Cell]) -> Pretraining:
+    """That of the cells of one configuration; cells that have not started say nothing."""
+    # A cell that started from random weights holds 0 images, and null where the count is not known.
     started = [cell.compute for cell in cells if cell.compute.get("pretraining_images", 0) != 0]
+    images = [compute["pretraining_images"] for compute in started]
     flops = [compute.get("pretraining_flops") for compute in started]
-    return max((math.nan if value is None else value / 1e12 for value in flops), default=0.0)
+    return Pretraining(
+        None if None in images else max(images, default=0),
+        None if None in flops else max(flops, default=0.0) / 1e12,
+    )
 
 
 def ranked(entries: Iterable[Entry], metric: str, nfe: int, finals: Finals) -> tuple[Entry, ...]:

@@ -204,5 +204,5 @@ def _caption(board: Board, nfe: int) -> str:
     if board.baseline:
         sentences.append(f"{BETTER}: significantly better than {reference}.")
     if board.common:
-        sentences.append(f"All with {escape(', '.join(map(last_keys, board.common)))}.")
+        sentences.append(f"Common to all: {escape(', '.join(map(last_keys, board.common)))}.")
     return " ".join(sentences)

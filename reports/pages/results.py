@@ -88,7 +88,7 @@ def runs_text(board: Board) -> str:
     parameters = {entry.compute.parameters for entry in board.entries if entry.compute.parameters is not None}
     size = " or ".join(count_text(count) for count in sorted(parameters))
     network = f" Networks have {size} parameters." if size else ""
-    common = f" All with {', '.join(board.common)}." if board.common else ""
+    common = f" Common to all: {', '.join(board.common)}." if board.common else ""
     names = "; ".join(paper_names(board.cells))
     common += f" Names: {names}." if names else ""
     return (

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from ...benchmarks.common.text import plain
 from ..analysis.comparisons import INCONCLUSIVE
 from ..analysis.rivals import Rival, rivals
-from ..analysis.tables import Board, Row
+from ..analysis.tables import Board, Row, pretraining
 from .results import evidence, seed_deviation
 
 COLUMNS = (
@@ -18,6 +18,7 @@ COLUMNS = (
     *("seeds", "draws", "mean", "low", "high", "sd_of_seeds", "diverged", "failed", "unfinished"),
     *("place", "place_low", "place_high", "behind", "behind_low", "behind_high", "behind_unit", "verdict"),
     *("parameters", "mimg", "passes_per_step", "tflop", "device_hours", "device", "records"),
+    *("mimg_total", "tflop_total"),
 )
 
 #: Where a spreadsheet would begin to evaluate a cell (OWASP, "CSV injection"; with full-width forms): at the start of a
@@ -30,8 +31,9 @@ def results_csv(boards: Sequence[Board]) -> str:
 
     low, high: the 95 % t interval of the mean over seeds. behind: by how much the row is worse than the best, or
     than the baseline, on common seeds, with the ends of the corrected interval; in per cent where behind_unit is "%",
-    else in the metric's unit. records: the files that the cells' numbers come from, a blank between two. Text that a
-    spreadsheet would take for a formula gets an apostrophe before it.
+    else in the metric's unit. records: the files that the cells' numbers come from, a blank between two. mimg_total,
+    tflop_total: with the training behind the initial weights. Text that a spreadsheet would take for a formula gets an
+    apostrophe before it.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
@@ -54,6 +56,9 @@ def _line(board: Board, row: Row, metric: str) -> Iterator[object]:
     cost = entry.compute
     yield from (cost.parameters, cost.mimg, cost.passes_per_step, cost.tflop, cost.device_hours, cost.device)
     yield " ".join(board.root + evidence(cell) for cell in entry.cells)
+    before = pretraining(entry.cells)
+    yield None if before.images is None else cost.mimg + before.images / 1e6
+    yield None if before.tflop is None or cost.tflop is None else cost.tflop + before.tflop
 
 
 def _against(board: Board, row: Row, metric: str) -> tuple[object, ...]:

@@ -346,7 +346,7 @@ def test_common_settings_are_said_once(sweep):
         for seed in range(2):
             sweep.cell(method, seed, variant="train.batch=8, train.ema.kind=halflife")
     text = built(sweep.out)
-    assert " All with train.batch=8, train.ema.kind=halflife.\nHardware" in text
+    assert " Common to all: train.batch=8, train.ema.kind=halflife.\nHardware" in text
     assert text.count("train.batch=8") == 1
     assert "| variant |" not in text.partition("### Published")[0]
     assert re.search(r"At NFE 1, no configuration is significantly better than all others\. \w+ has the lowest", text)

@@ -94,6 +94,23 @@ def test_a_row_is_a_cell_a_step_count_a_metric_and_a_sampling_seed(mixed: Path) 
     assert tflop > 0
 
 
+def test_the_cost_of_a_pretraining_is_in_columns_of_its_own(sweep: Sweep) -> None:
+    start = {"cell": "digits/edm/s0-x", "id": "x", "method": "edm", "images": 512_000}
+    known = {"pretraining_images": 512_000, "pretraining_flops": 1e12}
+    sweep.cell("ect", 0)
+    sweep.cell("vct", 0, variant="train.init=edm", settings={"train.init": "edm", "cell.start": start}, compute=known)
+    unknown = {"pretraining_images": None, "pretraining_flops": None}
+    sweep.cell("sct", 0, variant="train.init=a", settings={"train.init": "a"}, compute=unknown)
+    results = load_results(sweep.out, "all").groupby("label")
+    more = (results["images_total"].first() - results["images"].first()).to_dict()
+    work = (results["tflop_total"].first() - results["tflop"].first()).to_dict()
+    tuned = "vct tuned from edm, 512,000 images"
+    assert (more["ect"], more[tuned]) == (0, 512_000)
+    assert pd.isna(more["sct train.init=a"])
+    assert (work["ect"], work[tuned]) == (0, pytest.approx(1))
+    assert pd.isna(work["sct train.init=a"])
+
+
 def test_against_a_baseline_only_the_pairs_with_it_are_corrected_for(mixed: Path) -> None:
     results = load_results(mixed).query("nfe == 1 and metric == 'fd_digits_2k'")
     best, named = (leaderboard(results, baseline).set_index("label") for baseline in (None, "ect"))

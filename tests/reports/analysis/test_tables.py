@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from consistency_bench.benchmarks.common.files import DamagedError
 from consistency_bench.benchmarks.metrics.registry import direction
 from consistency_bench.reports.analysis.cells import read_cells, reference_values
+from consistency_bench.reports.analysis.formatting import short
 from consistency_bench.reports.analysis.published import (
     NAMES,
     NETWORKS,
@@ -255,6 +256,27 @@ def test_labels_are_short_and_unique(sweep):
     assert names[:4] == ["ect", "ect train.lr=0.1", "ict v1", "ict v2"]
     assert [name.split("#")[0] for name in names[4:]] == ["vct v1 ", "vct v1 "]
     assert len(set(names)) == 6
+
+
+def test_a_row_says_what_it_was_tuned_from(sweep):
+    def tuned(method, name, init):
+        start = {"cell": "digits/edm/s0-x", "id": name, "method": "edm", "images": 176_000}
+        settings = {"train.init": init, "cell.start": start, "train.lr": 0.1}
+        sweep.cell(method, 0, variant=f"train.init={init}, train.lr=0.1", settings=settings)
+
+    sweep.cell("edm", 0)
+    tuned("ect", "x", "edm")
+    tuned("vct", "y", "cell:y")
+    assert sorted(labels(read_cells(sweep.out)).values()) == [
+        "ect tuned from edm, 176,000 images, train.lr=0.1",
+        "edm",
+        "vct tuned from edm y, 176,000 images, train.lr=0.1",
+    ]
+    assert short("ect tuned from edm, 176,000 images, train.lr=0.1").splitlines() == [
+        "ect",
+        "tuned from edm, 176,000 images,",
+        "lr=0.1",
+    ]
 
 
 def test_nothing_finished_gives_rows_without_values(sweep):
