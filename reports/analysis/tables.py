@@ -423,11 +423,12 @@ def pretraining(cells: Iterable[Cell]) -> Pretraining:
     """That of the cells of one configuration; cells that have not started say nothing."""
     # A cell that started from random weights holds 0 images, and null where the count is not known.
     started = [cell.compute for cell in cells if cell.compute.get("pretraining_images", 0) != 0]
-    images = [compute["pretraining_images"] for compute in started]
-    flops = [compute.get("pretraining_flops") for compute in started]
+    images: list[int | None] = [compute["pretraining_images"] for compute in started]
+    flops: list[float | None] = [compute.get("pretraining_flops") for compute in started]
+    known, work = [count for count in images if count is not None], [count for count in flops if count is not None]
     return Pretraining(
-        None if None in images else max(images, default=0),
-        None if None in flops else max(flops, default=0.0) / 1e12,
+        max(known, default=0) if len(known) == len(images) else None,
+        max(work, default=0.0) / 1e12 if len(work) == len(flops) else None,
     )
 
 
