@@ -100,8 +100,11 @@ def _pairs(ours: Side, theirs: Side) -> list[tuple[str, str]]:
 
 def evaluated(pairs: Iterable[Pair]) -> tuple[list[int], list[int]]:
     """The NFEs at which the first and the second cells of pairs have values, in order."""
-    found = list(pairs)
-    first, second = ({nfe for pair in found for nfe, _ in _finals(pair[side])} for side in (2, 3))
+    first: set[int] = set()
+    second: set[int] = set()
+    for _, _, ours, theirs in pairs:
+        first |= {nfe for nfe, _ in _finals(ours)}
+        second |= {nfe for nfe, _ in _finals(theirs)}
     return sorted(first), sorted(second)
 
 
