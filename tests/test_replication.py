@@ -95,6 +95,14 @@ def test_differences_of_two_steps(method: str) -> None:
     assert f"`{method}` {quoted(values(method, 2), values(method, 1), 5)}" in text_of(PAGE)
 
 
+def test_ratios_of_variances_are_those_of_the_diagnostics() -> None:
+    section = text_of(PAGE).partition("## Variance")[2].partition("## What was run")[0]
+    quotes = re.findall(r"\d[\d.]* \([\d.]+ to [\d.]+\)", section)
+    assert len(quotes) == 14
+    page = text_of(CELLS.parent / "studies" / "digits-on-ect" / "diagnostics" / "digits.md")
+    assert [quote for quote in quotes if quote not in page] == []
+
+
 def test_the_spread_of_training_seeds() -> None:
     shares = []
     for method, nfe in itertools.product(("ict", "ect", "sct", "vct"), (1,)):
