@@ -26,18 +26,19 @@ _BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "color
 
 
 def forest(board: Board, width: float | None = None) -> Figure | None:
-    """A panel for each NFE, a line for each configuration in the order of the board, of many the first `MOST_ROWS`.
+    """A panel for each NFE with differences, a line for each configuration, of many the first `MOST_ROWS`.
 
     width: of the picture in inches, None for one that suits the number of panels.
     """
-    contests = [board.contests[nfe, board.metrics[0]] for nfe in board.nfes]
     shown = board.entries[:MOST_ROWS]
     labels = {entry.label for entry in shown}
-    found = [
-        {label: rival for label, rival in rivals(contest).items() if label in labels and rival.n}
-        for contest in contests
-    ]
-    if not any(found):
+    contests, found = [], []
+    for contest in (board.contests[nfe, board.metrics[0]] for nfe in board.nfes):
+        own = {label: rival for label, rival in rivals(contest).items() if label in labels and rival.n}
+        if own:
+            contests.append(contest)
+            found.append(own)
+    if not found:
         return None
     names = row_names([entry.label for entry in shown], width, 0.3)
     grid = panels(len(contests), (3.0, names.height + 1.0), width, names=names.left, sharex=False, narrowest=1.9)
@@ -106,7 +107,9 @@ def _without(contest: Contest, label: str) -> str:
         if label != contest.leader:
             return "baseline"
         return "significantly best" if contest.significant else "best mean"
-    return "diverged" if label in contest.diverged else "no common seed"
+    if label in contest.diverged:
+        return "diverged"
+    return "no common seed" if label in contest.differences else "no value"
 
 
 def _intervals(axes: Axes, rows: Mapping[int, tuple[Rival, Style]]) -> None:
