@@ -51,8 +51,11 @@ def target(page: str, link: str) -> str:
     return fronts[0] if fronts else path
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lay out the package as it is installed, for the reference: its subpackages are folders of the repository."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Lay out the package as it is installed, for the reference: its subpackages are folders of the repository.
+
+    At startup, since the plug-in that writes the reference takes only folders that are there when it is configured.
+    """
     package = ROOT / "build" / "site-sources" / "consistency_bench"
     package.mkdir(parents=True, exist_ok=True)
     sources = [*(ROOT / "benchmarks" / "package").glob("*.py")]
@@ -60,7 +63,6 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for source in sources:
         if not (package / source.name).exists():
             (package / source.name).symlink_to(os.path.relpath(source, package))
-    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -199,9 +199,14 @@ def wide(out: Path, *settings: str) -> Path:
 
 
 def with_memory(folder: Path, size: int, when: str = "train") -> subprocess.CompletedProcess[str]:
-    """Run a cell in a process that may take so many bytes more from when it begins to train, or to sample."""
+    """Run a cell in a process that may take so many bytes more from when it begins to train, or to sample.
+
+    What is limited is the address space. One arena, and tensors mapped one by one, keep it close to what is in use:
+    with glibc's defaults it differs by 100 MB from run to run.
+    """
     command = [sys.executable, "-c", LIMITED, str(folder), str(size), when]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=300)
+    env = environment() | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=300)
 
 
 @pytest.mark.slow
