@@ -38,8 +38,8 @@ def default_generator(stream: str, *address: int | str, device: torch.device | s
     devices = [] if device.type == "cpu" else [device]
     seed = derive(stream, *address)
     with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
-        # torch.manual_seed seeds every kind of device, and stores the call and its stack for those not in use.
-        torch.default_generator.manual_seed(seed)
         if devices:
-            torch.cuda.manual_seed_all(seed)
+            torch.manual_seed(seed)
+        else:  # torch.manual_seed would also store the call, with its stack, for every kind of device not in use
+            torch.default_generator.manual_seed(seed)
         yield

@@ -75,9 +75,6 @@ def _panel(
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(_axis_name(contest, shown))
     axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))  # a name at the edge would meet that of the next panel
-    if contest.reference is None or not found:
-        axes.set_xticks([])
-        return False
     axes.set_xlim(span(list(found.values())))
     axes.axvline(0, color="0.15", lw=1.2, zorder=2)
     rows = {place: found[entry.label] for place, entry in enumerate(shown) if entry.label in found}
@@ -91,12 +88,11 @@ def _panel(
 
 def _axis_name(contest: Contest, shown: Sequence[Entry]) -> str:
     """The reference is named where its row does not say that it is."""
-    if contest.reference is None:
-        return "nothing to compare"
     title, basis = metric_title(contest.metric)
-    is_shown = contest.reference in {entry.label for entry in shown}
-    what = "the baseline" if contest.reference != contest.leader else "the best mean"
-    name = what if is_shown else short(contest.reference).replace("\n", " ")
+    reference = contest.reference
+    what = "the baseline" if reference != contest.leader else "the best mean"
+    told = {entry.label for entry in shown}
+    name = what if reference is None or reference in told else short(reference).replace("\n", " ")
     unit = " in %" if contest.family.log else ""
     return f"{title}:\ndifference to {name}{unit}{in_brackets(basis)}"
 
