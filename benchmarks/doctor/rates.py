@@ -63,6 +63,17 @@ def checkpoint(machine: Machine) -> Finding:
     return Finding(stopped, "s", details={"MB": size / 1e6, "least interval s": SAVE_SHARE * stopped})
 
 
+def resumed_training(machine: Machine) -> Finding:
+    """The duration of a step after a resume, relative to one of the training that wrote the checkpoint."""
+    first = _trainer(machine, "bf16")
+    fresh = _seconds_per_step(first, machine)
+    first.save()
+    config, folder = first.config, first.folder.name
+    del first  # the memory of both is not needed at once
+    resumed = trainer_of(config, machine, folder, size=32, count=config.train.batch)
+    return Finding(_seconds_per_step(resumed, machine) / fresh, "relative", details={"step s": fresh})
+
+
 def features(machine: Machine) -> Finding:
     """The relative distance of Inception's features from the CPU's. details: images per second, with preprocessing."""
     try:

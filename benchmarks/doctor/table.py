@@ -25,7 +25,7 @@ from .training import PRECISIONS, precisions
 PACKAGES = ("consistency-bench", "torch", "numpy")
 
 CHECKS: tuple[Check, ...] = (
-    Check("two steps of every network, method and precision", 70, soundness.every_combination_trains),
+    Check("two steps of every network, method and precision", 50, soundness.every_combination_trains),
     Check("no wait of the host within a step", 15, soundness.host_never_waits),
     *(
         Check(f"loss against the CPU, {precision}", 10, partial(soundness.agrees_with_the_cpu, precision=precision))
@@ -43,6 +43,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("copy of the state for a check of finiteness", 10, rates.finiteness_check),
     Check("checkpoint", 10, rates.checkpoint),
+    Check("a step after a resume", 20, rates.resumed_training),
     Check("Inception's features against the CPU's", 15, rates.features),
 )
 """All checks of eager training, with limits in seconds that add up to less than 5 minutes."""

@@ -80,8 +80,7 @@ class StopFlag:
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         numbers = [number for number in SIGNALS if not (ignored and number is signal.SIGHUP)]
         self._handlers = {number: signal.signal(number, lambda number, _: self.set(number)) for number in numbers}
-        if parent is not None:
-            threading.Thread(target=self._watch, args=(parent,), daemon=True).start()
+        self._parent = parent
 
     def set(self, number: int) -> None:
         """Set the flag as the signal `number` does."""
@@ -97,13 +96,8 @@ class StopFlag:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _watch(self, parent: int) -> None:
-        while os.getppid() == parent:
-            time.sleep(POLL_SECONDS)
-        self._event.set()
-
     def __call__(self) -> bool:
-        return self._event.is_set()
+        return self._event.is_set() or (self._parent is not None and os.getppid() != self._parent)
 
 
 def main(arguments: list[str]) -> int:
@@ -184,7 +178,8 @@ def _claims(work: Work, stop: StopFlag) -> Iterator[tuple[Run, Lock]]:
                     _print(f"{run.path.name} is held by another living process, skipped")
                     done.add(run)
                 continue
-            if not _is_candidate(run, work.job):  # another worker was faster
+            # Asked again: the last owner may have finished the cell, or have left it because all are told to stop.
+            if stop() or not _is_candidate(run, work.job):
                 lock.release()
                 continue
             claimed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ from consistency_bench.benchmarks.common.lock import Lock, acquire
 from consistency_bench.benchmarks.common.system import process_start
 from consistency_bench.benchmarks.execution import launch, spawn, worker
 from consistency_bench.benchmarks.execution.launch import Slots, default_slots, prepare, run_local
-from consistency_bench.benchmarks.execution.worker import Work
+from consistency_bench.benchmarks.execution.worker import StopFlag, Work
 from consistency_bench.benchmarks.runs.folder import RUN, STATUS
 from consistency_bench.benchmarks.runs.status import State, Status
 
@@ -186,7 +187,23 @@ print(subprocess.Popen([sys.executable, "-m", worker, sys.argv[1], str(os.getpid
     command = [sys.executable, "-c", code, str(tmp_path / "list.json")]
     pid = int(subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment(OMP_NUM_THREADS="1")).stdout)
     assert until(lambda: not process_start(pid))
-    assert state(folder) in ("queued", "interrupted")
+    assert (state(folder), attempts(folder)) == ("queued", 0)
+    assert not (folder / "lock").exists()
+
+
+def test_it_starts_no_cell_that_another_worker_has_left_for_the_same_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = put(tiny_cell("ect", *LONG), tmp_path)
+    with contextlib.closing(StopFlag()) as stop:
+
+        def acquire_late(path: Path) -> Lock | None:
+            stop.set(signal.SIGTERM)
+            return acquire(path)
+
+        monkeypatch.setattr(worker, "acquire", acquire_late)
+        worker.run_cells(Work(cells=(str(folder),)), stop, threads=1)
+    assert (state(folder), attempts(folder)) == ("queued", 0)
     assert not (folder / "lock").exists()
 
 
