@@ -35,7 +35,8 @@ Out = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="JSON file for what was found. With --device only.")
 ]
 Compiled = Annotated[
-    bool, typer.Option("--compile", help="Examine train.compile as well, for 5 more minutes. With --device only.")
+    bool,
+    typer.Option("--compile", help="Examine train.compile, too: up to 20 more minutes. With --device only."),
 ]
 
 

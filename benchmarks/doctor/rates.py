@@ -28,6 +28,9 @@ def training_speed(machine: Machine, precision: str, *, compiled: bool = False) 
         require_compiler()
         if machine.device.type == "cpu":
             raise NotCheckedError("compiling takes longer on a CPU than a check may; see `bench speed train`")
+    if machine.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     with in_precision(precision):
         trainer = _trainer(machine, precision, f"train.compile={str(compiled).lower()}")
         rate = trainer.batch / _seconds_per_step(trainer, machine)

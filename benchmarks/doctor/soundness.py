@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...methods.loss import draw, loss
 from ...methods.parts.base import Draw
@@ -107,7 +107,9 @@ def compiled_losses_agree(machine: Machine) -> Finding:
     losses = []
     for setting in ("false", "true"):
         config = small("ect", "ddpmpp", "network.dropout=0.5", f"train.compile={setting}", device=machine.device.type)
-        losses.append(torch.stack(list(steps(trainer_of(config, machine, f"compile {setting}"), 2)))[:, 0])
+        trainer = trainer_of(config, machine, f"compile {setting}")
+        _move(trainer.weights)
+        losses.append(torch.stack(list(steps(trainer, 2)))[:, 0])
     eager, graph = losses
     return Finding(((graph - eager) / eager).abs().max().item(), "relative", 1e-4)
 
@@ -160,13 +162,18 @@ def _few(machine: Machine) -> Iterator[tuple[RunConfig, str]]:
 
 
 def _model(config: RunConfig, device: torch.device) -> Model:
-    """A model in training whose weights are moved away from the start, where most networks return 0."""
+    """A model in training whose weights are moved away from the start."""
     model = build_model(config, dataset(), device)
-    model.weights.train()
-    with torch.no_grad():
-        for number, weight in enumerate(model.weights.parameters()):
-            weight.add_(torch.randn(weight.shape, generator=generator("moved", number)).to(device), alpha=0.05)
+    _move(model.weights.train())
     return model
+
+
+def _move(weights: nn.Module) -> None:
+    """Move weights away from the start, where most networks return 0."""
+    with torch.no_grad():
+        for number, weight in enumerate(weights.parameters()):
+            noise = torch.randn(weight.shape, generator=generator("moved", number))
+            weight.add_(noise.to(weight.device), alpha=0.05)
 
 
 def _one_loss(config: RunConfig, device: torch.device, drawn: Draw | None) -> tuple[float, Tensor, Draw]:

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -49,9 +50,9 @@ CHECKS: tuple[Check, ...] = (
 """All checks of eager training, with limits in seconds that add up to less than 5 minutes."""
 
 COMPILED: tuple[Check, ...] = (
-    Check("compiled losses against eager ones", 50, soundness.compiled_losses_agree),
+    Check("compiled losses against eager ones", 150, soundness.compiled_losses_agree),
     *(
-        Check(f"compiled training speed, {name}", 80, partial(rates.training_speed, precision=name, compiled=True))
+        Check(f"compiled training speed, {name}", 330, partial(rates.training_speed, precision=name, compiled=True))
         for name in PRECISIONS
     ),
 )
@@ -85,7 +86,8 @@ def examine(
     logging.disable(logging.WARNING)  # what is tried on purpose warns
     records = []
     try:
-        with repeatable(machine.device):
+        with repeatable(machine.device), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             for check in checks_for(machine.device, compiled=compiled):
                 records.append(perform(check, machine))
                 report(records[-1])
@@ -145,12 +147,30 @@ def _flags(device: torch.device) -> dict[str, Any]:
         }
 
 
+def markdown(found: dict[str, Any]) -> str:
+    """The checks of a `document` as a table in Markdown."""
+    lines = ["| check | value | at most | | seconds |", "|:--|--:|--:|:--|--:|"]
+    for check in found["checks"]:
+        record = Record(**check)
+        value = "–" if record.value is None else f"{_number(record.value)} {record.unit}"
+        bound = "" if record.bound is None else f"{record.bound:g}"
+        lines.append(f"| {record.name} | {value} | {bound} | {_verdict(record)} | {record.seconds:.1f} |")
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _verdict(record: Record) -> str:
+    return {True: "ok", False: "FAILED", None: "-" if record.value is None else "measured"}[record.ok]
+
+
 def row(record: Record) -> str:
     """One line of the table: verdict, name, value with its bound, seconds, and details below."""
-    verdict = {True: "ok", False: "FAILED", None: "-" if record.value is None else "measured"}[record.ok]
-    value = "" if record.value is None else f"{record.value:.3g} {record.unit}"
+    value = "" if record.value is None else f"{_number(record.value)} {record.unit}"
     bound = "" if record.bound is None else f"(at most {record.bound:g})"
-    text = f"{verdict:<9}{record.name:<50}{value:>22} {bound:<17}{record.seconds:>6.1f} s"
+    text = f"{_verdict(record):<9}{record.name:<50}{value:>22} {bound:<17}{record.seconds:>6.1f} s"
     shown = [f"{key} {_short(detail)}" for key, detail in record.details.items()]
     return "\n".join([text, *(" " * 9 + line for line in (", ".join(shown), record.note) if line)])
 
