@@ -37,6 +37,9 @@ from .sections import (
 from .studies import StudyText
 from .text import Plot, Table, render
 
+DETAILS = ("rank", "bootstrap", "seeds × draws", "probability of improvement")
+"""Columns of a ranking that only the leaderboard itself has."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -127,7 +130,8 @@ def excerpt_text(boards: Iterable[Board], folder: str, damaged: Sequence[str] = 
     prefix = "" if folder in ("", ".") else f"{folder}/"
     link = Markup(urllib.parse.quote(f"{prefix}leaderboard.md", safe="/+"))
     summaries = [_summary(board, prefix) for board in boards]
-    return render("excerpt.md.j2", summaries=summaries, link=link, damaged=damaged)
+    rankings = [summary.results[0].ranking.without(DETAILS) for summary in summaries]
+    return render("excerpt.md.j2", contents=list(zip(summaries, rankings, strict=True)), link=link, damaged=damaged)
 
 
 def page_content(page: Page) -> Content:

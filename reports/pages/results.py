@@ -21,7 +21,7 @@ from ..analysis.tables import Board, Compute, Entry, Row
 from .text import Table, Text, Texts, texts
 from .verdicts import gap_text, verdict
 
-#: The shortest full training of these methods published for CIFAR-10 (ECT's README, 100k iterations), in images.
+#: The smallest budget of these methods published for CIFAR-10, in images: ECT's tuning of 100k iterations (its README).
 SHORTEST_PUBLISHED = 12_800_000
 SIGNIFICANTLY_WORSE, SIGNIFICANTLY_BETTER = "significantly worse", "significantly better"
 REFERENCES = {"halves": "real-vs-real baseline", "noise": "noise baseline"}
@@ -132,8 +132,8 @@ def small_scale_text(board: Board) -> str:
     ratio = SHORTEST_PUBLISHED / budget
     times = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
     return (
-        f"the shortest full training published for these methods on CIFAR-10 sees {count_text(SHORTEST_PUBLISHED)} "
-        f"images, {times} times as many. The order may differ at that scale."
+        f"the smallest budget published for these methods on CIFAR-10 is {times} times as large (ECT's tuning, "
+        f"{count_text(SHORTEST_PUBLISHED)} images after its pre-training). The order may differ at that scale."
     )
 
 

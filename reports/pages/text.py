@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,12 @@ class Table:
     def is_number(self, column: int) -> bool:
         """Whether a column holds numbers, which are aligned on the right."""
         return self.columns[column] == "r"
+
+    def without(self, names: Collection[str]) -> Table:
+        """The table without the columns of these names."""
+        kept = [column for column, name in enumerate(self.header) if name not in names]
+        rows = [[row[column] for column in kept] for row in self.rows]
+        return Table([self.header[column] for column in kept], "".join(self.columns[c] for c in kept), rows, self.name)
 
 
 @dataclass(frozen=True)
