@@ -9,11 +9,11 @@ import torch
 
 from ..config.compose import Cell
 from ..data.base import Dataset
-from ..data.registry import load_dataset
 from ..evaluation.sample import Sampler
 from ..metrics.evaluate import Evaluator
 from ..training.model import build_model
 from .contest import Spread, contest, ratio
+from .steps import load_datasets
 from .train import labels
 
 
@@ -40,10 +40,10 @@ def measure(cells: Sequence[Cell], rounds: int, device: torch.device) -> list[Ro
     """
     programs: dict[tuple[str, str], Callable[[], object]] = {}
     sizes: dict[tuple[str, str], int] = {}
-    dataset = load_dataset(cells[0].config.data)
+    datasets = load_datasets(cells)
     for method in dict.fromkeys(cell.method for cell in cells):
         for name, cell in labels([each for each in cells if each.method == method]).items():
-            own, size = _programs(cell, dataset, device)
+            own, size = _programs(cell, datasets[cell.id], device)
             for program, run in own.items():
                 programs[method, f"{name}, {program}"], sizes[method, f"{name}, {program}"] = run, size
     named = {" ".join(key): run for key, run in programs.items()}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from ..common.seeding import generator
+from ..config.compose import Cell
 from ..config.schema import RunConfig
 from ..data.base import Dataset
+from ..data.registry import load_dataset
 from ..training import ema
 from ..training.ddp import Replica
 from ..training.model import build_model
@@ -18,6 +20,12 @@ from ..training.optimizer import clip_gradients, gradient_norm, make_optimizer
 from ..training.trainer import Trainer
 
 Step = Callable[[], object]
+
+
+def load_datasets(cells: Sequence[Cell]) -> dict[str, Dataset]:
+    """The data set of each cell, by the cell's id. Cells with the same settings of data share one."""
+    loaded = {config: load_dataset(config) for config in {cell.config.data for cell in cells}}
+    return {cell.id: loaded[cell.config.data] for cell in cells}
 
 
 def trainer_step(config: RunConfig, dataset: Dataset, device: torch.device, folder: Path) -> Step:

@@ -11,14 +11,13 @@ import torch
 from ..config.compose import Cell
 from ..config.schema import RunConfig
 from ..data.base import Dataset
-from ..data.registry import load_dataset
 from ..training.cost import measure_compute
 from ..training.model import build_model
 from .contest import Spread, contest, ratio
 from .machine import rates
 from .peer import check_peer, peer_step
 from .plain import plain_step
-from .steps import Step, bare_step, trainer_step
+from .steps import Step, bare_step, load_datasets, trainer_step
 
 
 @dataclass(frozen=True)
@@ -58,26 +57,27 @@ def compare(
     if peer is not None:
         for cell in cells:
             check_peer(peer, cell.config)
-    dataset = load_dataset(cells[0].config.data)
+    datasets = load_datasets(cells)
     firsts: dict[str, Cell] = {}
     for cell in cells:
         firsts.setdefault(cell.method, cell)
     steps: dict[tuple[str, str], Step] = {}
     owners: dict[tuple[str, str], Cell] = {}  # of the suite's programs: the others are of the first, in float32
     for method, cell in firsts.items():
+        dataset = datasets[cell.id]
         if peer is not None:
             steps[method, "peer"] = peer_step(peer, cell.config, dataset, device)
         if "plain" in programs:
             steps[method, "plain"] = plain_step(cell.config, dataset, device)
         for name, own in labels([each for each in cells if each.method == method]).items():
-            steps[method, name] = trainer_step(own.config, dataset, device, folder / own.id)
+            steps[method, name] = trainer_step(own.config, datasets[own.id], device, folder / own.id)
             owners[method, name] = owners[method, f"{name}, bare"] = own
             if "bare" in programs:
-                steps[method, f"{name}, bare"] = bare_step(own.config, dataset, device)
+                steps[method, f"{name}, bare"] = bare_step(own.config, datasets[own.id], device)
     named = {" ".join(key): step for key, step in steps.items()}
     seconds = dict(zip(steps, contest(named, rounds).values(), strict=True))
 
-    flops = {cell.id: _flops(cell.config, dataset, device) for cell in cells}
+    flops = {cell.id: _flops(cell.config, datasets[cell.id], device) for cell in cells}
     half = any(cell.config.train.precision == "bf16" for cell in cells)
     peaks = rates(device, (torch.float32, *([torch.bfloat16] if half else [])), rounds)
     rows = []

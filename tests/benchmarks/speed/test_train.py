@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.config.compose import compose_cells
 from consistency_bench.benchmarks.speed.contest import contest, ratio
 from consistency_bench.benchmarks.speed.plain import with_update
+from consistency_bench.benchmarks.speed.steps import load_datasets
 from consistency_bench.benchmarks.speed.train import compare
 
 from ..conftest import TINY, tiny_cell
@@ -42,6 +44,15 @@ def test_rates_are_those_of_the_own_batch(tmp_path: Path) -> None:
     result = compare(compose_cells(["ect"], [0], [*TINY, "train.batch=8,16"]), ["plain"], None, 2, CPU, tmp_path)
     batches = [round(row.rate * row.milliseconds.median / 1000) for row in result.rows]
     assert batches == [8, 8, 16]
+
+
+def test_swept_data_are_those_of_each_cell(tmp_path: Path) -> None:
+    np.savez(tmp_path / "images.npz", images=np.zeros((4, 16, 16, 3), np.uint8))
+    settings = ["benchmark=images", f"data.root={tmp_path}/images.npz", "data.resolution=8,16"]
+    cells = compose_cells(["ect", "sct"], [0], settings)
+    datasets = load_datasets(cells)
+    assert [datasets[cell.id].info.shape[1] for cell in cells] == [8, 16] * 2
+    assert len({id(dataset) for dataset in datasets.values()}) == 2
 
 
 def test_programs_alternate_and_ratios_are_taken_round_by_round() -> None:
