@@ -36,7 +36,7 @@ Out = Annotated[
 ]
 Compiled = Annotated[
     bool,
-    typer.Option("--compile", help="Examine train.compile, too: up to 20 more minutes. With --device only."),
+    typer.Option("--compile", help="Also examine train.compile: up to 20 more minutes. With --device only."),
 ]
 
 

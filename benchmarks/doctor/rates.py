@@ -74,6 +74,8 @@ def resumed_training(machine: Machine) -> Finding:
     config, folder = first.config, first.folder.name
     del first  # the memory of both is not needed at once
     resumed = trainer_of(config, machine, folder, size=32, count=config.train.batch)
+    if not resumed.state.images:
+        raise RuntimeError("the checkpoint was not read")
     return Finding(_seconds_per_step(resumed, machine) / fresh, "relative", details={"step s": fresh})
 
 

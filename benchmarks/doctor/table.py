@@ -159,20 +159,20 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
 def _verdict(record: Record) -> str:
-    return {True: "ok", False: "FAILED", None: "-" if record.value is None else "measured"}[record.ok]
+    return {True: "ok", False: "FAILED", None: "not checked" if record.value is None else "measured"}[record.ok]
 
 
 def row(record: Record) -> str:
     """One line of the table: verdict, name, value with its bound, seconds, and details below."""
     value = "" if record.value is None else f"{_number(record.value)} {record.unit}"
     bound = "" if record.bound is None else f"(at most {record.bound:g})"
-    text = f"{_verdict(record):<9}{record.name:<50}{value:>22} {bound:<17}{record.seconds:>6.1f} s"
+    text = f"{_verdict(record):<12}{record.name:<50}{value:>22} {bound:<17}{record.seconds:>6.1f} s"
     shown = [f"{key} {_short(detail)}" for key, detail in record.details.items()]
-    return "\n".join([text, *(" " * 9 + line for line in (", ".join(shown), record.note) if line)])
+    return "\n".join([text, *(" " * 12 + line for line in (", ".join(shown), record.note) if line)])
 
 
 def _short(detail: object) -> str:

@@ -88,7 +88,7 @@ class StopFlag:
         self._event.set()
 
     def wait(self, seconds: float) -> None:
-        """Return once the flag is set, or after some seconds."""
+        """Return once a signal has set the flag, or after some seconds. The end of the parent is not noticed."""
         self._event.wait(seconds)
 
     def close(self) -> None:

@@ -24,8 +24,8 @@ from .steps import Step, bare_step, load_datasets, trainer_step
 class Row:
     """One program. milliseconds: of a step. rate: images per second.
 
-    ratio: how many times as long as it the first program of its method takes. share: of the machine's best rate of
-    products of its type.
+    ratio: how many times as long as it the first program of its method takes; "plain" and "peer" have the data of the
+    method's first cell. share: of the machine's best rate of products of its type.
     """
 
     method: str

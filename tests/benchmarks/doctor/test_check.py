@@ -53,7 +53,7 @@ def test_a_check_ends_when_its_time_is_over() -> None:
     assert record.note.startswith("out of time after ")
 
 
-def test_all_checks_together_take_no_longer_than_the_help_says() -> None:
+def test_limits_add_up_to_less_than_5_and_20_minutes() -> None:
     assert sum(check.limit for check in CHECKS) < 5 * 60
     assert sum(check.limit for check in COMPILED) < 20 * 60
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 
 from consistency_bench.benchmarks.common.errors import UsageError
 from consistency_bench.benchmarks.config.compose import compose_cells
+from consistency_bench.benchmarks.config.schema import RunConfig
+from consistency_bench.benchmarks.data.base import Dataset
+from consistency_bench.benchmarks.speed import train
 from consistency_bench.benchmarks.speed.contest import contest, ratio
 from consistency_bench.benchmarks.speed.plain import with_update
 from consistency_bench.benchmarks.speed.steps import load_datasets
@@ -46,13 +50,24 @@ def test_rates_are_those_of_the_own_batch(tmp_path: Path) -> None:
     assert batches == [8, 8, 16]
 
 
-def test_swept_data_are_those_of_each_cell(tmp_path: Path) -> None:
+def test_swept_data_are_those_of_each_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "images.npz", images=np.zeros((4, 16, 16, 3), np.uint8))
     settings = ["benchmark=images", f"data.root={tmp_path}/images.npz", "data.resolution=8,16"]
     cells = compose_cells(["ect", "sct"], [0], settings)
     datasets = load_datasets(cells)
     assert [datasets[cell.id].info.shape[1] for cell in cells] == [8, 16] * 2
     assert len({id(dataset) for dataset in datasets.values()}) == 2
+
+    seen: list[int] = []
+
+    def step_of(config: RunConfig, dataset: Dataset, *_: object) -> Callable[[], None]:
+        seen.append(dataset.info.shape[1])
+        return lambda: None
+
+    for name in ("trainer_step", "bare_step"):
+        monkeypatch.setattr(train, name, step_of)
+    compare(cells[:2], ["bare"], None, 2, CPU, tmp_path / "out")
+    assert seen == [8, 8, 16, 16]
 
 
 def test_programs_alternate_and_ratios_are_taken_round_by_round() -> None:
