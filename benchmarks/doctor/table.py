@@ -87,7 +87,7 @@ def examine(
     records = []
     try:
         with repeatable(machine.device), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # torch warns of the flags that checks set, between the lines of the table
             for check in checks_for(machine.device, compiled=compiled):
                 records.append(perform(check, machine))
                 report(records[-1])
@@ -178,5 +178,5 @@ def row(record: Record) -> str:
 def _short(detail: object) -> str:
     """At most three digits after the point; of a SHA-256 its beginning."""
     if isinstance(detail, float):
-        return f"{detail:.3g}"
+        return _number(detail)
     return str(detail)[:12]
