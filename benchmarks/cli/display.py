@@ -231,5 +231,14 @@ class Lines:
 def _line(cell: CellStatus) -> str:
     where = f" on {cell.node}" if cell.node and cell.state is State.RUNNING else ""
     reason = f": {cell.reason}" if cell.reason else ""
-    seen = "" if cell.state in (State.QUEUED, State.DONE) else f" {share(cell)}"
-    return f"{name(cell)} {doing(cell)}{seen}{where}{progress(cell)}{reason}"
+    return f"{name(cell)} {doing(cell)}{_share(cell)}{where}{progress(cell)}{reason}"
+
+
+def _share(cell: CellStatus) -> str:
+    """How much is done of what the cell is doing, where that is known."""
+    status = cell.status
+    if cell.state in (State.QUEUED, State.DONE) or doing(cell) == "reference":
+        return ""
+    if doing(cell) == "score":
+        return f" {status.scored} of {status.to_score}" if status.to_score else ""
+    return f" {share(cell)}"

@@ -41,7 +41,7 @@ def read_or_build(path: Path, read: Callable[[Path], T | None], build: Callable[
     if (found := read(path)) is not None:
         return found
     path.parent.mkdir(parents=True, exist_ok=True)
-    while (lock := acquire(path.with_name(f"{path.name}.lock"))) is None:
+    while (lock := acquire(_lock_path(path))) is None:
         time.sleep(0.5)
     with lock:
         if (found := read(path)) is not None:  # another process has built it in the meantime
@@ -52,6 +52,24 @@ def read_or_build(path: Path, read: Callable[[Path], T | None], build: Callable[
     if found is None:
         raise OSError(f"{path} cannot be read back")
     return found
+
+
+def build_unless_taken(path: Path, build: Callable[[Path], None]) -> None:
+    """Build a missing file as `read_or_build` does, unless another process is building it: do not wait for that.
+
+    Processes that need the same files call this for each of them first, and so share the work.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() or (lock := acquire(_lock_path(path))) is None:
+        return
+    with lock:
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                build(temporary)
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def fetch(url: str, path: Path, check: Callable[[Path], object], otherwise: str) -> None:

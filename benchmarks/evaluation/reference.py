@@ -23,13 +23,13 @@ def write_reference(config: RunConfig, evaluator: Evaluator, path: Path, ranks: 
     held = {row.get("metric") for row in known if row.get("data", data) == data}
     if ranks.broadcast(set(config.eval.metrics) <= held):
         return
-    evaluator.work_out_references(ranks)
     stopped = False
-    if ranks.is_writer:
-        try:
+    try:
+        evaluator.extract_references()
+        if ranks.is_writer:
             _add_reference(config.benchmark.name, evaluator, path)
-        except StoppedError:
-            stopped = True
+    except StoppedError:
+        stopped = True
     if ranks.agree(stopped):
         raise StoppedError
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..common.cache import cache_folder
-from ..common.distributed import Ranks
 from ..common.files import DamagedError, read_json, write_json
 from ..data.base import Dataset
 from .checks import check_metrics
@@ -141,36 +140,22 @@ class Evaluator:
     def _selected(self, names: Collection[str] | None) -> list[Metric]:
         return [metric for metric in self.metrics if names is None or metric.name in names]
 
-    def work_out_references(self, ranks: Ranks) -> None:
-        """Extract features of real data and noise in several processes, for `reference_rows` on rank 0.
+    def extract_references(self) -> None:
+        """Extract the features of real data and noise that `reference_rows` reads, where they are not on disk.
 
-        Only features of costly extractors, which are exchanged through files. Does nothing for a single process.
-        Raises StoppedError in all processes if one of them should stop.
+        Only those of costly extractors. Processes that call this at the same time share the work; pieces that others
+        have taken may be unfinished at the end. Raises StoppedError.
         """
-        if ranks.size == 1:
-            return
-        fresh = [metric.name for metric in self.metrics if self._read_rows(metric) is None] if ranks.is_writer else []
-        names = ranks.broadcast(fresh)
-        references: list[Reference] = []
-        missing: list[tuple[int, int]] = []  # index of a reference, number of a piece
+        names = [metric.name for metric in self.metrics if self._read_rows(metric) is None]
         for kind, metrics in self._by_features(names).items():
-            baseline = Reference(noise(self.dataset), self._extractors[kind], self.cache)
-            real_count = max(_real_count(metric, len(self.dataset)) for metric in metrics)
-            noise_count = max(metric.samples for metric in metrics)
-            wanted = [(self._references[kind], real_count), (baseline, noise_count)]
+            self._references[kind].extract(max(_real_count(metric, len(self.dataset)) for metric in metrics))
+            self._noise(kind).extract(max(metric.samples for metric in metrics))
             if (held_out := self._held_out.get(kind)) is not None:
-                wanted.append((held_out, held_out.source.count))
-            for reference, count in wanted:
-                missing += [(len(references), number) for number in reference.missing_pieces(count)]
-                references.append(reference)
-        missing = ranks.broadcast(missing)
-        for start in range(0, len(missing), ranks.size):
-            if ranks.agree(self.should_stop()):
-                raise StoppedError
-            if start + ranks.rank < len(missing):
-                which, number = missing[start + ranks.rank]
-                references[which].build_piece(number)
-        ranks.barrier()
+                held_out.extract(held_out.source.count)
+
+    def _noise(self, kind: FeatureKind) -> Reference:
+        # not an attribute: a training that follows needs the memory
+        return Reference(noise(self.dataset), self._extractors[kind], self.cache, self.should_stop)
 
     def _by_features(self, names: Collection[str] | None) -> dict[FeatureKind, list[Metric]]:
         groups: dict[FeatureKind, list[Metric]] = {}
@@ -218,10 +203,7 @@ class Evaluator:
         rows = {metric: self._read_rows(metric) for metric in self.metrics}
         fresh = [metric for metric, stored in rows.items() if stored is None]
         memo: Memo = {}
-        of_noise = {  # not an attribute: a training that follows needs the memory
-            kind: Reference(noise(self.dataset), self._extractors[kind], self.cache, self.should_stop)
-            for kind in {metric.features for metric in fresh}
-        }
+        of_noise = {kind: self._noise(kind) for kind in {metric.features for metric in fresh}}
         for metric in fresh:
             value, count = self._real_vs_real(metric)
             noisy = score(metric, self._real(metric), of_noise[metric.features], memo).value

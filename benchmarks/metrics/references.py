@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..common.cache import cache_folder, read_or_build
+from ..common.cache import build_unless_taken, cache_folder, read_or_build
 from ..common.files import atomic_path
 from ..data.base import Dataset
 from .extractors.base import Extractor, Features
@@ -86,7 +86,7 @@ class Reference(FeatureSet):
     """The features of a fixed source of samples: the real ones of a data set in a fixed random order, or noise.
 
     Nothing is computed before it is needed. Results of a costly extractor are stored in `folder` below the cache; of
-    several processes that need the same piece, one extracts it and the others wait.
+    several processes that need the same pieces, each extracts some.
 
     should_stop: called between pieces of a costly extractor; StoppedError is raised if it returns True.
     """
@@ -157,34 +157,45 @@ class Reference(FeatureSet):
             else:
                 yield self._stored(start)[:wanted]
 
-    def missing_pieces(self, count: int) -> list[int]:
-        """The numbers of the pieces with the first `count` samples that are not on disk yet."""
-        if self.folder is None:
-            return []
-        starts = range(0, min(count, self.source.count, KEPT), PIECE)
-        return [start // PIECE for start in starts if not self._piece_path(start).exists()]
+    def extract(self, count: int) -> None:
+        """Extract the pieces of the first `count` samples that are not on disk and that no other process extracts.
 
-    def build_piece(self, number: int) -> None:
-        """Extract and store one of the pieces."""
-        self._stored(number * PIECE)
+        What others have taken may be unfinished at the end. Raises StoppedError.
+        """
+        if self.folder is None:
+            return
+        for start in range(0, min(count, self.source.count, KEPT), PIECE):
+            if self.should_stop():
+                raise StoppedError
+            build_unless_taken(self._piece_path(start), self._builder(start))
 
     def _piece_path(self, start: int) -> Path:
         assert self.folder is not None
         return self.folder / f"features-{start // PIECE:05d}.npy"
 
-    def _stored(self, start: int) -> Features:
-        """The features of the piece from sample `start` on, through the cache."""
-        rows = min(PIECE, self.source.count - start)
+    def _rows(self, start: int) -> int:
+        return min(PIECE, self.source.count - start)
+
+    def _builder(self, start: int) -> Callable[[Path], None]:
+        """A function that extracts the piece from sample `start` on and writes it to a file."""
 
         def build(temporary: Path) -> None:
-            began = time.monotonic()
+            began, rows = time.monotonic(), self._rows(start)
             values = self.extractor(self.source.samples(start, start + rows)).values.float()
             with temporary.open("wb") as file:
                 np.save(file, values.numpy(), allow_pickle=False)
             rate = rows / max(time.monotonic() - began, 1e-9)
             log.info("%s: features of %d samples extracted, %.0f/s", self.source.name, start + rows, rate)
 
-        return Features(read_or_build(self._piece_path(start), lambda path: _read_piece(path, rows), build), None)
+        return build
+
+    def _stored(self, start: int) -> Features:
+        """The features of the piece from sample `start` on, through the cache."""
+
+        def read(path: Path) -> Tensor | None:
+            return _read_piece(path, self._rows(start))
+
+        return Features(read_or_build(self._piece_path(start), read, self._builder(start)), None)
 
 
 def _read_piece(path: Path, rows: int) -> Tensor | None:

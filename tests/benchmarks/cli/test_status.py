@@ -253,8 +253,9 @@ def test_a_cell_that_runs_here_has_a_line_for_each_change(tmp_path: Path, capsys
     lines, running = display.Lines(), {"state": "running", "phase": "train", "total": 2560, "loss": 0.5}
     for status in (
         {"state": "queued"},
+        {**running, "images": 0, "phase": "reference"},
         {**running, "images": 640, "images_per_s": 64.0},
-        {**running, "images": 2560, "phase": "score"},
+        {**running, "images": 2560, "phase": "score", "scored": 1, "to_score": 4},
         {"state": "failed", "images": 2560, "total": 2560, "error": "RuntimeError: x\ny"},
     ):
         write_json(folder / STATUS, status)
@@ -262,8 +263,9 @@ def test_a_cell_that_runs_here_has_a_line_for_each_change(tmp_path: Path, capsys
             lines.show(display.local_view([Run(folder)], tmp_path))
     assert [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()] == [
         "0 of 1 done, 1 queued",
+        f"{NAMES[0]} reference",
         f"{NAMES[0]} train 25%, loss 0.5, 64 images/s, 30 s left",
-        f"{NAMES[0]} score 100%",
+        f"{NAMES[0]} score 1 of 4",
         f"{NAMES[0]} failed 100%: RuntimeError: x",
     ]
 

@@ -144,6 +144,29 @@ def test_of_several_that_want_the_same_one_works(tmp_path: Path) -> None:
     assert len(found) == 4
 
 
+def test_two_processes_share_the_pieces_without_waiting(tmp_path: Path) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    class Slow(Network):
+        def __call__(self, images: Tensor) -> Features:
+            started.set()
+            assert go_on.wait(30)
+            return super().__call__(images)
+
+    slow, quick = Slow(), Network()
+    other = threading.Thread(target=lambda: reference(slow, tmp_path).extract(35))
+    other.start()
+    try:
+        assert started.wait(30)
+        reference(quick, tmp_path).extract(35)  # piece 0 is taken
+        assert quick.seen == 25
+    finally:
+        go_on.set()
+        other.join()
+    assert slow.seen == 10
+    assert torch.equal(reference(Network(limit=0), tmp_path).first(35).values.double(), expected(data(), 35))
+
+
 def test_a_cheap_extractor_leaves_nothing_behind(tmp_path: Path) -> None:
     cheap = Reference(real_samples(data()), Extractor("a", Network()), tmp_path)
     assert torch.equal(cheap.first(35).values, expected(data(), 35))
