@@ -34,12 +34,15 @@ def default_generator(stream: str, *address: int | str, device: torch.device | s
     """Within, the default generators (initialisation, dropout) follow this stream; afterwards they are restored."""
     import torch
 
-    device = torch.device(device)
-    devices = [] if device.type == "cpu" else [device]
-    seed = derive(stream, *address)
-    with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
-        if devices:
+    device, seed = torch.device(device), derive(stream, *address)
+    if device.type == "cpu":  # without fork_rng and torch.manual_seed, whose Python would be 1 % of a small step
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(before)
+    else:
+        with torch.random.fork_rng(devices=[device], device_type=device.type):
             torch.manual_seed(seed)
-        else:  # torch.manual_seed would also store the call, with its stack, for every kind of device not in use
-            torch.default_generator.manual_seed(seed)
-        yield
+            yield
