@@ -65,8 +65,8 @@ _fence: ContextVar[_Fence | None] = ContextVar("fence", default=None)
 def fenced(root: Path, staging: Path) -> Iterator[None]:
     """Within, every file below `root` is written in the folder `staging` (below root, too) and renamed into its place.
 
-    Whoever takes `root` over removes the staging. From then on no rename of this process can succeed, however late it
-    comes (a process may sleep between a check and a write): each write raises TakenError and changes nothing.
+    A process that takes over `root` removes the staging. From then on no rename of this process can succeed, however
+    late it comes (a process may sleep between a check and a write): each write raises TakenError and changes nothing.
     """
     token = _fence.set(_Fence(root.absolute(), staging.absolute()))
     try:
