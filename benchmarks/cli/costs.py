@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .run import Grid
 
 Costs = dict[tuple[str, str], float]
+#: The state of a finished cell that has files to mend, or metrics to add.
+INCOMPLETE = "incomplete"
 
 
 def show_grid(grid: Grid, *, here: bool) -> None:
@@ -38,11 +40,14 @@ def show_grid(grid: Grid, *, here: bool) -> None:
     states = [str(shown.state) for shown in combine(runs, grid.out, (), Queue()).cells]
     costs, pending, total = measured_costs(grid.out), {cell.name for cell in grid.pending}, 0.0
     for cell, run, state in zip(grid.cells, runs, states, strict=True):
-        cost = costs.get(_key(cell)) if cell.name in pending else None
+        state = state if run.path.exists() else "new"
+        if state == State.DONE and cell.name in pending:
+            state = INCOMPLETE
+        trains = cell.name in pending and state != INCOMPLETE
+        cost = costs.get(_key(cell)) if trains else None
         images = cell.config.train.images
         total += (cost or 0.0) * images
         estimate = "-" if cost is None else f"{cost * images:.0f} s"
-        state = state if run.path.exists() else "new"
         table.add_row(cell.name, cell.config.cell.variant or "-", state, f"{images:,}", estimate)
     is_terminal = sys.stdout.isatty()
     Console(soft_wrap=not is_terminal, width=None if is_terminal else 200).print(table)

@@ -509,6 +509,9 @@ def test_a_dry_run_of_what_is_there_shows_states_and_writes_nothing(there: Finis
     assert re.search(r" new .* \d+ s", said.out)  # an estimate from the finished cell
     assert "estimated training time" in said.out
     assert tree(there.folder) == before
+    (there.folder / there.out / there.good / "records.jsonl").unlink()
+    said = call("run", *GRID, "--out", there.out, *SWEEP, "train.lr=1e-3", "--dry-run")
+    assert re.search(rf"{there.good} .* incomplete .* -", said.out)  # scored again, not trained again
 
 
 @pytest.mark.slow
