@@ -363,7 +363,8 @@ def _joined(method: str, base: str, benchmark: str, preset: str) -> Mapping[str,
         plain["method"] |= {"name": method, "coupling": {"kind": coupling}}
     for case in plain.pop("recipes", []):
         if all(plain["method"][part]["kind"] == kind for part, kind in case["when"].items()):
-            plain["method"] = _laid_over(plain["method"], case["method"])
+            for section in case.keys() - {"when"}:
+                plain[section] = _laid_over(plain[section], case[section])
     changes = {section: values for section, values in _loaded(f"preset/{preset}").items() if section != "for"}
     return _laid_over(plain, changes)
 

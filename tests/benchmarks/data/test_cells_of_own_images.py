@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from consistency_bench.benchmarks.common.errors import UsageError
-from consistency_bench.benchmarks.common.files import read_json
+from consistency_bench.benchmarks.common.files import read_json, read_jsonl
 from consistency_bench.benchmarks.config.compose import Cell, compose_cells
 from consistency_bench.benchmarks.execution.cell import run_cell
 from consistency_bench.benchmarks.execution.preflight import check_cells
@@ -60,6 +60,19 @@ def test_each_kind_of_data_goes_from_one_command_to_a_leaderboard(tmp_path: Path
         said = call("run", "--methods", "ect", "--seeds", "0", *TINY, *settings, "--out", name, "--no-mlflow")
         assert said.status == 0, said.err
         assert "fd_pixels8_100" in (tmp_path / name / "leaderboard.md").read_text()
+
+
+def test_the_diffusion_model_does_not_diverge_in_its_first_steps(tmp_path: Path) -> None:
+    """On smooth images, with the network and the recipe of the benchmark; RAdam, as other methods have, does."""
+    centre, line = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 64, 1, 1)), np.linspace(-1, 1, 28)
+    spots = np.exp(-8 * ((line[:, None] - centre[0]) ** 2 + (line - centre[1]) ** 2))
+    data = npz(tmp_path / "spots.npz", images=(255 * spots).astype(np.uint8))
+    small = ("train.batch=16", "train.images=128", "eval.nfe=[1]", "run.snapshots=1", "eval.metrics=[fd_pixels8_100]")
+    (found,) = compose_cells(["edm"], [0], ["benchmark=images", f"data.root={data}", *small])
+    run = put(found, tmp_path / "runs")
+    assert run_cell(run) == "done"
+    last = read_jsonl(run / "train.jsonl")[-1]
+    assert (last["images"], last["skipped"]) == (128, 0)
 
 
 def test_the_same_files_at_another_path_are_the_same_cell(folder: Path, tmp_path: Path) -> None:
