@@ -18,6 +18,7 @@ from scipy import stats
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "replication.md"
 CELLS = ROOT / "reports" / "results" / "small-scale" / "cells.zip"
+REDUCED = ROOT / "reports" / "results" / "fashion-mnist-reduced"
 METRICS = {"digits": "fd_digits_2k_refheldout", "toy2d": "w2_points_500"}
 HALVES = {"digits": 176000, "toy2d": 256000}
 QUOTE = re.compile(r"[+−][\d.,]+ % \([^)]*\)|\d[\d.]* ± [\d.]+ \(n=\d+\)")
@@ -45,6 +46,19 @@ def values(method: str, nfe: int, tuned: bool = False, benchmark: str = "digits"
                 if (row["metric"], row["nfe"], row["images"]) == (METRICS[benchmark], nfe, config["train"]["images"])
             ]
             found[config["seed"]] = statistics.fmean(last)
+    return found
+
+
+def reduced(method: str, nfe: int) -> Values:
+    """The FID of each training seed in the reduced version of Fashion-MNIST."""
+    found: Values = {}
+    with zipfile.ZipFile(REDUCED / "cells.zip") as archive:
+        for name in archive.namelist():
+            if match := re.search(rf"fashion_mnist/{method}/s(\d+)-\w+/records\.jsonl$", name):
+                rows = map(json.loads, archive.read(name).splitlines())
+                (found[int(match[1])],) = [
+                    row["value"] for row in rows if (row["metric"], row["nfe"]) == ("fid2k_ref2k", nfe)
+                ]
     return found
 
 
@@ -98,6 +112,20 @@ def test_differences_of_tuning_and_of_the_diffusion_model(method: str, benchmark
 @pytest.mark.parametrize("method", ["ict", "ect", "sct", "vct", "ect+ot"])
 def test_differences_of_two_steps(method: str) -> None:
     assert f"`{method}` {quoted(values(method, 2), values(method, 1), 5)}" in text_of(PAGE)
+
+
+@pytest.mark.parametrize("method", ["ect", "sct", "vct"])
+def test_numbers_of_the_reduced_fashion_mnist(method: str) -> None:
+    section = PAGE.read_text(encoding="utf-8").partition("## Fashion-MNIST, reduced")[2].partition("## What was run")[0]
+    study = text_of(REDUCED / "studies" / "fashion-reduced" / "leaderboard.md")
+    (row,) = (line for line in section.splitlines() if line.startswith(f"| `{method}` |"))
+    assert len(quotes := QUOTE.findall(row)) == (2 if method == "ect" else 3)
+    assert [quote for quote in quotes if quote not in study] == []
+    one, two = reduced(method, 1), reduced(method, 2)
+    text = " ".join(section.split())
+    assert f"`{method}` {quoted(two, one, 3)}" in text
+    assert f"`{method}` {quoted(reduced('edm', 35), one, 3)}" in text
+    assert all(0.87 < two[seed] / one[seed] < 0.99 for seed in (0, 1, 2))  # 1 to 12 % better
 
 
 def test_ratios_of_variances_are_those_of_the_diagnostics() -> None:
