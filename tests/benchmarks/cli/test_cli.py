@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -500,7 +501,9 @@ def test_running_it_again_imports_nothing_heavy(finished: Finished) -> None:
 
 
 @pytest.mark.slow
-def test_a_dry_run_of_what_is_there_shows_states_and_writes_nothing(there: Finished, call: Callable[..., Said]) -> None:
+def test_a_dry_run_of_what_is_there_shows_states_and_writes_nothing(
+    there: Finished, call: Callable[..., Said], tmp_path: Path
+) -> None:
     before = tree(there.folder)
     said = call("run", *GRID, "--out", there.out, *SWEEP, "train.lr=1e-3,1e30,2e-3", "--dry-run")
     assert said.status == 0
@@ -509,8 +512,9 @@ def test_a_dry_run_of_what_is_there_shows_states_and_writes_nothing(there: Finis
     assert re.search(r" new .* \d+ s", said.out)  # an estimate from the finished cell
     assert "estimated training time" in said.out
     assert tree(there.folder) == before
-    (there.folder / there.out / there.good / "records.jsonl").unlink()
-    said = call("run", *GRID, "--out", there.out, *SWEEP, "train.lr=1e-3", "--dry-run")
+    copy = shutil.copytree(there.folder / there.out, tmp_path / "copy")
+    (copy / there.good / "records.jsonl").unlink()
+    said = call("run", *GRID, "--out", copy, *SWEEP, "train.lr=1e-3", "--dry-run")
     assert re.search(rf"{there.good} .* incomplete .* -", said.out)  # scored again, not trained again
 
 
