@@ -267,6 +267,8 @@ class Evaluator:
 
 def _real_count(metric: Metric, count: int) -> int:
     """The number of real samples, of `count`, that the reference rows of a metric take."""
+    if metric.reference == HELD_OUT:
+        return min(metric.samples, count)
     return metric.reference + metric.samples if isinstance(metric.reference, int) else count
 
 

@@ -32,7 +32,7 @@ def data_order(size: int, seed: int, start: int, count: int) -> Tensor:
         part = _epoch(size, seed, epoch)[offset : offset + start + count - position]
         parts.append(part)
         position += len(part)
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+    return torch.cat(parts)
 
 
 @lru_cache(maxsize=1)  # the stream only moves forward

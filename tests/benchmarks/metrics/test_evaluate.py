@@ -354,6 +354,18 @@ def test_damaged_rows_of_a_reference_are_computed_again(digits, tmp_path, conten
     assert Evaluator(digits, ["fid500"], cache=tmp_path).reference_rows() == rows
 
 
+@pytest.mark.parametrize(
+    ("name", "seen"), [("fid400", 1438 + 400), ("fid200_ref400", 600 + 200), ("fid200_refheldout", 200 + 359 + 200)]
+)
+def test_what_is_extracted_ahead_is_what_the_baselines_read(name, seen, inception, tmp_path):
+    data = registry.load_dataset(registry.DataOptions(name="digits", held_out=0.2))
+    evaluator = Evaluator(data, [name], cache=tmp_path)
+    evaluator.extract_references()
+    assert inception.seen == seen
+    evaluator.reference_rows()
+    assert inception.seen == seen
+
+
 def test_held_out_metrics_compare_with_the_held_out_samples_and_show_copies():
     data = registry.load_dataset(registry.DataOptions(name="digits", held_out=0.2))
     names = ["fd_digits_1k_refheldout", "fd_digits_1k", "precision_digits_200_refheldout"]
