@@ -195,8 +195,7 @@ def test_a_daemon_that_does_not_start_is_quoted_and_the_rest_ended(
         (signal.SIGINT, "control"),
         (signal.SIGINT, "log/mariadb-install-db.out"),
         (signal.SIGINT, "log/slurmdbd.out"),
-        (signal.SIGTERM, "log/slurmctld.out"),
-        (signal.SIGTERM, "log/n1.out"),
+        (signal.SIGTERM, "log/slurmctld.out"),  # nodes may be ready 0.1 s after they start: a test below delays them
     ],
 )
 def test_an_interrupted_start_leaves_nothing(number: int, moment: str, place: Path) -> None:
