@@ -8,7 +8,7 @@ import math
 import re
 import statistics
 import zipfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ CELLS = ROOT / "reports" / "results" / "small-scale" / "cells.zip"
 REDUCED = ROOT / "reports" / "results" / "fashion-mnist-reduced"
 METRICS = {"digits": "fd_digits_2k_refheldout", "toy2d": "w2_points_500"}
 HALVES = {"digits": 176000, "toy2d": 256000}
+NINE = ("ict", "ect", "sct", "vct", "ict+vc", "sct+vc", "ict+ot", "ect+ot", "ect+gc")
 QUOTE = re.compile(r"[+−][\d.,]+ % \([^)]*\)|\d[\d.]* ± [\d.]+ \(n=\d+\)")
 
 Values = dict[int, float]
@@ -126,6 +127,29 @@ def test_numbers_of_the_reduced_fashion_mnist(method: str) -> None:
     assert f"`{method}` {quoted(two, one, 3)}" in text
     assert f"`{method}` {quoted(reduced('edm', 35), one, 3)}" in text
     assert all(0.87 < two[seed] / one[seed] < 0.99 for seed in (0, 1, 2))  # 1 to 12 % better
+
+
+def test_settings_of_ect_are_those_of_their_study() -> None:
+    study = text_of(CELLS.parent / "studies" / "digits-ect" / "leaderboard.md")
+    quotes = QUOTE.findall(text_of(PAGE).partition("## Settings of ECT")[2].partition("## How much coupling")[0])
+    assert len(quotes) == 10
+    assert [quote for quote in quotes if quote not in study] == []
+
+
+def test_numbers_of_the_plane() -> None:
+    text = text_of(PAGE).partition("## In the plane")[2].partition("## Fashion-MNIST")[0]
+    plane = partial(values, benchmark="toy2d")
+    against_ict = [f"`{name}` {quoted(plane(name, 1), plane('ict', 1), 3)}" for name in ("ict+vc", "sct")]
+    against_ict.append(f"`ict+ot` vs. `ict` {quoted(plane('ict+ot', 1), plane('ict', 1), 3)}")
+    steps = {name: quoted(plane(name, 2), plane(name, 1), 9) for name in NINE}
+    assert [name for name, found in steps.items() if "(−" not in found] == ["vct", "sct+vc"]
+    assert all(0 <= float(found[1:].split()[0]) <= 23.5 for found in steps.values())
+    own = [*against_ict, *(f"`{name}` {steps[name]}" for name in ("vct", "sct+vc"))]
+    assert [quote for quote in own if quote not in text] == []
+    study = text_of(CELLS.parent / "studies" / "toy2d-on-ect" / "leaderboard.md")
+    others = [quote for quote in QUOTE.findall(text) if not any(quote in mine for mine in own)]
+    assert len(others) == 19
+    assert [quote for quote in others if quote not in study] == []
 
 
 def test_ratios_of_variances_are_those_of_the_diagnostics() -> None:

@@ -9,7 +9,9 @@ wider of two:
 - the t interval of the pair itself at `guard_level`, which protects against rows of unequal variance.
 
 The first has the power of all rows together, and alone reports a difference between equal methods in up to 20 % of
-tables where one of them varies much more than the others. Measured rates of both together: docs/statistics.md.
+tables where one of them varies much more than the others. Such a row would also widen Tukey's interval of all other
+pairs. Where its variance is far above that of the others (`erratic`), it is left out of the residual, and its own pairs
+have the t interval of the pair with Bonferroni's correction. Measured rates of the whole rule: docs/statistics.md.
 
 "Better" needs three things: the corrected interval excludes zero; the difference is more than 1.3 % of the value; and
 no seed of the better one diverged. Everything else is "inconclusive", with the reason.
@@ -23,10 +25,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import fdtri, stdtr, stdtrit
 from scipy.stats import rankdata
 
-from .simultaneous import ERROR, critical, exceedance, guard_level
+from .simultaneous import ERROR, critical, exceedance, guard_level, pair_count
 from .statistics import LEVEL, Interval, improvement
 
 #: The coefficient of variation of FID over training seeds, by several hundred trainings of SiT on ImageNet: gaps below
@@ -37,6 +39,8 @@ OVER_ZERO = "the interval includes zero"
 RESAMPLES = 2000
 LEAST_SEEDS = 2  # of a row with a rank
 LEAST_COMMON = 3  # of a pair with an interval: at two, the t quantile alone is 12.7
+MOST_ERRATIC = 0.25  # share of the rows of a family; where more vary so, the guard alone protects
+ERRATIC = 0.001  # how often chance alone makes a variance so much larger than another one
 _BLOCK = 1_000_000  # differences held at once
 _ROUNDING = 1e-10  # relative: differences that agree so closely do so because values lie on a grid
 
@@ -110,6 +114,7 @@ class Pairs:
     n: common seeds. mean, error: the mean difference and its standard error from the pair alone. tested: whether the
     pair is in the family, with an interval and with spread. half: half the width of the corrected interval.
     rows: how many rows are in the family [...]. sd: standard deviation of the residual [...], with df [...].
+    erratic: the rows that the residual leaves out [..., k].
     """
 
     n: np.ndarray
@@ -120,6 +125,12 @@ class Pairs:
     rows: np.ndarray
     sd: np.ndarray
     df: np.ndarray
+    erratic: np.ndarray
+
+    @property
+    def pooled(self) -> np.ndarray:
+        """Whether the residual is that of both rows of a pair [..., k, k]."""
+        return ~(self.erratic[..., :, None] | self.erratic[..., None, :])
 
     @property
     def significant(self) -> np.ndarray:
@@ -148,6 +159,11 @@ class Family:
     def size(self) -> int:
         """How many pairs are compared."""
         return int(np.triu(self.pairs.tested, 1).sum())
+
+    @property
+    def erratic(self) -> list[str]:
+        """The rows that the common residual leaves out, because they vary much more than the others."""
+        return [label for label, out in zip(self.labels, self.pairs.erratic, strict=True) if out]
 
     @property
     def seeds(self) -> int:
@@ -185,8 +201,10 @@ class Family:
         return Interval(mean, mean - half, mean + half, n, lost)
 
     def _corrected(self, i: int, j: int, p: float) -> float:
-        """The larger p-value of the two tests, that of the guard in proportion to its level."""
+        """The larger p-value of the two tests, that of the guard in proportion to its level; Bonferroni's outside."""
         found, against = self.pairs, self.baseline is not None
+        if not found.pooled[i, j]:
+            return min(1.0, p * pair_count(int(found.rows), baseline=against))
         rows, error = int(found.rows), float(found.sd) * math.sqrt(2 / found.n[i, j])
         together = exceedance(abs(float(found.mean[i, j])) / error, rows, int(found.df), baseline=against)
         return max(together, min(1.0, p * ERROR / guard_level(rows)))
@@ -261,16 +279,41 @@ def compare_pairs(table: np.ndarray, baseline: int | None = None) -> tuple[Pairs
         tested &= against[:, None] ^ against
     inside = tested.any(-1, keepdims=True)
     rows = inside.sum((-1, -2))
-    sd, df = _residual(np.where(inside, table, math.nan))
+    outside = erratic(n, error, inside[..., 0])
+    sd, df = _residual(np.where(inside & ~outside[..., None], table, math.nan))
     against_one = baseline is not None
     quantile = np.vectorize(lambda k, f: critical(int(k), int(f), baseline=against_one), otypes=[float])(rows, df)
-    level = np.vectorize(lambda k: guard_level(max(2, int(k))), otypes=[float])(rows)
+    guard = np.vectorize(lambda k: guard_level(max(2, int(k))), otypes=[float])(rows)[..., None, None]
+    single = np.vectorize(lambda k: ERROR / pair_count(max(2, int(k)), baseline=against_one), otypes=[float])(rows)
+    found = Pairs(n, mean, error, tested, np.empty_like(mean), rows, sd, df, outside)
     with np.errstate(divide="ignore", invalid="ignore"):
-        half = np.maximum(
-            (quantile * sd)[..., None, None] * np.sqrt(2 / n),
-            stdtrit(n - 1.0, 1 - level[..., None, None] / 2) * error,
-        )
-    return Pairs(n, mean, error, tested, half, rows, sd, df), scale
+        together = (quantile * sd)[..., None, None] * np.sqrt(2 / n)
+        alone = stdtrit(n - 1.0, 1 - np.where(found.pooled, guard, single[..., None, None]) / 2) * error
+    return dataclasses.replace(found, half=np.where(found.pooled, np.maximum(together, alone), alone)), scale
+
+
+def erratic(n: np.ndarray, error: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Which rows vary so much more than the others that they are left out of the residual [..., k].
+
+    The variance of a row is judged by the lower median of that of its differences to the other rows, which a single
+    other row does not change. A row is left out where it exceeds the lower median of all rows by a factor that the F
+    distribution exceeds with probability `ERRATIC`. Where these are more than a quarter of the rows, none is.
+    """
+    used = (n >= LEAST_COMMON) & ~np.eye(n.shape[-1], dtype=bool) & inside[..., None] & inside[..., None, :]
+    own = _lower_median(np.where(used, error**2 * n, math.inf))
+    usual = _lower_median(np.where(inside, own, math.inf))
+    free = n.min((-1, -2), where=used, initial=np.iinfo(n.dtype).max) - 1.0
+    far = inside & np.isfinite(own) & (own > (fdtri(free, free, 1 - ERRATIC) * usual)[..., None])
+    few = far.sum(-1, keepdims=True) <= MOST_ERRATIC * inside.sum(-1, keepdims=True)
+    return far & few & (usual > 0)[..., None]
+
+
+def _lower_median(values: np.ndarray) -> np.ndarray:
+    """Of the finite ones of [..., m]; infinite without one."""
+    if not values.shape[-1]:
+        return np.full(values.shape[:-1], math.inf)
+    place = np.maximum(np.isfinite(values).sum(-1, keepdims=True) - 1, 0) // 2
+    return np.take_along_axis(np.sort(values, -1), place, -1)[..., 0]
 
 
 def _residual(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -43,11 +43,15 @@ def critical(k: int, df: int, *, baseline: bool) -> float:
     alone = float(stdtrit(df, 1 - ERROR / 2))
     if k == 2:
         return alone
-    pairs = k - 1 if baseline else k * (k - 1) / 2
-    most = float(stdtrit(df, 1 - ERROR / 2 / pairs)) + 1e-6  # Bonferroni's
+    most = float(stdtrit(df, 1 - ERROR / 2 / pair_count(k, baseline=baseline))) + 1e-6  # Bonferroni's
     return root_scalar(
         lambda c: exceedance(c, k, df, baseline=baseline) - ERROR, bracket=(alone, most), method="brentq", xtol=1e-9
     ).root
+
+
+def pair_count(k: int, *, baseline: bool) -> int:
+    """How many differences a family of k rows has."""
+    return k - 1 if baseline else k * (k - 1) // 2
 
 
 def guard_level(k: int) -> float:

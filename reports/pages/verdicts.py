@@ -47,7 +47,13 @@ def _resolved(contest: Contest) -> list[str]:
     if found is None:
         return []
     size = f"{number(found.difference(found.seeds))}{' %' if found.log else f' in {contest.metric}'}"
-    return [f"Detectable with {found.seeds} seeds: a difference of {size} (power {100 * POWER:.0f} %)."]
+    sentences = [f"Detectable with {found.seeds} seeds: a difference of {size} (power {100 * POWER:.0f} %)."]
+    if erratic := contest.family.erratic:
+        varies, are = ("vary", "are") if len(erratic) > 1 else ("varies", "is")
+        sentences.append(
+            f"{_listed(erratic)} {varies} much more over seeds than the others and {are} left out of their residual."
+        )
+    return sentences
 
 
 def _comparisons(contest: Contest, score: Interval) -> list[str]:

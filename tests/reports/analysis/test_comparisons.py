@@ -83,6 +83,35 @@ def test_the_corrected_interval_is_the_wider_of_two():
     assert compared.between("0", "2").adjusted.half_width == pytest.approx(alone)
 
 
+@pytest.mark.parametrize("baseline", [None, "1"])
+def test_an_erratic_row_does_not_widen_the_intervals_of_the_others(baseline):
+    rng = np.random.default_rng(3)
+    rows = 30 + rng.normal(0, 1, (6, 5)) + np.array([[0.0], [10.0], [0.0], [0.0], [0.0], [0.0]])
+    rows[5] = 30 + rng.normal(0, 40, 5)
+    compared, without = (family(table_of(own), LOWER, baseline=baseline) for own in (rows, rows[:5]))
+    assert compared.erratic == ["5"]
+    assert without.erratic == []
+    assert (compared.pairs.sd, compared.pairs.df) == (without.pairs.sd, without.pairs.df)
+    assert compared.between("0", "1").verdict == without.between("0", "1").verdict == "better"
+    own = compared.between("5", "1")
+    gaps, pairs = rows[5] - rows[1], 15 if baseline is None else 5
+    assert own.adjusted.half_width == pytest.approx(
+        scipy.stats.t.ppf(1 - 0.025 / pairs, 4) * gaps.std(ddof=1) / math.sqrt(5)
+    )
+    assert own.corrected == pytest.approx(min(1, pairs * own.p))
+
+
+def test_rows_are_erratic_among_four_or_more_and_up_to_a_quarter():
+    rng = np.random.default_rng(3)
+    for rows, expected in ((3, 0), (4, 1), (8, 2)):
+        table = rng.normal(30, 1, (rows, 6))
+        table[: expected or 1] = rng.normal(30, 50, (expected or 1, 6))
+        assert len(family(table_of(table), LOWER).erratic) == expected
+    table = rng.normal(30, 1, (6, 6))
+    table[:2] = rng.normal(30, 50, (2, 6))
+    assert family(table_of(table), LOWER).erratic == []
+
+
 def test_two_rows_are_a_paired_t_test():
     found = family(table_of([[10.0, 11.0, 12.5], [10.4, 13.0, 12.9]]), LOWER).between("0", "1")
     assert found.adjusted.half_width == pytest.approx(found.interval.half_width)
@@ -239,7 +268,7 @@ MARGIN = 2.33 * math.sqrt(0.06 * 0.94 / TRIALS)  # 99 % of the simulation's own 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("k", [2, 4, 8])
-@pytest.mark.parametrize("pattern", ["equal", "one ×3"])
+@pytest.mark.parametrize("pattern", ["equal", "one ×3", "one ×10"])
 @pytest.mark.parametrize("shared", [0.0, 2.0])
 def test_equal_methods_are_seldom_called_different(k, seeds, pattern, shared):
     """Family-wise error of whole tables, of all pairs and against a baseline, also if it is what varies more."""
