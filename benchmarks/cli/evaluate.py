@@ -94,7 +94,7 @@ def _is_open(cell: Run, config: RunConfig) -> bool:
     """Whether rows are missing."""
     from ..config import plan
 
-    return any(plan.missing(config, cell.records, evaluation) for evaluation in plan.evaluations(config))
+    return plan.missing_rows(config, cell.records) > 0
 
 
 def _score(pending: dict[Run, RunConfig]) -> int:

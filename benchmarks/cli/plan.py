@@ -80,7 +80,9 @@ def _lines(board: Board, known: Resolution, wanted: Resolution, difference: floa
         f"{board.benchmark}, {board.metrics[0]} at NFE {board.nfes[0]}: from {count(known.rows, 'configuration')} with "
         f"{known.seeds} common seeds"
     )
-    yield f"standard deviation of a training, apart from configuration and seed: {sd}{unit}"
+    erratic = board.contests[board.nfes[0], board.metrics[0]].family.erratic
+    without = f", without {', '.join(erratic)}" if erratic else ""
+    yield f"standard deviation of a training, apart from configuration and seed{without}: {sd}{unit}"
     pairs = "each against a baseline" if wanted.baseline else "all pairs"
     yield f"{wanted.rows} configurations, {pairs}:"
     yield f"{'seeds':>7}{'detectable difference':>24}{kind:>13}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,18 +58,18 @@ def sampler_text(config: RunConfig) -> str:
     return json.dumps(canonical(settings), sort_keys=True)
 
 
-def missing(config: RunConfig, rows: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> list[str]:
-    """The metrics of one pass that no row holds yet."""
+def missing(config: RunConfig, rows: Iterable[Mapping[str, Any]]) -> dict[Evaluation, list[str]]:
+    """Of every pass of a cell the metrics that no row holds yet."""
     sampler = sampler_text(config)
-    held = {
-        row.get("metric")
-        for row in rows
-        if tuple(map(row.get, ("images", "nfe", "draw", "sampler")))
-        == (evaluation.images, evaluation.nfe, evaluation.draw, sampler)
-    }
-    return [metric for metric in config.eval.metrics if metric not in held]
+    usable = [row for row in rows if row.get("sampler") == sampler]
+    found = {}
+    for one in evaluations(config):
+        place = (one.images, one.nfe, one.draw)
+        held = {row.get("metric") for row in usable if tuple(map(row.get, ("images", "nfe", "draw"))) == place}
+        found[one] = [metric for metric in config.eval.metrics if metric not in held]
+    return found
 
 
-def missing_rows(config: RunConfig, rows: Sequence[Mapping[str, Any]]) -> int:
+def missing_rows(config: RunConfig, rows: Iterable[Mapping[str, Any]]) -> int:
     """How many rows of all passes are missing."""
-    return sum(len(missing(config, rows, evaluation)) for evaluation in evaluations(config))
+    return sum(map(len, missing(config, rows).values()))

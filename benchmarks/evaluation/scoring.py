@@ -63,10 +63,9 @@ class Scorer:
         snapshot has no value. report: called with (passes done, all passes).
         """
         config, ranks = self.config, self.ranks
-        wanted = list(plan.evaluations(config))
         rows = self._valid_rows() if ranks.is_writer else []
-        missing = ranks.broadcast([plan.missing(config, rows, evaluation) for evaluation in wanted])
-        for done, (evaluation, metrics) in enumerate(zip(wanted, missing, strict=True), start=1):
+        missing = ranks.broadcast(plan.missing(config, rows))
+        for done, (evaluation, metrics) in enumerate(missing.items(), start=1):
             if not metrics:
                 continue
             if ranks.agree(should_stop()):
@@ -81,7 +80,7 @@ class Scorer:
             if samples and evaluation.images == config.budget_images and evaluation.draw == 0:
                 self._save_figures(evaluation.nfe, metrics, torch.cat(samples))
             _write(self.files.path, rows)
-            report(done, len(wanted))
+            report(done, len(missing))
         if ranks.is_writer:
             self._draw_lost_figures(rows)
             save_arrays(self.files.real, real_arrays(self.evaluator.dataset, config.benchmark.name))

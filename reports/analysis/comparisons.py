@@ -5,12 +5,12 @@ pairs are in it, because which row leads is known only afterwards; where a basel
 with it. Values are taken as row + seed + residual, on a log scale where the metric has one. A corrected interval is the
 wider of two:
 
-- Tukey's (with a baseline Dunnett's) on the residual of all rows and seeds, with (k − 1)(n − 1) degrees of freedom;
+- Tukey's (with a baseline Dunnett's) on the residual of the rows and seeds, with (k − 1)(n − 1) degrees of freedom;
 - the t interval of the pair itself at `guard_level`, which protects against rows of unequal variance.
 
 The first has the power of all rows together, and alone reports a difference between equal methods in up to 20 % of
 tables where one of them varies much more than the others. Such a row would also widen Tukey's interval of all other
-pairs. Where its variance is far above that of the others (`erratic`), it is left out of the residual, and its own pairs
+pairs. Where its variance is far above that of the others (`erratic`), the residual leaves it out, and its own pairs
 have the t interval of the pair with Bonferroni's correction. Measured rates of the whole rule: docs/statistics.md.
 
 "Better" needs three things: the corrected interval excludes zero; the difference is more than 1.3 % of the value; and
@@ -39,8 +39,8 @@ OVER_ZERO = "the interval includes zero"
 RESAMPLES = 2000
 LEAST_SEEDS = 2  # of a row with a rank
 LEAST_COMMON = 3  # of a pair with an interval: at two, the t quantile alone is 12.7
-MOST_ERRATIC = 0.25  # share of the rows of a family; where more vary so, the guard alone protects
-ERRATIC = 0.001  # how often chance alone makes a variance so much larger than another one
+ERRATIC = 0.001  # how often chance makes one of two equal variances look so much larger
+MOST_ERRATIC = 0.25  # share of the rows of a family; where more would be erratic, none is
 _BLOCK = 1_000_000  # differences held at once
 _ROUNDING = 1e-10  # relative: differences that agree so closely do so because values lie on a grid
 
@@ -114,7 +114,7 @@ class Pairs:
     n: common seeds. mean, error: the mean difference and its standard error from the pair alone. tested: whether the
     pair is in the family, with an interval and with spread. half: half the width of the corrected interval.
     rows: how many rows are in the family [...]. sd: standard deviation of the residual [...], with df [...].
-    erratic: the rows that the residual leaves out [..., k].
+    erratic: the rows that the residual leaves out [..., k]. pooled: whether it has both rows of a pair.
     """
 
     n: np.ndarray
@@ -126,11 +126,7 @@ class Pairs:
     sd: np.ndarray
     df: np.ndarray
     erratic: np.ndarray
-
-    @property
-    def pooled(self) -> np.ndarray:
-        """Whether the residual is that of both rows of a pair [..., k, k]."""
-        return ~(self.erratic[..., :, None] | self.erratic[..., None, :])
+    pooled: np.ndarray
 
     @property
     def significant(self) -> np.ndarray:
@@ -162,7 +158,7 @@ class Family:
 
     @property
     def erratic(self) -> list[str]:
-        """The rows that the common residual leaves out, because they vary much more than the others."""
+        """The rows that the common residual leaves out."""
         return [label for label, out in zip(self.labels, self.pairs.erratic, strict=True) if out]
 
     @property
@@ -201,13 +197,16 @@ class Family:
         return Interval(mean, mean - half, mean + half, n, lost)
 
     def _corrected(self, i: int, j: int, p: float) -> float:
-        """The larger p-value of the two tests, that of the guard in proportion to its level; Bonferroni's outside."""
+        """The larger p-value of the two tests, by their levels; of a pair outside the residual its own."""
         found, against = self.pairs, self.baseline is not None
-        if not found.pooled[i, j]:
-            return min(1.0, p * pair_count(int(found.rows), baseline=against))
-        rows, error = int(found.rows), float(found.sd) * math.sqrt(2 / found.n[i, j])
+        rows, pooled = int(found.rows), bool(found.pooled[i, j])
+        level = guard_level(rows) if pooled else ERROR / pair_count(rows, baseline=against)
+        alone = min(1.0, p * ERROR / level)
+        if not pooled:
+            return alone
+        error = float(found.sd) * math.sqrt(2 / found.n[i, j])
         together = exceedance(abs(float(found.mean[i, j])) / error, rows, int(found.df), baseline=against)
-        return max(together, min(1.0, p * ERROR / guard_level(rows)))
+        return max(together, alone)
 
     def _reason(self, i: int, j: int) -> str:
         found = self.pairs
@@ -269,7 +268,8 @@ def compare_pairs(table: np.ndarray, baseline: int | None = None) -> tuple[Pairs
     """All pairs of rows of tables [..., k, seeds], NaN where there is no value, and the `scale` of each [..., k, k].
 
     Each pair is compared on its own common seeds. The residual is that of the least squares fit of rows and seeds to
-    the rows of the family, whichever seeds they have. baseline: the row that alone is compared with others.
+    the rows of the family that are not erratic, whichever seeds they have. baseline: the row that alone is compared
+    with others.
     """
     n, mean, error, scale = _paired(table)
     with np.errstate(invalid="ignore"):
@@ -279,33 +279,33 @@ def compare_pairs(table: np.ndarray, baseline: int | None = None) -> tuple[Pairs
         tested &= against[:, None] ^ against
     inside = tested.any(-1, keepdims=True)
     rows = inside.sum((-1, -2))
-    outside = erratic(n, error, inside[..., 0])
-    sd, df = _residual(np.where(inside & ~outside[..., None], table, math.nan))
     against_one = baseline is not None
+    with np.errstate(invalid="ignore"):
+        left_out = erratic(n, np.where(error > _ROUNDING * scale, error, 0.0), np.squeeze(inside, -1))
+    pooled = ~(left_out[..., :, None] | left_out[..., None, :])
+    sd, df = _residual(np.where(inside & ~left_out[..., None], table, math.nan))
     quantile = np.vectorize(lambda k, f: critical(int(k), int(f), baseline=against_one), otypes=[float])(rows, df)
-    guard = np.vectorize(lambda k: guard_level(max(2, int(k))), otypes=[float])(rows)[..., None, None]
+    guard = np.vectorize(lambda k: guard_level(max(2, int(k))), otypes=[float])(rows)
     single = np.vectorize(lambda k: ERROR / pair_count(max(2, int(k)), baseline=against_one), otypes=[float])(rows)
-    found = Pairs(n, mean, error, tested, np.empty_like(mean), rows, sd, df, outside)
+    level = np.where(pooled, guard[..., None, None], single[..., None, None])
     with np.errstate(divide="ignore", invalid="ignore"):
-        together = (quantile * sd)[..., None, None] * np.sqrt(2 / n)
-        alone = stdtrit(n - 1.0, 1 - np.where(found.pooled, guard, single[..., None, None]) / 2) * error
-    return dataclasses.replace(found, half=np.where(found.pooled, np.maximum(together, alone), alone)), scale
+        together = np.where(pooled, (quantile * sd)[..., None, None] * np.sqrt(2 / n), 0.0)
+        half = np.maximum(together, stdtrit(n - 1.0, 1 - level / 2) * error)
+    return Pairs(n, mean, error, tested, half, rows, sd, df, left_out, pooled), scale
 
 
 def erratic(n: np.ndarray, error: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Which rows vary so much more than the others that they are left out of the residual [..., k].
+    """Which rows vary so much more than the others that the residual leaves them out [..., k].
 
-    The variance of a row is judged by the lower median of that of its differences to the other rows, which a single
-    other row does not change. A row is left out where it exceeds the lower median of all rows by a factor that the F
-    distribution exceeds with probability `ERRATIC`. Where these are more than a quarter of the rows, none is.
+    The variance of a row is the lower median of those of its differences to the other rows: how a single other row
+    varies does not change it. A row is erratic where this exceeds the lower median of all rows by a factor that the F
+    distribution exceeds with probability `ERRATIC`. Where more than a quarter of the rows do, none is.
     """
     used = (n >= LEAST_COMMON) & ~np.eye(n.shape[-1], dtype=bool) & inside[..., None] & inside[..., None, :]
-    own = _lower_median(np.where(used, error**2 * n, math.inf))
-    usual = _lower_median(np.where(inside, own, math.inf))
-    free = n.min((-1, -2), where=used, initial=np.iinfo(n.dtype).max) - 1.0
-    far = inside & np.isfinite(own) & (own > (fdtri(free, free, 1 - ERRATIC) * usual)[..., None])
-    few = far.sum(-1, keepdims=True) <= MOST_ERRATIC * inside.sum(-1, keepdims=True)
-    return far & few & (usual > 0)[..., None]
+    own, free = _lower_median(np.where(used, error**2 * n, math.inf)), _lower_median(np.where(used, n - 1.0, math.inf))
+    usual, usual_free = _lower_median(own)[..., None], _lower_median(free)[..., None]
+    far = np.isfinite(own) & (usual > 0) & (own > fdtri(free, usual_free, 1 - ERRATIC) * usual)
+    return far & (far.sum(-1, keepdims=True) <= MOST_ERRATIC * inside.sum(-1, keepdims=True))
 
 
 def _lower_median(values: np.ndarray) -> np.ndarray:

@@ -42,16 +42,16 @@ def gap_text(rival: Rival) -> str:
 
 
 def _resolved(contest: Contest) -> list[str]:
-    """Which difference the seeds of a contest can resolve."""
-    found = resolution(contest.family)
-    if found is None:
-        return []
-    size = f"{number(found.difference(found.seeds))}{' %' if found.log else f' in {contest.metric}'}"
-    sentences = [f"Detectable with {found.seeds} seeds: a difference of {size} (power {100 * POWER:.0f} %)."]
-    if erratic := contest.family.erratic:
-        varies, are = ("vary", "are") if len(erratic) > 1 else ("varies", "is")
+    """Which difference the seeds of a contest can resolve, and which configurations that does not cover."""
+    sentences, erratic = [], contest.family.erratic
+    if found := resolution(contest.family):
+        size = f"{number(found.difference(found.seeds))}{' %' if found.log else f' in {contest.metric}'}"
+        sentences.append(f"Detectable with {found.seeds} seeds: a difference of {size} (power {100 * POWER:.0f} %).")
+    if erratic:
+        vary, them, their = ("vary", "them", "their") if len(erratic) > 1 else ("varies", "it", "its")
         sentences.append(
-            f"{_listed(erratic)} {varies} much more over seeds than the others and {are} left out of their residual."
+            f"{_listed(erratic)} {vary} much more over seeds than the others. The common residual leaves {them} out, "
+            f"and {their} differences have intervals of their own."
         )
     return sentences
 

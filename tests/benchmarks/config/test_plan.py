@@ -73,9 +73,11 @@ def all_rows() -> list[dict[str, Any]]:
 
 def test_missing_metrics_are_those_without_a_row_of_the_same_pass() -> None:
     rows = [row(500, 1, 0, "a"), row(500, 2, 0, "b"), row(1000, 1, 0, "b"), row(500, 1, 0, "b", sampler="other")]
-    assert plan.missing(CONFIG, rows, plan.Evaluation(500, 1, 0)) == ["b"]
-    assert plan.missing(CONFIG, rows, plan.Evaluation(500, 2, 0)) == ["a"]
-    assert plan.missing(CONFIG, rows, plan.Evaluation(1000, 1, 1)) == ["a", "b"]
+    found = plan.missing(CONFIG, rows)
+    assert list(found) == list(plan.evaluations(CONFIG))
+    assert found[plan.Evaluation(500, 1, 0)] == ["b"]
+    assert found[plan.Evaluation(500, 2, 0)] == ["a"]
+    assert found[plan.Evaluation(1000, 1, 1)] == ["a", "b"]
 
 
 def test_the_sampler_of_a_row_does_not_depend_on_the_order_of_its_options() -> None:

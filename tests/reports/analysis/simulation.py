@@ -1,6 +1,6 @@
 """How often equal methods are called different, and unequal ones found, by the suite's own rule.
 
-python -m tests.reports.analysis.simulation     # the tables of docs/statistics.md, about two minutes on one core
+python -m tests.reports.analysis.simulation     # the tables of docs/statistics.md, about three minutes on one core
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ PATTERNS = {
     "one ×3": lambda k: np.where(np.arange(k) == 0, 3.0, 1.0),
     "one ×10": lambda k: np.where(np.arange(k) == 0, 10.0, 1.0),
     "half ×3": lambda k: np.where(np.arange(k) < k // 2, 3.0, 1.0),
+    "one ×5": lambda k: np.where(np.arange(k) == 0, 5.0, 1.0),
+    "two ×4": lambda k: np.where(np.arange(k) < 2, 4.0, 1.0),
 }
 
 

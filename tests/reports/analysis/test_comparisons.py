@@ -7,13 +7,14 @@ import math
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consistency_bench.reports.analysis.comparisons import SEED_VARIATION, among, compare_pairs, family, ranks
 from consistency_bench.reports.analysis.power import detectable, power, seeds_for
-from consistency_bench.reports.analysis.simultaneous import critical, exceedance
+from consistency_bench.reports.analysis.simultaneous import critical, exceedance, guard_level
 from consistency_bench.reports.analysis.statistics import paired_interval
 
 from .simulation import coverage, draw, error_rate, found_by_holm, found_by_rule
@@ -83,33 +84,70 @@ def test_the_corrected_interval_is_the_wider_of_two():
     assert compared.between("0", "2").adjusted.half_width == pytest.approx(alone)
 
 
-@pytest.mark.parametrize("baseline", [None, "1"])
-def test_an_erratic_row_does_not_widen_the_intervals_of_the_others(baseline):
+def with_erratic_row(sd, seeds=5, shift=0.0):
+    """Five rows with sd 1, of which the second is worse, and a sixth one."""
     rng = np.random.default_rng(3)
-    rows = 30 + rng.normal(0, 1, (6, 5)) + np.array([[0.0], [10.0], [0.0], [0.0], [0.0], [0.0]])
-    rows[5] = 30 + rng.normal(0, 40, 5)
+    rows = 30 + rng.normal(0, 1, (6, seeds)) + 10 * (np.arange(6) == 1)[:, None]
+    rows[5] = 40 + shift + sd * rng.permutation(np.linspace(-1, 1, seeds))
+    return rows
+
+
+@pytest.mark.parametrize("baseline", [None, "1"])
+def test_an_erratic_row_is_not_part_of_the_residual_of_the_others(baseline):
+    rows = with_erratic_row(40)
     compared, without = (family(table_of(own), LOWER, baseline=baseline) for own in (rows, rows[:5]))
-    assert compared.erratic == ["5"]
-    assert without.erratic == []
-    assert (compared.pairs.sd, compared.pairs.df) == (without.pairs.sd, without.pairs.df)
-    assert compared.between("0", "1").verdict == without.between("0", "1").verdict == "better"
-    own = compared.between("5", "1")
-    gaps, pairs = rows[5] - rows[1], 15 if baseline is None else 5
-    assert own.adjusted.half_width == pytest.approx(
-        scipy.stats.t.ppf(1 - 0.025 / pairs, 4) * gaps.std(ddof=1) / math.sqrt(5)
-    )
-    assert own.corrected == pytest.approx(min(1, pairs * own.p))
+    assert (compared.erratic, without.erratic) == (["5"], [])
+    assert compared.pairs.sd == pytest.approx(without.pairs.sd)
+    assert compared.pairs.df == without.pairs.df == 16
+    found, alone = (own.between("0", "1") for own in (compared, without))
+    assert found.verdict == alone.verdict == "better"
+    together = critical(6, 16, baseline=baseline is not None) * float(compared.pairs.sd) * math.sqrt(2 / 5)
+    own = scipy.stats.t.ppf(1 - guard_level(6) / 2, 4) * (rows[0] - rows[1]).std(ddof=1) / math.sqrt(5)
+    assert found.adjusted.half_width == pytest.approx(max(together, own))  # it counts as one of six rows
+
+
+@pytest.mark.parametrize(("baseline", "pairs"), [(None, 15), ("1", 5), ("5", 5)])
+def test_differences_to_an_erratic_row_have_bonferronis_correction(baseline, pairs):
+    reach = scipy.stats.t.ppf(1 - 0.025 / pairs, 4)
+    for shift in (0, 400):
+        rows = with_erratic_row(40, shift=shift)
+        found = family(table_of(rows), LOWER, baseline=baseline).between("5", "1")
+        gaps = rows[5] - rows[1]
+        assert found.adjusted.half_width == pytest.approx(reach * gaps.std(ddof=1) / math.sqrt(5))
+        assert found.corrected == pytest.approx(min(1, pairs * found.p))
+        assert (found.corrected < 0.05) == found.adjusted.excludes_zero == (shift == 400)
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_a_row_is_erratic_above_the_quantile_of_f(seeds):
+    """On differences that are orthogonal to those of the others, so that the variances are exact."""
+    basis = scipy.linalg.null_space(np.ones((1, seeds)))[:, :4] * math.sqrt(seeds - 1)  # mean 0, variance 1
+    factor = scipy.stats.f.ppf(0.999, seeds - 1, seeds - 1)
+    for share, expected in ((0.99, []), (1.01, ["3"])):
+        rows = 30 + basis.T * np.sqrt([1, 1, 1, 2 * factor * share - 1])[:, None]
+        assert family(table_of(rows), LOWER).erratic == expected
+
+
+def test_missing_seeds_of_another_row_do_not_hide_an_erratic_one():
+    rows = with_erratic_row(30, 10)
+    rows[0, 3:] = math.nan
+    assert family(table_of(rows), LOWER).erratic == ["5"]
+    rows[5, 2:] = math.nan  # no pair of it is compared any more
+    assert family(table_of(rows), LOWER).erratic == []
 
 
 def test_rows_are_erratic_among_four_or_more_and_up_to_a_quarter():
     rng = np.random.default_rng(3)
-    for rows, expected in ((3, 0), (4, 1), (8, 2)):
+    for rows, wide, expected in ((3, 1, 0), (4, 1, 1), (6, 2, 0), (8, 2, 2)):
         table = rng.normal(30, 1, (rows, 6))
-        table[: expected or 1] = rng.normal(30, 50, (expected or 1, 6))
+        table[:wide] = rng.normal(30, 50, (wide, 6))
         assert len(family(table_of(table), LOWER).erratic) == expected
-    table = rng.normal(30, 1, (6, 6))
-    table[:2] = rng.normal(30, 50, (2, 6))
-    assert family(table_of(table), LOWER).erratic == []
+
+
+def test_rows_that_differ_by_a_constant_make_no_other_row_erratic():
+    base = np.array([10.0, 11.0, 12.5, 10.2, 13.0])
+    rows = [base, 1.1 * base, 1.21 * base, base * [1, 2, 1, 3, 1]]
+    assert family(table_of(rows), LOWER, log=True).erratic == []
 
 
 def test_two_rows_are_a_paired_t_test():
@@ -284,8 +322,9 @@ def test_intervals_of_all_pairs_hold_at_once(k, seeds):
 
 
 def test_tables_at_once_and_one_by_one_are_the_same():
-    tables = draw(5, 4, 20, pattern="one ×3", shared=1.0)
+    tables = draw(5, 8, 20, pattern="one ×10", shared=1.0)
     together, _ = compare_pairs(tables)
+    assert together.erratic.any()
     for table, half, significant in zip(tables, together.half, together.significant, strict=True):
         alone = family(table_of(table + 1000), LOWER)
         upper = np.triu_indices(5, 1)

@@ -9,7 +9,10 @@ import pytest
 
 from consistency_bench.benchmarks.cli.plan import plan
 from consistency_bench.benchmarks.common.errors import UsageError
+from consistency_bench.reports.analysis.cells import read_cells
 from consistency_bench.reports.analysis.power import detectable, seeds_for
+from consistency_bench.reports.analysis.tables import Focus, leaderboard, seed_values
+from consistency_bench.reports.pages.verdicts import verdict
 
 from ..conftest import Sweep
 
@@ -53,6 +56,32 @@ def test_fewer_rows_and_a_baseline_need_fewer_seeds(runs: Sweep, capsys: pytest.
         found.append(int(needed[1]))
     assert found == sorted(found, reverse=True)
     assert found[0] > found[-1]
+
+
+def test_a_configuration_that_varies_much_more_is_named_and_left_out(
+    runs: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for method in LEVELS:
+        for seed in (3, 4):
+            runs.cell(method, seed, level=30.0 + seed + LEVELS[method][0] / 10)
+    plan(runs.out)
+    before = re.search(r"seed: ([\d.]+) %", capsys.readouterr().out)
+    for seed, level in enumerate((20.0, 900.0, 30.0, 400.0, 50.0)):
+        runs.cell("ict", seed, level=level)
+    plan(runs.out)
+    after = re.search(r"seed, without ict: ([\d.]+) %", capsys.readouterr().out)
+    assert before
+    assert after
+    assert before[1] == after[1]
+    cells = read_cells(runs.out)
+    board = leaderboard(cells, seed_values(cells), {})
+    named = "ict varies much more over seeds than the others. The common residual leaves it out, and its differences"
+    assert named in verdict(board, 1)
+    against = leaderboard(
+        cells, seed_values(cells), {}, Focus(baseline=next(c.group for c in cells if c.method == "ict"))
+    )
+    assert named in verdict(against, 1)
+    assert "Detectable" not in verdict(against, 1)  # no difference is compared by the common residual
 
 
 def test_what_cannot_be_planned_is_said_in_a_sentence(sweep: Sweep) -> None:
