@@ -57,8 +57,8 @@ def pair_count(k: int, *, baseline: bool) -> int:
 def guard_level(k: int) -> float:
     """The level of a pair's own t test in a family of k rows, which guards against rows of unequal variance.
 
-    The least strict of these forms whose family-wise error stays within 6.5 % where rows vary up to ten times as much as
-    others (tests/reports/analysis/simulation.py). The last one takes over at 8 rows.
+    The least strict of these forms whose family-wise error stays within 6.5 % where rows vary up to ten times as much
+    as others (tests/reports/analysis/simulation.py). The last one takes over at 8 rows.
     """
     return ERROR * min(1.0, 2.5 / k, 20 / k**2)
 
