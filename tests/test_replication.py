@@ -29,8 +29,8 @@ Values = dict[int, float]
 
 
 @cache
-def values(method: str, nfe: int, tuned: bool = False, benchmark: str = "digits") -> Values:
-    """The value of each training seed at the end of training, a mean over sampling seeds."""
+def values(method: str, nfe: int, tuned: bool = False, benchmark: str = "digits", after: int | None = None) -> Values:
+    """The value of each training seed at the end of training or `after` images, a mean over sampling seeds."""
     found: Values = {}
     half = HALVES[benchmark]
     overrides = {"train.images": half, "train.init": f"{{method: edm, images: {half}}}"} if tuned else {}
@@ -45,7 +45,8 @@ def values(method: str, nfe: int, tuned: bool = False, benchmark: str = "digits"
             last = [
                 row["value"]
                 for row in rows
-                if (row["metric"], row["nfe"], row["images"]) == (METRICS[benchmark], nfe, config["train"]["images"])
+                if (row["metric"], row["nfe"], row["images"])
+                == (METRICS[benchmark], nfe, after or config["train"]["images"])
             ]
             found[config["seed"]] = statistics.fmean(last)
     return found
@@ -149,6 +150,12 @@ def test_numbers_of_the_plane() -> None:
     assert all(0 <= float(found[1:].split()[0]) <= 23.5 for found in steps.values())
     own = [*against_ict, *(f"`{name}` {steps[name]}" for name in ("vct", "sct+vc"))]
     assert [quote for quote in own if quote not in text] == []
+    middle = [statistics.fmean(plane("ect", nfe, after=256_000).values()) for nfe in (1, 2)]
+    assert "a mean of {:.3f} at one call and {:.3f} at two".format(*middle) in text
+    transport = {n: statistics.fmean(plane("ect+ot", 2, after=n).values()) for n in range(64_000, 512_001, 64_000)}
+    assert min(transport, key=transport.__getitem__) == 192_000
+    ends = f"lowest mean, {transport[192_000]:.3f}, after 192,000 images, and {transport[512_000]:.3f} at the end"
+    assert ends in text_of(PAGE)
     study = text_of(CELLS.parent / "studies" / "toy2d-on-ect" / "leaderboard.md")
     others = [quote for quote in QUOTE.findall(text) if not any(quote in mine for mine in own)]
     assert len(others) == 19
