@@ -1,6 +1,6 @@
 """How often equal methods are called different, and unequal ones found, by the suite's own rule.
 
-python -m tests.reports.analysis.simulation     # the tables of docs/statistics.md, about three minutes on one core
+python tests/reports/analysis/simulation.py     # the tables of docs/statistics.md, about three minutes on one core
 """
 
 from __future__ import annotations
