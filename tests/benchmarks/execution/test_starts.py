@@ -85,11 +85,15 @@ def test_a_cell_that_another_process_trains_is_waited_for(tmp_path: Path) -> Non
     (run,) = prepare([ect], tmp_path)
     folder = put(first, tmp_path / "elsewhere")
     run_cell(folder)
-    held = acquire(put(first, tmp_path) / "lock")
+    target = put(first, tmp_path)
+    held = acquire(target / "lock")
     assert held is not None
 
     def finish() -> None:
-        shutil.copytree(folder, first.path(tmp_path), dirs_exist_ok=True)
+        """End as a cell does, whose state is written last and at once."""
+        own = shutil.ignore_patterns("config.yaml", "lock", "status.json")
+        shutil.copytree(folder, target, dirs_exist_ok=True, ignore=own)
+        write_json(target / "status.json", read_json(folder / "status.json"))
         held.release()
 
     threading.Timer(1.5, finish).start()
